@@ -1,0 +1,26 @@
+"""Policy distillation for Stable-Baselines3: small students from trained agents."""
+
+from typing import TYPE_CHECKING, Any
+
+from sb3_distill.version import __version__
+
+if TYPE_CHECKING:
+    from sb3_distill.common.teachers import Teacher, load_teacher
+    from sb3_distill.pd import PolicyDistillation
+
+__all__ = ["PolicyDistillation", "Teacher", "__version__", "load_teacher"]
+
+_PUBLIC = {
+    "PolicyDistillation": "sb3_distill.pd",
+    "Teacher": "sb3_distill.common.teachers",
+    "load_teacher": "sb3_distill.common.teachers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Public names import torch; the console script must start without it (PEP 562).
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
