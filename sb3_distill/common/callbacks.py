@@ -1,0 +1,102 @@
+"""The callback that turns every score of a student into a share of its teacher's."""
+
+from collections.abc import Iterator
+
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import safe_mean
+
+from sb3_distill.common.evaluation import EpsilonGreedy
+from sb3_distill.common.teachers import Teacher
+from sb3_distill.common.utils import percent_of_teacher
+
+
+def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
+    """
+    :param callback: a callback or a list of them
+    :return: the evaluation callbacks in it
+    """
+    if isinstance(callback, EvalCallback):
+        yield callback
+    elif isinstance(callback, CallbackList):
+        for child in callback.callbacks:
+            yield from find_eval_callbacks(child)
+
+
+class TeacherReferenceCallback(BaseCallback):
+    """
+    Scores the teacher before the student's first step, and logs every later score as a percentage of that one.
+
+    The teacher plays where the student will be evaluated: on the environment of the run's ``EvalCallback`` with the
+    same share of random actions, or on the training environment where there is none.
+
+    Logs ``teacher/{mean_reward,std_reward}``, ``eval/percent_of_teacher`` and ``rollout/percent_of_teacher``.
+
+    :param teacher: the teacher
+    :param epsilon: share of random actions of a student that is evaluated with ``deterministic=False``
+    :param n_eval_episodes: how many episodes the teacher plays
+    :param siblings: the run's other callbacks
+    :param verbose: Verbosity level
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        epsilon: float,
+        n_eval_episodes: int,
+        siblings: list[BaseCallback],
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.teacher = teacher
+        self.epsilon = epsilon
+        self.n_eval_episodes = n_eval_episodes
+        self.siblings = siblings
+        self.mean_reward: float | None = None
+
+    def _on_training_start(self) -> None:
+        self.eval_callbacks = [found for sibling in self.siblings for found in find_eval_callbacks(sibling)]
+        if self.n_eval_episodes == 0:
+            return
+        if self.eval_callbacks:
+            env, deterministic = self.eval_callbacks[0].eval_env, self.eval_callbacks[0].deterministic
+        else:
+            env, deterministic = self.training_env, True
+        n_actions = int(self.model.action_space.n)  # type: ignore[attr-defined]
+        mean_reward, std_reward = evaluate_policy(
+            EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed),
+            env,
+            self.n_eval_episodes,
+            deterministic=deterministic,
+            warn=False,
+        )
+        assert isinstance(mean_reward, float) or hasattr(mean_reward, "item")
+        self.mean_reward = float(mean_reward)  # type: ignore[arg-type]
+        self.logger.record("teacher/mean_reward", self.mean_reward)
+        self.logger.record("teacher/std_reward", float(std_reward))  # type: ignore[arg-type]
+        if self.verbose > 0:
+            print(
+                f"Teacher ({self.teacher.source}): mean reward {mean_reward:.2f} +/- {std_reward:.2f} "
+                f"over {self.n_eval_episodes} episodes"
+            )
+        if not self.eval_callbacks:
+            # The teacher has played in the training environment: begin anew.
+            self.model._last_obs = self.training_env.reset()
+
+    def _on_step(self) -> bool:
+        if self.mean_reward is None:
+            return True
+        for callback in self.eval_callbacks:
+            if callback.eval_freq > 0 and callback.n_calls % callback.eval_freq == 0:
+                percent = percent_of_teacher(callback.last_mean_reward, self.mean_reward)
+                self.logger.record("eval/percent_of_teacher", percent)
+                if self.verbose > 0:
+                    print(f"Eval num_timesteps={self.num_timesteps}, {percent:.1f}% of the teacher")
+        return True
+
+    def log_rollout(self) -> None:
+        """Record the mean return of the last training episodes as a percentage of the teacher's."""
+        episodes = self.model.ep_info_buffer
+        if self.mean_reward is not None and episodes:
+            mean_return = safe_mean([episode["r"] for episode in episodes])
+            self.logger.record("rollout/percent_of_teacher", percent_of_teacher(mean_return, self.mean_reward))

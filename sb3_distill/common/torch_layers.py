@@ -1,0 +1,130 @@
+"""Features extractors of the students."""
+
+from collections.abc import Sequence
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+
+class FrameScaler(nn.Module):
+    """
+    Turns raw pixels into the network's input: ``(pixels - mean) / scale``.
+
+    Until ``fit`` is called this is SB3's division by 255. ``fit`` standardises: with one scalar mean and standard
+    deviation, or with one mean frame and the standard deviation around it. Frames that are merely divided by 255 keep
+    a student on the plateau of the marginal action distribution (measured, see ``docs/pd.md``).
+    The statistics are buffers: they are saved with the policy and are no parameters.
+
+    :param frame_shape: height and width of a frame, in pixels
+    :param standardize: "scalar", "frame", or None to go on dividing by 255
+    :param max_value: the divisor before ``fit``: 255 for raw pixels, 1 for images that are scaled already
+    """
+
+    mean: th.Tensor
+    scale: th.Tensor
+    fitted: th.Tensor
+
+    def __init__(self, frame_shape: tuple[int, int], standardize: str | None, max_value: float = 255.0) -> None:
+        super().__init__()
+        if standardize not in ("scalar", "frame", None):
+            raise ValueError(f"standardize must be 'scalar', 'frame' or None, not {standardize!r}.")
+        self.standardize = standardize
+        self.register_buffer("mean", th.zeros(1, *(frame_shape if standardize == "frame" else (1, 1))))
+        self.register_buffer("scale", th.tensor(max_value))
+        self.register_buffer("fitted", th.tensor(False))
+
+    def forward(self, images: th.Tensor) -> th.Tensor:
+        # One pass from bytes to the layout in which CPU convolutions are fastest.
+        pixels = images.to(dtype=th.float32, memory_format=th.channels_last)
+        return (pixels - self.mean) / self.scale
+
+    @th.no_grad()
+    def fit(self, images: th.Tensor) -> None:
+        """
+        Estimate the statistics, once: later calls change nothing, so that a resumed student keeps its input.
+
+        :param images: raw images ``(batch, channels, height, width)``
+        """
+        if self.standardize is None or self.fitted:
+            return
+        pixels = images.to(th.float32)
+        self.mean.copy_(pixels.mean(dim=(0, 1), keepdim=True)[0] if self.standardize == "frame" else pixels.mean())
+        # A constant image has no deviation: one grey level is the finest that pixels can tell apart.
+        self.scale.copy_((pixels - self.mean).square().mean().sqrt().clamp(min=1.0))
+        self.fitted.fill_(True)
+
+
+class GlobalMaxPool(nn.Module):
+    """The largest activation of every feature map: ``(batch, maps, height, width)`` to ``(batch, maps)``."""
+
+    def forward(self, maps: th.Tensor) -> th.Tensor:
+        return maps.amax(dim=(2, 3))
+
+
+class StudentCNN(BaseFeaturesExtractor):
+    """
+    The DQN network's convolutions (kernels 8, 4, 3; strides 4, 2, 1; ReLU) with any number of feature maps, an
+    optional global max-pool over each map, and one fully connected layer.
+
+    The network sizes of Rusu et al. 2015 (table A1), Sun & Fazli 2019 (section 3) and Actor-Mimic compression
+    (table 2) are instances, see ``sb3_distill.common.policies``.
+
+    :param observation_space: stacked frames, channels first, dtype uint8
+    :param channels: feature maps of the three convolutions
+    :param features_dim: units of the fully connected layer
+    :param pool: None, or "max" for the global max-pool of Actor-Mimic compression
+    :param standardize: how ``FrameScaler`` treats the frames: "scalar", "frame", or None (division by 255)
+    :param normalize_images: False where the images are scaled already
+    :raises ValueError: the space is no channels-first uint8 image, or an option is unknown
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        channels: Sequence[int] = (32, 64, 64),
+        features_dim: int = 512,
+        pool: str | None = None,
+        standardize: str | None = "frame",
+        normalize_images: bool = True,
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        if not isinstance(observation_space, spaces.Box) or not (
+            is_image_space(observation_space, check_channels=False) and is_image_space_channels_first(observation_space)
+        ):
+            raise ValueError(
+                "A CNN student needs channels-first images of dtype uint8 with bounds 0 and 255, such as "
+                f"Box(0, 255, (4, 84, 84), uint8), not {observation_space}. Use 'MlpPolicy' for vectors; keep images "
+                "as bytes (the student scales them itself)."
+            )
+        if pool not in ("max", None):
+            raise ValueError(f"pool must be 'max' or None, not {pool!r}.")
+        if len(channels) != 3 or min(channels) < 1:
+            raise ValueError(f"channels must be three positive numbers of feature maps, not {tuple(channels)}.")
+
+        n_planes, height, width = observation_space.shape
+        self.scaler = FrameScaler((height, width), standardize, max_value=255.0 if normalize_images else 1.0)
+        self.cnn = nn.Sequential(
+            nn.Conv2d(n_planes, channels[0], kernel_size=8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(channels[0], channels[1], kernel_size=4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(channels[1], channels[2], kernel_size=3, stride=1),
+            nn.ReLU(),
+            GlobalMaxPool() if pool == "max" else nn.Flatten(),
+        )
+        with th.no_grad():
+            n_flatten = self.cnn(th.zeros(1, n_planes, height, width)).shape[1]
+        self.linear = nn.Sequential(nn.Linear(n_flatten, features_dim), nn.ReLU())
+        # Training may compute the features in bfloat16; acting and the layers behind stay float32.
+        self.train_dtype = th.float32
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        images = self.scaler(observations)
+        if self.training and self.train_dtype != th.float32:
+            with th.autocast(images.device.type, dtype=self.train_dtype):
+                features = self.linear(self.cnn(images))
+            return features.float()
+        return self.linear(self.cnn(images))

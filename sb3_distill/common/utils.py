@@ -1,0 +1,59 @@
+"""Small things that several modules share."""
+
+import difflib
+from collections.abc import Iterable
+
+import torch as th
+
+
+def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
+    """
+    The message for a name that is not among the known ones.
+
+    :param field: what was named, e.g. "loss"
+    :param value: the name that came
+    :param choices: the names that are known
+    :return: the message: all choices, and the closest match if one is close
+    """
+    choices = list(choices)
+    lower_case = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(value).lower(), lower_case, n=1)
+    hint = f" Did you mean '{lower_case[close[0]]}'?" if close else ""
+    return f"Unknown {field} {value!r}: choose one of {', '.join(choices)}.{hint}"
+
+
+def check_device(device: th.device | str) -> None:
+    """
+    Refuse a CUDA device that is not there; SB3 would silently train on the CPU.
+
+    :param device: the device that the user asked for
+    :raises ValueError: CUDA was named and torch sees none
+    """
+    if th.device("cpu" if device == "auto" else device).type == "cuda" and not th.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device: use 'cpu' or 'auto'.")
+
+
+def percent_of_teacher(score: float, teacher_score: float) -> float:
+    """
+    A score as a percentage of the teacher's: ``100 + 100 (score - teacher) / |teacher|``.
+
+    For a positive teacher this is the papers' ``100 score / teacher``; for a negative one (Acrobot, MountainCar) it
+    still grows with the score, where the plain quotient would call twice the cost 200%.
+
+    :param score: the student's mean episode return
+    :param teacher_score: the teacher's
+    :return: percentage, 100 where both are equal; NaN where the teacher scored 0
+    """
+    if teacher_score == 0:
+        return float("nan")
+    return 100.0 + 100.0 * (score - teacher_score) / abs(teacher_score)
+
+
+def has_fast_bfloat16(device: th.device) -> bool:
+    """
+    :param device: where the network is trained
+    :return: whether the device multiplies bfloat16 in hardware
+    """
+    if device.type == "cuda":
+        return th.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (th.cpu._is_avx512_bf16_supported() or th.cpu._is_amx_tile_supported())
