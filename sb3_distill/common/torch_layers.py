@@ -37,9 +37,7 @@ class FrameScaler(nn.Module):
         self.register_buffer("fitted", th.tensor(False))
 
     def forward(self, images: th.Tensor) -> th.Tensor:
-        # One pass from bytes to the layout in which CPU convolutions are fastest.
-        pixels = images.to(dtype=th.float32, memory_format=th.channels_last)
-        return (pixels - self.mean) / self.scale
+        return (images - self.mean).div_(self.scale)
 
     @th.no_grad()
     def fit(self, images: th.Tensor) -> None:

@@ -1,0 +1,38 @@
+# `make test` and `make demo` need nothing but Python: they make their own environment first, once.
+
+# The first that runs: a version manager's shim may be on the path without the Python that it stands for
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+TYPED := sb3_distill sb3_distill_zoo.py setup.py $(wildcard benchmarks/*.py)
+
+.PHONY: test test-slow lint types format demo clean
+
+test: lint types
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy $(TYPED)
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+$(READY): setup.cfg setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e ".[box2d,dev,plots]"
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +

@@ -1,0 +1,7 @@
+"""``python -m sb3_distill`` is the console script ``sb3-distill``."""
+
+import sys
+
+from sb3_distill.cli import main
+
+sys.exit(main())

@@ -1,0 +1,72 @@
+"""What the RL Baselines3 Zoo learns about our algorithms, called by the start-up hook ``sb3_distill_zoo``."""
+
+import functools
+import inspect
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+
+# Key of the Zoo's --algo -> class
+ALGORITHMS = {
+    "pd": "sb3_distill.pd:PolicyDistillation",
+}
+
+
+def register_algorithms(utils: ModuleType) -> None:
+    """
+    Add our algorithms to the choices of ``--algo``. A key that is taken is left as it is.
+
+    :param utils: ``rl_zoo3.utils``
+    """
+    for key, name in ALGORITHMS.items():
+        utils.ALGOS.setdefault(key, pkgutil.resolve_name(name))
+
+
+def register_samplers(hyperparams_opt: ModuleType) -> None:
+    """
+    Add our search spaces for ``--optimize-hyperparameters``, and the way back from a trial for ``--trial-id``.
+
+    :param hyperparams_opt: ``rl_zoo3.hyperparams_opt``
+    """
+    for key in ALGORITHMS:
+        hyperparams_opt.HYPERPARAMS_SAMPLER.setdefault(key, HYPERPARAMS_SAMPLER[key])
+        hyperparams_opt.HYPERPARAMS_CONVERTER.setdefault(key, HYPERPARAMS_CONVERTER[key])
+
+
+def register_default_configs(exp_manager: ModuleType) -> None:
+    """
+    Have the Zoo read our hyperparameters where no ``--conf-file`` is given; it looks inside its own package alone.
+
+    :param exp_manager: ``rl_zoo3.exp_manager``
+    """
+    manager = exp_manager.ExperimentManager
+    zoo_init = manager.__init__
+    signature = inspect.signature(zoo_init)
+
+    @functools.wraps(zoo_init)
+    def init_with_our_defaults(*args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(*args, **kwargs)
+        algo = bound.arguments["algo"]
+        # The class is asked for too: somebody else's algorithm of the same key keeps its own configuration
+        ours = algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is pkgutil.resolve_name(ALGORITHMS[algo])
+        if ours and not bound.arguments.get("config"):
+            bound.arguments["config"] = str(default_config(algo))
+        zoo_init(*bound.args, **bound.kwargs)
+
+    manager.__init__ = init_with_our_defaults
+
+
+def default_config(algo: str) -> Path:
+    """
+    Path of the hyperparameters that we ship for an algorithm.
+
+    :param algo: key of ``ALGORITHMS``
+    :return: path of a YAML file in the Zoo's format
+    """
+    package = Path(__file__).parents[1]
+    # As in the Zoo: in the package when installed from a wheel, at the top of the repository otherwise
+    folder = package / "hyperparams"
+    return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{algo}.yml"

@@ -1,0 +1,65 @@
+"""Search spaces for the Zoo's ``--optimize-hyperparameters``, in the form of ``rl_zoo3.hyperparams_opt``."""
+
+from typing import Any
+
+import optuna
+
+# Hidden layers of students of vector observations, all below the [64, 64] of SB3's own DQN
+NET_ARCH = {
+    "tiny": [16],
+    "small": [16, 16],
+    "medium": [32, 32],
+    "big": [64, 64],
+}
+
+
+def convert_pd_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
+    """
+    Turn the sampled values into arguments of ``PolicyDistillation``.
+
+    :param sampled_params: the parameters of a trial
+    :return: keyword arguments
+    """
+    hyperparams = sampled_params.copy()
+    if "net_arch" in hyperparams:
+        hyperparams["policy_kwargs"] = {"net_arch": NET_ARCH[hyperparams.pop("net_arch")]}
+    return hyperparams
+
+
+def sample_pd_params(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Sampler for ``PolicyDistillation`` hyperparams.
+
+    The student's width is part of the search for ``MlpPolicy`` alone: an image student's network is what the name of
+    its policy says (``Net1Policy`` has exactly the parameters that it has in the paper), and sampled hidden layers
+    would replace it. Choose it with ``-params policy:"'Net3Policy'"``.
+
+    :param trial: trial of the study
+    :param n_actions: not used, the action spaces are discrete
+    :param n_envs: not used
+    :param additional_args: not used, there are no goals to relabel
+    :return: keyword arguments of ``PolicyDistillation``
+    """
+    hyperparams: dict[str, Any] = {
+        "loss": trial.suggest_categorical("loss", ["kl", "reverse_kl", "nll", "mse"]),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+    }
+    if hyperparams["loss"] in ("kl", "reverse_kl"):
+        # The other losses compare actions or Q-values, not softened distributions
+        hyperparams["temperature"] = trial.suggest_float("temperature", 1e-3, 1.0, log=True)
+    # A sampler is not told the policy, but the Zoo notes the hyperparameters of the run in the study
+    if trial.study.user_attrs.get("policy") == "MlpPolicy":
+        hyperparams["net_arch"] = trial.suggest_categorical("net_arch", list(NET_ARCH))
+    return convert_pd_params(hyperparams)
+
+
+HYPERPARAMS_SAMPLER = {
+    "pd": sample_pd_params,
+}
+
+# Convert sampled values to hyperparameters
+HYPERPARAMS_CONVERTER = {
+    "pd": convert_pd_params,
+}

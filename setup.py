@@ -1,0 +1,29 @@
+"""Puts two things in the wheel that setup.cfg cannot name; everything else is declared there."""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+
+class BuildPy(build_py):
+    """Also builds what the package needs but does not contain."""
+
+    def run(self) -> None:
+        """Add the start-up files, and to a wheel the default configurations too."""
+        super().run()
+        # The interpreter reads start-up files in site-packages itself alone, never in a package. An editable wheel
+        # leaves the package where it is, so there they go straight into the wheel.
+        root = Path(self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib)
+        self.mkpath(str(root))
+        for name in ("sb3_distill.pth", "sb3_distill.start"):
+            self.copy_file(name, str(root))
+        # They lie at the top of the repository, as in the Zoo; an editable install finds them there.
+        if not self.editable_mode:
+            configs = root / "sb3_distill" / "hyperparams"
+            self.mkpath(str(configs))
+            for config in sorted(Path("hyperparams").glob("*.yml")):
+                self.copy_file(str(config), str(configs))
+
+
+setup(cmdclass={"build_py": BuildPy})

@@ -1,0 +1,39 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stable_baselines3 import DQN
+
+
+@pytest.fixture(scope="session")
+def cartpole_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DQN agent that has seen little of CartPole: enough where only its answers matter, not how good they are."""
+    path = tmp_path_factory.mktemp("teacher") / "CartPole-v1.zip"
+    DQN("MlpPolicy", "CartPole-v1", learning_starts=100, policy_kwargs={"net_arch": [32]}, seed=0).learn(500).save(path)
+    return path
+
+
+def run_python(
+    folder: Path, *arguments: str | Path, python: str | Path = sys.executable, status: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python of its own in a folder, offline, and without what this one was told by its environment."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SB3_DISTILL"))}
+    # One thread: students this small lose time to a second one
+    ours = {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "SDL_VIDEODRIVER": "dummy",
+        "MPLBACKEND": "agg",
+        "COLUMNS": "200",
+    }
+    result = subprocess.run(
+        [python, *arguments],
+        cwd=folder,
+        env={**inherited, **ours, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == status, f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result

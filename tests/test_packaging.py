@@ -1,0 +1,99 @@
+"""What a user gets from ``pip install``: checked in fresh environments, with the literal commands of the Zoo."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import run_python
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the files that git has or would take: no build folder can fill a gap."""
+    if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("needs a git checkout")
+    folder = tmp_path_factory.mktemp("checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0"):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as for an upload: the source distribution first, the wheel from that."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(checkout)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """
+    Python of a fresh environment with every dependency and without us.
+
+    The dependencies are those of this environment, through a plain path line: such a folder is not searched for
+    start-up files, so that a hook can only come from what is installed in the fresh environment itself.
+    """
+    run_python(tmp_path, "-m", "venv", "--without-pip", "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    (site_packages(python) / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    return python
+
+
+def site_packages(python: Path) -> Path:
+    (folder,) = python.parents[1].glob("lib/python*/site-packages")
+    return folder
+
+
+def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    expected = {"sb3_distill.pth", "sb3_distill.start", "sb3_distill_zoo.py", "sb3_distill/py.typed"}
+    expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.py")}
+    expected |= {f"sb3_distill/hyperparams/{path.name}" for path in REPOSITORY.glob("hyperparams/*.yml")}
+    assert set(names) == expected
+
+
+@pytest.mark.parametrize("mode", ["wheel", "editable"])
+def test_zoo_knows_us_once_installed_and_forgets_us_afterwards(
+    mode: str, fresh: Path, tmp_path: Path, request: pytest.FixtureRequest, cartpole_teacher: Path
+) -> None:
+    def pip(*arguments: str | Path) -> None:
+        run_python(tmp_path, "-m", "pip", "--quiet", "--python", fresh, *arguments)
+
+    def zoo_train(*arguments: str, status: int = 0) -> str:
+        command = ["-m", "rl_zoo3.train", "--algo", "pd", "--env", "CartPole-v1", "--eval-freq", "-1", *arguments]
+        result = run_python(tmp_path, *command, python=fresh, status=status)
+        return result.stdout + result.stderr
+
+    before = sorted(path.name for path in site_packages(fresh).iterdir())
+    assert "invalid choice: 'pd'" in zoo_train(status=2)
+
+    # The sb3-distill that runs these tests is in sight of pip: --ignore-installed
+    if mode == "wheel":
+        pip("install", "--ignore-installed", "--no-deps", request.getfixturevalue("wheel"))
+        configs = site_packages(fresh) / "sb3_distill" / "hyperparams"
+    else:
+        checkout = request.getfixturevalue("checkout")
+        pip("install", "--ignore-installed", "--no-deps", "--no-build-isolation", "--editable", checkout)
+        configs = checkout / "hyperparams"
+    output = zoo_train("-n", "600", "-params", f"teacher:'{cartpole_teacher}'", "n_teacher_episodes:1")
+    assert f"Loading hyperparameters from: {configs / 'pd.yml'}" in output
+    assert "Saving to logs/pd/CartPole-v1_1" in output
+    assert run_python(tmp_path, "-c", "import sys; print('torch' in sys.modules)", python=fresh).stdout == "False\n"
+
+    pip("uninstall", "--yes", "sb3-distill")
+    assert sorted(path.name for path in site_packages(fresh).iterdir()) == before
+    assert "invalid choice: 'pd'" in zoo_train(status=2)
+    assert run_python(tmp_path, "-c", "pass", python=fresh).stderr == ""
