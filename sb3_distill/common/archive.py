@@ -127,7 +127,7 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
         return {}
     try:
         # A SafeLoader with two more constructors for plain containers
-        content = yaml.load(path.read_text(), Loader=_ZooLoader)  # noqa: S506
+        content = yaml.load(path.read_text(), Loader=_ZooLoader)
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, AssertionError) as error:
         raise TeacherError(f"{path} cannot be read safely: {error}") from error
     if not isinstance(content, dict):
@@ -157,7 +157,7 @@ def read_keywords(text: Any) -> dict[str, Any]:
             for key, value in zip(expression.keys, expression.values, strict=True)
             if isinstance(key, ast.Constant)
         ]
-    keywords = {}
+    keywords: dict[str, Any] = {}
     for name, value in pairs:
         if isinstance(value, (ast.Name, ast.Attribute)):
             keywords[name] = ast.unparse(value)

@@ -81,7 +81,7 @@ class TeacherReferenceCallback(BaseCallback):
             )
         if not self.eval_callbacks:
             # The teacher has played in the training environment: begin anew.
-            self.model._last_obs = self.training_env.reset()
+            self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
 
     def _on_step(self) -> bool:
         if self.mean_reward is None:

@@ -30,6 +30,7 @@ from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.common.prefetch import PrefetchVecEnv
 from sb3_distill.common.teachers import Teacher, find_zoo_teacher, load_teacher
+from sb3_distill.common.torch_layers import StudentCNN
 from sb3_distill.common.utils import check_device, has_fast_bfloat16, unknown_choice
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
@@ -104,7 +105,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STUDENT_POLICIES}
     policy: StudentPolicy
-    replay_buffer: DistillationBuffer  # type: ignore[assignment]
+    replay_buffer: DistillationBuffer
 
     def __init__(
         self,
@@ -185,7 +186,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         return super()._get_policy_from_name(policy_name)
 
     @classmethod
-    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:  # type: ignore[override]
+    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose)
 
     def _setup_model(self) -> None:
@@ -204,7 +205,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
     def _set_train_dtype(self) -> None:
         bf16 = has_fast_bfloat16(self.device) if self.bf16 is None else self.bf16
         for module in self.policy.modules():
-            if hasattr(module, "train_dtype"):
+            if isinstance(module, StudentCNN):
                 module.train_dtype = th.bfloat16 if bf16 else th.float32
 
     def _setup_teacher(self) -> Teacher:
@@ -301,7 +302,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         teacher_acts = self._rollout_rng.random(len(actions)) < self._teacher_share(self._current_progress_remaining)
         if not teacher_acts.all():
             assert self._last_obs is not None
-            student_actions, _ = self.policy.predict(self._last_obs, deterministic=True)  # type: ignore[arg-type]
+            student_actions, _ = self.policy.predict(self._last_obs, deterministic=True)
             actions = np.where(teacher_acts, actions, student_actions)
         epsilon = np.where(teacher_acts, self.teacher_eps, self.student_eps)
         return mix_random_actions(actions, teacher_logits.shape[1], epsilon, self._rollout_rng), teacher_logits
@@ -320,7 +321,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         replay_buffer.add(raw_obs, self._teacher_logits)  # type: ignore[arg-type]
         self._last_obs = new_obs
         if self._vec_normalize_env is not None:
-            self._last_original_obs = self._vec_normalize_env.get_original_obs()  # type: ignore[assignment]
+            self._last_original_obs = self._vec_normalize_env.get_original_obs()
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
         n_observations = self.replay_buffer.size() * self.n_envs

@@ -1,0 +1,132 @@
+"""What the files of an agent tell beside its weights: algorithm, spaces, normalisation, recorded score."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_distill.common.archive import Normalization, TeacherError, read_keywords, read_normalization, read_yaml
+from sb3_distill.common.teacher_policies import BUILDERS
+from sb3_distill.common.teacher_sources import AgentFiles
+
+
+def plain_text(value: Any) -> str | None:
+    """The value if it is text."""
+    return value if isinstance(value, str) else None
+
+
+def plain_entries(value: Any) -> dict[str, Any]:
+    """The entries of an attribute that are plain JSON; pickled ones stay unread."""
+    return {key: entry for key, entry in value.items() if not key.startswith(":")} if isinstance(value, dict) else {}
+
+
+def registered_name(name: str) -> str | None:
+    """The name if it is that of a registered environment."""
+    return name if name in gym.registry else None
+
+
+def find_algo(data: dict[str, Any], named: Any) -> str:
+    """The algorithm: what the run says, else what the attributes tell."""
+    if isinstance(named, str) and named in BUILDERS:
+        return named
+    module = str(plain_entries(data.get("policy_class")).get("__module__", ""))
+    by_module = {
+        "stable_baselines3.dqn.policies": "dqn",
+        "sb3_contrib.qrdqn.policies": "qrdqn",
+        "sb3_distill.common.policies": "pd",
+    }
+    if module in by_module:
+        return by_module[module]
+    if module == "stable_baselines3.common.policies":
+        return "trpo" if "cg_max_steps" in data else "ppo" if "clip_range" in data else "a2c"
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else str(named)
+
+
+def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Space:
+    """A space from the text that SB3 writes beside its pickle; bounds that it abbreviates come from the environment."""
+    summary = plain_entries(data.get(name))
+    kind = str(data.get(name, {}).get(":type:", "")).strip("<>'").rsplit(".", 1)[-1]
+    registered = _space_of_env(env_id, name)
+    if kind == "Discrete":
+        n_actions, start = int(summary["n"]), int(summary.get("start", 0))
+        return spaces.Discrete(n_actions, start=start)
+    shape = summary.get("_shape", summary.get("shape"))
+    if kind == "Box" and shape is not None:
+        dtype = np.dtype(summary["dtype"])
+        if dtype == np.uint8:
+            return spaces.Box(0, 255, tuple(shape), np.uint8)
+        bounds = [_read_bounds(summary.get(end), tuple(shape), dtype) for end in ("low", "high")]
+        if bounds[0] is not None and bounds[1] is not None:
+            return spaces.Box(bounds[0], bounds[1], dtype=dtype.type)
+        if registered is not None and registered.shape == tuple(shape):
+            return registered
+        return spaces.Box(-np.inf, np.inf, tuple(shape), dtype.type)
+    if registered is not None:
+        return registered
+    raise TeacherError(
+        f"The {name} ({kind or 'unknown'}) is pickled and its environment is not registered here: pass env_id=, or "
+        "give the agent as a loaded SB3 model."
+    )
+
+
+def _read_bounds(text: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    try:
+        values = np.array(str(text).replace("[", " ").replace("]", " ").split(), dtype=dtype)
+        return values.reshape(shape)
+    except ValueError:
+        return None
+
+
+def _space_of_env(env_id: str | None, name: str) -> spaces.Space | None:
+    if env_id is None or env_id not in gym.registry:
+        return None
+    env = gym.make(env_id)
+    space: spaces.Space = getattr(env, name)
+    env.close()
+    return space
+
+
+def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalization | None:
+    """
+    VecNormalize's statistics of an agent.
+
+    :param files: its files
+    :param config: its hyperparameters
+    :return: the statistics, None where observations were not normalised
+    :raises TeacherError: they were, and the statistics are missing
+    """
+    if files.normalization is not None:
+        return read_normalization(files.normalization)
+    normalize = config.get("normalize", False)
+    options = read_keywords(normalize) if isinstance(normalize, (str, dict)) else {}
+    if normalize and options.get("norm_obs", True):
+        raise TeacherError(
+            f"{files.folder}/config.yml says that observations were normalised, but {files.folder}/vecnormalize.pkl is "
+            "missing: without these statistics the agent sees nothing as it did. Put the file there."
+        )
+    return None
+
+
+def read_score(files: AgentFiles) -> dict[str, Any] | None:
+    """The score that the run folder records: its results.yml, else the best of its evaluations."""
+    results = read_yaml(files.yaml("results.yml")).get("evaluation")
+    if isinstance(results, list) and results and isinstance(results[0], dict):
+        return dict(results[0])
+    path = files.run_folder / "evaluations.npz" if files.run_folder else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        returns = np.load(path, allow_pickle=False)["results"]
+    except (OSError, ValueError, KeyError):
+        return None
+    means = returns.mean(axis=1)
+    best, last = int(means.argmax()), len(means) - 1
+    return {
+        "best_mean": float(means[best]),
+        "best_std": float(returns[best].std()),
+        "last_mean": float(means[last]),
+        "last_std": float(returns[last].std()),
+        "episodes": int(returns.shape[1]),
+    }

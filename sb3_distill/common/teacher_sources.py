@@ -1,0 +1,233 @@
+"""From what a user calls a teacher (zip, run folder, ``zoo:``, ``hub:``) to the files on disk."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sb3_distill.common.archive import TeacherError, TeacherNotFoundError
+
+# In the order in which a teacher is looked for when none is named
+ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
+_HUB_ORGANIZATION = "sb3"
+
+
+@dataclass(frozen=True)
+class AgentFiles:
+    """
+    The files of one trained agent.
+
+    :param zip_path: what ``model.save`` wrote
+    :param folder: the Zoo's folder beside it, with config.yml, args.yml, vecnormalize.pkl; None where there is none
+    :param run_folder: the Zoo's run folder, with evaluations.npz and results.yml; None where there is none
+    :param algo: the algorithm, as far as the place tells
+    :param env_id: the environment, as far as the place tells
+    """
+
+    zip_path: Path
+    folder: Path | None = None
+    run_folder: Path | None = None
+    algo: str | None = None
+    env_id: str | None = None
+
+    @property
+    def normalization(self) -> Path | None:
+        """The file of VecNormalize's statistics; the hub names it otherwise than the Zoo."""
+        names = ("vecnormalize.pkl", "vec_normalize.pkl")
+        found = [self.folder / name for name in names if (self.folder / name).is_file()] if self.folder else []
+        return found[0] if found else None
+
+    def yaml(self, name: str) -> Path | None:
+        """A YAML file of the run, e.g. "config.yml"; None where it is not there."""
+        places = [place / name for place in (self.folder, self.run_folder) if place is not None]
+        return next((place for place in places if place.is_file()), None)
+
+
+def find_agent(source: str | Path) -> AgentFiles:
+    """
+    Find the files of an agent.
+
+    :param source: a zip, a run folder, ``zoo:algo/env``, or ``hub:organisation/repository@revision``
+    :return: its files
+    :raises TeacherNotFoundError: there are none
+    :raises TeacherError: the name has no meaning, or there are several agents
+    """
+    text = str(source)
+    if text.startswith("zoo:"):
+        return _find_in_zoo(text)
+    if text.startswith("hub:"):
+        return _download(text)
+    path = Path(source)
+    if path.is_dir():
+        return _find_in_run_folder(path)
+    if path.is_file():
+        return _around_zip(path)
+    if path.suffix == "" and path.with_suffix(".zip").is_file():
+        return _around_zip(path.with_suffix(".zip"))
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    hint = f" Did you mean {path.parent / close[0]}?" if close else ""
+    raise TeacherNotFoundError(
+        f"There is no agent at {source}.{hint} A teacher is a zip, a run folder, 'zoo:algo/env' or 'hub:owner/name'."
+    )
+
+
+def _env_id_of_run(folder: Path) -> str | None:
+    """The Zoo names its run folders <environment>_<number>."""
+    match = re.fullmatch(r"(.+)_\d+", folder.resolve().name)
+    return match.group(1) if match else None
+
+
+def _around_zip(zip_path: Path) -> AgentFiles:
+    parent = zip_path.parent
+    env_id = _env_id_of_run(parent)
+    if env_id is not None and (parent / env_id).is_dir():
+        return AgentFiles(zip_path, parent / env_id, parent, parent.resolve().parent.name, env_id)
+    # Such as the hub has it: the configuration lies beside the zip.
+    beside = parent if (parent / "config.yml").is_file() else parent / zip_path.stem
+    return AgentFiles(zip_path, beside if beside.is_dir() else None)
+
+
+def _find_in_run_folder(folder: Path) -> AgentFiles:
+    env_id = _env_id_of_run(folder)
+    zips = sorted(folder.glob("*.zip"))
+    if not zips:
+        raise TeacherNotFoundError(
+            f"{folder} holds no agent: no .zip in it. Give a run folder such as rl-trained-agents/dqn/CartPole-v1_1."
+        )
+    # The Zoo's own order: the last model, then the best one
+    for name in (f"{env_id}.zip", "best_model.zip"):
+        if folder / name in zips:
+            return _around_zip(folder / name)
+    if len(zips) > 1:
+        raise TeacherError(f"{folder} holds several agents: name one of {', '.join(path.name for path in zips)}.")
+    return _around_zip(zips[0])
+
+
+def zoo_roots() -> list[Path]:
+    """
+    :return: the folders in which the Zoo's agents are looked for
+    """
+    roots = [Path("rl-trained-agents")]
+    if os.environ.get("RL_TRAINED_AGENTS"):
+        roots.append(Path(os.environ["RL_TRAINED_AGENTS"]))
+    return roots
+
+
+def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
+    """Run folders of an agent, the latest first."""
+    runs = [run for run in (root / algo).glob(f"{env_id}_*") if _env_id_of_run(run) == env_id]
+    return sorted(runs, key=lambda run: int(run.name.rsplit("_", 1)[1]), reverse=True)
+
+
+def _find_in_zoo(source: str) -> AgentFiles:
+    algo, _, env_id = source.removeprefix("zoo:").partition("/")
+    if not algo or not env_id:
+        raise TeacherError(f"{source!r} does not name a Zoo agent: write 'zoo:algo/env', e.g. 'zoo:dqn/CartPole-v1'.")
+    for root in zoo_roots():
+        for run in _runs(root, algo, env_id):
+            return _find_in_run_folder(run)
+    try:
+        return _download(f"hub:{_HUB_ORGANIZATION}/{algo}-{env_id}")
+    except TeacherError as error:
+        raise TeacherNotFoundError(
+            f"No Zoo agent {algo}/{env_id}: not in {_list(zoo_roots())}, and not on the hub ({error}){_similar(env_id)}"
+        ) from error
+
+
+def find_zoo_teacher(env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS) -> str | Path:
+    """
+    The Zoo's own agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub.
+
+    :param env_id: the environment's id
+    :param algos: algorithms in the order of preference
+    :return: what ``load_teacher`` takes
+    :raises TeacherNotFoundError: there is none; the message says where it was looked for
+    """
+    if env_id is None:
+        raise TeacherNotFoundError(
+            "No teacher was given, and the environment has no id to find one by: pass teacher=..."
+        )
+    algos = tuple(algos)
+    for root in zoo_roots():
+        for algo in algos:
+            runs = _runs(root, algo, env_id)
+            if runs:
+                return runs[0]
+    failures = []
+    for algo in algos:
+        try:
+            return _download(f"hub:{_HUB_ORGANIZATION}/{algo}-{env_id}").zip_path
+        except TeacherNotFoundError as error:
+            failures.append(f"{algo}: {error}")
+        except TeacherError as error:
+            # Without a connection the other algorithms will not be found either.
+            failures.append(str(error))
+            break
+    raise TeacherNotFoundError(
+        f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {_list(zoo_roots())} "
+        f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failures[-1]}). Pass teacher=PATH, put the "
+        f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id)}"
+    )
+
+
+def _list(roots: list[Path]) -> str:
+    return " or ".join(f"{root}/" for root in roots)
+
+
+def _similar(env_id: str) -> str:
+    """A hint at agents of other versions of the same environment."""
+    name = env_id.rsplit("-v", 1)[0]
+    found = {
+        f"zoo:{run.parent.name}/{_env_id_of_run(run)}"
+        for root in zoo_roots()
+        for algo in ZOO_ALGORITHMS
+        for run in (root / algo).glob(f"{name}-v*_*")
+    }
+    if not found:
+        return ""
+    return f" At hand for other versions: {', '.join(sorted(found))} (with allow_env_mismatch=True)."
+
+
+def _download(source: str) -> AgentFiles:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    repository, _, revision = source.removeprefix("hub:").partition("@")
+    owner, _, name = repository.partition("/")
+    algo, _, env_id = name.partition("-")
+    if not owner or not env_id:
+        raise TeacherError(
+            f"{source!r} does not name a repository: write 'hub:owner/algo-env', e.g. 'hub:sb3/dqn-CartPole-v1', "
+            "with @revision if one is meant."
+        )
+
+    def fetch(filename: str) -> Path:
+        return Path(hf_hub_download(repository, filename, revision=revision or None))
+
+    try:
+        zip_path = fetch(f"{name}.zip")
+        for filename in ("config.yml", "args.yml", "vec_normalize.pkl"):
+            try:
+                fetch(filename)
+            except LocalEntryNotFoundError:
+                # Offline: what the first download did not find is not in the cache either.
+                continue
+            except EntryNotFoundError:
+                continue
+    except LocalEntryNotFoundError as error:
+        raise TeacherError(
+            f"{source} is not in the local cache, and the hub cannot be reached. Connect once, set HF_HOME to a cache "
+            "that has it, or give a local zip or run folder."
+        ) from error
+    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+        raise TeacherNotFoundError(f"The hub has no {source} with {name}.zip in it") from error
+    except Exception as error:
+        # The hub's client raises what its transport does, which differs between its versions.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TeacherError(
+            f"{source} could not be downloaded ({reason}). Check the connection, or give a local zip or run folder."
+        ) from error
+    return AgentFiles(zip_path, zip_path.parent, None, algo, env_id)

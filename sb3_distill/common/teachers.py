@@ -1,0 +1,343 @@
+"""Trained agents as teachers."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import sb3_contrib
+import stable_baselines3
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import get_device
+
+from sb3_distill.common.agent_data import (
+    find_algo,
+    find_normalization,
+    plain_entries,
+    plain_text,
+    read_score,
+    read_space,
+    registered_name,
+)
+from sb3_distill.common.archive import (
+    Normalization,
+    TeacherError,
+    TeacherNotFoundError,
+    read_archive,
+    read_keywords,
+    read_yaml,
+)
+from sb3_distill.common.teacher_policies import BUILDERS, copy_policy, freeze
+from sb3_distill.common.teacher_sources import AgentFiles, find_agent, find_zoo_teacher
+from sb3_distill.common.utils import unknown_choice
+
+__all__ = [
+    "ActorCriticTeacher",
+    "Teacher",
+    "TeacherError",
+    "TeacherNotFoundError",
+    "ValueTeacher",
+    "find_zoo_teacher",
+    "load_teacher",
+]
+
+SelfTeacher = TypeVar("SelfTeacher", bound="Teacher")
+
+
+class Teacher(ABC):
+    """
+    A trained agent that answers and never learns.
+
+    Observations are raw ones, as the environment gives them: a teacher that was trained behind VecNormalize applies
+    its own statistics.
+
+    :param policy: the SB3 policy, which the teacher freezes
+    :param algo: key of the algorithm in the Zoo, e.g. "dqn"
+    :param source: where the agent was found
+    :param sha256: of its zip, or of its weights where there is no zip
+    :param env_id: the environment it was trained on, if known
+    :param normalization: VecNormalize's statistics, if it was trained with them
+    :param n_bytes: size of its zip
+    :param recorded_score: the score that its run folder records
+    :param teacher_source: where the teacher of a student was found
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        algo: str,
+        source: str,
+        sha256: str,
+        env_id: str | None = None,
+        normalization: Normalization | None = None,
+        n_bytes: int | None = None,
+        recorded_score: dict[str, Any] | None = None,
+        teacher_source: str | None = None,
+    ) -> None:
+        self.policy = freeze(policy)
+        self.algo = algo
+        self.source = source
+        self.sha256 = sha256
+        self.env_id = env_id
+        self.normalization = normalization
+        self.n_bytes = n_bytes
+        self.recorded_score = recorded_score
+        self.teacher_source = teacher_source
+        self._set_normalization_tensors()
+
+    @property
+    @abstractmethod
+    def network(self) -> th.nn.Module:
+        """The network that acts."""
+
+    @property
+    def observation_space(self) -> spaces.Space:
+        """Space of the raw observations."""
+        space = self.policy.observation_space
+        if self.normalization is not None and isinstance(space, spaces.Box):
+            # Statistics say nothing of the raw bounds.
+            return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
+        return space
+
+    @property
+    def action_space(self) -> spaces.Space:
+        """The agent's actions."""
+        return self.policy.action_space
+
+    @property
+    def n_actions(self) -> int | None:
+        """Number of discrete actions, None for other action spaces."""
+        return int(self.action_space.n) if isinstance(self.action_space, spaces.Discrete) else None
+
+    @property
+    def frame_stack(self) -> int | None:
+        """Number of stacked grey frames of an image agent, None for others."""
+        shape = self.observation_space.shape
+        return shape[0] if shape is not None and is_image_space(self.observation_space, check_channels=False) else None
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters of the network that acts: without target networks."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def device(self) -> th.device:
+        """Where the networks are."""
+        return self.policy.device
+
+    def to(self: SelfTeacher, device: th.device | str) -> SelfTeacher:
+        """
+        Move the networks.
+
+        :param device: cpu, cuda, auto
+        :return: the teacher itself
+        """
+        self.policy.to(get_device(device))
+        self._set_normalization_tensors()
+        return self
+
+    def _set_normalization_tensors(self) -> None:
+        if self.normalization is not None:
+            scale = np.sqrt(self.normalization.var + self.normalization.epsilon)
+            self._mean = th.tensor(self.normalization.mean, device=self.device)
+            self._scale = th.tensor(scale, device=self.device)
+
+    def normalize(self, obs: PyTorchObs) -> PyTorchObs:
+        """
+        Apply the agent's own VecNormalize statistics, in float64 as VecNormalize does.
+
+        :param obs: batch of raw observations
+        :return: what the policy takes
+        """
+        if self.normalization is None:
+            return obs
+        assert isinstance(obs, th.Tensor)
+        clip = self.normalization.clip_obs
+        return ((obs.double() - self._mean) / self._scale).clamp(-clip, clip).float()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, None]:
+        """
+        Get the agent's action, as every SB3 model does.
+
+        :param observation: raw observation, or a batch of them
+        :param state: unused (recurrent policies only)
+        :param episode_start: unused (recurrent policies only)
+        :param deterministic: False samples from the distribution of an actor-critic agent; a value-based agent is
+            greedy always
+        :return: the actions and None
+        """
+        if self.normalization is not None:
+            raw = th.as_tensor(np.asarray(observation), device=self.device)
+            observation = self.normalize(raw).cpu().numpy()  # type: ignore[union-attr]
+        actions, _ = self.policy.predict(observation, deterministic=deterministic)
+        return actions, None
+
+    @abstractmethod
+    def logits(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        What the distillation losses compare: Q-values, or the log-probabilities of an actor-critic agent.
+
+        :param obs: batch of raw observations as tensors; images channels first, as bytes
+        :return: ``(batch, n_actions)``, without gradient
+        """
+
+
+class ValueTeacher(Teacher):
+    """A teacher with one number per action: DQN, QR-DQN, or a distilled student."""
+
+    @property
+    def network(self) -> th.nn.Module:
+        return self.policy.quantile_net if self.algo == "qrdqn" else self.policy.q_net
+
+    @th.no_grad()
+    def q_values(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: batch of raw observations as tensors
+        :return: Q-values ``(batch, n_actions)``; of QR-DQN the mean over the quantiles
+        """
+        values = self.network(self.normalize(obs))
+        return values.mean(dim=1) if self.algo == "qrdqn" else values
+
+    def logits(self, obs: PyTorchObs) -> th.Tensor:
+        return self.q_values(obs)
+
+
+class ActorCriticTeacher(Teacher):
+    """A teacher with a distribution over actions and a value: PPO, A2C, TRPO."""
+
+    policy: ActorCriticPolicy
+
+    @property
+    def network(self) -> th.nn.Module:
+        return self.policy
+
+    @th.no_grad()
+    def distribution(self, obs: PyTorchObs) -> Distribution:
+        """
+        :param obs: batch of raw observations as tensors
+        :return: the distribution over actions
+        """
+        return self.policy.get_distribution(self.normalize(obs))
+
+    @th.no_grad()
+    def values(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: batch of raw observations as tensors
+        :return: the critic's values ``(batch, 1)``
+        """
+        return self.policy.predict_values(self.normalize(obs))
+
+    def logits(self, obs: PyTorchObs) -> th.Tensor:
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise TeacherError(f"{self.source} has no logits: its actions are {self.action_space}, not Discrete.")
+        return self.distribution(obs).distribution.logits  # type: ignore[union-attr]
+
+
+def load_teacher(
+    source: str | Path | BaseAlgorithm | Teacher,
+    *,
+    device: th.device | str = "auto",
+    env_id: str | None = None,
+    allow_pickle: bool = False,
+) -> Teacher:
+    """
+    Load a trained agent as a teacher, without unpickling anything that is in its files.
+
+    :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
+        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher
+    :param device: where its networks go
+    :param env_id: the environment it was trained on, where its files do not say
+    :param allow_pickle: load a file with SB3's own ``load``, which runs whatever code the file holds: for agents with
+        custom layers whose source you trust
+    :return: the teacher
+    :raises TeacherError: what is wrong with the files, and what to do
+    """
+    if isinstance(source, Teacher):
+        return source.to(device)
+    if isinstance(source, BaseAlgorithm):
+        return _from_model(source, env_id).to(device)
+    files = find_agent(source)
+    try:
+        return _from_files(files, str(source), env_id, allow_pickle).to(device)
+    except TeacherError as error:
+        if str(source) in str(error):
+            raise
+        raise TeacherError(f"{source}: {error}") from error
+
+
+def _teacher_class(algo: str) -> type[Teacher]:
+    if algo not in BUILDERS:
+        raise TeacherError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
+    return ActorCriticTeacher if algo in ("ppo", "a2c", "trpo") else ValueTeacher
+
+
+def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
+    names = {"PolicyDistillation": "pd"}
+    # Subclasses of the five algorithms are welcome.
+    algo = next(
+        (name for cls in type(model).__mro__ if (name := names.get(cls.__name__, cls.__name__.lower())) in BUILDERS), ""
+    )
+    teacher_class = _teacher_class(algo or type(model).__name__)
+    vec_normalize = model.get_vec_normalize_env()
+    normalization = None
+    if vec_normalize is not None and vec_normalize.norm_obs:
+        statistics = vec_normalize.obs_rms
+        if isinstance(statistics, dict):
+            raise TeacherError("VecNormalize statistics of Dict observations are not supported.")
+        normalization = Normalization(
+            statistics.mean.copy(), statistics.var.copy(), vec_normalize.epsilon, vec_normalize.clip_obs
+        )
+    if env_id is None and model.get_env() is not None:
+        spec = model.get_env().get_attr("spec", indices=0)[0]  # type: ignore[union-attr]
+        env_id = None if spec is None else spec.id
+    digest = hashlib.sha256()
+    for name, tensor in model.policy.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return teacher_class(
+        copy_policy(model.policy), algo, f"{type(model).__name__} model", digest.hexdigest(), env_id, normalization
+    )
+
+
+def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle: bool) -> Teacher:
+    archive = read_archive(files.zip_path)
+    config, arguments = read_yaml(files.yaml("config.yml")), read_yaml(files.yaml("args.yml"))
+    algo = find_algo(archive.data, arguments.get("algo") or files.algo)
+    teacher_class = _teacher_class(algo)
+    env_id = env_id or plain_text(arguments.get("env")) or files.env_id or registered_name(files.zip_path.stem)
+    if allow_pickle and algo != "pd":
+        policy = _load_with_sb3(algo, files.zip_path)
+    else:
+        kwargs = {**read_keywords(config.get("policy_kwargs", {})), **plain_entries(archive.data.get("policy_kwargs"))}
+        observation_space = read_space(archive.data, "observation_space", env_id)
+        action_space = read_space(archive.data, "action_space", env_id)
+        policy = BUILDERS[algo](archive.weights, observation_space, action_space, kwargs)
+    return teacher_class(
+        policy,
+        algo,
+        source,
+        archive.sha256,
+        env_id,
+        find_normalization(files, config),
+        archive.n_bytes,
+        read_score(files),
+        plain_text(archive.data.get("teacher_source")),
+    )
+
+
+def _load_with_sb3(algo: str, path: Path) -> Any:
+    module = sb3_contrib if algo in ("qrdqn", "trpo") else stable_baselines3
+    model_class = getattr(module, algo.upper())
+    return model_class.load(path, device="cpu", custom_objects={"learning_rate": 0.0, "lr_schedule": None}).policy
