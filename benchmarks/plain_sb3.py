@@ -94,7 +94,6 @@ class PlainDistillation(OffPolicyAlgorithm):
             losses.append(loss.item())
             self.policy.optimizer.zero_grad()
             loss.backward()
-            th.nn.utils.clip_grad_norm_(self.policy.parameters(), 10.0)
             self.policy.optimizer.step()
         self._n_updates += gradient_steps
         self.logger.record("train/loss", np.mean(losses))

@@ -51,6 +51,7 @@ def make_ours(options: Options) -> Any:
         learning_starts=STEPS_PER_ROLLOUT,
         train_freq=TRAIN_FREQ,
         gradient_steps=GRADIENT_STEPS,
+        compile_update=True,
         n_teacher_episodes=0,
         seed=0,
         device="cpu",

@@ -228,11 +228,11 @@ def test_dict_observations():
 
 def test_callbacks_of_every_form(teacher, tmp_path):
     seen = []
-    make(teacher).learn(50, callback=lambda locals_, globals_: seen.append(1) or True)
-    assert len(seen) == 50
-    make(teacher).learn(50, callback=[CheckpointCallback(25, str(tmp_path)), CheckpointCallback(50, str(tmp_path))])
-    assert (tmp_path / "rl_model_25_steps.zip").exists()
-    model = make(teacher).learn(50, callback=lambda locals_, globals_: False)
+    make(teacher).learn(48, callback=lambda locals_, globals_: seen.append(1) or True)
+    assert len(seen) == 48
+    make(teacher).learn(48, callback=[CheckpointCallback(24, str(tmp_path)), CheckpointCallback(48, str(tmp_path))])
+    assert (tmp_path / "rl_model_24_steps.zip").exists()
+    model = make(teacher).learn(48, callback=lambda locals_, globals_: False)
     assert model.num_timesteps == 1
     make(teacher).learn(64, progress_bar=True, log_interval=None)
 
@@ -322,7 +322,7 @@ def test_teacher_of_another_environment(teacher, tmp_path):
 
     gym.register("AnotherCartPole-v0", entry_point=lambda: gym.make("CartPole-v1").unwrapped)
     try:
-        with pytest.raises(ValueError, match="trained on CartPole-v1.*AnotherCartPole-v0.*allow_env_mismatch=True"):
+        with pytest.raises(ValueError, match=r"trained on CartPole-v1.*AnotherCartPole-v0.*allow_env_mismatch=True"):
             make(teacher, "AnotherCartPole-v0")
         make(teacher, "AnotherCartPole-v0", allow_env_mismatch=True).learn(64)
     finally:

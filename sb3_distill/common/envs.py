@@ -3,7 +3,7 @@
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
-from sb3_distill.common.atari import NativeAtariVecEnv, native_atari
+from sb3_distill.common.atari import native_atari
 from sb3_distill.common.teachers import Teacher
 
 
@@ -30,14 +30,6 @@ def frame_channels_of(env: VecEnv) -> int:
             return max(n_planes // env.stacked_obs.n_stack, 1) if hasattr(env.stacked_obs, "n_stack") else 1
         env = env.venv
     return 1
-
-
-def steps_natively(env: VecEnv) -> bool:
-    """
-    :param env: a vector environment
-    :return: whether its games are stepped by compiled code that leaves Python's lock to others
-    """
-    return isinstance(env.unwrapped, NativeAtariVecEnv)
 
 
 def native_or_same(env: VecEnv, verbose: int = 0) -> VecEnv:

@@ -64,12 +64,13 @@ class StudentPolicy(DQNPolicy):
             # Hidden layers with the gain of ReLU, the output with 1, as SB3's ActorCriticPolicy does.
             self.q_net.apply(lambda module: self.init_weights(module, gain=np.sqrt(2)))
             self.q_net.q_net[-1].apply(lambda module: self.init_weights(module, gain=1))
-        # The layout in which CPU convolutions are fastest; vectors and matrices are untouched by it.
-        self.to(memory_format=th.channels_last)  # type: ignore[call-overload]
 
     def _build(self, lr_schedule: Schedule) -> None:
         # No target network: a distillation loss bootstraps from nothing.
         self.q_net = self.make_q_net()
+        if self.optimizer_class in (th.optim.Adam, th.optim.AdamW) and "foreach" not in self.optimizer_kwargs:
+            # One kernel for all parameters: a third of the time on small networks
+            self.optimizer_kwargs = {"fused": True, **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(
             self.q_net.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]

@@ -1,9 +1,12 @@
 """Small things that several modules share."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch as th
+
+Function = TypeVar("Function", bound=Callable)
 
 
 def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
@@ -57,3 +60,26 @@ def has_fast_bfloat16(device: th.device) -> bool:
     if device.type == "cuda":
         return th.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (th.cpu._is_avx512_bf16_supported() or th.cpu._is_amx_tile_supported())
+
+
+def compile_or_same(function: Function) -> Function:
+    """
+    :param function: a function of tensors
+    :return: the same function, compiled at its first call; as it is where compiling fails (no C++ compiler)
+    """
+    chosen: Callable = th.compile(function)
+    first_call = True
+
+    def call(*args: object) -> object:
+        nonlocal chosen, first_call
+        if not first_call:
+            return chosen(*args)
+        first_call = False
+        try:
+            return chosen(*args)
+        except Exception:
+            # Whatever is wrong with the function itself will be raised again here.
+            chosen = function
+            return chosen(*args)
+
+    return call  # type: ignore[return-value]
