@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sb3_distill.common.evaluation import Score, evaluate_paired, is_atari, make_eval_env
+from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import Teacher, TeacherError, load_teacher
 
 
@@ -66,11 +67,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
                 "" if percent is None else f"{percent:.1f}",
             )
         )
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    for line in cells:
-        left = [text.ljust(width) for text, width in zip(line[:2], widths[:2], strict=True)]
-        right = [text.rjust(width) for text, width in zip(line[2:], widths[2:], strict=True)]
-        print("  ".join([*left, *right]))
+    print(format_table(cells, n_left=2))
 
 
 def main(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """SB3's policies rebuilt from their weights: the architecture is read off the tensors' shapes."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -211,8 +212,10 @@ def freeze(policy: BasePolicy) -> Any:
 def copy_policy(policy: BasePolicy) -> Any:
     """
     :param policy: a model's policy
-    :return: one of the same class with the same weights (``deepcopy`` fails on state-dependent exploration)
+    :return: a copy of it
     """
-    twin = type(policy)(**policy._get_constructor_parameters())
-    twin.load_state_dict(policy.state_dict())
-    return twin.to(policy.device)
+    if getattr(policy, "use_sde", False):
+        # The exploration matrices are sampled with a gradient, which deepcopy refuses; drawn anew without it they pass.
+        with th.no_grad():
+            policy.reset_noise()  # type: ignore[operator]
+    return copy.deepcopy(policy)

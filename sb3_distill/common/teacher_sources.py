@@ -60,12 +60,14 @@ def find_agent(source: str | Path) -> AgentFiles:
     if text.startswith("hub:"):
         return _download(text)
     path = Path(source)
-    if path.is_dir():
-        return _find_in_run_folder(path)
+    # As SB3's load, which the ending can be left out of; the Zoo has a folder of the same name beside the zip.
+    with_ending = path.with_name(f"{path.name}.zip")
     if path.is_file():
         return _around_zip(path)
-    if path.suffix == "" and path.with_suffix(".zip").is_file():
-        return _around_zip(path.with_suffix(".zip"))
+    if with_ending.is_file():
+        return _around_zip(with_ending)
+    if path.is_dir():
+        return _find_in_run_folder(path)
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.parent / close[0]}?" if close else ""

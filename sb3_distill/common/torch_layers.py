@@ -85,7 +85,7 @@ class StudentCNN(BaseFeaturesExtractor):
         channels: Sequence[int] = (32, 64, 64),
         features_dim: int = 512,
         pool: str | None = None,
-        standardize: str | None = "frame",
+        standardize: str | None = "scalar",
         normalize_images: bool = True,
     ) -> None:
         super().__init__(observation_space, features_dim)

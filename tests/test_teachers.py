@@ -1,0 +1,408 @@
+"""Teachers answer as the SB3 models that they come from."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+import yaml
+from gymnasium import spaces
+from sb3_contrib import QRDQN, TRPO
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.common.archive import read_archive, read_normalization, read_yaml
+from sb3_distill.common.teachers import ActorCriticTeacher, TeacherError, ValueTeacher
+
+ROOT = Path(os.environ.get("RL_TRAINED_AGENTS", Path(__file__).parents[2] / "shared" / "rl-trained-agents"))
+ZOO_RUNS = sorted(path.parent for path in ROOT.glob("*/*/*.zip"))
+SMALL = {"device": "cpu", "seed": 0}
+
+
+def reference_logits(model, obs):
+    obs = model.policy.obs_to_tensor(obs)[0]
+    with th.no_grad():
+        if isinstance(model, QRDQN):
+            return model.quantile_net(obs).mean(dim=1)
+        if isinstance(model, DQN):
+            return model.q_net(obs)
+        return model.policy.get_distribution(obs).distribution.logits
+
+
+MODELS = {
+    "dqn": lambda: DQN("MlpPolicy", "CartPole-v1", buffer_size=10, policy_kwargs={"net_arch": [16, 8]}, **SMALL),
+    "dqn-elu": lambda: DQN(
+        "MlpPolicy", "CartPole-v1", buffer_size=10, policy_kwargs={"activation_fn": th.nn.ELU}, **SMALL
+    ),
+    "qrdqn": lambda: QRDQN("MlpPolicy", "CartPole-v1", buffer_size=10, policy_kwargs={"n_quantiles": 7}, **SMALL),
+    "ppo": lambda: PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": {"pi": [8], "vf": [16, 4]}}, **SMALL),
+    "ppo-relu": lambda: PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"activation_fn": th.nn.ReLU}, **SMALL),
+    "a2c": lambda: A2C("MlpPolicy", "CartPole-v1", **SMALL),
+    "trpo": lambda: TRPO("MlpPolicy", "CartPole-v1", **SMALL),
+    "dqn-linear": lambda: DQN("MlpPolicy", "CartPole-v1", buffer_size=10, policy_kwargs={"net_arch": []}, **SMALL),
+    "dqn-cnn": lambda: DQN("CnnPolicy", image_env(), buffer_size=10, **SMALL),
+    "qrdqn-cnn": lambda: QRDQN("CnnPolicy", image_env(), buffer_size=10, **SMALL),
+    "ppo-cnn": lambda: PPO("CnnPolicy", image_env(), **SMALL),
+    "ppo-cnn-separate": lambda: PPO(
+        "CnnPolicy", image_env(), policy_kwargs={"share_features_extractor": False}, **SMALL
+    ),
+    "dqn-discrete-obs": lambda: DQN("MlpPolicy", "CliffWalking-v1", buffer_size=10, **SMALL),
+}
+
+
+def image_env(size=40):
+    return FakeImageEnv(screen_height=size, screen_width=size, n_channels=4, discrete=True, channel_first=True)
+
+
+def sample(space, n=16):
+    rng = np.random.default_rng(0)
+    if isinstance(space, spaces.Box) and space.dtype != np.uint8:
+        return rng.normal(size=(n, *space.shape)).astype(np.float32)
+    space.seed(0)
+    return np.stack([space.sample() for _ in range(n)])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_zip_and_model_answer_alike(name, tmp_path):
+    model = MODELS[name]()
+    model.save(tmp_path / "agent")
+    obs = sample(model.observation_space)
+    tensor = th.as_tensor(obs)
+    for teacher in (load_teacher(tmp_path / "agent.zip", device="cpu"), load_teacher(model, device="cpu")):
+        assert teacher.algo == name.split("-")[0]
+        assert teacher.action_space == model.action_space
+        assert teacher.observation_space.shape == model.observation_space.shape
+        logits = teacher.logits(tensor)
+        assert not logits.requires_grad and logits.dtype == th.float32
+        assert th.allclose(logits, reference_logits(model, obs), rtol=1e-5, atol=1e-6)
+        actions, state = teacher.predict(obs, deterministic=True)
+        assert state is None and np.array_equal(actions, model.predict(obs, deterministic=True)[0])
+        assert teacher.predict(obs[0])[0] == actions[0]
+        if isinstance(teacher, ActorCriticTeacher):
+            assert th.allclose(
+                teacher.values(tensor),
+                model.policy.predict_values(tensor.float() if tensor.is_floating_point() else tensor),
+            )
+        else:
+            assert th.equal(teacher.q_values(tensor), logits)
+
+
+def test_loading_leaves_the_users_model_as_it_was():
+    model = MODELS["dqn"]()
+    load_teacher(model)
+    assert all(parameter.requires_grad for parameter in model.policy.parameters())
+    before = load_teacher(model).logits(th.zeros(1, 4))
+    model.q_net.q_net[0].weight.data.fill_(1.0)
+    teacher = load_teacher(model)
+    model.q_net.q_net[0].weight.data.fill_(2.0)
+    assert not th.equal(teacher.logits(th.ones(1, 4)), before)
+
+
+@pytest.mark.parametrize("use_sde", [False, True])
+def test_gaussian_teachers(use_sde, tmp_path):
+    model = PPO("MlpPolicy", "Pendulum-v1", use_sde=use_sde, **SMALL)
+    model.save(tmp_path / "agent")
+    teacher = load_teacher(tmp_path / "agent.zip")
+    obs = sample(model.observation_space)
+    assert np.allclose(teacher.predict(obs)[0], model.predict(obs, deterministic=True)[0], atol=1e-6)
+    assert load_teacher(model).n_actions is None
+    with pytest.raises(TeacherError, match="no logits"):
+        teacher.logits(th.as_tensor(obs))
+
+
+def test_dict_observations_need_the_model(tmp_path):
+    model = DQN("MultiInputPolicy", SimpleMultiObsEnv(), buffer_size=10, **SMALL)
+    teacher = load_teacher(model)
+    obs = {key: np.stack([value] * 2) for key, value in model.observation_space.sample().items()}
+    tensors = {key: th.as_tensor(value) for key, value in obs.items()}
+    assert th.allclose(teacher.logits(tensors), reference_logits(model, obs))
+
+
+def test_normalisation_of_the_teacher_is_that_of_vecnormalize(tmp_path):
+    env = VecNormalize(make_vec_env("CartPole-v1", 2), clip_obs=1.5)
+    model = PPO("MlpPolicy", env, n_steps=64, **SMALL).learn(128)
+    run = tmp_path / "ppo" / "CartPole-v1_1"
+    (run / "CartPole-v1").mkdir(parents=True)
+    model.save(run / "CartPole-v1")
+    env.save(str(run / "CartPole-v1" / "vecnormalize.pkl"))
+    (run / "CartPole-v1" / "config.yml").write_text("normalize: true\n")
+    raw = sample(env.observation_space) * 3
+    expected, _ = model.predict(env.normalize_obs(raw), deterministic=True)
+    reference = reference_logits(model, env.normalize_obs(raw))
+    for teacher in (load_teacher(run), load_teacher(model)):
+        assert th.allclose(teacher.logits(th.as_tensor(raw)), reference, atol=1e-5)
+        assert np.array_equal(teacher.predict(raw)[0], expected)
+    (run / "CartPole-v1" / "vecnormalize.pkl").unlink()
+    with pytest.raises(TeacherError, match=r"vecnormalize.pkl is\s+missing"):
+        load_teacher(run)
+
+
+def test_a_student_can_teach(tmp_path):
+    student = PolicyDistillation(
+        "MlpPolicy", "CartPole-v1", teacher=MODELS["dqn"](), n_teacher_episodes=0, learning_starts=8, **SMALL
+    ).learn(64)
+    student.save(tmp_path / "student")
+    obs = sample(student.observation_space)
+    for teacher in (load_teacher(tmp_path / "student.zip"), load_teacher(student)):
+        assert teacher.algo == "pd" and isinstance(teacher, ValueTeacher)
+        assert np.array_equal(teacher.predict(obs)[0], student.predict(obs, deterministic=True)[0])
+
+
+@pytest.mark.parametrize("standardize", ["scalar", "frame", None])
+@pytest.mark.parametrize("policy", ["MaxPoolCnnPolicy", "Net5Policy"])
+def test_image_students_are_read_without_unpickling(policy, standardize, tmp_path):
+    env = DummyVecEnv([lambda: image_env(84)])
+    student = PolicyDistillation(
+        policy,
+        env,
+        teacher=DQN("CnnPolicy", env, buffer_size=10, **SMALL),
+        policy_kwargs={"features_extractor_kwargs": {"standardize": standardize}},
+        n_teacher_episodes=0,
+        learning_starts=8,
+        **SMALL,
+    ).learn(16)
+    student.save(tmp_path / "student")
+    teacher = load_teacher(tmp_path / "student.zip")
+    student.policy.set_training_mode(False)
+    obs = th.as_tensor(sample(student.observation_space))
+    assert th.allclose(teacher.logits(obs), student.policy.logits(obs), atol=1e-5)
+    assert teacher.n_parameters == student.policy.n_parameters
+
+
+@pytest.mark.skipif(not ZOO_RUNS, reason="no trained agents at hand: set RL_TRAINED_AGENTS")
+@pytest.mark.parametrize("run", ZOO_RUNS, ids=lambda run: f"{run.parent.name}-{run.name}")
+def test_zoo_agents_match_an_ordinary_rebuild(run):
+    """The same weights in a model that SB3 itself builds on the environment."""
+    teacher = load_teacher(run, device="cpu")
+    algo, env_id = run.parent.name, run.name.rsplit("_", 1)[0]
+    assert (teacher.algo, teacher.env_id) == (algo, env_id)
+    classes = {"dqn": DQN, "qrdqn": QRDQN, "ppo": PPO, "a2c": A2C, "trpo": TRPO}
+    config = read_yaml(run / env_id / "config.yml")
+    if "NoFrameskip" in env_id:
+        env = DummyVecEnv([lambda: image_env(84)])
+        env.action_space = spaces.Discrete(teacher.n_actions)
+    else:
+        env = make_vec_env(env_id.replace("LunarLander-v2", "LunarLander-v3").replace("Continuous-v2", "Continuous-v3"))
+    kwargs = {} if algo in ("ppo", "a2c", "trpo") else {"buffer_size": 10}
+    with zipfile.ZipFile(next(run.glob("*.zip"))) as archive:
+        weights = th.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+    policy_kwargs = {"net_arch": [256, 256]} if algo in ("dqn", "qrdqn") and "Pong" not in env_id else {}
+    if algo == "qrdqn":
+        policy_kwargs["n_quantiles"] = 10
+    if "log_std" in weights and weights["log_std"].ndim == 2:
+        kwargs["use_sde"] = True
+    model = classes[algo](config["policy"], env, policy_kwargs=policy_kwargs, **kwargs, **SMALL)
+    model.policy.load_state_dict(weights)
+    model.policy.set_training_mode(False)
+
+    raw = sample(teacher.observation_space, 64)
+    seen = raw
+    statistics = run / env_id / "vecnormalize.pkl"
+    if statistics.is_file():
+        normalizer = VecNormalize(env)
+        found = read_normalization(statistics)
+        normalizer.obs_rms.mean, normalizer.obs_rms.var = found.mean, found.var
+        seen = normalizer.normalize_obs(raw)
+    assert np.array_equal(teacher.predict(raw)[0], model.predict(seen, deterministic=True)[0])
+    if teacher.n_actions:
+        assert th.allclose(teacher.logits(th.as_tensor(raw)), reference_logits(model, seen), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A small agent in the Zoo's layout."""
+    run = tmp_path / "agents" / "dqn" / "CartPole-v1_1"
+    (run / "CartPole-v1").mkdir(parents=True)
+    MODELS["dqn"]().save(run / "CartPole-v1")
+    (run / "CartPole-v1" / "config.yml").write_text("policy: MlpPolicy\npolicy_kwargs: dict(net_arch=[16, 8])\n")
+    (run / "CartPole-v1" / "args.yml").write_text("algo: dqn\nenv: CartPole-v1\n")
+    return run
+
+
+def test_where_teachers_are_found(run_folder, monkeypatch):
+    expected = load_teacher(run_folder / "CartPole-v1.zip").sha256
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(run_folder.parents[1]))
+    assert load_teacher(run_folder).sha256 == expected
+    assert load_teacher("zoo:dqn/CartPole-v1").sha256 == expected
+    assert load_teacher(str(run_folder / "CartPole-v1")).env_id == "CartPole-v1"
+    other = run_folder.parent / "CartPole-v1_12"
+    (other / "CartPole-v1").mkdir(parents=True)
+    MODELS["dqn-elu"]().save(other / "CartPole-v1")
+    # Twelve comes after two, and the latest run counts.
+    (run_folder.parent / "CartPole-v1_2").mkdir()
+    assert load_teacher("zoo:dqn/CartPole-v1").sha256 == load_teacher(other).sha256
+
+
+def test_the_teacher_of_an_environment_is_found_by_itself(run_folder, monkeypatch):
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(run_folder.parents[1]))
+    model = PolicyDistillation("MlpPolicy", "CartPole-v1", **SMALL)
+    assert model.teacher.sha256 == load_teacher(run_folder).sha256
+
+
+def test_another_version_is_suggested(run_folder, monkeypatch):
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(run_folder.parents[1]))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    gym.register("CartPole-v9", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+    try:
+        with pytest.raises(TeacherError, match=r"zoo:dqn/CartPole-v1 \(with allow_env_mismatch=True\)"):
+            PolicyDistillation("MlpPolicy", "CartPole-v9", **SMALL)
+    finally:
+        del gym.registry["CartPole-v9"]
+
+
+def rewrite(path, **members):
+    """The zip again, with other members."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content.update(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            if data is not None:
+                archive.writestr(name, data)
+
+
+def nan_weights(path):
+    weights = {name: tensor.clone() for name, tensor in read_archive(path).weights.items()}
+    weights["q_net.q_net.0.weight"][0, 0] = float("nan")
+    buffer = io.BytesIO()
+    th.save(weights, buffer)
+    rewrite(path, **{"policy.pth": buffer.getvalue()})
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("policy.pth")
+    content[info.header_offset + info.compress_size // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "truncated": (lambda run: cut(run, 0.6), "(cannot be read as an|is not a complete) SB3 zip"),
+    "truncated at its very end": (lambda run: cut(run, 0.995), "(cannot be read as an|is not a complete) SB3 zip"),
+    "flipped bit": (lambda run: flip(run / "CartPole-v1.zip"), "cannot be read as an SB3 zip"),
+    "no zip at all": (lambda run: (run / "CartPole-v1.zip").write_text("hello"), "cannot be read as an SB3 zip"),
+    "empty file": (lambda run: (run / "CartPole-v1.zip").write_bytes(b""), "cannot be read as an SB3 zip"),
+    "no weights": (lambda run: rewrite(run / "CartPole-v1.zip", **{"policy.pth": None}), "policy.pth missing"),
+    "NaN weights": (lambda run: nan_weights(run / "CartPole-v1.zip"), r"q_net.q_net.0.weight hold NaN"),
+    "empty folder": (lambda run: (run / "CartPole-v1.zip").unlink(), "holds no agent: no .zip in it"),
+    "unsafe YAML": (
+        lambda run: (run / "CartPole-v1" / "config.yml").write_text("a: !!python/object/apply:os.getcwd []\n"),
+        "cannot be read safely",
+    ),
+    "unknown algorithm": (
+        lambda run: (SAC("MlpPolicy", "Pendulum-v1", buffer_size=10).save(run / "CartPole-v1"), rm(run)),
+        "Unknown algorithm of a teacher 'sac': choose one of dqn, qrdqn, ppo, a2c, trpo",
+    ),
+    "unknown activation": (
+        lambda run: rewrite(
+            run / "CartPole-v1.zip",
+            data=read_text(run).replace('"net_arch"', '"activation_fn": "my.Swish", "net_arch"'),
+        ),
+        "activation function 'my.Swish' is not known",
+    ),
+}
+
+
+def cut(run, share):
+    path = run / "CartPole-v1.zip"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def rm(run):
+    for name in ("args.yml", "config.yml"):
+        (run / "CartPole-v1" / name).unlink()
+    run.rename(run.parent / "Pendulum-v1_1")
+    (run.parent / "Pendulum-v1_1" / "CartPole-v1").rename(run.parent / "Pendulum-v1_1" / "Pendulum-v1")
+    (run.parents[1] / "dqn").rename(run.parents[1] / "sac")
+
+
+def read_text(run):
+    with zipfile.ZipFile(run / "CartPole-v1.zip") as archive:
+        return archive.read("data").decode()
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_agents_are_refused(name, run_folder):
+    damage, message = DAMAGE[name]
+    damage(run_folder)
+    run = run_folder if run_folder.exists() else run_folder.parents[1] / "sac" / "Pendulum-v1_1"
+    with pytest.raises(TeacherError, match=message) as caught:
+        load_teacher(run)
+    assert str(run) in str(caught.value)
+
+
+def test_missing_files_are_named_as_they_were_given(run_folder, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no agent at nowhere/agent.zip"):
+        load_teacher("nowhere/agent.zip")
+    with pytest.raises(TeacherError, match=r"Did you mean .*CartPole-v1.zip"):
+        load_teacher(run_folder / "CartPole-v2.zip")
+    for name in ("zoo:CartPole-v1", "hub:sb3", "hub:sb3/"):
+        with pytest.raises(TeacherError, match="does not name"):
+            load_teacher(name)
+
+
+class Malicious:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return (Path.touch, (self.sentinel,))
+
+
+@pytest.mark.parametrize("place", ["policy.pth", "vecnormalize.pkl", "args.yml", "data"])
+def test_nothing_in_the_files_is_run(place, run_folder, tmp_path):
+    import base64
+    import json
+    import pickle
+
+    sentinel = tmp_path / "run"
+    evil = pickle.dumps(Malicious(sentinel))
+    if place == "policy.pth":
+        buffer = io.BytesIO()
+        th.save(Malicious(sentinel), buffer)
+        rewrite(run_folder / "CartPole-v1.zip", **{"policy.pth": buffer.getvalue()})
+    elif place == "data":
+        data = json.loads(read_text(run_folder))
+        for name in ("policy_class", "policy_kwargs", "learning_rate", "action_space"):
+            data[name] = {
+                **(data[name] if isinstance(data[name], dict) else {}),
+                ":serialized:": base64.b64encode(evil).decode(),
+            }
+        rewrite(run_folder / "CartPole-v1.zip", data=json.dumps(data))
+    elif place == "vecnormalize.pkl":
+        (run_folder / "CartPole-v1" / place).write_bytes(evil)
+    else:
+        (run_folder / "CartPole-v1" / place).write_text(yaml.dump(Malicious(sentinel)))
+    if place == "data":
+        load_teacher(run_folder)
+    else:
+        with pytest.raises(TeacherError):
+            load_teacher(run_folder)
+    assert not sentinel.exists()
+
+
+def test_no_flipped_bit_goes_unnoticed(run_folder):
+    """Wherever a bit is flipped, the weights that come out are those that were saved, or none."""
+    path = run_folder / "CartPole-v1.zip"
+    content = path.read_bytes()
+    expected = read_archive(path).weights
+    rng = np.random.default_rng(0)
+    for position in rng.integers(len(content), size=60):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            weights = read_archive(path).weights
+        except TeacherError:
+            continue
+        assert weights.keys() == expected.keys()
+        assert all(th.equal(weights[name], expected[name]) for name in expected)
