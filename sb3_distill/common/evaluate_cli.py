@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from sb3_distill.common.evaluation import Score, evaluate_paired, is_atari, make_eval_env
@@ -92,10 +93,16 @@ def main(argv: list[str]) -> int:
         print("sb3-distill evaluate: no agent names its environment: pass --env ID.", file=sys.stderr)
         return 1
 
+    try:
+        atari = is_atari(env_id)
+    except gym.error.Error as error:
+        print(f"sb3-distill evaluate: {error} Pass the environment to play with --env ID.", file=sys.stderr)
+        return 1
+
     rows = []
     reference = None
     for agent in agents:
-        frame_stack = agent.observation_space.shape[0] if is_atari(env_id) and agent.observation_space.shape else 1
+        frame_stack = agent.observation_space.shape[0] if atari and agent.observation_space.shape else 1
         score = evaluate_paired(
             agent,
             lambda n_envs, frame_stack=frame_stack: make_eval_env(env_id, n_envs, frame_stack),  # type: ignore[misc]
