@@ -85,8 +85,9 @@ def _env_id_of_run(folder: Path) -> str | None:
 def _around_zip(zip_path: Path) -> AgentFiles:
     parent = zip_path.parent
     env_id = _env_id_of_run(parent)
-    if env_id is not None and (parent / env_id).is_dir():
-        return AgentFiles(zip_path, parent / env_id, parent, parent.resolve().parent.name, env_id)
+    if env_id is not None and ((parent / env_id).is_dir() or zip_path.stem == env_id):
+        folder = parent / env_id if (parent / env_id).is_dir() else None
+        return AgentFiles(zip_path, folder, parent, parent.resolve().parent.name, env_id)
     # Such as the hub has it: the configuration lies beside the zip.
     beside = parent if (parent / "config.yml").is_file() else parent / zip_path.stem
     return AgentFiles(zip_path, beside if beside.is_dir() else None)

@@ -1,0 +1,133 @@
+"""Scores that compare, and the two verbs that print them."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import run_python
+from stable_baselines3 import DQN
+
+from sb3_distill import PolicyDistillation
+from sb3_distill.common.evaluation import EpsilonGreedy, Score, evaluate_paired, is_atari, make_eval_env
+from sb3_distill.common.tables import format_table
+from sb3_distill.common.utils import percent_of_teacher
+
+
+class Fixed:
+    """Plays one action, and remembers what it saw."""
+
+    def __init__(self, action):
+        self.action = action
+        self.seen = []
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        self.seen.append(np.array(observation))
+        return np.full(len(observation), self.action), state
+
+
+def cartpoles(n_envs):
+    return make_eval_env("CartPole-v1", n_envs)
+
+
+def test_players_meet_the_same_starts_and_random_actions():
+    players = [Fixed(0), Fixed(0)]
+    scores = [evaluate_paired(player, cartpoles, 7, epsilon=0.5, seed=3, n_envs=4) for player in players]
+    assert scores[0].returns == scores[1].returns and len(scores[0].returns) == 7
+    assert all(np.array_equal(*pair) for pair in zip(players[0].seen, players[1].seen, strict=True))
+    assert evaluate_paired(Fixed(0), cartpoles, 7, epsilon=0.5, seed=4).returns != scores[0].returns
+
+
+def test_an_episode_does_not_depend_on_how_many_are_played_side_by_side():
+    one, three = (evaluate_paired(Fixed(1), cartpoles, 6, epsilon=0.3, seed=0, n_envs=n) for n in (1, 3))
+    assert one.returns == three.returns and one.lengths == three.lengths
+
+
+def test_whole_games_with_their_own_scores_on_atari():
+    env = make_eval_env("BreakoutNoFrameskip-v4", 1, frame_stack=4)
+    assert env.observation_space.shape == (4, 84, 84)
+    env.reset()
+    rng = np.random.default_rng(0)
+    dones = 0
+    for _ in range(300):
+        _, _, done, infos = env.step(rng.integers(4, size=1))
+        dones += done[0]
+        assert done[0] == ("episode" in infos[0])
+    assert dones > 0
+    assert is_atari("PongNoFrameskip-v4") and not is_atari("CartPole-v1")
+
+
+def test_random_actions_of_epsilon_greedy():
+    player = EpsilonGreedy(Fixed(0), n_actions=4, epsilon=0.5, seed=0)
+    obs = np.zeros((4000, 1))
+    assert not player.predict(obs, deterministic=True)[0].any()
+    actions, _ = player.predict(obs)
+    # A random action is another one in three of four cases.
+    assert (actions != 0).mean() == pytest.approx(0.375, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("score", "teacher", "percent"),
+    [(50, 100, 50), (120, 100, 120), (-110, -100, 90), (-80, -100, 120), (-50, 100, -50), (10, -10, 300)],
+)
+def test_percent_of_the_teacher(score, teacher, percent):
+    assert percent_of_teacher(score, teacher) == pytest.approx(percent)
+    assert Score([score, score]).percent_of(Score([teacher])) == pytest.approx(percent)
+
+
+def test_percent_of_a_teacher_that_scores_nothing():
+    assert np.isnan(percent_of_teacher(3, 0))
+
+
+def test_tables():
+    assert format_table([("a", "n"), ("long", "10")], n_left=1) == "a      n\nlong  10"
+
+
+@pytest.fixture(scope="module")
+def student(cartpole_teacher, tmp_path_factory):
+    path = tmp_path_factory.mktemp("student") / "CartPole-v1.zip"
+    PolicyDistillation(
+        "MlpPolicy", "CartPole-v1", teacher=cartpole_teacher, n_teacher_episodes=0, device="cpu", seed=0
+    ).learn(1_200).save(path)
+    return path
+
+
+def test_evaluate_verb(student, cartpole_teacher, tmp_path):
+    command = ("-m", "sb3_distill", "evaluate", str(student), "-n", "3")
+    table = run_python(tmp_path, *command).stdout.splitlines()
+    # The student names its own teacher.
+    assert [line.split()[0] for line in table[1:]] == ["agent", str(cartpole_teacher), str(student)]
+    facts = json.loads(run_python(tmp_path, *command, "--json").stdout)
+    teacher, found = facts["agents"]
+    assert teacher["percent_of_teacher"] == 100 and len(found["returns"]) == 3
+    assert found["n_bytes"] == 4 * found["n_parameters"]
+    assert found["percent_of_teacher"] == pytest.approx(100 * found["mean"] / teacher["mean"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("evaluate", "nothing.zip"), 1, "There is no agent at nothing.zip"),
+        (("evaluate", "{student}", "-n", "0"), 2, "--n-episodes must be at least 1"),
+        (("evaluate", "{student}", "--epsilon", "2"), 2, "--epsilon is a probability"),
+        (("evaluate", "{student}", "--env", "Nothing-v0"), 1, "Pass the environment to play with --env ID"),
+        (("teachers", "nothing.zip"), 1, "There is no agent at nothing.zip"),
+    ],
+)
+def test_verbs_refuse_bad_input(student, tmp_path, arguments, status, message):
+    arguments = [argument.format(student=student) for argument in arguments]
+    result = run_python(tmp_path, "-m", "sb3_distill", *arguments, status=status)
+    assert message in " ".join(result.stderr.split()) and "Traceback" not in result.stderr
+
+
+def test_teachers_verb(cartpole_teacher, tmp_path):
+    run = tmp_path / "agents" / "dqn" / "CartPole-v1_1"
+    run.mkdir(parents=True)
+    DQN.load(cartpole_teacher).save(run / "CartPole-v1")
+    np.savez(run / "evaluations.npz", results=np.array([[100.0, 200.0], [400.0, 500.0]]))
+    printed = run_python(tmp_path, "-m", "sb3_distill", "teachers", str(run)).stdout
+    for fact in ("dqn", "CartPole-v1", "Discrete(2)", "q_net.0.weight", "226", "best 450.0 ± 50.0"):
+        assert fact in printed
+    both = run_python(tmp_path, "-m", "sb3_distill", "teachers", "agents", str(cartpole_teacher)).stdout
+    assert len(both.splitlines()) == 3
+    facts = json.loads(run_python(tmp_path, "-m", "sb3_distill", "teachers", str(run), "--json").stdout)
+    assert facts[0]["n_parameters"] == 226 and len(facts[0]["sha256"]) == 64
