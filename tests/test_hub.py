@@ -83,7 +83,12 @@ def hub(cartpole_teacher):
 
 
 def ask(folder, hub, code, offline="0"):
-    environment = {"HF_ENDPOINT": hub[0], "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": offline}
+    environment = {
+        "HF_ENDPOINT": hub[0],
+        "HF_HOME": str(folder / "cache"),
+        "HF_HUB_OFFLINE": offline,
+        "RL_TRAINED_AGENTS": "",
+    }
     return run_python(folder, "-c", code, **environment).stdout.strip()
 
 
