@@ -190,13 +190,18 @@ def print_row(figures: dict[str, Any]) -> None:
     )
 
 
+def add_teacher_argument(parser: argparse.ArgumentParser) -> None:
+    """``--teacher``, with the Zoo's Pong agent as default."""
+    folder = os.environ.get("RL_TRAINED_AGENTS", "rl-trained-agents")
+    parser.add_argument("--teacher", default=f"{folder}/dqn/PongNoFrameskip-v4_1", help="run folder or zip")
+
+
 def main() -> None:
     """Entry point of ``python -m benchmarks.throughput``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     parser.add_argument("--env", default="PongNoFrameskip-v4")
-    folder = os.environ.get("RL_TRAINED_AGENTS", "rl-trained-agents")
-    parser.add_argument("--teacher", default=f"{folder}/dqn/PongNoFrameskip-v4_1", help="run folder or zip")
+    add_teacher_argument(parser)
     parser.add_argument("--n-steps", type=int, default=20 * STEPS_PER_ROLLOUT, help="environment steps of one chunk")
     parser.add_argument("--repeats", type=int, default=5, help="chunks of each pipeline")
     parser.add_argument("--buffer-size", type=int, default=54_000)
