@@ -9,7 +9,7 @@ from sb3_contrib import QRDQN, TRPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.envs import SimpleMultiObsEnv
+from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
@@ -333,6 +333,15 @@ def test_teacher_that_sees_other_observations():
     teacher = DQN("MlpPolicy", "Acrobot-v1", device="cpu", buffer_size=10)
     with pytest.raises(ValueError, match=r"differ in their observations: the shape \(6,\) against \(2,\)"):
         make(teacher, "MountainCar-v0", allow_env_mismatch=True)
+
+
+def test_teacher_that_sees_another_stack():
+    def images(n_channels):
+        return FakeImageEnv(screen_height=40, screen_width=40, n_channels=n_channels, channel_first=True)
+
+    teacher = DQN("CnnPolicy", images(4), device="cpu", buffer_size=10)
+    with pytest.raises(ValueError, match=r"\(4, 40, 40\) against \(2, 40, 40\).*`frame_stack: 4`"):
+        make(teacher, images(2), policy="CnnPolicy", policy_kwargs={})
 
 
 def test_continuous_teacher():
