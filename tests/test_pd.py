@@ -160,6 +160,13 @@ def test_resume_finds_the_saved_teacher_again(teacher, tmp_path):
     assert loaded._teacher.source == str(tmp_path / "teacher.zip")
 
 
+def test_a_teacher_in_memory_must_be_given_again(teacher, tmp_path):
+    make(teacher).learn(64).save(tmp_path / "student")
+    loaded = PolicyDistillation.load(tmp_path / "student", env=make_vec_env("CartPole-v1", 1), device="cpu")
+    with pytest.raises(ValueError, match="pass teacher= to go on"):
+        loaded.learn(64)
+
+
 def test_another_teacher_is_noticed(teacher, tmp_path):
     make(teacher).learn(100).save(tmp_path / "student")
     other = DQN("MlpPolicy", "CartPole-v1", seed=4, device="cpu", buffer_size=10)
@@ -215,6 +222,15 @@ def test_normalised_student_environment_gives_the_teacher_raw_observations(teach
     expected = load_teacher(teacher).logits(th.tensor(stored)).numpy()
     assert np.allclose(logits, expected, atol=1e-5)
     assert not np.allclose(model.replay_buffer.sample(500, env=env).observations.std(), stored.std(), rtol=0.05)
+
+
+def test_a_teacher_scores_the_same_behind_normalisation(teacher):
+    scores = []
+    for env in (make_vec_env("CartPole-v1", 2, seed=0), VecNormalize(make_vec_env("CartPole-v1", 2, seed=0))):
+        model = make(teacher, env, n_teacher_episodes=4, learning_starts=100).learn(8)
+        scores.append(model._reference.mean_reward)
+        assert np.abs(model.replay_buffer.stores[""].array[0]).max() < 0.05  # where CartPole starts
+    assert scores[0] == scores[1]
 
 
 def test_dict_observations():

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
-from sb3_distill.common.evaluation import EpsilonGreedy
+from sb3_distill.common.evaluation import BehindVecNormalize, EpsilonGreedy, Player
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.utils import percent_of_teacher
 
@@ -63,8 +64,12 @@ class TeacherReferenceCallback(BaseCallback):
         else:
             env, deterministic = self.training_env, True
         n_actions = int(self.model.action_space.n)  # type: ignore[attr-defined]
+        player: Player = EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed)
+        vec_normalize = unwrap_vec_normalize(env)
+        if vec_normalize is not None:
+            player = BehindVecNormalize(player, vec_normalize)
         mean_reward, std_reward = evaluate_policy(
-            EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed),
+            player,
             env,
             self.n_eval_episodes,
             deterministic=deterministic,
@@ -82,6 +87,8 @@ class TeacherReferenceCallback(BaseCallback):
         if not self.eval_callbacks:
             # The teacher has played in the training environment: begin anew.
             self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
+            if vec_normalize is not None:
+                self.model._last_original_obs = vec_normalize.get_original_obs()
 
     def _on_step(self) -> bool:
         if self.mean_reward is None:

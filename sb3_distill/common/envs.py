@@ -27,7 +27,7 @@ def frame_channels_of(env: VecEnv) -> int:
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecFrameStack) and isinstance(env.observation_space, spaces.Box):
             n_planes = min(env.observation_space.shape[0], env.observation_space.shape[-1])
-            return max(n_planes // env.stacked_obs.n_stack, 1) if hasattr(env.stacked_obs, "n_stack") else 1
+            return max(n_planes // env.stacked_obs.n_stack, 1)
         env = env.venv
     return 1
 

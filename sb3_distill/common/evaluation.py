@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_distill.common.utils import percent_of_teacher
 
@@ -52,6 +52,26 @@ class EpsilonGreedy:
         if not deterministic:
             actions = mix_random_actions(actions, self.n_actions, self.epsilon, self.rng)
         return actions, state
+
+
+class BehindVecNormalize:
+    """
+    Gives a player that takes raw observations those of a normalised environment.
+
+    :param player: who acts
+    :param vec_normalize: the environment's wrapper
+    """
+
+    def __init__(self, player: Player, vec_normalize: VecNormalize) -> None:
+        self.player = player
+        self.vec_normalize = vec_normalize
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``."""
+        raw = self.vec_normalize.unnormalize_obs(observation)
+        return self.player.predict(raw, state, episode_start, deterministic)
 
 
 def mix_random_actions(

@@ -215,6 +215,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
         assert self.env is not None
         env_id = env_id_of(self.env)
         if not isinstance(self.teacher, Teacher):
+            if self.teacher is None and self.teacher_source is None and self.teacher_sha256 is not None:
+                raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
             source = self.teacher or self.teacher_source or find_zoo_teacher(env_id)
             self.teacher = load_teacher(source, device=self.device)
         teacher = self.teacher.to(self.device)
@@ -224,7 +226,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
                 f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "
                 f"{teacher.source}, sha256 {teacher.sha256}."
             )
-        self.teacher_source, self.teacher_sha256 = teacher.source, teacher.sha256
+        self.teacher_source = teacher.source if teacher.n_bytes is not None else None
+        self.teacher_sha256 = teacher.sha256
         return teacher
 
     def _setup_learn(
