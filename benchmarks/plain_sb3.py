@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import ale_py
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -13,6 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from stable_baselines3.dqn.policies import CnnPolicy, DQNPolicy
 from torch import nn
 from torch.nn import functional as F
+
+gym.register_envs(ale_py)
 
 
 class PlainCNN(NatureCNN):

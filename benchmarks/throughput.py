@@ -128,6 +128,8 @@ class Pipeline:
         self.connection, child = context.Pipe()
         self.process = context.Process(target=worker, args=(child, name, options))
         self.process.start()
+        # Without a second holder of this end, a worker that dies ends the wait.
+        child.close()
         self.connection.recv()
 
     def ask(self, command: str | None) -> Any:
