@@ -76,6 +76,11 @@ def read_archive(path: Path) -> Archive:
                 members[name] = archive.read(name)
         data = json.loads(members["data"])
         weights = th.load(io.BytesIO(members["policy.pth"]), map_location="cpu", weights_only=True)
+        if not isinstance(data, dict) or not _is_state_dict(weights):
+            raise TeacherError(f"{path}: policy.pth holds no state dict of tensors, or data no attributes.")
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise TeacherError(f"{path}: the weights {name} hold NaN or infinite values; the agent cannot act.")
     except TeacherError:
         raise
     except Exception as error:
@@ -85,16 +90,13 @@ def read_archive(path: Path) -> Archive:
             f"{path} cannot be read as an SB3 zip ({type(error).__name__}: {reason}). It is damaged, was not written "
             "by model.save(), or holds more than weights; download or save it again."
         ) from error
-    if not isinstance(data, dict) or not _is_state_dict(weights):
-        raise TeacherError(f"{path}: policy.pth holds no state dict of tensors, or data no attributes.")
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise TeacherError(f"{path}: the weights {name} hold NaN or infinite values; the agent cannot act.")
     return Archive(data, dict(weights), hashlib.sha256(content).hexdigest(), len(content))
 
 
 def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(tensor, th.Tensor) for tensor in value.values())
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, th.Tensor) for name, tensor in value.items()
+    )
 
 
 class _ZooLoader(yaml.SafeLoader):
@@ -127,8 +129,9 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
         return {}
     try:
         # A SafeLoader with two more constructors for plain containers
-        content = yaml.load(path.read_text(), Loader=_ZooLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, AssertionError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_ZooLoader)
+    except Exception as error:
+        # PyYAML's constructors let through whatever int(), a dictionary or the stack's depth raise.
         raise TeacherError(f"{path} cannot be read safely: {error}") from error
     if not isinstance(content, dict):
         raise TeacherError(f"{path} holds no mapping of names to values, but {type(content).__name__}.")
@@ -146,11 +149,11 @@ def read_keywords(text: Any) -> dict[str, Any]:
         return dict(text)
     try:
         expression = ast.parse(str(text).strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     pairs: Sequence[tuple[Any, ast.expr]] = ()
     if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name) and expression.func.id == "dict":
-        pairs = [(keyword.arg, keyword.value) for keyword in expression.keywords]
+        pairs = [(keyword.arg, keyword.value) for keyword in expression.keywords if keyword.arg is not None]
     elif isinstance(expression, ast.Dict):
         pairs = [
             (key.value, value)
@@ -164,7 +167,7 @@ def read_keywords(text: Any) -> dict[str, Any]:
         else:
             try:
                 keywords[name] = ast.literal_eval(value)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError):
                 nested = read_keywords(ast.unparse(value))
                 if nested:
                     keywords[name] = nested
@@ -202,7 +205,6 @@ class _Record:
 _ARRAY_PARTS = {
     ("multiarray", "_reconstruct"): np.array(0).__reduce__()[0],
     ("multiarray", "scalar"): np.float64(0).__reduce__()[0],
-    ("numeric", "_frombuffer"): None,
 }
 _PLAIN_CLASSES: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
@@ -224,6 +226,9 @@ class _StatisticsUnpickler(pickle.Unpickler):
             return lambda cls, base, state: _Record()
         # NumPy 2 moved numpy.core to numpy._core.
         if module.startswith(("numpy.core.", "numpy._core.")):
+            if name == "_frombuffer":
+                # How pickle protocol 5, Python 3.14's default, has arrays. NumPy's own function could be written to.
+                return lambda buffer, dtype, shape, order: np.frombuffer(buffer, dtype).reshape(shape, order=order)
             part = _ARRAY_PARTS.get((module.rsplit(".", 1)[1], name))
             if part is not None:
                 return part
@@ -245,6 +250,8 @@ def read_normalization(path: Path) -> Normalization | None:
         if not state.get("norm_obs", True):
             return None
         statistics = state["obs_rms"]
+        if isinstance(statistics, dict):
+            raise TeacherError(f"the observations were Dict, with the keys {sorted(statistics)}")
         mean, var = (np.asarray(getattr(statistics, name), dtype=np.float64) for name in ("mean", "var"))
         normalization = Normalization(mean, var, float(state["epsilon"]), float(state["clip_obs"]))
     except Exception as error:

@@ -3,15 +3,18 @@
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sb3_distill.common.archive import TeacherError, TeacherNotFoundError
+from sb3_distill.common.archive import TeacherError, TeacherNotFoundError, read_yaml
 
 # In the order in which a teacher is looked for when none is named
 ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
 _HUB_ORGANIZATION = "sb3"
+# The Zoo's name for the file of VecNormalize's statistics, and the hub's
+_STATISTICS = ("vecnormalize.pkl", "vec_normalize.pkl")
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,8 @@ class AgentFiles:
 
     @property
     def normalization(self) -> Path | None:
-        """The file of VecNormalize's statistics; the hub names it otherwise than the Zoo."""
-        names = ("vecnormalize.pkl", "vec_normalize.pkl")
-        found = [self.folder / name for name in names if (self.folder / name).is_file()] if self.folder else []
+        """The file of VecNormalize's statistics; None where it is not there."""
+        found = [self.folder / name for name in _STATISTICS if (self.folder / name).is_file()] if self.folder else []
         return found[0] if found else None
 
     def yaml(self, name: str) -> Path | None:
@@ -61,7 +63,7 @@ def find_agent(source: str | Path) -> AgentFiles:
         return _download(text)
     path = Path(source)
     # As SB3's load, which the ending can be left out of; the Zoo has a folder of the same name beside the zip.
-    with_ending = path.with_name(f"{path.name}.zip")
+    with_ending = Path(f"{path}.zip")
     if path.is_file():
         return _around_zip(path)
     if with_ending.is_file():
@@ -88,8 +90,9 @@ def _around_zip(zip_path: Path) -> AgentFiles:
     if env_id is not None and ((parent / env_id).is_dir() or zip_path.stem == env_id):
         folder = parent / env_id if (parent / env_id).is_dir() else None
         return AgentFiles(zip_path, folder, parent, parent.resolve().parent.name, env_id)
-    # Such as the hub has it: the configuration lies beside the zip.
-    beside = parent if (parent / "config.yml").is_file() else parent / zip_path.stem
+    # Such as the hub has it, and whoever saves model and VecNormalize into one folder: all lies beside the zip.
+    flat = any((parent / name).is_file() for name in ("config.yml", *_STATISTICS))
+    beside = parent if flat else parent / zip_path.stem
     return AgentFiles(zip_path, beside if beside.is_dir() else None)
 
 
@@ -103,6 +106,9 @@ def _find_in_run_folder(folder: Path) -> AgentFiles:
     # The Zoo's own order: the last model, then the best one
     for name in (f"{env_id}.zip", "best_model.zip"):
         if folder / name in zips:
+            if len(zips) > 1:
+                others = ", ".join(path.name for path in zips if path.name != name)
+                warnings.warn(f"{folder} holds several agents: {name} is taken, not {others}. Name the zip to choose.")
             return _around_zip(folder / name)
     if len(zips) > 1:
         raise TeacherError(f"{folder} holds several agents: name one of {', '.join(path.name for path in zips)}.")
@@ -119,9 +125,15 @@ def zoo_roots() -> list[Path]:
     return roots
 
 
+def _file_name(env_id: str) -> str:
+    """As the Zoo and the hub write an id in names of files: "ALE/Pong-v5" has a slash."""
+    return env_id.replace("/", "-")
+
+
 def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
-    """Run folders of an agent, the latest first."""
-    runs = [run for run in (root / algo).glob(f"{env_id}_*") if _env_id_of_run(run) == env_id]
+    """Run folders that hold an agent, the latest first."""
+    name = _file_name(env_id)
+    runs = [run for run in (root / algo).glob(f"{name}_*") if _env_id_of_run(run) == name and any(run.glob("*.zip"))]
     return sorted(runs, key=lambda run: int(run.name.rsplit("_", 1)[1]), reverse=True)
 
 
@@ -133,7 +145,7 @@ def _find_in_zoo(source: str) -> AgentFiles:
         for run in _runs(root, algo, env_id):
             return _find_in_run_folder(run)
     try:
-        return _download(f"hub:{_HUB_ORGANIZATION}/{algo}-{env_id}")
+        return _download(_on_hub(algo, env_id))
     except TeacherError as error:
         raise TeacherNotFoundError(
             f"No Zoo agent {algo}/{env_id}: not in {_list(zoo_roots())}, and not on the hub ({error}){_similar(env_id)}"
@@ -146,7 +158,7 @@ def find_zoo_teacher(env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS) 
 
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
-    :return: what ``load_teacher`` takes
+    :return: what ``load_teacher`` takes: a run folder, or a revision on the hub
     :raises TeacherNotFoundError: there is none; the message says where it was looked for
     """
     if env_id is None:
@@ -159,21 +171,30 @@ def find_zoo_teacher(env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS) 
             runs = _runs(root, algo, env_id)
             if runs:
                 return runs[0]
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
     failures = []
     for algo in algos:
         try:
-            return _download(f"hub:{_HUB_ORGANIZATION}/{algo}-{env_id}").zip_path
-        except TeacherNotFoundError as error:
-            failures.append(f"{algo}: {error}")
+            # The cache has one folder per commit.
+            return f"{_on_hub(algo, env_id)}@{_download(_on_hub(algo, env_id)).zip_path.parent.name}"
+        except TeacherNotFoundError:
+            continue
         except TeacherError as error:
-            # Without a connection the other algorithms will not be found either.
             failures.append(str(error))
-            break
+            # Offline the cache is all there is. Otherwise the agent that could not be asked for may be the one.
+            if not HF_HUB_OFFLINE:
+                break
+    failure = failures[0] if failures else "no " + ", ".join(_on_hub(algo, env_id) for algo in algos)
     raise TeacherNotFoundError(
         f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {_list(zoo_roots())} "
-        f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failures[-1]}). Pass teacher=PATH, put the "
+        f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass teacher=PATH, put the "
         f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id)}"
     )
+
+
+def _on_hub(algo: str, env_id: str) -> str:
+    return f"hub:{_HUB_ORGANIZATION}/{algo}-{_file_name(env_id)}"
 
 
 def _list(roots: list[Path]) -> str:
@@ -182,7 +203,7 @@ def _list(roots: list[Path]) -> str:
 
 def _similar(env_id: str) -> str:
     """A hint at agents of other versions of the same environment."""
-    name = env_id.rsplit("-v", 1)[0]
+    name = _file_name(env_id).rsplit("-v", 1)[0]
     found = {
         f"zoo:{run.parent.name}/{_env_id_of_run(run)}"
         for root in zoo_roots()
@@ -207,23 +228,20 @@ def _download(source: str) -> AgentFiles:
             "with @revision if one is meant."
         )
 
-    def fetch(filename: str) -> Path:
-        return Path(hf_hub_download(repository, filename, revision=revision or None))
-
     try:
-        zip_path = fetch(f"{name}.zip")
-        for filename in ("config.yml", "args.yml", "vec_normalize.pkl"):
-            try:
-                fetch(filename)
-            except LocalEntryNotFoundError:
-                # Offline: what the first download did not find is not in the cache either.
-                continue
-            except EntryNotFoundError:
-                continue
+        zip_path = Path(hf_hub_download(repository, f"{name}.zip", revision=revision or None))
+        # The other files must be of the same commit, whatever is pushed meanwhile.
+        folder = zip_path.parent
+        for filename in ("config.yml", "args.yml"):
+            _fetch_if_there(repository, filename, folder.name)
+        if read_yaml(folder / "config.yml").get("normalize", True):
+            _fetch_if_there(repository, _STATISTICS[1], folder.name)
+    except TeacherError:
+        raise
     except LocalEntryNotFoundError as error:
         raise TeacherError(
-            f"{source} is not in the local cache, and the hub cannot be reached. Connect once, set HF_HOME to a cache "
-            "that has it, or give a local zip or run folder."
+            f"{source} is not completely in the local cache, and the hub cannot be reached. Connect once, set HF_HOME "
+            "to a cache that has it, or give a local zip or run folder."
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise TeacherNotFoundError(f"The hub has no {source} with {name}.zip in it") from error
@@ -233,4 +251,19 @@ def _download(source: str) -> AgentFiles:
         raise TeacherError(
             f"{source} could not be downloaded ({reason}). Check the connection, or give a local zip or run folder."
         ) from error
-    return AgentFiles(zip_path, zip_path.parent, None, algo, env_id)
+    return AgentFiles(zip_path, folder, None, algo, env_id)
+
+
+def _fetch_if_there(repository: str, filename: str, commit: str) -> None:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(repository, filename, revision=commit)
+    except LocalEntryNotFoundError:
+        # Without a connection: the cache remembers what the repository does not have. If it does not know, going on
+        # could mean an agent without its normalisation.
+        if try_to_load_from_cache(repository, filename, revision=commit) is None:
+            raise
+    except EntryNotFoundError:
+        pass

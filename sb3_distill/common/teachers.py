@@ -1,6 +1,7 @@
 """Trained agents as teachers."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +49,14 @@ __all__ = [
     "load_teacher",
 ]
 
+# Where Stable-Baselines3 and SB3-contrib keep what can be rebuilt from weights
+_STOCK_MODULES = (
+    "stable_baselines3.common.policies",
+    "stable_baselines3.common.torch_layers",
+    "stable_baselines3.dqn.policies",
+    "sb3_contrib.qrdqn.policies",
+)
+
 SelfTeacher = TypeVar("SelfTeacher", bound="Teacher")
 
 
@@ -67,6 +76,7 @@ class Teacher(ABC):
     :param n_bytes: size of its zip
     :param recorded_score: the score that its run folder records
     :param teacher_source: where the teacher of a student was found
+    :param frame_stack: number of stacked frames; None: as many as an image has channels
     """
 
     def __init__(
@@ -80,7 +90,14 @@ class Teacher(ABC):
         n_bytes: int | None = None,
         recorded_score: dict[str, Any] | None = None,
         teacher_source: str | None = None,
+        frame_stack: int | None = None,
     ) -> None:
+        if normalization is not None and normalization.mean.shape != policy.observation_space.shape:
+            raise TeacherError(
+                f"The VecNormalize statistics of {source} are of shape {normalization.mean.shape}, its observations of "
+                f"shape {policy.observation_space.shape}: they belong to another agent, or frames were stacked after "
+                "normalisation, which is not supported."
+            )
         self.policy = freeze(policy)
         self.algo = algo
         self.source = source
@@ -90,6 +107,7 @@ class Teacher(ABC):
         self.n_bytes = n_bytes
         self.recorded_score = recorded_score
         self.teacher_source = teacher_source
+        self._frame_stack = frame_stack
         self._set_normalization_tensors()
 
     @property
@@ -118,7 +136,9 @@ class Teacher(ABC):
 
     @property
     def frame_stack(self) -> int | None:
-        """Number of stacked grey frames of an image agent, None for others."""
+        """Number of stacked frames: as its configuration says, else the channels of an image; None for vectors."""
+        if self._frame_stack is not None:
+            return self._frame_stack
         shape = self.observation_space.shape
         return shape[0] if shape is not None and is_image_space(self.observation_space, check_channels=False) else None
 
@@ -140,6 +160,9 @@ class Teacher(ABC):
         :return: the teacher itself
         """
         self.policy.to(get_device(device))
+        if getattr(self.policy, "use_sde", False):
+            # As SB3's load: exploration matrices are no parameters, and were drawn before the weights were there.
+            self.policy.reset_noise()
         self._set_normalization_tensors()
         return self
 
@@ -269,13 +292,27 @@ def load_teacher(
         return source.to(device)
     if isinstance(source, BaseAlgorithm):
         return _from_model(source, env_id).to(device)
+    if not isinstance(source, (str, os.PathLike)):
+        raise TeacherError(
+            f"A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name' or a loaded teacher, not {source!r}."
+        )
     files = find_agent(source)
     try:
-        return _from_files(files, str(source), env_id, allow_pickle).to(device)
+        teacher = _from_files(files, str(source), env_id, allow_pickle)
     except TeacherError as error:
         if str(source) in str(error):
             raise
         raise TeacherError(f"{source}: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        # What the files claim can be nonsense of any kind, and SB3's constructors fail on it in as many ways.
+        reason = str(error).splitlines()[0] if str(error) else "no details"
+        raise TeacherError(
+            f"{source} cannot be rebuilt from what its files say ({type(error).__name__}: {reason}). They are damaged, "
+            "or of a kind that is not supported; an agent of your own can be given as a loaded SB3 model."
+        ) from error
+    return teacher.to(device)
 
 
 def _teacher_class(algo: str) -> type[Teacher]:
@@ -321,6 +358,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         policy = _load_with_sb3(algo, files.zip_path)
     else:
         kwargs = {**read_keywords(config.get("policy_kwargs", {})), **plain_entries(archive.data.get("policy_kwargs"))}
+        _check_stock(archive.data, kwargs)
         observation_space = read_space(archive.data, "observation_space", env_id)
         action_space = read_space(archive.data, "action_space", env_id)
         policy = BUILDERS[algo](archive.weights, observation_space, action_space, kwargs)
@@ -334,7 +372,25 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         archive.n_bytes,
         read_score(files),
         plain_text(archive.data.get("teacher_source")),
+        # A configuration without the entry is that of an agent without a stack.
+        config.get("frame_stack", 1) if config else None,
     )
+
+
+def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    """Layers of the agent's own may have weights of the stock shapes and compute something else."""
+    policy_module = plain_entries(data.get("policy_class")).get("__module__")
+    extractor = str(kwargs.get("features_extractor_class") or "").removeprefix("<class ").strip("'>")
+    extractor_module = extractor.rpartition(".")[0]
+    for field, name, module in (
+        ("policy_class", policy_module, policy_module),
+        ("features_extractor_class", extractor, extractor_module),
+    ):
+        if module and module not in _STOCK_MODULES and not module.startswith("sb3_distill."):
+            raise TeacherError(
+                f"Its {field} is not one of SB3's own ({name}), so it cannot be rebuilt from its weights. Give the "
+                "agent as a loaded SB3 model, or pass allow_pickle=True to load_teacher where you trust its file."
+            )
 
 
 def _load_with_sb3(algo: str, path: Path) -> Any:

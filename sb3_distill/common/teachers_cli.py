@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch as th
+
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, TeacherError, load_teacher
 
@@ -30,6 +32,17 @@ def expand(path: str) -> list[str]:
     return [str(run) for run in sorted(runs)] or [path]
 
 
+def layers(network: th.nn.Module) -> dict[str, dict[str, Any]]:
+    """Kind and shape of everything that has weights, under the names of the weights."""
+    return {
+        name: {
+            "kind": type(network.get_submodule(name.rpartition(".")[0])).__name__ if "." in name else "Parameter",
+            "shape": list(weight.shape),
+        }
+        for name, weight in network.named_parameters()
+    }
+
+
 def describe(teacher: Teacher) -> dict[str, Any]:
     """Everything there is to say about an agent."""
     normalization = teacher.normalization
@@ -41,7 +54,8 @@ def describe(teacher: Teacher) -> dict[str, Any]:
         "action_space": str(teacher.action_space),
         "frame_stack": teacher.frame_stack,
         "kind": "actor-critic" if isinstance(teacher, ActorCriticTeacher) else "value-based",
-        "layers": {name: list(weight.shape) for name, weight in teacher.network.named_parameters()},
+        "activation": getattr(getattr(teacher.network, "activation_fn", None), "__name__", None),
+        "layers": layers(teacher.network),
         "n_parameters": teacher.n_parameters,
         "zip_bytes": teacher.n_bytes,
         "sha256": teacher.sha256,
@@ -73,6 +87,7 @@ def print_one(facts: dict[str, Any]) -> None:
         ("observations", "observation_space"),
         ("actions", "action_space"),
         ("frame stack", "frame_stack"),
+        ("activation", "activation"),
         ("sha256", "sha256"),
     ):
         if facts[key] is not None:
@@ -85,8 +100,8 @@ def print_one(facts: dict[str, Any]) -> None:
         print(f"  {'normalised':14} mean {normalization['mean']}, variance {normalization['var']}")
     print(f"  {'score':14} {score_text(facts['recorded_score'])}")
     print("  layers")
-    for name, shape in facts["layers"].items():
-        print(f"    {name:44} {' x '.join(map(str, shape))}")
+    for name, layer in facts["layers"].items():
+        print(f"    {name:44} {layer['kind']:10} {' x '.join(map(str, layer['shape']))}")
 
 
 def main(argv: list[str]) -> int:
@@ -106,7 +121,8 @@ def main(argv: list[str]) -> int:
             print(f"sb3-distill teachers: {error}", file=sys.stderr)
             failed = True
     if args.json:
-        print(json.dumps(facts, indent=2))
+        # A run's YAML may have dates in it.
+        print(json.dumps(facts, indent=2, default=str))
     elif len(sources) == 1:
         for entry in facts:
             print_one(entry)
