@@ -4,7 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from stable_baselines3 import DQN
+
+# Networks this small lose time to a second thread, and much of it where others use the machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
