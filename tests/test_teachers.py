@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import QRDQN, TRPO
+from sb3_contrib import QRDQN, TRPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
@@ -124,12 +124,57 @@ def test_exploration_is_that_of_the_weights(tmp_path):
     assert noise.std().item() == pytest.approx(np.exp(-5), rel=0.5)
 
 
-def test_dict_observations_need_the_model(tmp_path):
-    model = DQN("MultiInputPolicy", SimpleMultiObsEnv(), buffer_size=10, **SMALL)
-    teacher = load_teacher(model)
+@pytest.mark.parametrize(("model_class", "kwargs"), [(DQN, {"buffer_size": 10}), (PPO, {})])
+def test_dict_observations(model_class, kwargs, tmp_path):
+    model = model_class("MultiInputPolicy", SimpleMultiObsEnv(), **kwargs, **SMALL)
+    model.save(tmp_path / "agent")
     obs = {key: np.stack([value] * 2) for key, value in model.observation_space.sample().items()}
     tensors = {key: th.as_tensor(value) for key, value in obs.items()}
-    assert th.allclose(teacher.logits(tensors), reference_logits(model, obs))
+    for teacher in (load_teacher(model, device="cpu"), load_teacher(tmp_path / "agent.zip", device="cpu")):
+        assert list(teacher.observation_space.spaces) == list(model.observation_space.spaces)
+        assert th.allclose(teacher.logits(tensors), reference_logits(model, obs), atol=1e-6)
+        assert np.array_equal(teacher.predict(obs)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_an_environment_that_cannot_be_made_is_not_needed(tmp_path):
+    """Such as MuJoCo's, where MuJoCo is not installed."""
+
+    def fail(**kwargs):
+        raise gym.error.DependencyNotInstalled("nothing here")
+
+    MODELS["ppo"]().save(tmp_path / "Missing-v0")
+    gym.register("Missing-v0", entry_point=fail)
+    try:
+        teacher = load_teacher(tmp_path / "Missing-v0.zip")
+    finally:
+        del gym.registry["Missing-v0"]
+    assert teacher.env_id == "Missing-v0" and teacher.observation_space.shape == (4,)
+
+
+def test_algorithms_that_are_not_supported_are_named(tmp_path):
+    RecurrentPPO("MlpLstmPolicy", "CartPole-v1", **SMALL).save(tmp_path / "agent")
+    with pytest.raises(TeacherError, match="'recurrent': choose one of dqn"):
+        load_teacher(tmp_path / "agent.zip")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", np.zeros(3), np.zeros((0, 5))])
+def test_a_damaged_record_of_scores_is_none(content, run_folder):
+    path = run_folder / "evaluations.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, results=content)
+    assert load_teacher(run_folder).recorded_score is None
+
+
+class ReLU(th.nn.ReLU):
+    """Not torch's, though it has its name."""
+
+
+def test_an_activation_of_a_known_name_is_not_taken_for_it(tmp_path):
+    PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"activation_fn": ReLU}, **SMALL).save(tmp_path / "agent")
+    with pytest.raises(TeacherError, match=r"activation function .*ReLU.* is not known"):
+        load_teacher(tmp_path / "agent.zip")
 
 
 def test_normalisation_of_the_teacher_is_that_of_vecnormalize(tmp_path):

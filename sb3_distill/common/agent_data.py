@@ -1,5 +1,7 @@
 """What the files of an agent tell beside its weights: algorithm, spaces, normalisation, recorded score."""
 
+import re
+from collections import OrderedDict
 from typing import Any
 
 import gymnasium as gym
@@ -38,20 +40,23 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     }
     if module in by_module:
         return by_module[module]
-    if module == "stable_baselines3.common.policies":
-        return "trpo" if "cg_max_steps" in data else "ppo" if "clip_range" in data else "a2c"
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else str(named)
+    stock = module.startswith(("stable_baselines3.", "sb3_contrib."))
+    if stock and module != "stable_baselines3.common.policies":
+        # Such as stable_baselines3.sac.policies and sb3_contrib.common.recurrent.policies
+        return module.removesuffix(".policies").rsplit(".", 1)[-1]
+    attributes = {"cg_max_steps": "trpo", "clip_range": "ppo", "exploration_fraction": "dqn", "gae_lambda": "a2c"}
+    return next((algo for attribute, algo in attributes.items() if attribute in data), str(named))
 
 
 def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Space:
     """A space from the text that SB3 writes beside its pickle; bounds that it abbreviates come from the environment."""
     summary = plain_entries(data.get(name))
-    kind = str(data.get(name, {}).get(":type:", "")).strip("<>'").rsplit(".", 1)[-1]
-    registered = _space_of_env(env_id, name)
+    # plain_entries leaves the type out: its name begins with a colon, as that of the pickle does.
+    kind = str(data[name].get(":type:", "")).strip("<>'").rsplit(".", 1)[-1] if summary else ""
     if kind == "Discrete":
-        n_actions, start = int(summary["n"]), int(summary.get("start", 0))
-        return spaces.Discrete(n_actions, start=start)
+        return spaces.Discrete(int(summary["n"]), start=int(summary.get("start", 0)))
+    if kind == "Dict" and "spaces" in summary:
+        return _read_dict_space(str(summary["spaces"]))
     shape = summary.get("_shape", summary.get("shape"))
     if kind == "Box" and shape is not None:
         dtype = np.dtype(summary["dtype"])
@@ -60,15 +65,36 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Sp
         bounds = [_read_bounds(summary.get(end), tuple(shape), dtype) for end in ("low", "high")]
         if bounds[0] is not None and bounds[1] is not None:
             return spaces.Box(bounds[0], bounds[1], dtype=dtype.type)
+        registered = _space_of_env(env_id, name)
         if registered is not None and registered.shape == tuple(shape):
             return registered
         return spaces.Box(-np.inf, np.inf, tuple(shape), dtype.type)
+    registered = _space_of_env(env_id, name)
     if registered is not None:
         return registered
     raise TeacherError(
         f"The {name} ({kind or 'unknown'}) is pickled and its environment is not registered here: pass env_id=, or "
         "give the agent as a loaded SB3 model."
     )
+
+
+_SUBSPACE = re.compile(
+    r"'(?P<key>[^']+)'[:,] (?:Box\([^()]*\((?P<shape>[\d, ]*)\), (?P<dtype>\w+)\)|Discrete\((?P<n>\d+)\))"
+)
+
+
+def _read_dict_space(text: str) -> spaces.Dict:
+    """The boxes and discrete spaces in the text of a Dict space, in its order, which is that of the features."""
+    subspaces: OrderedDict[str, spaces.Space] = OrderedDict()
+    for found in _SUBSPACE.finditer(text):
+        if found["n"] is not None:
+            subspaces[found["key"]] = spaces.Discrete(int(found["n"]))
+        else:
+            shape = tuple(int(size) for size in found["shape"].split(",") if size.strip())
+            dtype: Any = np.dtype(found["dtype"]).type
+            low, high = (0, 255) if dtype is np.uint8 else (-np.inf, np.inf)
+            subspaces[found["key"]] = spaces.Box(low, high, shape, dtype)
+    return spaces.Dict(subspaces)
 
 
 def _read_bounds(text: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
@@ -82,7 +108,11 @@ def _read_bounds(text: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarr
 def _space_of_env(env_id: str | None, name: str) -> spaces.Space | None:
     if env_id is None or env_id not in gym.registry:
         return None
-    env = gym.make(env_id)
+    try:
+        env = gym.make(env_id)
+    except (gym.error.Error, ImportError):
+        # Registered, but without what it needs, such as MuJoCo
+        return None
     space: spaces.Space = getattr(env, name)
     env.close()
     return space
@@ -119,7 +149,10 @@ def read_score(files: AgentFiles) -> dict[str, Any] | None:
         return None
     try:
         returns = np.load(path, allow_pickle=False)["results"]
-    except (OSError, ValueError, KeyError):
+    except Exception:
+        # The record of a score is damaged in as many ways as there are formats in it; the agent is not.
+        return None
+    if returns.ndim != 2 or returns.size == 0:
         return None
     means = returns.mean(axis=1)
     best, last = int(means.argmax()), len(means) - 1

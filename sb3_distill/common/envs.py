@@ -7,18 +7,6 @@ from sb3_distill.common.atari import native_atari
 from sb3_distill.common.teachers import Teacher
 
 
-def env_id_of(env: VecEnv) -> str | None:
-    """
-    :param env: a vector environment
-    :return: the registered id of its first sub-environment, None where it has none
-    """
-    try:
-        spec = env.get_attr("spec", indices=0)[0]
-    except (AttributeError, NotImplementedError):
-        return None
-    return None if spec is None else spec.id
-
-
 def frame_channels_of(env: VecEnv) -> int:
     """
     :param env: a vector environment

@@ -33,8 +33,9 @@ def read_activation(name: Any, default: type[nn.Module]) -> type[nn.Module]:
     """
     if name is None:
         return default
-    short = str(name).strip("<>' ").rsplit(".", 1)[-1].rsplit("'", 1)[-1]
-    if short not in ACTIVATIONS:
+    module, _, short = str(name).removeprefix("<class ").strip("'>").rpartition(".")
+    # Not somebody's own class of a known name
+    if short not in ACTIVATIONS or module not in ("", "nn", "th.nn", "torch.nn", "torch.nn.modules.activation"):
         raise TeacherError(f"The activation function {name!r} is not known: known are {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[short]
 
@@ -127,7 +128,7 @@ def build_actor_critic(
         )
     weights = dict(weights)
     shared = not any(
-        not th.equal(tensor, weights[name.replace("vf_features_extractor.", "pi_features_extractor.", 1)])
+        not th.equal(tensor, weights.get(name.replace("vf_", "pi_", 1), th.empty(0)))
         for name, tensor in weights.items()
         if name.startswith("vf_features_extractor.")
     )
@@ -150,6 +151,7 @@ def build_actor_critic(
         # State-dependent exploration has a matrix of deviations.
         use_sde=log_std is not None and log_std.ndim == 2,
         full_std=log_std is None or log_std.ndim == 1 or log_std.shape[1] == action_space.shape[0],  # type: ignore[index]
+        use_expln=bool(kwargs.get("use_expln", False)),
         squash_output=bool(kwargs.get("squash_output", False)),
         share_features_extractor=shared,
         normalize_images=normalize_images,

@@ -37,7 +37,7 @@ from sb3_distill.common.archive import (
 )
 from sb3_distill.common.teacher_policies import BUILDERS, copy_policy, freeze
 from sb3_distill.common.teacher_sources import AgentFiles, find_agent, find_zoo_teacher
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import env_id_of, unknown_choice
 
 __all__ = [
     "ActorCriticTeacher",
@@ -337,9 +337,9 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
         normalization = Normalization(
             statistics.mean.copy(), statistics.var.copy(), vec_normalize.epsilon, vec_normalize.clip_obs
         )
-    if env_id is None and model.get_env() is not None:
-        spec = model.get_env().get_attr("spec", indices=0)[0]  # type: ignore[union-attr]
-        env_id = None if spec is None else spec.id
+    env = model.get_env()
+    if env_id is None and env is not None:
+        env_id = env_id_of(env)
     digest = hashlib.sha256()
     for name, tensor in model.policy.state_dict().items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch as th
+from stable_baselines3.common.vec_env import VecEnv
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -34,6 +35,18 @@ def check_device(device: th.device | str) -> None:
     """
     if th.device("cpu" if device == "auto" else device).type == "cuda" and not th.cuda.is_available():
         raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device: use 'cpu' or 'auto'.")
+
+
+def env_id_of(env: VecEnv) -> str | None:
+    """
+    :param env: a vector environment
+    :return: the registered id of its first sub-environment, None where it has none
+    """
+    try:
+        spec = env.get_attr("spec", indices=0)[0]
+    except (AttributeError, NotImplementedError):
+        return None
+    return None if spec is None else spec.id
 
 
 def percent_of_teacher(score: float, teacher_score: float) -> float:

@@ -18,18 +18,13 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.common.buffers import DistillationBuffer, DistillationSamples
 from sb3_distill.common.callbacks import TeacherReferenceCallback
-from sb3_distill.common.envs import (
-    check_teacher,
-    env_id_of,
-    frame_channels_of,
-    native_or_same,
-)
+from sb3_distill.common.envs import check_teacher, frame_channels_of, native_or_same
 from sb3_distill.common.evaluation import mix_random_actions
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.common.teachers import Teacher, find_zoo_teacher, load_teacher
 from sb3_distill.common.torch_layers import StudentCNN
-from sb3_distill.common.utils import check_device, compile_or_same, has_fast_bfloat16, unknown_choice
+from sb3_distill.common.utils import check_device, compile_or_same, env_id_of, has_fast_bfloat16, unknown_choice
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
 
