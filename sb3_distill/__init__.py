@@ -7,11 +7,13 @@ from sb3_distill.version import __version__
 if TYPE_CHECKING:
     from sb3_distill.common.teachers import Teacher, load_teacher
     from sb3_distill.pd import PolicyDistillation
+    from sb3_distill.rtpd import RealTimeDistillDQN
 
-__all__ = ["PolicyDistillation", "Teacher", "__version__", "load_teacher"]
+__all__ = ["PolicyDistillation", "RealTimeDistillDQN", "Teacher", "__version__", "load_teacher"]
 
 _PUBLIC = {
     "PolicyDistillation": "sb3_distill.pd",
+    "RealTimeDistillDQN": "sb3_distill.rtpd",
     "Teacher": "sb3_distill.common.teachers",
     "load_teacher": "sb3_distill.common.teachers",
 }

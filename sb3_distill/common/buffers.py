@@ -58,14 +58,17 @@ class FrameStore:
     :param n_envs: observations per row
     :param shape: ``(n_stack * frame_channels, height, width)``
     :param frame_channels: planes of one frame: 1 for grey, 3 for colour
+    :param n_frames: frames to keep for each environment, one per row by default
     """
 
-    def __init__(self, n_rows: int, n_envs: int, shape: tuple[int, ...], frame_channels: int = 1) -> None:
+    def __init__(
+        self, n_rows: int, n_envs: int, shape: tuple[int, ...], frame_channels: int = 1, n_frames: int | None = None
+    ) -> None:
         self.shape = shape
         self.n_stack = shape[0] // frame_channels
         # The oldest observations need the n_stack - 1 frames before their own; and a stack in the making must never be
         # overwritten by those of its neighbours, each of which may store n_stack frames at each of n_stack steps.
-        self.capacity = (n_rows + self.n_stack * (self.n_stack + 1)) * n_envs
+        self.capacity = ((n_frames or n_rows) + self.n_stack * (self.n_stack + 1)) * n_envs
         # Slot 0 is the black frame that pads a stack after a reset.
         self.frames = np.zeros((self.capacity + 1, frame_channels, *shape[1:]), dtype=np.uint8)
         self.n_frames = 0
@@ -94,6 +97,9 @@ class FrameStore:
             if chained[env]:
                 self.slots[row, env, :-1] = last_slots[env, 1:]
                 self.slots[row, env, -1] = self._append(stack[-1])
+            elif self._last_row is not None and np.array_equal(self.frames[last_slots[env]], stack):
+                # A next observation comes again as the observation of the step that follows.
+                self.slots[row, env] = last_slots[env]
             else:
                 self.slots[row, env] = self._append_stack(stack)
         self.oldest_frame[row] = self._oldest_serial(self.slots[row])

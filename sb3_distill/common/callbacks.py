@@ -2,14 +2,24 @@
 
 from collections.abc import Iterator
 
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from sb3_distill.common.evaluation import BehindVecNormalize, EpsilonGreedy, Player
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.utils import percent_of_teacher
+
+
+def list_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
+    """
+    :param callback: None, a callback, a function, or a list of them
+    :return: the callbacks
+    """
+    callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    return [item if isinstance(item, BaseCallback) else ConvertCallback(item) for item in callbacks]
 
 
 def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:

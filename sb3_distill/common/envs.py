@@ -1,9 +1,11 @@
 """What the algorithms ask of an environment, and the native counterpart of Atari environments."""
 
+from pathlib import Path
+
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
-from sb3_distill.common.atari import native_atari
+from sb3_distill.common.atari import NativeAtariVecEnv, native_atari
 from sb3_distill.common.teachers import Teacher
 
 
@@ -18,6 +20,21 @@ def frame_channels_of(env: VecEnv) -> int:
             return max(n_planes // env.stacked_obs.n_stack, 1)
         env = env.venv
     return 1
+
+
+def monitor_folder(env: VecEnv) -> Path | None:
+    """
+    :param env: a vector environment
+    :return: the folder of its Monitor files, which the Zoo makes the run's folder; None where it writes none
+    """
+    base = env.unwrapped
+    if isinstance(base, NativeAtariVecEnv) and base.source is not None:
+        base = base.source
+    try:
+        writer = base.get_attr("results_writer", indices=0)[0]
+    except AttributeError:
+        return None
+    return None if writer is None else Path(writer.file_handler.name).parent
 
 
 def native_or_same(env: VecEnv, verbose: int = 0) -> VecEnv:

@@ -11,9 +11,11 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
+from sb3_distill.common.minatar import register_minatar
 from sb3_distill.common.utils import percent_of_teacher
 
 gym.register_envs(ale_py)
+register_minatar()
 
 
 class Player(Protocol):

@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
-from sb3_distill.common.torch_layers import FrameScaler, StudentCNN
+from sb3_distill.common.torch_layers import FrameScaler, GridCNN, StudentCNN
 
 
 class StudentPolicy(DQNPolicy):
@@ -206,24 +206,29 @@ class MultiInputPolicy(StudentPolicy):
         net_arch: list[int] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
         features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
-        features_extractor_kwargs: dict[str, Any] | None = None,
-        normalize_images: bool = True,
-        ortho_init: bool = False,
-        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
-        optimizer_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch,
-            activation_fn,
-            features_extractor_class,
-            features_extractor_kwargs,
-            normalize_images,
-            ortho_init,
-            optimizer_class,
-            optimizer_kwargs,
+            observation_space, action_space, lr_schedule, net_arch, activation_fn, features_extractor_class, **kwargs
+        )
+
+
+class GridCnnPolicy(StudentPolicy):
+    """Student for small grids such as MinAtar's (see ``GridCNN`` for the keywords of its features extractor)."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        net_arch: list[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] = GridCNN,
+        **kwargs: Any,
+    ) -> None:
+        net_arch = [] if net_arch is None else net_arch
+        super().__init__(
+            observation_space, action_space, lr_schedule, net_arch, activation_fn, features_extractor_class, **kwargs
         )
 
 
@@ -237,4 +242,5 @@ STUDENT_POLICIES: dict[str, type[StudentPolicy]] = {
     "Net4Policy": Net4Policy,
     "Net5Policy": Net5Policy,
     "MaxPoolCnnPolicy": MaxPoolCnnPolicy,
+    "GridCnnPolicy": GridCnnPolicy,
 }

@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.policies import StudentPolicy
-from sb3_distill.common.torch_layers import StudentCNN
+from sb3_distill.common.torch_layers import GridCNN, StudentCNN
 
 Weights = dict[str, th.Tensor]
 
@@ -51,7 +51,11 @@ def _widths(weights: Weights, prefix: str) -> list[int]:
 
 
 def _extractor(weights: Weights, prefix: str, space: spaces.Space, normalize_images: bool) -> dict[str, Any]:
-    """Keyword arguments of the stock features extractor that has these weights."""
+    """Keyword arguments of the features extractor that has these weights: SB3's own, or ``GridCNN``."""
+    if f"{prefix}cnn.0.weight" in weights and f"{prefix}cnn.2.weight" not in weights:
+        grid = {"channels": weights[f"{prefix}cnn.0.weight"].shape[0]}
+        grid["features_dim"] = weights[f"{prefix}linear.0.weight"].shape[0]
+        return {"features_extractor_class": GridCNN, "features_extractor_kwargs": grid}
     if f"{prefix}linear.0.weight" in weights:
         kwargs: dict[str, Any] = {"features_dim": weights[f"{prefix}linear.0.weight"].shape[0]}
         if not normalize_images:

@@ -8,6 +8,8 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from sb3_distill.common.utils import has_fast_bfloat16
+
 
 class FrameScaler(nn.Module):
     """
@@ -127,3 +129,45 @@ class StudentCNN(BaseFeaturesExtractor):
                 features = self.linear(self.cnn(images))
             return features.float()
         return self.linear(self.cnn(images))
+
+
+class GridCNN(BaseFeaturesExtractor):
+    """
+    One convolution (kernel 3, stride 1, ReLU) and one fully connected layer, for small grids such as MinAtar's: with
+    16 feature maps and 128 units the network of Young & Tian 2019 (arXiv 1903.03176).
+
+    :param observation_space: grid with the channels last, ``(height, width, n_channels)``, as MinAtar gives it
+    :param channels: feature maps of the convolution
+    :param features_dim: units of the fully connected layer
+    :raises ValueError: the space is no such grid
+    """
+
+    def __init__(self, observation_space: spaces.Space, channels: int = 16, features_dim: int = 128) -> None:
+        super().__init__(observation_space, features_dim)
+        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 3:
+            raise ValueError(
+                "A grid student needs observations (height, width, n_channels), such as MinAtar's (10, 10, 4), not "
+                f"{observation_space}. Use 'MlpPolicy' for vectors."
+            )
+        height, width, n_planes = observation_space.shape
+        self.cnn = nn.Sequential(nn.Conv2d(n_planes, channels, kernel_size=3), nn.ReLU(), nn.Flatten())
+        self.linear = nn.Sequential(nn.Linear((height - 2) * (width - 2) * channels, features_dim), nn.ReLU())
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.linear(self.cnn(observations.permute(0, 3, 1, 2)))
+
+
+def set_train_dtype(policy: nn.Module, device: th.device, bf16: bool | None = None) -> None:
+    """
+    Choose the type in which a student's convolutions are computed while training, and the memory layout in which they
+    are fastest in it (measured on CPUs).
+
+    :param policy: the student
+    :param device: where it is trained
+    :param bf16: whether to compute in bfloat16; None does so where the processor has instructions for it
+    """
+    bf16 = has_fast_bfloat16(device) if bf16 is None else bf16
+    for module in policy.modules():
+        if isinstance(module, StudentCNN):
+            module.train_dtype = th.bfloat16 if bf16 else th.float32
+    policy.to(memory_format=th.contiguous_format if bf16 else th.channels_last)  # type: ignore[call-overload]

@@ -9,7 +9,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -17,14 +17,14 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.common.buffers import DistillationBuffer, DistillationSamples
-from sb3_distill.common.callbacks import TeacherReferenceCallback
+from sb3_distill.common.callbacks import TeacherReferenceCallback, list_callbacks
 from sb3_distill.common.envs import check_teacher, frame_channels_of, native_or_same
 from sb3_distill.common.evaluation import mix_random_actions
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.common.teachers import Teacher, find_zoo_teacher, load_teacher
-from sb3_distill.common.torch_layers import StudentCNN
-from sb3_distill.common.utils import check_device, compile_or_same, env_id_of, has_fast_bfloat16, unknown_choice
+from sb3_distill.common.torch_layers import set_train_dtype
+from sb3_distill.common.utils import check_device, compile_or_same, env_id_of, unknown_choice
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
 
@@ -194,15 +194,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self.replay_buffer_kwargs = {"frame_channels": 1 if self.env is None else frame_channels_of(self.env)}
         super()._setup_model()
         self._rollout_rng = np.random.default_rng(self.seed)
-        self._set_train_dtype()
-
-    def _set_train_dtype(self) -> None:
-        bf16 = has_fast_bfloat16(self.device) if self.bf16 is None else self.bf16
-        for module in self.policy.modules():
-            if isinstance(module, StudentCNN):
-                module.train_dtype = th.bfloat16 if bf16 else th.float32
-        # The layouts in which CPU convolutions are fastest, measured for each type
-        self.policy.to(memory_format=th.contiguous_format if bf16 else th.channels_last)  # type: ignore[call-overload]
+        set_train_dtype(self.policy, self.device, self.bf16)
         self._forward_loss = compile_or_same(self._eager_loss) if self.compile_update else self._eager_loss
 
     def _setup_teacher(self) -> Teacher:
@@ -237,8 +229,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
-        callbacks = [item if isinstance(item, BaseCallback) else ConvertCallback(item) for item in callbacks]
+        callbacks = list_callbacks(callback)
         self._reference = TeacherReferenceCallback(
             self._teacher, self.student_eps, self.n_teacher_episodes, callbacks, verbose=self.verbose
         )

@@ -12,6 +12,7 @@ from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 # Key of the Zoo's --algo -> class
 ALGORITHMS = {
     "pd": "sb3_distill.pd:PolicyDistillation",
+    "rtpd": "sb3_distill.rtpd:RealTimeDistillDQN",
 }
 
 

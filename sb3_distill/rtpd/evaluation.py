@@ -1,0 +1,142 @@
+"""Learning curves of a teacher and its students: measured at the same points, from the same starts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization, unwrap_vec_normalize
+
+from sb3_distill.common.envs import describe_space_mismatch, monitor_folder
+from sb3_distill.common.evaluation import evaluate_paired, make_eval_env
+from sb3_distill.common.utils import env_id_of
+from sb3_distill.rtpd.curves import format_summary, plot_curves, write_csv
+from sb3_distill.rtpd.runs import write_student_run
+from sb3_distill.rtpd.students import TEACHER
+
+if TYPE_CHECKING:
+    from sb3_distill.rtpd.rtpd import RealTimeDistillDQN
+
+
+def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
+    """
+    :param env: the training environment
+    :return: from a number of sub-environments to a fresh evaluation environment of the same kind: whole episodes,
+        unclipped rewards, and the present normalisation of observations
+    :raises ValueError: the environment is not registered, or is wrapped in ways that its id does not tell
+    """
+    env_id = env_id_of(env)
+    if env_id is None:
+        raise ValueError(
+            "Evaluations make environments of their own, but the training environment has no registered id: register "
+            "it with gymnasium.register, or pass eval_freq=-1."
+        )
+    env_kwargs = {
+        key: value for key, value in env.get_attr("spec", indices=0)[0].kwargs.items() if key != "render_mode"
+    }
+    vec_normalize = unwrap_vec_normalize(env)
+    shape = env.observation_space.shape
+
+    def make(n_envs: int) -> VecEnv:
+        venv = make_eval_env(env_id, n_envs, shape[0] if shape else 1, env_kwargs)
+        if vec_normalize is not None:
+            venv = VecNormalize(venv, training=False, norm_obs=vec_normalize.norm_obs, norm_reward=False)
+            sync_envs_normalization(env, venv)
+        return venv
+
+    trial = make(1)
+    problem = describe_space_mismatch(env.observation_space, trial.observation_space)
+    trial.close()
+    if problem:
+        raise ValueError(
+            f"The training environment differs from a fresh {env_id}, so evaluations would not see what it shows: "
+            f"{problem} Register the wrapped environment under an id of its own, or pass eval_freq=-1."
+        )
+    return make
+
+
+class StudentEvalCallback(BaseCallback):
+    """
+    Evaluates the teacher and every student every so many updates (Sun & Fazli 2019: 25,000), all from the same starts,
+    and writes the learning curves and the students into the run's folder.
+
+    Logs ``eval/<player>_mean_reward``, appends to ``model.evaluations``, and tells the model of every new high score of
+    the teacher.
+
+    :param eval_freq: updates between two evaluations
+    :param n_eval_episodes: episodes of each player
+    :param epsilon: share of uniformly random actions
+    :param results_dir: folder for ``learning_curves.csv``, ``learning_curves.png``, ``students/``; None takes that of
+        the Monitor files
+    :param verbose: Verbosity level
+    """
+
+    model: "RealTimeDistillDQN"
+
+    def __init__(
+        self, eval_freq: int, n_eval_episodes: int, epsilon: float, results_dir: str | None, verbose: int = 0
+    ) -> None:
+        super().__init__(verbose)
+        self.eval_freq = eval_freq
+        self.n_eval_episodes = n_eval_episodes
+        self.epsilon = epsilon
+        self.results_dir = None if results_dir is None else Path(results_dir)
+
+    def _on_training_start(self) -> None:
+        self.make_env = eval_env_maker(self.training_env)
+        if self.results_dir is None:
+            self.results_dir = monitor_folder(self.training_env)
+        self._set_next_evaluation()
+
+    def _set_next_evaluation(self) -> None:
+        self.next_evaluation = (self.model._n_updates // self.eval_freq + 1) * self.eval_freq
+
+    def _on_step(self) -> bool:
+        if self.model._n_updates >= self.next_evaluation:
+            self._evaluate()
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.model._n_updates >= self.next_evaluation:
+            self._evaluate()
+        if not self.model.evaluations:
+            return
+        if self.verbose > 0:
+            print(format_summary(self.model.evaluations))
+        if self.results_dir is not None:
+            plot_curves(self.model.evaluations, self.results_dir / "learning_curves.png")
+            for name in self.model.students:
+                write_student_run(self.model, name, self.results_dir)
+
+    def _evaluate(self) -> None:
+        self._set_next_evaluation()
+        model = self.model
+        highest = max((entry["mean_reward"] for entry in model.evaluations if entry["player"] == TEACHER), default=None)
+        scores: dict[str, float] = {}
+        for name in (TEACHER, *model.students):
+            policy = model.player(name)
+            policy.set_training_mode(False)
+            # The same starts for all players; others at every evaluation
+            seed = (model.seed or 0) + 1_000_000 + model._n_updates
+            score = evaluate_paired(policy, self.make_env, self.n_eval_episodes, self.epsilon, seed)
+            scores[name] = score.mean
+            model.evaluations.append(
+                {
+                    "n_updates": model._n_updates,
+                    "n_timesteps": model.num_timesteps,
+                    "player": name,
+                    "mean_reward": score.mean,
+                    "std_reward": score.std,
+                    "n_episodes": len(score.returns),
+                }
+            )
+            self.logger.record(f"eval/{name}_mean_reward", score.mean)
+        if highest is None or scores[TEACHER] > highest:
+            model.keep_best_teacher()
+        self.logger.record("time/total_timesteps", model.num_timesteps, exclude="tensorboard")
+        self.logger.dump(model.num_timesteps)
+        if self.verbose > 0:
+            players = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+            print(f"Eval n_updates={model._n_updates}: {players}")
+        if self.results_dir is not None:
+            write_csv(model.evaluations, self.results_dir / "learning_curves.csv")

@@ -1,0 +1,429 @@
+"""Real-time Policy Distillation (Sun & Fazli 2019), with the online distillation of Rusu et al. 2015, section 4.5."""
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.dqn.dqn import DQN
+from stable_baselines3.dqn.policies import DQNPolicy
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_distill.common.callbacks import list_callbacks
+from sb3_distill.common.envs import frame_channels_of, native_or_same
+from sb3_distill.common.replay import FrameReplayBuffer
+from sb3_distill.common.teachers import Teacher, ValueTeacher, load_teacher
+from sb3_distill.common.utils import check_device, unknown_choice
+from sb3_distill.pd import PolicyDistillation
+from sb3_distill.rtpd.evaluation import StudentEvalCallback
+from sb3_distill.rtpd.policies import TEACHER_POLICIES
+from sb3_distill.rtpd.students import TEACHER, SharedBatch, Student, StudentsArgument, StudentSpec, read_students
+
+SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
+
+TEACHER_SOURCES = ("latest", "best")
+
+
+@contextmanager
+def unchanged_randomness() -> Iterator[None]:
+    """Gives torch's and numpy's global generators back as they were: students must not disturb their teacher."""
+    state = np.random.get_state()
+    with th.random.fork_rng(devices=[]):
+        yield
+    np.random.set_state(state)
+
+
+class RealTimeDistillDQN(DQN):
+    """
+    Real-time Policy Distillation: students learn while their teacher, an ordinary DQN, learns.
+
+    Paper: Sun & Fazli 2019. Every minibatch that the teacher draws, and every output that it computes for it, teaches
+    all students too, "simultaneously and independently". With ``teacher_source="best"`` students follow the best
+    network so far instead of the latest (online distillation, Rusu et al. 2015, section 4.5).
+
+    The teacher is bit-equal to SB3's ``DQN`` with the same seed, with students and without.
+
+    :param policy: The teacher's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, GridCnnPolicy)
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param students: from names to students. A student is the name of a policy (see ``STUDENT_POLICIES``), a
+        ``PolicyDistillation`` model to go on with, or a dictionary with ``policy`` and any of ``policy_kwargs``,
+        ``learning_rate``, ``loss``, ``temperature``, ``student_temperature``, ``self_learning``, ``imitation``, which
+        then differ from those below. A list of policies names the students itself. None trains the teacher alone.
+    :param teacher: trained agent whose weights the teacher starts from (see ``load_teacher``), so that fine-tuning and
+        distilling is one run; None starts from scratch
+    :param teacher_source: who teaches: "latest", the teacher as it is, or "best", its network at the highest
+        evaluation so far (students wait for the first one)
+    :param loss: "kl", "reverse_kl", "nll" or "mse" (see ``sb3_distill.common.losses``)
+    :param temperature: divides the teacher's Q-values in the KL losses; below 1 sharpens
+    :param student_temperature: divides the student's; None takes ``temperature`` (Sun & Fazli 2019, Eq. 1)
+    :param self_learning: coefficient of the students' own DQN loss (Eq. 3); 0 is distillation alone
+    :param imitation: bootstrap the students' DQN loss with the teacher's choice of action (Eq. 5) instead of their own
+        (Eq. 4)
+    :param eval_freq: evaluate the teacher and all students every ``eval_freq`` updates; -1: never
+    :param n_eval_episodes: episodes of each in one evaluation, from the same starts
+    :param eval_eps: share of uniformly random actions in evaluations (0.05 in Rusu et al. 2015)
+    :param results_dir: where learning curves and students are written; None takes the folder of the environment's
+        Monitor files, and writes nothing where there is none
+    :param act_with: whose actions ``predict`` returns: "teacher", or the name of a student
+    :raises ValueError: an argument that cannot be, or a teacher to start from that does not fit
+
+    All other parameters are those of SB3's ``DQN``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**TEACHER_POLICIES}
+
+    def __init__(
+        self,
+        policy: str | type[DQNPolicy],
+        env: GymEnv | str,
+        students: StudentsArgument | None = None,
+        teacher: str | Path | BaseAlgorithm | Teacher | None = None,
+        teacher_source: str = "latest",
+        learning_rate: float | Schedule = 1e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 32,
+        loss: str = "kl",
+        temperature: float = 0.01,
+        student_temperature: float | None = None,
+        self_learning: float = 1.0,
+        imitation: bool = True,
+        eval_freq: int = 25_000,
+        n_eval_episodes: int = 30,
+        eval_eps: float = 0.0,
+        results_dir: str | None = None,
+        act_with: str = TEACHER,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        **dqn_kwargs: Any,
+    ) -> None:
+        check_device(device)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            device=device,
+            _init_setup_model=False,
+            **dqn_kwargs,
+        )
+        self.loss = loss
+        self.temperature = temperature
+        self.student_temperature = student_temperature
+        self.self_learning = self_learning
+        self.imitation = imitation
+        self.teacher_source = teacher_source
+        self.eval_freq = eval_freq
+        self.n_eval_episodes = n_eval_episodes
+        self.eval_eps = eval_eps
+        self.results_dir = results_dir
+        self.act_with = act_with
+        # One entry per evaluation and player, see StudentEvalCallback
+        self.evaluations: list[dict[str, Any]] = []
+        if students is not None and not students:
+            raise ValueError("students is empty: name at least one, such as {'small': 'Net3Policy'}.")
+        self.students: Any = students or {}
+        if _init_setup_model:
+            self._setup_model()
+            if teacher is not None:
+                self._start_from(teacher)
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(unknown_choice("policy", policy_name, self.policy_aliases))
+        return super()._get_policy_from_name(policy_name)
+
+    @classmethod
+    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        return native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose)
+
+    def _setup_model(self) -> None:
+        # What a run was told again when it is resumed is read as what it was told first.
+        self.students, models = read_students(self.students, self.observation_space, self.action_space)
+        self._check_arguments()
+        stacked = self.n_steps == 1 and is_image_space(self.observation_space, check_channels=False)
+        if self.replay_buffer_class is None and stacked and not self.optimize_memory_usage:
+            self.replay_buffer_class = FrameReplayBuffer
+        if self.replay_buffer_class is FrameReplayBuffer:
+            channels = 1 if self.env is None else frame_channels_of(self.env)
+            self.replay_buffer_kwargs = {"frame_channels": channels, **self.replay_buffer_kwargs}
+        super()._setup_model()
+        self.student_nets = nn.ModuleDict()
+        with unchanged_randomness():
+            for index, (name, spec) in enumerate(self.students.items()):
+                if self.seed is not None:
+                    th.manual_seed(self.seed + 1 + index)
+                self.student_nets[name] = self._make_student(name, spec)
+        for name, student in self._each_student():
+            if name in models:
+                student.policy.load_state_dict(models[name].policy.state_dict())
+                student.copy_to_target()
+        # Replaced at every new high score (PD 4.5)
+        self.best_q_net = copy.deepcopy(self.q_net) if self.teacher_source == "best" else None
+
+    def _check_arguments(self) -> None:
+        if self.teacher_source not in TEACHER_SOURCES:
+            raise ValueError(unknown_choice("teacher_source", self.teacher_source, TEACHER_SOURCES))
+        if self.act_with != TEACHER and self.act_with not in self.students:
+            raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
+        if self.teacher_source == "best" and (self.eval_freq <= 0 or self.n_eval_episodes <= 0):
+            raise ValueError(
+                "teacher_source='best' follows the network with the best evaluation, but eval_freq="
+                f"{self.eval_freq} and n_eval_episodes={self.n_eval_episodes} evaluate nothing: make both positive."
+            )
+        if not 0.0 <= self.eval_eps <= 1.0:
+            raise ValueError(f"eval_eps is a probability and must lie in [0, 1], not {self.eval_eps!r}.")
+
+    def _make_student(self, name: str, entries: dict[str, Any]) -> Student:
+        defaults = {
+            "learning_rate": self.lr_schedule,
+            "loss": self.loss,
+            "temperature": self.temperature,
+            "self_learning": self.self_learning,
+            "imitation": self.imitation,
+        }
+        entries = {**defaults, **entries}
+        if entries.get("student_temperature") is None:
+            own = "temperature" in self.students[name] or self.student_temperature is None
+            entries["student_temperature"] = entries["temperature"] if own else self.student_temperature
+        assert isinstance(self.action_space, spaces.Discrete)
+        try:
+            return Student(StudentSpec(**entries), self.observation_space, self.action_space, self.device)
+        except ValueError as error:
+            raise ValueError(f"students[{name!r}]: {error}") from error
+
+    def _each_student(self) -> Iterator[tuple[str, Student]]:
+        for name, student in self.student_nets.items():
+            assert isinstance(student, Student)
+            yield name, student
+
+    def _start_from(self, source: str | Path | BaseAlgorithm | Teacher) -> None:
+        """Give the teacher, and its target network, the weights of a trained agent."""
+        trained = load_teacher(source, device=self.device)
+        if not isinstance(trained, ValueTeacher) or trained.algo != "dqn":
+            raise ValueError(
+                f"The teacher to start from, {trained.source}, is a {trained.algo} agent; real-time distillation goes "
+                "on with a DQN. Distil it with PolicyDistillation instead."
+            )
+        for network in (self.q_net, self.q_net_target):
+            try:
+                network.load_state_dict(trained.network.state_dict())
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The teacher to start from, {trained.source}, has another network than policy and policy_kwargs "
+                    f"say: {' '.join(str(error).split())}"
+                ) from error
+        if self.best_q_net is not None:
+            self.best_q_net.load_state_dict(self.q_net.state_dict())
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        callbacks = list_callbacks(callback)
+        if self.students and self.eval_freq > 0 and self.n_eval_episodes > 0:
+            callbacks.append(
+                StudentEvalCallback(
+                    self.eval_freq, self.n_eval_episodes, self.eval_eps, self.results_dir, verbose=self.verbose
+                )
+            )
+        return super()._init_callback(CallbackList(callbacks), progress_bar)
+
+    def learn(
+        self: SelfRealTimeDistillDQN,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "RTPD",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRealTimeDistillDQN:
+        if not self.students:
+            warnings.warn("There are no students: this trains an ordinary DQN. Name them with students=.")
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _on_step(self) -> None:
+        super()._on_step()
+        # When DQN updates its target network
+        if self._n_calls % max(self.target_update_interval // self.n_envs, 1) == 0:
+            for _, student in self._each_student():
+                student.update_target(self.tau)
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        if not self.students:
+            super().train(gradient_steps, batch_size)
+            return
+        self._fit_frame_scalers()
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        # Update learning rate according to schedule
+        self._update_learning_rate(self.policy.optimizer)
+        for _, student in self._each_student():
+            student.prepare(self._current_progress_remaining)
+
+        losses = []
+        student_losses: dict[str, list[dict[str, th.Tensor]]] = {name: [] for name in self.students}
+        for _ in range(gradient_steps):
+            # Sample replay buffer
+            replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
+            discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
+
+            # The teacher's own update, operation by operation that of SB3's DQN
+            with th.no_grad():
+                teacher_next_q_values = self.q_net_target(replay_data.next_observations)
+                next_q_values = teacher_next_q_values.max(dim=1, keepdim=True).values
+                target_q_values = replay_data.rewards + (1 - replay_data.dones) * discounts * next_q_values
+            teacher_q_values = self.q_net(replay_data.observations)
+            current_q_values = th.gather(teacher_q_values, dim=1, index=replay_data.actions.long())
+            loss = F.smooth_l1_loss(current_q_values, target_q_values)
+            losses.append(loss.detach())
+            self.policy.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+            self.policy.optimizer.step()
+
+            if self.best_q_net is not None:
+                if not self.has_best_teacher:
+                    continue
+                with th.no_grad():
+                    teacher_q_values = self.best_q_net(replay_data.observations)
+                    teacher_next_q_values = self.best_q_net(replay_data.next_observations)
+            batch = SharedBatch(
+                replay_data,
+                discounts,
+                teacher_q_values.detach(),
+                teacher_next_q_values.argmax(dim=1, keepdim=True),
+            )
+            for name, student in self._each_student():
+                student_losses[name].append(student.learn(batch, self.max_grad_norm))
+
+        # Increase update counter
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/loss", th.stack(losses).mean().item())
+        for name, records in student_losses.items():
+            for key in records[0] if records else ():
+                mean = th.stack([record[key] for record in records]).mean().item()
+                if not np.isfinite(mean):
+                    raise ValueError(
+                        f"The {key} of student {name!r} became {mean} after {self._n_updates} updates: lower its "
+                        "learning_rate."
+                    )
+                self.logger.record(f"{name}/{key}", mean)
+
+    @property
+    def has_best_teacher(self) -> bool:
+        """Whether an evaluation has chosen a best network already."""
+        return any(entry["player"] == TEACHER for entry in self.evaluations)
+
+    def keep_best_teacher(self) -> None:
+        """Let the students follow the present network until the next high score (``teacher_source="best"``)."""
+        if self.best_q_net is not None:
+            self.best_q_net.load_state_dict(self.q_net.state_dict())
+
+    def _fit_frame_scalers(self) -> None:
+        """Estimate the pixel statistics of image students from the first data, before the first update."""
+        if self._n_updates == 0:
+            with unchanged_randomness():
+                observations = self.replay_buffer.sample(1_000).observations  # type: ignore[union-attr]
+            for _, student in self._each_student():
+                student.fit_frame_scalers(observations)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # The teacher collects, whoever acts afterwards.
+        act_with, self.act_with = self.act_with, TEACHER
+        try:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        finally:
+            self.act_with = act_with
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Get the action of the player that ``act_with`` names.
+
+        :param observation: the input observation
+        :param state: unused (recurrent policies only)
+        :param episode_start: unused (recurrent policies only)
+        :param deterministic: False lets the teacher explore as DQN does; students act greedily
+        :return: the model's action and the next state
+        """
+        if self.act_with == TEACHER:
+            return super().predict(observation, state, episode_start, deterministic)
+        return self.player(self.act_with).predict(observation, state, episode_start, deterministic=True)
+
+    def player(self, name: str) -> BasePolicy:
+        """
+        :param name: "teacher" or the name of a student
+        :return: its policy
+        :raises ValueError: there is no such player
+        """
+        if name == TEACHER:
+            return self.policy
+        if name not in self.students:
+            raise ValueError(unknown_choice("player", name, [TEACHER, *self.students]))
+        policy: BasePolicy = self.student_nets[name].policy  # type: ignore[assignment]
+        return policy
+
+    def student_model(self, name: str) -> PolicyDistillation:
+        """
+        A student as a model of its own, which saves as every ``PolicyDistillation`` does.
+
+        :param name: the student
+        :return: a model with a copy of its weights
+        :raises ValueError: there is no such student
+        """
+        policy = self.player(name)
+        spec: Mapping[str, Any] = self.students[name]
+        model = PolicyDistillation(
+            spec["policy"],
+            None,  # type: ignore[arg-type]
+            policy_kwargs=dict(spec.get("policy_kwargs", {})),
+            device=self.device,
+            _init_setup_model=False,
+        )
+        model.observation_space, model.action_space = self.observation_space, self.action_space
+        model.n_envs = self.n_envs
+        with unchanged_randomness():
+            model._setup_model()
+        model.policy.load_state_dict(policy.state_dict())
+        model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates
+        # It goes on with a teacher that is given to it, or with none.
+        model.teacher_sha256 = load_teacher(self, device="cpu").sha256
+        return model
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "teacher"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        state_dicts = [*state_dicts, "student_nets"]
+        state_dicts += [f"student_nets.{name}.policy.optimizer" for name in self.students]
+        if self.teacher_source == "best":
+            state_dicts.append("best_q_net")
+        return state_dicts, tensors
