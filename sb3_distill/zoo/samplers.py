@@ -1,5 +1,6 @@
 """Search spaces for the Zoo's ``--optimize-hyperparameters``, in the form of ``rl_zoo3.hyperparams_opt``."""
 
+import ast
 from typing import Any
 
 import optuna
@@ -55,11 +56,43 @@ def sample_pd_params(
     return convert_pd_params(hyperparams)
 
 
+def sample_rtpd_params(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Sampler for ``RealTimeDistillDQN`` hyperparams: what makes students learn. The teacher is an ordinary DQN, which
+    ``--algo dqn`` tunes.
+
+    :param trial: trial of the study
+    :param n_actions: not used, the action spaces are discrete
+    :param n_envs: not used
+    :param additional_args: not used, there are no goals to relabel
+    :return: keyword arguments of ``RealTimeDistillDQN``
+    """
+    hyperparams: dict[str, Any] = {
+        "loss": trial.suggest_categorical("loss", ["kl", "reverse_kl"]),
+        "temperature": trial.suggest_float("temperature", 1e-3, 1.0, log=True),
+        "self_learning": trial.suggest_categorical("self_learning", [0.0, 0.1, 1.0, 10.0]),
+        "imitation": trial.suggest_categorical("imitation", [True, False]),
+    }
+    # The trial is judged by the first student's score: the teacher's does not depend on these. The Zoo notes the
+    # hyperparameters of the run in the study, as text.
+    try:
+        students = ast.literal_eval(trial.study.user_attrs.get("students", "None"))
+    except (SyntaxError, ValueError):
+        students = None
+    if isinstance(students, dict):
+        hyperparams["act_with"] = next(iter(students))
+    return hyperparams
+
+
 HYPERPARAMS_SAMPLER = {
     "pd": sample_pd_params,
+    "rtpd": sample_rtpd_params,
 }
 
 # Convert sampled values to hyperparameters
 HYPERPARAMS_CONVERTER = {
     "pd": convert_pd_params,
+    "rtpd": dict,
 }

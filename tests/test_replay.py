@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from sb3_distill.common.replay import FrameReplayBuffer
+
+SIZE = 5
+N_ACTIONS = 3
+
+
+def play(rng, n_envs, n_steps, n_stack, p_done, padding):
+    """Transitions as ``OffPolicyAlgorithm`` stores them: the next observation is the observation that follows, or the
+    last one of an episode that has ended."""
+
+    def frame():
+        return rng.integers(0, 3, size=(SIZE, SIZE), dtype=np.uint8)
+
+    def start(first):
+        return np.stack([(first if padding == "repeat" else np.zeros_like(first))] * (n_stack - 1) + [first])
+
+    obs = np.stack([start(frame()) for _ in range(n_envs)])
+    for _ in range(n_steps):
+        next_obs = np.concatenate([obs[:, 1:], np.stack([frame() for _ in range(n_envs)])[:, None]], axis=1)
+        if padding == "unrelated":
+            next_obs = rng.integers(0, 3, size=obs.shape, dtype=np.uint8)
+        done = rng.random(n_envs) < p_done
+        infos = [{"TimeLimit.truncated": bool(end and rng.random() < 0.5)} for end in done]
+        yield obs, next_obs, rng.integers(N_ACTIONS, size=n_envs), rng.normal(size=n_envs), done, infos
+        obs = next_obs.copy()
+        for env in np.flatnonzero(done):
+            obs[env] = start(frame())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n_envs=st.integers(1, 3),
+    n_rows=st.integers(1, 12),
+    n_steps=st.integers(1, 40),
+    n_stack=st.integers(1, 4),
+    padding=st.sampled_from(["zero", "repeat", "unrelated"]),
+)
+def test_transitions_come_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, padding):
+    rng = np.random.default_rng(seed)
+    space = spaces.Box(0, 255, (n_stack, SIZE, SIZE), np.uint8)
+    buffer = FrameReplayBuffer(n_rows * n_envs, space, spaces.Discrete(N_ACTIONS), "cpu", n_envs=n_envs)
+    history = []
+    for transition in play(rng, n_envs, n_steps, n_stack, 0.2, padding):
+        buffer.add(*transition)
+        history.append(transition)
+        assert 1 <= buffer.size() <= min(len(history), n_rows)
+        for age in range(buffer.size()):
+            row = (buffer.pos - 1 - age) % buffer.buffer_size
+            obs, next_obs, *_ = history[-1 - age]
+            rows, envs = np.full(n_envs, row), np.arange(n_envs)
+            assert np.array_equal(buffer.store.get(2 * rows, envs), obs)
+            assert np.array_equal(buffer.store.get(2 * rows + 1, envs), next_obs)
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_samples_are_those_of_sb3(n_envs):
+    space, actions = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8), spaces.Discrete(N_ACTIONS)
+    buffers = [cls(300, space, actions, "cpu", n_envs=n_envs) for cls in (ReplayBuffer, FrameReplayBuffer)]
+    for transition in play(np.random.default_rng(0), n_envs, 90, 4, 0.1, "zero"):
+        for buffer in buffers:
+            buffer.add(*transition)
+    samples = []
+    for buffer in buffers:
+        np.random.seed(1)
+        samples.append(buffer.sample(64))
+    for ours, theirs in zip(*reversed(samples), strict=True):
+        assert (ours is None and theirs is None) or (ours.dtype == theirs.dtype and (ours == theirs).all())
+
+
+def test_frames_are_stored_once():
+    space = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8)
+    buffer = FrameReplayBuffer(200, space, spaces.Discrete(N_ACTIONS), "cpu", n_envs=2)
+    for transition in play(np.random.default_rng(0), 2, 100, 4, 0.0, "zero"):
+        buffer.add(*transition)
+    assert buffer.store.n_frames == 2 * (100 + 1) and buffer.size() == 100
+
+
+def test_other_observations_are_refused():
+    with pytest.raises(ValueError, match="images of dtype uint8"):
+        FrameReplayBuffer(10, spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
