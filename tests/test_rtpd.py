@@ -1,3 +1,4 @@
+import copy
 import csv
 import warnings
 from pathlib import Path
@@ -112,6 +113,7 @@ def make_student(**entries) -> Student:
         "student_temperature": 0.5,
         "self_learning": 0.7,
         "imitation": True,
+        "teacher_source": "latest",
     }
     return Student(StudentSpec(**{**spec, **entries}), space, spaces.Discrete(2), th.device("cpu"))
 
@@ -187,6 +189,14 @@ def test_students_of_the_best_wait_for_it_and_follow_it():
     assert len(model.evaluations) > 3
     assert not same(model.best_q_net, model.q_net)
     assert not same(model.player("small"), before)
+
+
+def test_students_of_the_latest_and_the_best_share_a_run():
+    students = {"latest": SMALL, "best": {**SMALL, "teacher_source": "best"}}
+    kwargs = {"eval_freq": 40, "n_eval_episodes": 2}
+    model = make(students=students, **kwargs).learn(340)
+    assert same(model.player("latest"), make(students={"latest": SMALL}, **kwargs).learn(340).player("latest"))
+    assert not same(model.player("latest"), model.player("best"))
 
 
 def test_warm_start_takes_the_weights(cartpole_teacher: Path):

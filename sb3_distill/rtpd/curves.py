@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sb3_distill.common.figures import COLOURS, make_axes, save_figure
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.utils import percent_of_teacher
 from sb3_distill.rtpd.students import TEACHER
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 N_LAST = 10
 
 Evaluations = Sequence[dict[str, Any]]
@@ -102,11 +101,7 @@ def plot_curves(evaluations: Evaluations, path: Path) -> None:
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :param path: file to write
     """
-    from matplotlib.figure import Figure
-
-    # Without pyplot: no window system is asked for, and no figure outlives this function.
-    figure = Figure(figsize=(5.5, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = make_axes("updates (thousands)", "mean return")
     updates = curve_of(evaluations, TEACHER, "n_updates") / 1000
     teacher = curve_of(evaluations, TEACHER)
     axes.plot(updates, teacher, color="0.75", linewidth=1.5, label="teacher")
@@ -115,9 +110,5 @@ def plot_curves(evaluations: Evaluations, path: Path) -> None:
         student_updates = curve_of(evaluations, player, "n_updates") / 1000
         color = COLOURS[index % len(COLOURS)]
         axes.plot(student_updates, curve_of(evaluations, player), color=color, linewidth=1.5, label=player)
-    axes.set_xlabel("updates (thousands)")
-    axes.set_ylabel("mean return")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)

@@ -33,8 +33,6 @@ from sb3_distill.rtpd.students import TEACHER, SharedBatch, Student, StudentsArg
 
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
-TEACHER_SOURCES = ("latest", "best")
-
 
 @contextmanager
 def unchanged_randomness() -> Iterator[None]:
@@ -59,8 +57,9 @@ class RealTimeDistillDQN(DQN):
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param students: from names to students. A student is the name of a policy (see ``STUDENT_POLICIES``), a
         ``PolicyDistillation`` model to go on with, or a dictionary with ``policy`` and any of ``policy_kwargs``,
-        ``learning_rate``, ``loss``, ``temperature``, ``student_temperature``, ``self_learning``, ``imitation``, which
-        then differ from those below. A list of policies names the students itself. None trains the teacher alone.
+        ``learning_rate``, ``loss``, ``temperature``, ``student_temperature``, ``self_learning``, ``imitation`` and
+        ``teacher_source``, which then differ from those below. A list of policies names the students itself. None
+        trains the teacher alone.
     :param teacher: trained agent whose weights the teacher starts from (see ``load_teacher``), so that fine-tuning and
         distilling is one run; None starts from scratch
     :param teacher_source: who teaches: "latest", the teacher as it is, or "best", its network at the highest
@@ -173,18 +172,17 @@ class RealTimeDistillDQN(DQN):
                 student.policy.load_state_dict(models[name].policy.state_dict())
                 student.copy_to_target()
         # Replaced at every new high score (PD 4.5)
-        self.best_q_net = copy.deepcopy(self.q_net) if self.teacher_source == "best" else None
-
-    def _check_arguments(self) -> None:
-        if self.teacher_source not in TEACHER_SOURCES:
-            raise ValueError(unknown_choice("teacher_source", self.teacher_source, TEACHER_SOURCES))
-        if self.act_with != TEACHER and self.act_with not in self.students:
-            raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
-        if self.teacher_source == "best" and (self.eval_freq <= 0 or self.n_eval_episodes <= 0):
+        follows_best = any(student.spec.teacher_source == "best" for _, student in self._each_student())
+        self.best_q_net = copy.deepcopy(self.q_net) if follows_best else None
+        if follows_best and (self.eval_freq <= 0 or self.n_eval_episodes <= 0):
             raise ValueError(
                 "teacher_source='best' follows the network with the best evaluation, but eval_freq="
                 f"{self.eval_freq} and n_eval_episodes={self.n_eval_episodes} evaluate nothing: make both positive."
             )
+
+    def _check_arguments(self) -> None:
+        if self.act_with != TEACHER and self.act_with not in self.students:
+            raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
         if not 0.0 <= self.eval_eps <= 1.0:
             raise ValueError(f"eval_eps is a probability and must lie in [0, 1], not {self.eval_eps!r}.")
 
@@ -195,6 +193,7 @@ class RealTimeDistillDQN(DQN):
             "temperature": self.temperature,
             "self_learning": self.self_learning,
             "imitation": self.imitation,
+            "teacher_source": self.teacher_source,
         }
         entries = {**defaults, **entries}
         if entries.get("student_temperature") is None:
@@ -300,20 +299,18 @@ class RealTimeDistillDQN(DQN):
             nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
             self.policy.optimizer.step()
 
-            if self.best_q_net is not None:
-                if not self.has_best_teacher:
-                    continue
+            batch = SharedBatch.of(replay_data, discounts, teacher_q_values.detach(), teacher_next_q_values)
+            batches = {"latest": batch}
+            if self.best_q_net is not None and self.has_best_teacher:
                 with th.no_grad():
-                    teacher_q_values = self.best_q_net(replay_data.observations)
-                    teacher_next_q_values = self.best_q_net(replay_data.next_observations)
-            batch = SharedBatch(
-                replay_data,
-                discounts,
-                teacher_q_values.detach(),
-                teacher_next_q_values.argmax(dim=1, keepdim=True),
-            )
+                    best_q_values = self.best_q_net(replay_data.observations)
+                    best_next_q_values = self.best_q_net(replay_data.next_observations)
+                batches["best"] = SharedBatch.of(replay_data, discounts, best_q_values, best_next_q_values)
             for name, student in self._each_student():
-                student_losses[name].append(student.learn(batch, self.max_grad_norm))
+                source = student.spec.teacher_source
+                # Until the first evaluation there is no best network to follow.
+                if source in batches:
+                    student_losses[name].append(student.learn(batches[source], self.max_grad_norm))
 
         # Increase update counter
         self._n_updates += gradient_steps
@@ -424,6 +421,6 @@ class RealTimeDistillDQN(DQN):
         state_dicts, tensors = super()._get_torch_save_params()
         state_dicts = [*state_dicts, "student_nets"]
         state_dicts += [f"student_nets.{name}.policy.optimizer" for name in self.students]
-        if self.teacher_source == "best":
+        if self.best_q_net is not None:
             state_dicts.append("best_q_net")
         return state_dicts, tensors

@@ -21,6 +21,7 @@ from sb3_distill.common.utils import unknown_choice
 from sb3_distill.pd import PolicyDistillation
 
 TEACHER = "teacher"
+TEACHER_SOURCES = ("latest", "best")
 
 StudentsArgument = Mapping[str, Any] | Sequence[str]
 
@@ -38,6 +39,7 @@ class StudentSpec:
     :param student_temperature: of the student's softmax
     :param self_learning: coefficient of the student's own DQN loss
     :param imitation: whether the DQN loss bootstraps with the teacher's choice of action
+    :param teacher_source: "latest" or "best"
     """
 
     policy: str | type[StudentPolicy]
@@ -48,6 +50,7 @@ class StudentSpec:
     student_temperature: float | None = None
     self_learning: float | None = None
     imitation: bool | None = None
+    teacher_source: str | None = None
 
 
 def read_students(
@@ -124,6 +127,23 @@ class SharedBatch:
     teacher_q_values: th.Tensor
     teacher_next_actions: th.Tensor
 
+    @classmethod
+    def of(
+        cls,
+        replay_data: ReplayBufferSamples,
+        discounts: float | th.Tensor,
+        q_values: th.Tensor,
+        next_q_values: th.Tensor,
+    ) -> "SharedBatch":
+        """
+        :param replay_data: the minibatch
+        :param discounts: see the class
+        :param q_values: the teacher's, of the observations, without gradient
+        :param next_q_values: the teacher's, of the next observations
+        :return: the shared batch
+        """
+        return cls(replay_data, discounts, q_values, next_q_values.argmax(dim=1, keepdim=True))
+
 
 class Student(nn.Module):
     """
@@ -143,6 +163,8 @@ class Student(nn.Module):
         assert spec.loss is not None and spec.temperature is not None and spec.student_temperature is not None
         self.spec = spec
         self.distillation_loss = DistillationLoss(spec.loss, spec.temperature, spec.student_temperature)
+        if spec.teacher_source not in TEACHER_SOURCES:
+            raise ValueError(unknown_choice("teacher_source", spec.teacher_source, TEACHER_SOURCES))
         if not spec.self_learning >= 0:
             raise ValueError(f"self_learning is a coefficient and must be at least 0, not {spec.self_learning!r}.")
         self.lr_schedule = FloatSchedule(spec.learning_rate)
