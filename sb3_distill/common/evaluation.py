@@ -12,10 +12,12 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_distill.common.minatar import register_minatar
+from sb3_distill.common.multitask import register_multi_task
 from sb3_distill.common.utils import percent_of_teacher
 
 gym.register_envs(ale_py)
 register_minatar()
+register_multi_task()
 
 
 class Player(Protocol):
@@ -77,11 +79,11 @@ class BehindVecNormalize:
 
 
 def mix_random_actions(
-    actions: np.ndarray, n_actions: int, epsilon: float | np.ndarray, rng: np.random.Generator
+    actions: np.ndarray, n_actions: int | np.ndarray, epsilon: float | np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """
     :param actions: discrete actions, ``(n_envs,)``
-    :param n_actions: number of discrete actions
+    :param n_actions: number of discrete actions, or one for each environment
     :param epsilon: probability with which each of them is replaced by a uniformly random one
     :param rng: source of randomness; draws the same amount whatever epsilon is
     :return: the mixed actions

@@ -63,7 +63,8 @@ class StudentPolicy(DQNPolicy):
         if ortho_init:
             # Hidden layers with the gain of ReLU, the output with 1, as SB3's ActorCriticPolicy does.
             self.q_net.apply(lambda module: self.init_weights(module, gain=np.sqrt(2)))
-            self.q_net.q_net[-1].apply(lambda module: self.init_weights(module, gain=1))
+            for layer in self.output_layers():
+                self.init_weights(layer, gain=1)
 
     def _build(self, lr_schedule: Schedule) -> None:
         # No target network: a distillation loss bootstraps from nothing.
@@ -76,6 +77,10 @@ class StudentPolicy(DQNPolicy):
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
+
+    def output_layers(self) -> list[nn.Module]:
+        """The layers whose outputs are the logits."""
+        return [self.q_net.q_net[-1]]
 
     def logits(self, obs: PyTorchObs) -> th.Tensor:
         """

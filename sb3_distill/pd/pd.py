@@ -189,13 +189,43 @@ class PolicyDistillation(OffPolicyAlgorithm):
         for name in ("teacher_eps", "student_eps"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is a probability and must lie in [0, 1], not {getattr(self, name)!r}.")
-        self.distillation_loss = DistillationLoss(self.loss, self.temperature, self.student_temperature)
+        self.distillation_loss = self._make_loss()
         self._teacher_share = teacher_share_schedule(self.rollout_policy)
-        self.replay_buffer_kwargs = {"frame_channels": 1 if self.env is None else frame_channels_of(self.env)}
+        self.replay_buffer_kwargs = self._buffer_kwargs()
         super()._setup_model()
         self._rollout_rng = np.random.default_rng(self.seed)
         set_train_dtype(self.policy, self.device, self.bf16)
         self._forward_loss = compile_or_same(self._eager_loss) if self.compile_update else self._eager_loss
+
+    def _make_loss(self) -> DistillationLoss:
+        return DistillationLoss(self.loss, self.temperature, self.student_temperature)
+
+    def _buffer_kwargs(self) -> dict[str, Any]:
+        return {"frame_channels": 1 if self.env is None else frame_channels_of(self.env)}
+
+    @classmethod
+    def of_policy(
+        cls,
+        policy: str | type[StudentPolicy],
+        policy_kwargs: dict[str, Any],
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: th.device | str = "auto",
+    ) -> "PolicyDistillation":
+        """
+        A student without an environment, such as one that has been trained by other means.
+
+        :param policy: name or class of its policy
+        :param policy_kwargs: arguments of the policy
+        :param observation_space: Observation space
+        :param action_space: Action space
+        :param device: Device (cpu, cuda, ...)
+        :return: a model that predicts, saves, and learns once it has ``set_env``
+        """
+        model = cls(policy, None, policy_kwargs=policy_kwargs, device=device, _init_setup_model=False)  # type: ignore[arg-type]
+        model.observation_space, model.action_space, model.n_envs = observation_space, action_space, 1
+        model._setup_model()
+        return model
 
     def _setup_teacher(self) -> Teacher:
         """Load the teacher if it is named only, and check that it fits the environment."""
@@ -267,8 +297,12 @@ class PolicyDistillation(OffPolicyAlgorithm):
             student_actions, _ = self.policy.predict(self._last_obs, deterministic=True)
             actions = np.where(teacher_acts, actions, student_actions)
         epsilon = np.where(teacher_acts, self.teacher_eps, self.student_eps)
-        actions = mix_random_actions(actions, teacher_logits.shape[1], epsilon, self._rollout_rng)
+        actions = mix_random_actions(actions, self._n_actions_of(self._last_obs), epsilon, self._rollout_rng)
         return actions, actions
+
+    def _n_actions_of(self, obs: Any) -> int | np.ndarray:
+        """Number of actions that can be taken: one for all observations, or one for each."""
+        return int(self.action_space.n)  # type: ignore[attr-defined]
 
     def _store_transition(  # type: ignore[override]
         self,

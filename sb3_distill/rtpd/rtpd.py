@@ -397,17 +397,14 @@ class RealTimeDistillDQN(DQN):
         """
         policy = self.player(name)
         spec: Mapping[str, Any] = self.students[name]
-        model = PolicyDistillation(
-            spec["policy"],
-            None,  # type: ignore[arg-type]
-            policy_kwargs=dict(spec.get("policy_kwargs", {})),
-            device=self.device,
-            _init_setup_model=False,
-        )
-        model.observation_space, model.action_space = self.observation_space, self.action_space
-        model.n_envs = self.n_envs
         with unchanged_randomness():
-            model._setup_model()
+            model = PolicyDistillation.of_policy(
+                spec["policy"],
+                dict(spec.get("policy_kwargs", {})),
+                self.observation_space,
+                self.action_space,
+                self.device,
+            )
         model.policy.load_state_dict(policy.state_dict())
         model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates
         # It goes on with a teacher that is given to it, or with none.

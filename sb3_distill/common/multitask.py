@@ -1,0 +1,203 @@
+"""Several environments behind one Gymnasium id: one task per episode, in turn."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FrameStackObservation
+from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.common.minatar import register_minatar
+
+gym.register_envs(ale_py)
+register_minatar()
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    One of the environments.
+
+    :param name: what teachers and scores are named by: the game, or the id
+    :param env_id: the registered id
+    :param observation_space: its own observation space, before padding
+    :param n_actions: number of its actions, of which the multi-task environment has the largest
+    """
+
+    name: str
+    env_id: str
+    observation_space: spaces.Box
+    n_actions: int
+
+
+class MultiTaskEnv(gym.Env):
+    """
+    Plays its tasks one after the other, an episode of each in turn; ``reset(options={"task": index})`` chooses one.
+
+    Observations are ``{"obs": the task's own, "task": its index}``. The action space is that of the task with the most
+    actions; with fewer, action ``a`` is played as ``a % n_actions``, so that uniformly random actions stay random.
+
+    :param envs: from names to functions that make the environments
+    :param pad: fill shorter vectors with zeros up to the longest, where observation spaces differ
+    :param render_mode: as in Gymnasium
+    :raises ValueError: no tasks, or spaces that do not fit together
+    """
+
+    def __init__(
+        self, envs: Mapping[str, Callable[[], gym.Env]], pad: bool = False, render_mode: str | None = None
+    ) -> None:
+        if not envs:
+            raise ValueError("A multi-task environment needs at least one task.")
+        self.envs = {name: make() for name, make in envs.items()}
+        self.tasks = [_describe_task(name, env) for name, env in self.envs.items()]
+        self.render_mode = render_mode
+        first = next(iter(self.envs.values()))
+        self.metadata = first.metadata
+        self.action_space = spaces.Discrete(max(task.n_actions for task in self.tasks))
+        self.observation_space = spaces.Dict(
+            {"obs": _common_space(self.tasks, pad), "task": spaces.Discrete(len(self.tasks))}
+        )
+        # The first reset plays the first task.
+        self._current = len(self.tasks) - 1
+
+    @property
+    def current_env(self) -> gym.Env:
+        """The environment of the task that is being played."""
+        return self.envs[self.tasks[self._current].name]
+
+    def _observe(self, obs: np.ndarray) -> dict[str, Any]:
+        shape = self.observation_space["obs"].shape  # type: ignore[index]
+        if obs.shape != shape:
+            obs = np.concatenate([obs, np.zeros(shape[0] - len(obs), dtype=obs.dtype)])
+        return {"obs": np.asarray(obs), "task": self._current}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        chosen = (options or {}).get("task")
+        self._current = (self._current + 1) % len(self.tasks) if chosen is None else int(chosen)
+        obs, info = self.current_env.reset(seed=seed)
+        return self._observe(obs), {**info, "task": self.tasks[self._current].name}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        task = self.tasks[self._current]
+        obs, reward, terminated, truncated, info = self.current_env.step(int(action) % task.n_actions)
+        return self._observe(obs), float(reward), terminated, truncated, {**info, "task": task.name}
+
+    def render(self) -> Any:
+        return self.current_env.render()
+
+    def close(self) -> None:
+        for env in self.envs.values():
+            env.close()
+
+
+def _describe_task(name: str, env: gym.Env) -> Task:
+    env_id = name if env.spec is None else env.spec.id
+    if not isinstance(env.action_space, spaces.Discrete) or not isinstance(env.observation_space, spaces.Box):
+        raise ValueError(
+            f"Task {name!r} has the spaces {env.observation_space} and {env.action_space}: a multi-task environment "
+            "needs Box observations and Discrete actions."
+        )
+    return Task(name, env_id, env.observation_space, int(env.action_space.n))
+
+
+def _common_space(tasks: Sequence[Task], pad: bool) -> spaces.Box:
+    own = [task.observation_space for task in tasks]
+    if all(space == own[0] for space in own):
+        return own[0]
+    described = ", ".join(f"{task.name} {task.observation_space.shape}" for task in tasks)
+    if not pad:
+        raise ValueError(
+            f"The tasks' observation spaces differ ({described}): choose tasks that share one, or pass pad=True to "
+            "fill shorter vectors with zeros."
+        )
+    if any(len(space.shape) != 1 or space.dtype != own[0].dtype for space in own):
+        raise ValueError(f"Only vectors of one type can be padded to one length, not {described}.")
+    return spaces.Box(-np.inf, np.inf, (max(space.shape[0] for space in own),), own[0].dtype.type)
+
+
+def _check_names(names: Sequence[str], field: str) -> None:
+    if isinstance(names, str) or not names:
+        raise ValueError(f"{field} is a list of names, such as ['Pong', 'Freeway'], not {names!r}.")
+    for name in names:
+        if list(names).count(name) > 1:
+            raise ValueError(f"{field} names {name!r} twice: every task once.")
+
+
+def make_multi_task(env_ids: Sequence[str], pad: bool = False, render_mode: str | None = None) -> MultiTaskEnv:
+    """
+    ``MultiTask-v0``: any registered environments.
+
+    :param env_ids: their ids, which name the tasks
+    :param pad: see ``MultiTaskEnv``
+    :param render_mode: as in Gymnasium
+    :return: the environment
+    :raises ValueError: no ids, one twice, or spaces that do not fit together
+    """
+    _check_names(env_ids, "env_ids")
+    envs = {env_id: partial(gym.make, env_id, render_mode=render_mode) for env_id in env_ids}
+    return MultiTaskEnv(envs, pad, render_mode)
+
+
+def make_multi_task_atari(
+    games: Sequence[str],
+    terminal_on_life_loss: bool = False,
+    clip_reward: bool = False,
+    frame_stack: int = 4,
+    render_mode: str | None = None,
+) -> MultiTaskEnv:
+    """
+    ``MultiTaskAtari-v0``: Atari games behind SB3's ``AtariWrapper``, with stacked frames.
+
+    :param games: their names, such as "Pong" (of ``PongNoFrameskip-v4``), which name the tasks
+    :param terminal_on_life_loss: whether a lost life ends the episode
+    :param clip_reward: whether rewards are replaced by their sign
+    :param frame_stack: number of stacked frames, zero-padded as SB3's
+    :param render_mode: as in Gymnasium
+    :return: the environment
+    :raises ValueError: no games, one twice, or an unknown one
+    """
+    _check_names(games, "games")
+    for game in games:
+        if f"{game}NoFrameskip-v4" not in gym.registry:
+            raise ValueError(
+                f"Unknown game {game!r}: there is no {game}NoFrameskip-v4. Names are as in 'SpaceInvaders'."
+            )
+
+    def make(game: str) -> gym.Env:
+        env = gym.make(f"{game}NoFrameskip-v4", render_mode=render_mode)
+        env = AtariWrapper(env, terminal_on_life_loss=terminal_on_life_loss, clip_reward=clip_reward)
+        # (height, width, 1) becomes (frame_stack, height, width)
+        env = gym.wrappers.ReshapeObservation(env, env.observation_space.shape[:2])  # type: ignore[index]
+        return FrameStackObservation(env, frame_stack, padding_type="zero")
+
+    return MultiTaskEnv({game: partial(make, game) for game in games}, render_mode=render_mode)
+
+
+def tasks_of(env: VecEnv) -> list[Task]:
+    """
+    :param env: a vector environment of ``MultiTaskEnv``
+    :return: its tasks
+    :raises ValueError: it is none
+    """
+    try:
+        tasks: list[Task] = env.get_attr("tasks", indices=0)[0]
+    except AttributeError as error:
+        raise ValueError(
+            f"The environment has no tasks (observations {env.observation_space}): make one with "
+            "gymnasium.make('MultiTaskAtari-v0', games=[...]) or gymnasium.make('MultiTask-v0', env_ids=[...])."
+        ) from error
+    return tasks
+
+
+def register_multi_task() -> None:
+    """Register ``MultiTask-v0`` and ``MultiTaskAtari-v0``."""
+    for env_id, entry_point in (("MultiTask-v0", "make_multi_task"), ("MultiTaskAtari-v0", "make_multi_task_atari")):
+        if env_id not in gym.registry:
+            gym.register(env_id, entry_point=f"{__name__}:{entry_point}")

@@ -1,0 +1,24 @@
+from sb3_distill.mtpd.mtdqn import MultiTaskDQN
+from sb3_distill.mtpd.mtpd import MultiTaskDistillation
+from sb3_distill.mtpd.policies import (
+    MultiTaskCnnPolicy,
+    MultiTaskGridCnnPolicy,
+    MultiTaskLargeCnnPolicy,
+    MultiTaskMlpPolicy,
+)
+
+__all__ = [
+    "MultiTaskCnnPolicy",
+    "MultiTaskDQN",
+    "MultiTaskDistillation",
+    "MultiTaskGridCnnPolicy",
+    "MultiTaskLargeCnnPolicy",
+    "MultiTaskMlpPolicy",
+]
+    "MultiTaskCnnPolicy",
+    "MultiTaskDQN",
+    "MultiTaskDistillation",
+    "MultiTaskGridCnnPolicy",
+    "MultiTaskLargeCnnPolicy",
+    "MultiTaskMlpPolicy",
+]

@@ -1,0 +1,246 @@
+"""Scores of one player at several tasks, each in its own environment, and their geometric mean."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_distill.common.evaluation import Player, Score, evaluate_paired, is_atari, make_eval_env
+from sb3_distill.common.multitask import Task
+from sb3_distill.common.tables import format_table
+from sb3_distill.mtpd.teachers import MultiTaskTeacher
+
+if TYPE_CHECKING:
+    from sb3_distill.mtpd.mtpd import MultiTaskDistillation
+
+# A task that was not learned at all counts as one per cent: with zero, no other task would matter.
+LEAST_PERCENT = 1.0
+
+
+class TaskPlayer:
+    """
+    A multi-task player at one task: takes the observations that the task's own environment gives.
+
+    :param player: the multi-task player
+    :param task: index of the task
+    :param length: length of vectors after padding; None where observations are no padded vectors
+    """
+
+    def __init__(self, player: Player, task: int, length: int | None = None) -> None:
+        self.player = player
+        self.task = task
+        self.length = length
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``, on a batch."""
+        if self.length is not None:
+            observation = np.pad(observation, ((0, 0), (0, self.length - observation.shape[1])))
+        tasks = np.full(len(observation), self.task)
+        return self.player.predict({"obs": observation, "task": tasks}, state, episode_start, deterministic)
+
+
+class RandomPlayer:
+    """
+    Takes uniformly random actions.
+
+    :param n_actions: number of actions
+    :param seed: of the actions
+    """
+
+    def __init__(self, n_actions: int, seed: int = 0) -> None:
+        self.n_actions = n_actions
+        self.rng = np.random.default_rng(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``, on a batch."""
+        return self.rng.integers(self.n_actions, size=len(observation)), None
+
+
+def score_task(task: Task, player: Player, n_episodes: int, epsilon: float, seed: int) -> Score:
+    """
+    :param task: the task
+    :param player: takes the task's own observations
+    :param n_episodes: number of episodes
+    :param epsilon: share of uniformly random actions
+    :param seed: seed of the first episode: the same starts and random actions for every player
+    :return: the returns
+    """
+    frame_stack = task.observation_space.shape[0] if is_atari(task.env_id) else 1
+    return evaluate_paired(
+        player, lambda n_envs: make_eval_env(task.env_id, n_envs, frame_stack), n_episodes, epsilon, seed
+    )
+
+
+def score_tasks(
+    tasks: Sequence[Task], player: Player, n_episodes: int, epsilon: float = 0.0, seed: int = 0
+) -> dict[str, Score]:
+    """
+    :param tasks: the tasks of the multi-task player
+    :param player: a multi-task model, policy or teacher
+    :param n_episodes: episodes of each task
+    :param epsilon: share of uniformly random actions
+    :param seed: seed of the first episode
+    :return: the returns at each task, by its name
+    """
+    vectors = all(len(task.observation_space.shape) == 1 for task in tasks)
+    length = max(task.observation_space.shape[0] for task in tasks) if vectors else None
+    return {
+        task.name: score_task(task, TaskPlayer(player, index, length), n_episodes, epsilon, seed)
+        for index, task in enumerate(tasks)
+    }
+
+
+def normalized_percent(score: float, teacher: float, random: float) -> float:
+    """
+    ``100 (score - random) / (teacher - random)``: scores of games such as Pong are negative for a bad player, and a
+    quotient of them says nothing.
+
+    :param score: the student's mean return
+    :param teacher: the teacher's
+    :param random: that of uniformly random actions
+    :return: 100 where the student plays as the teacher, 0 where it plays at random
+    """
+    return 100.0 * (score - random) / (teacher - random)
+
+
+def geometric_mean(percents: Sequence[float]) -> float:
+    """
+    :param percents: the normalised scores, of which those below 1% count as 1%
+    :return: their geometric mean
+    """
+    return float(np.exp(np.mean(np.log(np.maximum(percents, LEAST_PERCENT)))))
+
+
+def geometric_mean_interval(
+    scores: Mapping[str, Score],
+    teachers: Mapping[str, Score],
+    randoms: Mapping[str, Score],
+    n_resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """
+    The geometric mean of the normalised scores with its 95% interval: episodes of student and teacher are resampled
+    with replacement, each task by itself.
+
+    :param scores: the student's, by task
+    :param teachers: the teachers'
+    :param randoms: the random player's
+    :param n_resamples: number of bootstrap samples
+    :param seed: of the resampling
+    :return: the geometric mean, and the ends of its interval
+    """
+    rng = np.random.default_rng(seed)
+
+    def resampled_means(score: Score) -> np.ndarray:
+        returns = np.array(score.returns)
+        return returns[rng.integers(len(returns), size=(n_resamples, len(returns)))].mean(axis=1)
+
+    percents = [normalized_percent(scores[name].mean, teachers[name].mean, randoms[name].mean) for name in scores]
+    resampled = np.array(
+        [
+            normalized_percent(resampled_means(scores[name]), resampled_means(teachers[name]), randoms[name].mean)  # type: ignore[arg-type]
+            for name in scores
+        ]
+    )
+    means = np.exp(np.log(np.maximum(resampled, LEAST_PERCENT)).mean(axis=0))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return geometric_mean(percents), float(low), float(high)
+
+
+def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]) -> str:
+    """
+    :param scores: the student's, by task
+    :param teachers: the teachers'
+    :param randoms: the random player's
+    :return: a table with one line per task, and the geometric mean
+    """
+    rows = [["task", "random", "teacher", "student", "% of teacher"]]
+    for name, score in scores.items():
+        percent = normalized_percent(score.mean, teachers[name].mean, randoms[name].mean)
+        cells = [f"{player[name].mean:.2f} ± {player[name].std:.2f}" for player in (randoms, teachers, scores)]
+        rows.append([name, *cells, f"{percent:.1f}"])
+    mean, low, high = geometric_mean_interval(scores, teachers, randoms)
+    rows.append(["geometric mean", "", "", "", f"{mean:.1f} ({low:.1f} to {high:.1f})"])
+    return format_table(rows, n_left=1)
+
+
+class TaskEvalCallback(BaseCallback):
+    """
+    Scores the teachers and a random player at their tasks before training, and the student every so many steps and at
+    the end.
+
+    Logs ``teacher/<task>``, ``eval/<task>``, ``eval/<task>_percent`` and ``eval/geometric_mean_percent``; appends to
+    ``model.evaluations``.
+
+    :param eval_freq: steps of the environment between two evaluations; -1: only at the end
+    :param n_eval_episodes: episodes of each task
+    :param epsilon: share of uniformly random actions
+    :param teacher: the teachers
+    :param verbose: Verbosity level
+    """
+
+    model: "MultiTaskDistillation"
+
+    def __init__(
+        self, eval_freq: int, n_eval_episodes: int, epsilon: float, teacher: MultiTaskTeacher, verbose: int = 0
+    ) -> None:
+        super().__init__(verbose)
+        self.eval_freq = eval_freq
+        self.n_eval_episodes = n_eval_episodes
+        self.epsilon = epsilon
+        self.teacher = teacher
+
+    def _score(self, player: Player) -> dict[str, Score]:
+        return score_tasks(self.teacher.tasks, player, self.n_eval_episodes, self.epsilon, self._seed)
+
+    def _on_training_start(self) -> None:
+        self._seed = (self.model.seed or 0) + 1_000_000
+        self._last_evaluation = self.num_timesteps
+        self.teacher_scores = self._score(self.teacher)
+        self.random_scores = {
+            task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)
+            for task in self.teacher.tasks
+        }
+        for name, score in self.teacher_scores.items():
+            self.logger.record(f"teacher/{name}", score.mean)
+
+    def _on_step(self) -> bool:
+        if 0 < self.eval_freq <= self.num_timesteps - self._last_evaluation:
+            self._evaluate()
+        return True
+
+    def _on_training_end(self) -> None:
+        scores = self._evaluate()
+        if self.verbose > 0:
+            print(format_tasks(scores, self.teacher_scores, self.random_scores))
+
+    def _evaluate(self) -> dict[str, Score]:
+        self._last_evaluation = self.num_timesteps
+        self.model.policy.set_training_mode(False)
+        scores = self._score(self.model.policy)
+        percents = []
+        for name, score in scores.items():
+            percents.append(
+                normalized_percent(score.mean, self.teacher_scores[name].mean, self.random_scores[name].mean)
+            )
+            self.logger.record(f"eval/{name}", score.mean)
+            self.logger.record(f"eval/{name}_percent", percents[-1])
+            self.model.evaluations.append(
+                {
+                    "n_timesteps": self.num_timesteps,
+                    "n_updates": self.model._n_updates,
+                    "task": name,
+                    "mean_reward": score.mean,
+                    "std_reward": score.std,
+                    "percent": percents[-1],
+                }
+            )
+        self.logger.record("eval/geometric_mean_percent", geometric_mean(percents))
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+        return scores

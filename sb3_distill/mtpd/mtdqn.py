@@ -1,0 +1,103 @@
+"""The jointly trained DQN that multi-task distillation is compared with (Rusu et al. 2015, section 4.4)."""
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.dqn.dqn import DQN
+
+from sb3_distill.common.multitask import tasks_of
+from sb3_distill.common.utils import check_device, unknown_choice
+from sb3_distill.mtpd.buffers import MultiTaskReplayBuffer
+from sb3_distill.mtpd.mtpd import task_policy_kwargs
+from sb3_distill.mtpd.policies import DQN_POLICIES, DQNMlpPolicy
+
+SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
+
+
+class MultiTaskDQN(DQN):
+    """
+    One DQN for several tasks, trained jointly: a memory per task, interleaved updates, a controller per task.
+
+    Paper: https://arxiv.org/abs/1511.06295 (Rusu et al. 2015), section 4.4, "Multi-DQN". Rewards should be on one
+    scale: ``MultiTaskAtari-v0`` has ``clip_reward=True`` for it.
+
+    :param policy: The policy (MultiTaskMlpPolicy, MultiTaskCnnPolicy, MultiTaskLargeCnnPolicy,
+        MultiTaskGridCnnPolicy), with the networks of the students of the same names
+    :param env: A multi-task environment: ``MultiTaskAtari-v0``, ``MultiTask-v0``, or one with the same ``tasks``
+    :param buffer_size: size of each task's memory, in transitions
+    :param task_sampling: "random" takes each minibatch from one task; "equal" takes an equal share of every task in
+        each
+    :raises ValueError: an environment without tasks
+
+    All other parameters are those of SB3's ``DQN``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**DQN_POLICIES}
+    policy: DQNMlpPolicy
+
+    def __init__(
+        self,
+        policy: str | type[DQNMlpPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-4,
+        buffer_size: int = 100_000,
+        task_sampling: str = "random",
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        **dqn_kwargs: Any,
+    ) -> None:
+        check_device(device)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            device=device,
+            replay_buffer_class=MultiTaskReplayBuffer,
+            _init_setup_model=False,
+            **dqn_kwargs,
+        )
+        self.task_sampling = task_sampling
+        if _init_setup_model:
+            self._setup_model()
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(unknown_choice("policy", policy_name, self.policy_aliases))
+        return super()._get_policy_from_name(policy_name)
+
+    def _setup_model(self) -> None:
+        if self.env is not None:
+            self.policy_kwargs = task_policy_kwargs(self.policy_kwargs, tasks_of(self.env))
+        self.replay_buffer_kwargs = {"task_sampling": self.task_sampling}
+        super()._setup_model()
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        actions, _ = super()._sample_action(learning_starts, action_noise, n_envs)
+        # What the environment plays when an action is drawn that the task does not have
+        assert isinstance(self._last_obs, dict)
+        actions = actions % np.array(self.policy.task_actions)[np.reshape(self._last_obs["task"], -1)]
+        return actions, actions
+
+    def learn(
+        self: SelfMultiTaskDQN,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "MTDQN",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMultiTaskDQN:
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
