@@ -6,12 +6,23 @@ from sb3_distill.version import __version__
 
 if TYPE_CHECKING:
     from sb3_distill.common.teachers import Teacher, load_teacher
+    from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.pd import PolicyDistillation
     from sb3_distill.rtpd import RealTimeDistillDQN
 
-__all__ = ["PolicyDistillation", "RealTimeDistillDQN", "Teacher", "__version__", "load_teacher"]
+__all__ = [
+    "MultiTaskDQN",
+    "MultiTaskDistillation",
+    "PolicyDistillation",
+    "RealTimeDistillDQN",
+    "Teacher",
+    "__version__",
+    "load_teacher",
+]
 
 _PUBLIC = {
+    "MultiTaskDQN": "sb3_distill.mtpd",
+    "MultiTaskDistillation": "sb3_distill.mtpd",
     "PolicyDistillation": "sb3_distill.pd",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
     "Teacher": "sb3_distill.common.teachers",

@@ -79,6 +79,10 @@ class MultiTaskEnv(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        if seed is not None:
+            # The other tasks draw from their own generators when their turn comes.
+            for env in self.envs.values():
+                env.reset(seed=seed)
         chosen = (options or {}).get("task")
         self._current = (self._current + 1) % len(self.tasks) if chosen is None else int(chosen)
         obs, info = self.current_env.reset(seed=seed)

@@ -15,10 +15,3 @@ __all__ = [
     "MultiTaskLargeCnnPolicy",
     "MultiTaskMlpPolicy",
 ]
-    "MultiTaskCnnPolicy",
-    "MultiTaskDQN",
-    "MultiTaskDistillation",
-    "MultiTaskGridCnnPolicy",
-    "MultiTaskLargeCnnPolicy",
-    "MultiTaskMlpPolicy",
-]

@@ -103,8 +103,10 @@ def normalized_percent(score: float, teacher: float, random: float) -> float:
     :param score: the student's mean return
     :param teacher: the teacher's
     :param random: that of uniformly random actions
-    :return: 100 where the student plays as the teacher, 0 where it plays at random
+    :return: 100 where the student plays as the teacher, 0 where it plays at random; NaN where the teacher does too
     """
+    if teacher == random:
+        return float("nan")
     return 100.0 * (score - random) / (teacher - random)
 
 
@@ -143,7 +145,10 @@ def geometric_mean_interval(
     percents = [normalized_percent(scores[name].mean, teachers[name].mean, randoms[name].mean) for name in scores]
     resampled = np.array(
         [
-            normalized_percent(resampled_means(scores[name]), resampled_means(teachers[name]), randoms[name].mean)  # type: ignore[arg-type]
+            [
+                normalized_percent(score, teacher, randoms[name].mean)
+                for score, teacher in zip(resampled_means(scores[name]), resampled_means(teachers[name]), strict=True)
+            ]
             for name in scores
         ]
     )

@@ -7,12 +7,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sb3_distill.common.minatar import register_minatar
+from sb3_distill.common.multitask import register_multi_task
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 # Key of the Zoo's --algo -> class
 ALGORITHMS = {
     "pd": "sb3_distill.pd:PolicyDistillation",
     "rtpd": "sb3_distill.rtpd:RealTimeDistillDQN",
+    "mtpd": "sb3_distill.mtpd:MultiTaskDistillation",
+    "mtdqn": "sb3_distill.mtpd:MultiTaskDQN",
 }
 
 
@@ -22,6 +26,9 @@ def register_algorithms(utils: ModuleType) -> None:
 
     :param utils: ``rl_zoo3.utils``
     """
+    # The ids that --env takes beside Gymnasium's own
+    register_minatar()
+    register_multi_task()
     for key, name in ALGORITHMS.items():
         utils.ALGOS.setdefault(key, pkgutil.resolve_name(name))
 

@@ -86,13 +86,61 @@ def sample_rtpd_params(
     return hyperparams
 
 
+def sample_mtpd_params(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Sampler for ``MultiTaskDistillation`` hyperparams.
+
+    :param trial: trial of the study
+    :param n_actions: not used, the action spaces are discrete
+    :param n_envs: not used
+    :param additional_args: not used, there are no goals to relabel
+    :return: keyword arguments of ``MultiTaskDistillation``
+    """
+    hyperparams: dict[str, Any] = {
+        "loss": trial.suggest_categorical("loss", ["kl", "reverse_kl", "nll", "mse"]),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+        "task_sampling": trial.suggest_categorical("task_sampling", ["random", "equal"]),
+    }
+    if hyperparams["loss"] in ("kl", "reverse_kl"):
+        hyperparams["temperature"] = trial.suggest_float("temperature", 1e-3, 1.0, log=True)
+    return hyperparams
+
+
+def sample_mtdqn_params(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Sampler for ``MultiTaskDQN`` hyperparams.
+
+    :param trial: trial of the study
+    :param n_actions: not used, the action spaces are discrete
+    :param n_envs: not used
+    :param additional_args: not used, there are no goals to relabel
+    :return: keyword arguments of ``MultiTaskDQN``
+    """
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+        "gamma": trial.suggest_categorical("gamma", [0.9, 0.95, 0.98, 0.99, 0.995, 0.999]),
+        "exploration_fraction": trial.suggest_float("exploration_fraction", 0.05, 0.5),
+        "exploration_final_eps": trial.suggest_float("exploration_final_eps", 0.01, 0.2),
+        "target_update_interval": trial.suggest_categorical("target_update_interval", [10, 100, 1000, 10000]),
+        "task_sampling": trial.suggest_categorical("task_sampling", ["random", "equal"]),
+    }
+
+
 HYPERPARAMS_SAMPLER = {
     "pd": sample_pd_params,
     "rtpd": sample_rtpd_params,
+    "mtpd": sample_mtpd_params,
+    "mtdqn": sample_mtdqn_params,
 }
 
 # Convert sampled values to hyperparameters
 HYPERPARAMS_CONVERTER = {
     "pd": convert_pd_params,
     "rtpd": dict,
+    "mtpd": dict,
+    "mtdqn": dict,
 }
