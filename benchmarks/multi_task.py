@@ -1,0 +1,111 @@
+"""Updates and memory of multi-task distillation, beside single-task distillation with the same trunk.
+
+``python -m benchmarks.multi_task`` prints the ratio of their wall-clocks, measured in turn on the same frames,
+and the resident memory of ten games with 54,000 frames each.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_distill.common.policies import CnnPolicy
+from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer
+from sb3_distill.mtpd.mtpd import MultiTaskDistillation
+from sb3_distill.mtpd.policies import MultiTaskCnnPolicy
+from sb3_distill.pd import PolicyDistillation
+
+TASK_ACTIONS = [3, 3, 6]
+FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+def fill(buffer: Any, n_tasks: int | None, n_actions: int, n_steps: int) -> None:
+    """Play random frames into a memory, one task after the other."""
+    rng = np.random.default_rng(0)
+    for task in range(n_tasks or 1):
+        stack = np.zeros((1, *FRAMES.shape), dtype=np.uint8)
+        for _ in range(n_steps):
+            stack = np.roll(stack, -1, axis=1)
+            stack[0, -1] = rng.integers(0, 255, size=FRAMES.shape[1:], dtype=np.uint8)
+            logits = rng.normal(size=(1, n_actions)).astype(np.float32)
+            obs = stack if n_tasks is None else {"obs": stack, "task": np.array([task])}
+            buffer.add(obs, logits)
+
+
+def make_single() -> PolicyDistillation:
+    """Single-task distillation with the trunk and the hidden layers of the multi-task student."""
+    kwargs = {"net_arch": [128]}
+    model = PolicyDistillation.of_policy(CnnPolicy, kwargs, FRAMES, spaces.Discrete(6), "cpu")
+    fill(model.replay_buffer, None, 6, 2_000)
+    return model
+
+
+def make_multi() -> MultiTaskDistillation:
+    """Multi-task distillation of three games."""
+    space = spaces.Dict({"obs": FRAMES, "task": spaces.Discrete(len(TASK_ACTIONS))})
+    model = MultiTaskDistillation(
+        MultiTaskCnnPolicy,
+        None,  # type: ignore[arg-type]
+        policy_kwargs={"task_actions": TASK_ACTIONS},
+        device="cpu",
+        _init_setup_model=False,
+    )
+    model.observation_space, model.action_space, model.n_envs = space, spaces.Discrete(max(TASK_ACTIONS)), 1
+    model.task_names = ["Freeway", "Pong", "Qbert"]
+    model._setup_model()
+    fill(model.replay_buffer, len(TASK_ACTIONS), max(TASK_ACTIONS), 2_000)
+    return model
+
+
+def prepare(model: PolicyDistillation) -> None:
+    """What ``learn`` sets before the first update."""
+    from stable_baselines3.common.logger import Logger
+
+    model.set_logger(Logger(None, []))
+    model.train(2, 32)
+
+
+def main() -> None:
+    """Entry point of ``python -m benchmarks.multi_task``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of 10 updates of each")
+    parser.add_argument("--n-frames", type=int, default=54_000, help="frames of each of the ten games")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    args = parser.parse_args()
+
+    th.manual_seed(0)
+    models = {"single": make_single(), "multi": make_multi()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for model in models.values():
+        prepare(model)
+    for _ in range(args.repeats):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model.train(10, 32)
+            seconds[name].append((time.perf_counter() - start) / 10)
+    ratio = statistics.median(multi / single for single, multi in zip(*seconds.values(), strict=True))
+    figures: dict[str, Any] = {f"{name}_update_ms": 1e3 * statistics.median(values) for name, values in seconds.items()}
+    del models, model
+
+    space = spaces.Dict({"obs": FRAMES, "task": spaces.Discrete(10)})
+    buffer = MultiTaskDistillationBuffer(args.n_frames, space, spaces.Discrete(18), "cpu")
+    fill(buffer, 10, 18, args.n_frames)
+    figures |= {"ratio": ratio, "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    print(
+        f"an update of 32: single-task {figures['single_update_ms']:.2f} ms, multi-task "
+        f"{figures['multi_update_ms']:.2f} ms, ratio {ratio:.2f}; ten games with {args.n_frames} frames each: "
+        f"{figures['rss_bytes'] / 1e9:.2f} GB resident for the process"
+    )
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
