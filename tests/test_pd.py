@@ -372,3 +372,8 @@ def test_no_teacher_anywhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="CartPole-v1"):
         make(None)
+
+
+def test_progress_bar_moves_through_long_updates(teacher, capfd):
+    make(teacher, train_freq=100, gradient_steps=300).learn(200, progress_bar=True)
+    assert "update 300 of 300" in "".join(capfd.readouterr())

@@ -2,7 +2,13 @@
 
 from collections.abc import Iterator
 
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EvalCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    ConvertCallback,
+    EvalCallback,
+    ProgressBarCallback,
+)
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
@@ -32,6 +38,22 @@ def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
     elif isinstance(callback, CallbackList):
         for child in callback.callbacks:
             yield from find_eval_callbacks(child)
+
+
+class UpdateProgressBar(ProgressBarCallback):
+    """SB3's progress bar, which also tells how far a long series of updates has come."""
+
+    def show_updates(self, n_done: int, n_updates: int) -> None:
+        """
+        :param n_done: updates done of this series
+        :param n_updates: updates in it
+        """
+        self.pbar.set_description_str(f"update {n_done:,} of {n_updates:,}")
+
+    def _on_step(self) -> bool:
+        if self.pbar.desc:
+            self.pbar.set_description_str("")
+        return super()._on_step()
 
 
 class TeacherReferenceCallback(BaseCallback):

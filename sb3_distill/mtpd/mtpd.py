@@ -6,7 +6,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -176,7 +176,7 @@ class MultiTaskDistillation(PolicyDistillation):
             callbacks.append(
                 TaskEvalCallback(self.eval_freq, self.n_eval_episodes, self.student_eps, self._teacher, self.verbose)  # type: ignore[arg-type]
             )
-        return OffPolicyAlgorithm._init_callback(self, CallbackList(callbacks), progress_bar)
+        return self._with_progress_bar(callbacks, progress_bar)
 
     def dump_logs(self) -> None:
         OffPolicyAlgorithm.dump_logs(self)

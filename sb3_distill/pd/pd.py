@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.common.buffers import DistillationBuffer, DistillationSamples
-from sb3_distill.common.callbacks import TeacherReferenceCallback, list_callbacks
+from sb3_distill.common.callbacks import TeacherReferenceCallback, UpdateProgressBar, list_callbacks
 from sb3_distill.common.envs import check_teacher, frame_channels_of, native_or_same
 from sb3_distill.common.evaluation import mix_random_actions
 from sb3_distill.common.losses import DistillationLoss
@@ -170,6 +170,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.bf16 = bf16
         self.compile_update = compile_update
+        self._progress_bar: UpdateProgressBar | None = None
 
         if _init_setup_model:
             self._setup_model()
@@ -263,7 +264,12 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self._reference = TeacherReferenceCallback(
             self._teacher, self.student_eps, self.n_teacher_episodes, callbacks, verbose=self.verbose
         )
-        return super()._init_callback(CallbackList([*callbacks, self._reference]), progress_bar)
+        return self._with_progress_bar([*callbacks, self._reference], progress_bar)
+
+    def _with_progress_bar(self, callbacks: list[BaseCallback], progress_bar: bool) -> BaseCallback:
+        self._progress_bar = UpdateProgressBar() if progress_bar else None
+        callbacks = [*callbacks, self._progress_bar] if self._progress_bar is not None else callbacks
+        return OffPolicyAlgorithm._init_callback(self, CallbackList(callbacks))
 
     def learn(
         self: SelfPolicyDistillation,
@@ -332,7 +338,9 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
 
         losses, agreements = [], []
-        for _ in range(gradient_steps):
+        for step in range(gradient_steps):
+            if self._progress_bar is not None and step % 100 == 99:
+                self._progress_bar.show_updates(step + 1, gradient_steps)
             samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             loss, agreement = self._forward_loss(samples)
 
@@ -405,6 +413,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
             "_teacher_logits",
             "_teacher_share",
             "_reference",
+            "_progress_bar",
             "_rollout_rng",
             "_forward_loss",
             "distillation_loss",
