@@ -147,23 +147,26 @@ class DistillationBuffer(ReplayBuffer):
     :param n_envs: number of parallel environments
     :param optimize_memory_usage: frames are always stored once; kept for SB3's constructor order
     :param frame_channels: planes of one frame of a stacked image: 1 for grey, 3 for colour
+    :param n_outputs: numbers that the teacher answers with; one for every action by default
     """
 
     def __init__(
         self,
         buffer_size: int,
         observation_space: spaces.Space,
-        action_space: spaces.Discrete,
+        action_space: spaces.Space,
         device: th.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
         frame_channels: int = 1,
+        n_outputs: int | None = None,
     ) -> None:
         # As SB3's DictReplayBuffer: the arrays of ReplayBuffer itself (stacked observations, twice) are not wanted.
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
         self.frame_channels = frame_channels
+        self.n_outputs = n_outputs
         self.handle_timeout_termination = False
         self.n_valid = 0
         self.stores: dict[str, ArrayStore | FrameStore] = {}
@@ -181,8 +184,8 @@ class DistillationBuffer(ReplayBuffer):
                 self.stores[key] = FrameStore(self.buffer_size, self.n_envs, space.shape, self.frame_channels)
             else:
                 self.stores[key] = ArrayStore(self.buffer_size, self.n_envs, space.shape, space.dtype)
-        assert isinstance(self.action_space, spaces.Discrete)
-        self.teacher_logits = np.zeros((self.buffer_size, self.n_envs, int(self.action_space.n)), dtype=np.float32)
+        n_outputs = self.n_outputs or int(self.action_space.n)  # type: ignore[attr-defined]
+        self.teacher_logits = np.zeros((self.buffer_size, self.n_envs, n_outputs), dtype=np.float32)
 
     def add(self, obs: Obs, teacher_logits: np.ndarray) -> None:  # type: ignore[override]
         """

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -95,8 +96,10 @@ class TeacherReferenceCallback(BaseCallback):
             env, deterministic = self.eval_callbacks[0].eval_env, self.eval_callbacks[0].deterministic
         else:
             env, deterministic = self.training_env, True
-        n_actions = int(self.model.action_space.n)  # type: ignore[attr-defined]
-        player: Player = EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed)
+        player: Player = self.teacher
+        if isinstance(self.model.action_space, spaces.Discrete):
+            n_actions = int(self.model.action_space.n)
+            player = EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed)
         vec_normalize = unwrap_vec_normalize(env)
         if vec_normalize is not None:
             player = BehindVecNormalize(player, vec_normalize)

@@ -81,15 +81,13 @@ def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str
     return ""
 
 
-def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
+def check_discrete(teacher: Teacher, env: VecEnv) -> None:
     """
-    Check that a teacher can teach on an environment.
+    Check that teacher and environment have the same discrete actions.
 
     :param teacher: the loaded teacher
     :param env: the student's environment
-    :param env_id: its id, None where it has none
-    :param allow_env_mismatch: accept a teacher of an environment with another id
-    :raises ValueError: what differs, and what to do
+    :raises ValueError: they have not
     """
     who = f"The teacher {teacher.source}"
     if not isinstance(teacher.action_space, spaces.Discrete):
@@ -101,6 +99,19 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
             f"{who} chooses among {teacher.action_space.n} actions, but the environment's action space is "
             f"{env.action_space}: they must be the same."
         )
+
+
+def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
+    """
+    Check that a teacher knows what an environment shows.
+
+    :param teacher: the loaded teacher
+    :param env: the student's environment
+    :param env_id: its id, None where it has none
+    :param allow_env_mismatch: accept a teacher of an environment with another id
+    :raises ValueError: what differs, and what to do
+    """
+    who = f"The teacher {teacher.source}"
     problem = describe_space_mismatch(teacher.observation_space, env.observation_space)
     if problem:
         raise ValueError(f"{who} and the environment differ in their observations: {problem}")

@@ -103,6 +103,33 @@ def reverse_kl_loss(
     return kl_loss(student_logits, teacher_logits, student_temperature, temperature)
 
 
+def gaussian_kl_loss(
+    teacher_mean: th.Tensor,
+    teacher_log_std: th.Tensor,
+    student_mean: th.Tensor,
+    student_log_std: th.Tensor,
+    temperature: float = 1.0,
+) -> th.Tensor:
+    """
+    KL divergence from the teacher's diagonal Gaussian to the student's, in closed form; summed over the dimensions of
+    the action, averaged over the batch. The temperature scales the teacher's variance, as raising its density to the
+    power ``1 / temperature`` does.
+
+    :param teacher_mean: ``(batch, n_dimensions)``
+    :param teacher_log_std: logarithm of the teacher's standard deviations, same shape
+    :param student_mean: same shape
+    :param student_log_std: same shape
+    :param temperature: below 1 sharpens
+    :return: the loss, a scalar
+    """
+    teacher_log_std = teacher_log_std.float() + 0.5 * math.log(temperature)
+    student_log_std = student_log_std.float()
+    variance_ratio = (2 * (teacher_log_std - student_log_std)).exp()
+    distance = (teacher_mean.float() - student_mean.float()).square() * (-2 * student_log_std).exp()
+    divergence = student_log_std - teacher_log_std + 0.5 * (variance_ratio + distance - 1)
+    return divergence.sum(dim=1).mean()
+
+
 LOSSES: dict[str, Callable[..., th.Tensor]] = {
     "kl": kl_loss,
     "reverse_kl": reverse_kl_loss,

@@ -13,7 +13,39 @@ from torch import nn
 from sb3_distill.common.torch_layers import FrameScaler, GridCNN, StudentCNN
 
 
-class StudentPolicy(DQNPolicy):
+class StudentMixin:
+    """What all students have, whatever SB3 policy they are."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable parameters."""
+        assert isinstance(self, nn.Module)
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def fit_frame_scalers(self, obs: PyTorchObs) -> None:
+        """
+        Estimate the pixel statistics of image students (see ``FrameScaler``); others have none.
+
+        :param obs: batch of observations, as the environment gives them
+        """
+        assert isinstance(self, nn.Module)
+        for module in self.modules():
+            if isinstance(module, FrameScaler) and isinstance(obs, th.Tensor):
+                module.fit(obs)
+
+
+def fused_where_possible(optimizer_class: type[th.optim.Optimizer], optimizer_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param optimizer_class: the optimizer
+    :param optimizer_kwargs: what the user says of it
+    :return: the same; for Adam one kernel for all parameters, a third of the time on small networks
+    """
+    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and "foreach" not in optimizer_kwargs:
+        return {"fused": True, **optimizer_kwargs}
+    return optimizer_kwargs
+
+
+class StudentPolicy(StudentMixin, DQNPolicy):
     """
     A network from observations to one number per action, without DQN's target network.
 
@@ -69,9 +101,7 @@ class StudentPolicy(DQNPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         # No target network: a distillation loss bootstraps from nothing.
         self.q_net = self.make_q_net()
-        if self.optimizer_class in (th.optim.Adam, th.optim.AdamW) and "foreach" not in self.optimizer_kwargs:
-            # One kernel for all parameters: a third of the time on small networks
-            self.optimizer_kwargs = {"fused": True, **self.optimizer_kwargs}
+        self.optimizer_kwargs = fused_where_possible(self.optimizer_class, self.optimizer_kwargs)
         self.optimizer = self.optimizer_class(
             self.q_net.parameters(),
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -88,21 +118,6 @@ class StudentPolicy(DQNPolicy):
         :return: what the distillation losses compare, ``(batch, n_actions)``
         """
         return self.q_net(obs)
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of trainable parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    def fit_frame_scalers(self, obs: PyTorchObs) -> None:
-        """
-        Estimate the pixel statistics of image students (see ``FrameScaler``); others have none.
-
-        :param obs: batch of observations, as the environment gives them
-        """
-        for module in self.modules():
-            if isinstance(module, FrameScaler) and isinstance(obs, th.Tensor):
-                module.fit(obs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {

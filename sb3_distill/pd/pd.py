@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.common.buffers import DistillationBuffer, DistillationSamples
 from sb3_distill.common.callbacks import TeacherReferenceCallback, UpdateProgressBar, list_callbacks
-from sb3_distill.common.envs import check_teacher, frame_channels_of, native_or_same
+from sb3_distill.common.envs import check_discrete, check_teacher, frame_channels_of, native_or_same
 from sb3_distill.common.evaluation import mix_random_actions
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
@@ -99,6 +99,9 @@ class PolicyDistillation(OffPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STUDENT_POLICIES}
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
+    # What ``train/<name>`` says of student and teacher beside the loss
+    agreement_name: str = "agreement"
     policy: StudentPolicy
     replay_buffer: DistillationBuffer
 
@@ -153,7 +156,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
             device=device,
             seed=seed,
             sde_support=False,
-            supported_action_spaces=(spaces.Discrete,),
+            supported_action_spaces=self.action_spaces,
             support_multi_env=True,
         )
         self.teacher: TeacherSource | None = teacher
@@ -235,10 +238,10 @@ class PolicyDistillation(OffPolicyAlgorithm):
         if not isinstance(self.teacher, Teacher):
             if self.teacher is None and self.teacher_source is None and self.teacher_sha256 is not None:
                 raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
-            source = self.teacher or self.teacher_source or find_zoo_teacher(env_id)
+            source = self.teacher or self.teacher_source or self._find_teacher(env_id)
             self.teacher = load_teacher(source, device=self.device)
         teacher = self.teacher.to(self.device)
-        check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
+        self._check_teacher(teacher, env_id)
         if self.teacher_sha256 not in (None, teacher.sha256):
             warnings.warn(
                 f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "
@@ -247,6 +250,14 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self.teacher_source = teacher.source if teacher.n_bytes is not None else None
         self.teacher_sha256 = teacher.sha256
         return teacher
+
+    def _find_teacher(self, env_id: str | None) -> str | Path:
+        return find_zoo_teacher(env_id)
+
+    def _check_teacher(self, teacher: Teacher, env_id: str | None) -> None:
+        assert self.env is not None
+        check_discrete(teacher, self.env)
+        check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
 
     def _setup_learn(
         self,
@@ -363,7 +374,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/loss", mean_loss)
         self.logger.record("train/distill_loss", mean_loss)
-        self.logger.record("train/agreement", th.stack(agreements).mean().item())
+        self.logger.record(f"train/{self.agreement_name}", th.stack(agreements).mean().item())
 
     def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, th.Tensor]:
         """The minibatch's loss, and the share of observations in which student and teacher prefer the same action."""

@@ -1,0 +1,3 @@
+from sb3_distill.qpd.qpd import QPD
+
+__all__ = ["QPD"]

@@ -1,0 +1,65 @@
+"""The bytes of a quantized policy: packed integers, step sizes and biases, as a device would store them."""
+
+import numpy as np
+import torch as th
+from torch import nn
+
+from sb3_distill.qpd.quantization import quantized_layers
+
+
+def pack_bits(integers: np.ndarray, bits: int) -> bytes:
+    """
+    :param integers: integers between 0 and ``2^bits - 1``
+    :param bits: bits of each
+    :return: the integers without gaps, least significant bit first
+    """
+    values = np.asarray(integers, dtype=np.uint8).reshape(-1)
+    return np.packbits((values[:, None] >> np.arange(bits)) & 1, bitorder="little").tobytes()
+
+
+def unpack_bits(data: bytes, bits: int, count: int) -> np.ndarray:
+    """
+    :param data: what ``pack_bits`` gave
+    :param bits: bits of each integer
+    :param count: number of integers
+    :return: the integers
+    """
+    planes = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=count * bits, bitorder="little")
+    return (planes.reshape(count, bits).astype(np.int64) << np.arange(bits)).sum(axis=1)
+
+
+def pack_layers(module: nn.Module) -> list[tuple[str, bytes]]:
+    """
+    :param module: a network with quantized layers
+    :return: its stored parts by name: packed weights, float32 step sizes, float32 biases
+    """
+    parts = []
+    for index, layer in enumerate(quantized_layers(module)):
+        quantizer = layer.weight_quantizer
+        bits = int(quantizer.bits)
+        # Signed integers are stored above their least level.
+        integers = quantizer.to_integers(layer.weight.detach()).cpu().numpy() - quantizer.levels()[0]
+        parts.append((f"{index}.weight", pack_bits(integers, bits)))
+        parts.append((f"{index}.weight_step", _float_bytes(quantizer.step)))
+        if layer.bias is not None:
+            parts.append((f"{index}.bias", _float_bytes(layer.bias)))
+        if layer.input_quantizer is not None:
+            parts.append((f"{index}.input_step", _float_bytes(layer.input_quantizer.step)))
+    return parts
+
+
+def _float_bytes(tensor: th.Tensor) -> bytes:
+    return tensor.detach().cpu().to(th.float32).numpy().tobytes()
+
+
+def stored_bytes(policy: nn.Module) -> int:
+    """
+    The real size of what acts: of a quantized policy its packed parts, of any other its float32 parameters.
+
+    :param policy: a policy, or the part of it that acts
+    :return: number of bytes
+    """
+    layers = quantized_layers(policy)
+    if layers:
+        return sum(len(data) for _, data in pack_layers(policy))
+    return sum(4 * parameter.numel() for parameter in policy.parameters())

@@ -1,0 +1,256 @@
+"""Layers that compute with few bits: learned step sizes, and a transition from full to low precision."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+MIN_BITS, MAX_BITS = 2, 8
+# Fractions of the largest value that are tried as the range of a quantizer
+_RANGES = th.linspace(0.2, 1.0, 33)
+
+
+class Quantizer(nn.Module):
+    """
+    Rounds a tensor to ``2^bits`` levels (``2^bits - 1`` symmetric ones where values are negative too) with a learned
+    step size; rounding passes gradients straight through (Esser et al. 2020, "Learned Step Size Quantization", arXiv
+    1902.08153, Eq. 1-3).
+
+    ``blend`` goes from 0, full precision, to 1, quantized: ``x + blend (Q(x) - x)``.
+
+    :param bits: precision
+    :param n_channels: step sizes: one for each output channel of a weight, one for a tensor of activations
+    """
+
+    bits: th.Tensor
+    final_bits: th.Tensor
+    blend: th.Tensor
+    signed: th.Tensor
+
+    def __init__(self, bits: int, n_channels: int = 1) -> None:
+        super().__init__()
+        self.step = nn.Parameter(th.ones(n_channels))
+        self.register_buffer("bits", th.tensor(bits))
+        self.register_buffer("final_bits", th.tensor(bits))
+        self.register_buffer("blend", th.tensor(0.0))
+        self.register_buffer("signed", th.tensor(True))
+
+    def levels(self) -> tuple[int, int]:
+        """The least and the greatest integer."""
+        bits = int(self.bits)
+        return (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if self.signed else (0, 2**bits - 1)
+
+    def _steps(self, x: th.Tensor) -> th.Tensor:
+        shape = [-1] + [1] * (x.ndim - 1) if len(self.step) > 1 else [1] * x.ndim
+        return self.step.abs().clamp(min=1e-8).reshape(shape)
+
+    def to_integers(self, x: th.Tensor) -> th.Tensor:
+        """
+        :param x: values
+        :return: their integers, as floats
+        """
+        low, high = self.levels()
+        return (x / self._steps(x)).round().clamp(low, high)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        blend = float(self.blend)
+        if blend == 0.0:
+            return x
+        low, high = self.levels()
+        steps = self._steps(x)
+        # LSQ's scale of the step's gradient, which keeps it in proportion to the weights'
+        scale = 1.0 / math.sqrt(max(x.numel() / len(self.step), 1) * max(high, 1))
+        steps = steps * scale + (steps * (1 - scale)).detach()
+        inside = (x / steps).clamp(low, high)
+        quantized = (inside + (inside.round() - inside).detach()) * steps
+        return quantized if blend == 1.0 else x + blend * (quantized - x)
+
+    @th.no_grad()
+    def fit(self, x: th.Tensor) -> None:
+        """
+        Choose the step sizes with the least squared error.
+
+        :param x: a weight, or activations that have been seen
+        """
+        self.signed.fill_(bool((x < 0).any()))
+        rows = x.reshape(len(self.step), -1) if len(self.step) > 1 else x.reshape(1, -1)
+        low, high = self.levels()
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
+        best_error = th.full_like(largest, th.inf)
+        best_step = largest / max(high, 1)
+        for fraction in _RANGES.tolist():
+            step = fraction * largest / max(high, 1)
+            error = ((rows / step).round().clamp(low, high) * step - rows).square().mean(dim=1, keepdim=True)
+            best_step = th.where(error < best_error, step, best_step)
+            best_error = th.minimum(error, best_error)
+        self.step.copy_(best_step.reshape(-1))
+
+    @th.no_grad()
+    def set_bits(self, bits: int) -> None:
+        """Change the precision and keep the range."""
+        old = self.levels()[1]
+        self.bits.fill_(bits)
+        self.step.mul_(old / self.levels()[1])
+
+
+class _QuantizedLayer:
+    """What quantized layers share: quantizers of the weight and of the input."""
+
+    weight: Any
+    bias: Any
+    weight_quantizer: Quantizer
+    input_quantizer: Quantizer | None
+
+    def _adopt(self, layer: Any, weight_bits: int, activation_bits: int | None) -> None:
+        self.weight, self.bias = layer.weight, layer.bias
+        self.weight_quantizer = Quantizer(weight_bits, len(layer.weight)).to(layer.weight.device)
+        self.weight_quantizer.fit(layer.weight)
+        self.input_quantizer = None
+        if activation_bits is not None:
+            self.input_quantizer = Quantizer(activation_bits).to(layer.weight.device)
+
+    def _quantized_input(self, x: th.Tensor) -> th.Tensor:
+        return x if self.input_quantizer is None else self.input_quantizer(x)
+
+
+class QuantizedLinear(_QuantizedLayer, nn.Linear):
+    """
+    A fully connected layer with quantized weight and input; the bias stays as it is.
+
+    :param layer: the layer, whose parameters are taken over
+    :param weight_bits: precision of the weight
+    :param activation_bits: precision of the input, None where it is exact already
+    """
+
+    def __init__(self, layer: nn.Linear, weight_bits: int, activation_bits: int | None) -> None:
+        nn.Linear.__init__(self, layer.in_features, layer.out_features, bias=False)
+        self._adopt(layer, weight_bits, activation_bits)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return F.linear(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
+
+
+class QuantizedConv2d(_QuantizedLayer, nn.Conv2d):
+    """
+    A convolution with quantized weight and input; the bias stays as it is.
+
+    :param layer: the layer, whose parameters are taken over
+    :param weight_bits: precision of the weight
+    :param activation_bits: precision of the input, None where it is exact already
+    """
+
+    def __init__(self, layer: nn.Conv2d, weight_bits: int, activation_bits: int | None) -> None:
+        nn.Conv2d.__init__(
+            self,
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            bias=False,
+        )
+        self._adopt(layer, weight_bits, activation_bits)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return F.conv2d(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias, self.stride)
+
+
+def quantized_layers(module: nn.Module) -> list[Any]:
+    """
+    :param module: a network
+    :return: its quantized layers, in order
+    """
+    return [layer for layer in module.modules() if isinstance(layer, _QuantizedLayer)]
+
+
+def quantizers(module: nn.Module) -> Iterator[Quantizer]:
+    """
+    :param module: a network
+    :return: the quantizers of its layers
+    """
+    for layer in quantized_layers(module):
+        yield layer.weight_quantizer
+        if layer.input_quantizer is not None:
+            yield layer.input_quantizer
+
+
+def quantize(
+    modules: list[nn.Module],
+    weight_bits: Callable[[int, int, nn.Module], int],
+    activation_bits: Callable[[int, int, nn.Module], int | None],
+) -> None:
+    """
+    Replace the convolutions and fully connected layers of a chain of networks by quantized ones, in place.
+
+    :param modules: the networks, in the order in which the data passes them; each holds its layers in children
+    :param weight_bits: from a layer's position, the number of layers and the layer to the precision of its weight
+    :param activation_bits: the same for its input
+    """
+    places = [
+        (parent, name, layer)
+        for module in modules
+        for parent in module.modules()
+        for name, layer in parent.named_children()
+        if type(layer) in (nn.Linear, nn.Conv2d)
+    ]
+    for position, (parent, name, layer) in enumerate(places):
+        bits = weight_bits(position, len(places), layer), activation_bits(position, len(places), layer)
+        quantized_class: Any = QuantizedLinear if type(layer) is nn.Linear else QuantizedConv2d
+        setattr(parent, name, quantized_class(layer, *bits))
+
+
+@contextmanager
+def _record_inputs(layers: list[Any]) -> Iterator[dict[int, th.Tensor]]:
+    inputs: dict[int, th.Tensor] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda module, args, key=index: inputs.update({key: args[0].detach()}))
+        for index, layer in enumerate(layers)
+    ]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@th.no_grad()
+def calibrate(module: nn.Module, run: Callable[[], Any]) -> None:
+    """
+    Choose all step sizes: of weights from the weights, of activations from what ``run`` feeds through the network.
+
+    :param module: a network with quantized layers
+    :param run: one forward pass over recorded observations
+    """
+    layers = quantized_layers(module)
+    blends = [float(quantizer.blend) for quantizer in quantizers(module)]
+    set_blend(module, 0.0)
+    with _record_inputs(layers) as inputs:
+        run()
+    for index, layer in enumerate(layers):
+        layer.weight_quantizer.fit(layer.weight)
+        if layer.input_quantizer is not None:
+            layer.input_quantizer.fit(inputs[index])
+    for quantizer, blend in zip(quantizers(module), blends, strict=True):
+        quantizer.blend.fill_(blend)
+
+
+def set_blend(module: nn.Module, blend: float) -> None:
+    """
+    :param module: a network with quantized layers
+    :param blend: 0 for full precision, 1 for the quantizers' own
+    """
+    for quantizer in quantizers(module):
+        quantizer.blend.fill_(blend)
+
+
+def freeze_steps(module: nn.Module) -> None:
+    """
+    Keep all step sizes as they are from now on.
+
+    :param module: a network with quantized layers
+    """
+    for quantizer in quantizers(module):
+        quantizer.step.requires_grad_(False)
