@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from sb3_distill.common.teachers import Teacher, load_teacher
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.pd import PolicyDistillation
+    from sb3_distill.qpd import QPD
     from sb3_distill.rtpd import RealTimeDistillDQN
 
 __all__ = [
+    "QPD",
     "MultiTaskDQN",
     "MultiTaskDistillation",
     "PolicyDistillation",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 _PUBLIC = {
+    "QPD": "sb3_distill.qpd",
     "MultiTaskDQN": "sb3_distill.mtpd",
     "MultiTaskDistillation": "sb3_distill.mtpd",
     "PolicyDistillation": "sb3_distill.pd",

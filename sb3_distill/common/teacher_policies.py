@@ -224,4 +224,10 @@ def copy_policy(policy: BasePolicy) -> Any:
         # The exploration matrices are sampled with a gradient, which deepcopy refuses; drawn anew without it they pass.
         with th.no_grad():
             policy.reset_noise()  # type: ignore[operator]
-    return copy.deepcopy(policy)
+    # The last distribution hangs on the computation that made it, which deepcopy refuses too.
+    action_dist = getattr(policy, "action_dist", None)
+    last = vars(action_dist).pop("distribution", None) if action_dist is not None else None
+    copied = copy.deepcopy(policy)
+    if last is not None:
+        action_dist.distribution = last  # type: ignore[union-attr]
+    return copied

@@ -28,6 +28,7 @@ def unpack_bits(data: bytes, bits: int, count: int) -> np.ndarray:
     return (planes.reshape(count, bits).astype(np.int64) << np.arange(bits)).sum(axis=1)
 
 
+@th.no_grad()
 def pack_layers(module: nn.Module) -> list[tuple[str, bytes]]:
     """
     :param module: a network with quantized layers

@@ -78,7 +78,7 @@ class MlpPolicy(StudentMixin, ActorCriticPolicy):
 
     def actor_modules(self) -> list[nn.Module]:
         """What acts, in the order in which an observation passes it; the critic is not needed on a device."""
-        return [self.pi_features_extractor, self.mlp_extractor.policy_net, nn.ModuleList([self.action_net])]
+        return [self.pi_features_extractor, self.mlp_extractor.policy_net, self.action_net]
 
 
 def distribution_parameters(distribution: Any) -> th.Tensor:

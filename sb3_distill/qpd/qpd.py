@@ -158,7 +158,6 @@ class QPD(PolicyDistillation):
         super()._setup_model()
         if self.weight_bits is None:
             return
-        modules = self.policy.actor_modules()
         exact_input = has_exact_input(self.policy)
 
         def bits_of(choice: Bits, kind: str) -> int:
@@ -172,7 +171,7 @@ class QPD(PolicyDistillation):
             return bits_of(choice, "linear" if isinstance(layer, nn.Linear) else "conv")
 
         quantize(
-            modules,
+            self.policy,
             lambda position, n_layers, layer: final_bits(self.weight_bits, position, n_layers, layer),
             lambda position, n_layers, layer: (
                 None if exact_input and position == 0 else final_bits(self.activation_bits, position, n_layers, layer)

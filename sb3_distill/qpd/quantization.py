@@ -9,6 +9,8 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_distill.common.teacher_policies import copy_policy
+
 MIN_BITS, MAX_BITS = 2, 8
 # Fractions of the largest value that are tried as the range of a quantizer
 _RANGES = th.linspace(0.2, 1.0, 33)
@@ -178,28 +180,32 @@ def quantizers(module: nn.Module) -> Iterator[Quantizer]:
 
 
 def quantize(
-    modules: list[nn.Module],
+    policy: Any,
     weight_bits: Callable[[int, int, nn.Module], int],
     activation_bits: Callable[[int, int, nn.Module], int | None],
 ) -> None:
     """
-    Replace the convolutions and fully connected layers of a chain of networks by quantized ones, in place.
+    Replace the convolutions and fully connected layers of the part of a policy that acts by quantized ones, in place.
 
-    :param modules: the networks, in the order in which the data passes them; each holds its layers in children
+    :param policy: a student with ``actor_modules``
     :param weight_bits: from a layer's position, the number of layers and the layer to the precision of its weight
-    :param activation_bits: the same for its input
+    :param activation_bits: the same for its input, None where it is exact already
     """
-    places = [
-        (parent, name, layer)
-        for module in modules
-        for parent in module.modules()
-        for name, layer in parent.named_children()
+    layers = [
+        layer
+        for module in policy.actor_modules()
+        for layer in module.modules()
         if type(layer) in (nn.Linear, nn.Conv2d)
     ]
-    for position, (parent, name, layer) in enumerate(places):
-        bits = weight_bits(position, len(places), layer), activation_bits(position, len(places), layer)
+    replacements: dict[nn.Module, nn.Module] = {}
+    for position, layer in enumerate(layers):
+        bits = weight_bits(position, len(layers), layer), activation_bits(position, len(layers), layer)
         quantized_class: Any = QuantizedLinear if type(layer) is nn.Linear else QuantizedConv2d
-        setattr(parent, name, quantized_class(layer, *bits))
+        replacements[layer] = quantized_class(layer, *bits)
+    for parent in list(policy.modules()):
+        for name, child in list(parent.named_children()):
+            if child in replacements:
+                setattr(parent, name, replacements[child])
 
 
 @contextmanager
@@ -254,3 +260,28 @@ def freeze_steps(module: nn.Module) -> None:
     """
     for quantizer in quantizers(module):
         quantizer.step.requires_grad_(False)
+
+
+def quantize_after_training(
+    policy: Any, weight_bits: int, activation_bits: int, observations: Any, exact_input: bool = False
+) -> Any:
+    """
+    Post-training quantization: the baseline that training with quantization must beat. Step sizes are those with the
+    least squared error on the weights and on what the policy has seen; nothing is trained.
+
+    :param policy: a student of any algorithm here, which is left as it is
+    :param weight_bits: precision of all weights
+    :param activation_bits: precision of the inputs of all layers
+    :param observations: observations of the student's own episodes, as tensors
+    :param exact_input: whether the first layer's input is exact already (bytes)
+    :return: a quantized copy of the policy
+    """
+    quantized = copy_policy(policy)
+    quantize(
+        quantized,
+        lambda position, n_layers, layer: weight_bits,
+        lambda position, n_layers, layer: None if exact_input and position == 0 else activation_bits,
+    )
+    calibrate(quantized, lambda: quantized.outputs(observations))
+    set_blend(quantized, 1.0)
+    return quantized

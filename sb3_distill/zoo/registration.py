@@ -15,6 +15,7 @@ from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 ALGORITHMS = {
     "pd": "sb3_distill.pd:PolicyDistillation",
     "rtpd": "sb3_distill.rtpd:RealTimeDistillDQN",
+    "qpd": "sb3_distill.qpd:QPD",
     "mtpd": "sb3_distill.mtpd:MultiTaskDistillation",
     "mtdqn": "sb3_distill.mtpd:MultiTaskDQN",
 }

@@ -130,7 +130,31 @@ def sample_mtdqn_params(
     }
 
 
+def sample_qpd_params(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Sampler for ``QPD`` hyperparams.
+
+    :param trial: trial of the study
+    :param n_actions: not used
+    :param n_envs: not used
+    :param additional_args: not used, there are no goals to relabel
+    :return: keyword arguments of ``QPD``
+    """
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
+        "temperature": trial.suggest_float("temperature", 0.1, 1.0, log=True),
+        "value_coef": trial.suggest_categorical("value_coef", [0.0, 0.01, 0.1, 0.5]),
+        "weight_bits": trial.suggest_int("weight_bits", 2, 8),
+        "activation_bits": trial.suggest_int("activation_bits", 2, 8),
+        "quantization_schedule": trial.suggest_categorical("quantization_schedule", ["blend", "bits"]),
+        "full_precision_fraction": trial.suggest_categorical("full_precision_fraction", [0.2, 0.4, 0.6]),
+    }
+
+
 HYPERPARAMS_SAMPLER = {
+    "qpd": sample_qpd_params,
     "pd": sample_pd_params,
     "rtpd": sample_rtpd_params,
     "mtpd": sample_mtpd_params,
@@ -139,6 +163,7 @@ HYPERPARAMS_SAMPLER = {
 
 # Convert sampled values to hyperparameters
 HYPERPARAMS_CONVERTER = {
+    "qpd": dict,
     "pd": convert_pd_params,
     "rtpd": dict,
     "mtpd": dict,
