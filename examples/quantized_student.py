@@ -1,0 +1,53 @@
+"""A PPO agent's policy in a hundred bytes: 4 bits, against the same network quantized after training (two minutes)."""
+
+import sys
+
+from sb3_distill import QPD, load_teacher
+from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
+from sb3_distill.common.tables import format_table
+from sb3_distill.common.teachers import TeacherError
+from sb3_distill.qpd.packing import stored_bytes
+from sb3_distill.qpd.quantization import quantize_after_training
+
+N_BITS = 4
+
+
+def distil(**kwargs) -> QPD:
+    model = QPD(
+        "MlpPolicy",
+        "CartPole-v1",
+        teacher,
+        learning_rate=2e-3,
+        gradient_steps=4,
+        value_coef=0.001,
+        n_teacher_episodes=0,
+        policy_kwargs={"net_arch": {"pi": [8], "vf": [16]}},
+        seed=0,
+        device="cpu",
+        **kwargs,
+    )
+    return model.learn(30_000)
+
+
+def score(player: Player) -> str:
+    result = evaluate_paired(player, lambda n_envs: make_eval_env("CartPole-v1", n_envs), 50)
+    return f"{result.mean:.2f} ± {result.std:.2f}"
+
+
+try:
+    # Looked for in rl-trained-agents/ and $RL_TRAINED_AGENTS, then on the hub
+    teacher = load_teacher("zoo:ppo/CartPole-v1", device="cpu")
+except TeacherError as error:
+    sys.exit(str(error))
+
+full = distil()
+few = distil(weight_bits=N_BITS, activation_bits=N_BITS, first_layer_bits=N_BITS, last_layer_bits=N_BITS)
+observations = full.replay_buffer.sample(1_000).observations
+after = quantize_after_training(full.policy, N_BITS, N_BITS, observations)
+
+rows = [["agent", "bytes of the policy", "score"]]
+rows.append(["teacher (float32)", f"{stored_bytes(teacher.policy):,}", score(teacher)])
+rows.append(["student (float32)", f"{full.stored_bytes():,}", score(full)])
+rows.append([f"quantized after training, {N_BITS} bits", f"{few.stored_bytes():,}", score(after)])
+rows.append([f"QPD, {N_BITS} bits", f"{few.stored_bytes():,}", score(few)])
+print(format_table(rows, n_left=1))
