@@ -1,0 +1,114 @@
+"""Size against return (figure 1 of Avé et al. 2022): QPD and post-training quantization, over widths, bits and seeds.
+
+``python -m benchmarks.qpd_sizes --teacher rl-trained-agents/ppo/CartPole-v1_1 -o docs/figures/qpd_cartpole.png``
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill import QPD, load_teacher
+from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
+from sb3_distill.common.figures import COLOURS, make_axes, save_figure
+from sb3_distill.common.teachers import Teacher
+from sb3_distill.qpd.packing import stored_bytes
+from sb3_distill.qpd.quantization import quantize_after_training
+
+
+def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bits: int | None) -> QPD:
+    """One student."""
+    quantization: dict[str, Any] = {}
+    if bits is not None:
+        quantization = {key: bits for key in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")}
+        quantization["quantization_schedule"] = args.schedule
+    model = QPD(
+        "MlpPolicy",
+        args.env,
+        teacher,
+        learning_rate=2e-3,
+        gradient_steps=4,
+        value_coef=args.value_coef,
+        n_teacher_episodes=0,
+        policy_kwargs={"net_arch": {"pi": [width], "vf": [16]}},
+        seed=seed,
+        device="cpu",
+        **quantization,
+    )
+    return model.learn(args.n_steps)
+
+
+def main() -> None:
+    """Entry point of ``python -m benchmarks.qpd_sizes``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="CartPole-v1")
+    parser.add_argument("--teacher", required=True, help="run folder or zip of a PPO, A2C or TRPO agent")
+    parser.add_argument("--widths", type=int, nargs="+", default=[4, 8, 16], help="units of the student's hidden layer")
+    parser.add_argument("--bits", type=int, nargs="+", default=[8, 4, 3, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--n-steps", type=int, default=30_000)
+    parser.add_argument("--n-episodes", type=int, default=100)
+    parser.add_argument("--value-coef", type=float, default=0.001)
+    parser.add_argument("--schedule", default="bits", choices=["bits", "blend"])
+    parser.add_argument("-o", "--output", type=Path, help="picture; the figures go into a .json of the same name")
+    args = parser.parse_args()
+
+    make_env: Callable[[int], VecEnv] = lambda n_envs: make_eval_env(args.env, n_envs)  # noqa: E731
+    teacher = load_teacher(args.teacher, device="cpu")
+    teacher_score = evaluate_paired(teacher, make_env, args.n_episodes)
+    teacher_bytes = stored_bytes(teacher.policy)
+    print(f"teacher: {teacher_bytes:,} bytes, {teacher_score.mean:.2f} ± {teacher_score.std:.2f}", flush=True)
+    cells: list[dict[str, Any]] = []
+
+    def note(method: str, width: int, bits: int, seed: int, n_bytes: int, player: Player) -> None:
+        score = evaluate_paired(player, make_env, args.n_episodes)
+        percent = score.percent_of(teacher_score)
+        cells.append(
+            {"method": method, "width": width, "bits": bits, "seed": seed, "bytes": n_bytes, "percent": percent}
+        )
+        print(
+            f"{method:>5} width {width:2d}, {bits:2d} bits, seed {seed}: {n_bytes:5,} bytes "
+            f"({n_bytes / teacher_bytes:.2%} of the teacher), {score.mean:.2f}, {percent:.1f}%",
+            flush=True,
+        )
+
+    for width in args.widths:
+        for seed in args.seeds:
+            full = distil(args, teacher, width, seed, None)
+            note("full", width, 32, seed, full.stored_bytes(), full)
+            observations = full.replay_buffer.sample(1_000).observations
+            for bits in args.bits:
+                few = distil(args, teacher, width, seed, bits)
+                note("qpd", width, bits, seed, few.stored_bytes(), few)
+                after = quantize_after_training(full.policy, bits, bits, observations)
+                note("ptq", width, bits, seed, few.stored_bytes(), after)
+
+    if args.output is None:
+        return
+    args.output.with_suffix(".json").write_text(json.dumps(cells, indent=2) + "\n")
+    figure, axes = make_axes("bytes of the student's policy", "% of the teacher's return")
+    labels = {"full": "float32", "qpd": "QPD", "ptq": "quantized after training"}
+    for color, marker, (method, label) in zip(COLOURS, "so^", labels.items(), strict=False):
+        settings = sorted({(cell["bytes"], cell["width"], cell["bits"]) for cell in cells if cell["method"] == method})
+        means, spreads = [], []
+        for _, width, bits in settings:
+            percents = [
+                cell["percent"]
+                for cell in cells
+                if (cell["method"], cell["width"], cell["bits"]) == (method, width, bits)
+            ]
+            means.append(np.mean(percents))
+            spreads.append(np.std(percents))
+        sizes = [size for size, _, _ in settings]
+        axes.errorbar(sizes, means, spreads, color=color, marker=marker, markersize=4, linestyle="none", label=label)
+    axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize="small")
+    save_figure(figure, args.output)
+
+
+if __name__ == "__main__":
+    main()
