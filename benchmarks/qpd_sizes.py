@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill import QPD, load_teacher
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure
+from sb3_distill.common.packing import stored_bytes
 from sb3_distill.common.teachers import Teacher
-from sb3_distill.qpd.packing import stored_bytes
-from sb3_distill.qpd.quantization import quantize_after_training
+from sb3_distill.qpd import quantize_after_training
 
 
 def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bits: int | None) -> QPD:

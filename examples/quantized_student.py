@@ -4,10 +4,10 @@ import sys
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
+from sb3_distill.common.packing import stored_bytes
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import TeacherError
-from sb3_distill.qpd.packing import stored_bytes
-from sb3_distill.qpd.quantization import quantize_after_training
+from sb3_distill.qpd import quantize_after_training
 
 N_BITS = 4
 

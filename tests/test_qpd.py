@@ -14,16 +14,16 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from sb3_distill import QPD, PolicyDistillation
+from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.common.losses import gaussian_kl_loss, kl_loss
-from sb3_distill.qpd.packing import pack_bits, pack_layers, stored_bytes, unpack_bits
-from sb3_distill.qpd.quantization import (
+from sb3_distill.common.packing import pack_bits, pack_layers, stored_bytes, unpack_bits
+from sb3_distill.common.quantization import (
     Quantizer,
-    quantize_after_training,
     quantized_layers,
     quantizers,
     set_blend,
 )
+from sb3_distill.qpd import quantize_after_training
 
 KWARGS = {
     "learning_starts": 64,
@@ -271,6 +271,31 @@ def test_save_load_predict_resume(env_id, teacher, gaussian_teacher, tmp_path: P
     resumed = QPD.load(tmp_path / "model", env=make_vec_env(env_id), teacher=source, device="cpu")
     resumed.learn(200, reset_num_timesteps=False)
     assert resumed._n_updates > model._n_updates
+
+
+@pytest.mark.parametrize("bits", [{}, BITS], ids=["full", "quantized"])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "separate"])
+def test_students_are_read_without_unpickling(bits, share, teacher, tmp_path: Path):
+    kwargs = {"net_arch": {"pi": [8, 6], "vf": [5]}, "share_features_extractor": share}
+    model = make(teacher, policy_kwargs=kwargs, **bits).learn(400)
+    model.save(tmp_path / "student")
+    student = load_teacher(tmp_path / "student.zip", device="cpu")
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert student.algo == "qpd" and student.stored_bytes == (
+        model.stored_bytes() if bits else sum(4 * p.numel() for p in model.policy.parameters())
+    )
+    assert np.array_equal(student.predict(obs)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_image_students_are_read_without_unpickling(tmp_path: Path):
+    env = VecFrameStack(DummyVecEnv([lambda: FakeImageEnv(n_channels=1, discrete=True)]), 4)
+    ppo = PPO("CnnPolicy", env, n_steps=8, batch_size=8, device="cpu")
+    model = make(ppo, env=env, policy="Net5Policy", policy_kwargs={}, weight_bits=4, learning_starts=16, buffer_size=99)
+    model.learn(60).save(tmp_path / "student")
+    student = load_teacher(tmp_path / "student.zip", device="cpu")
+    obs = np.random.default_rng(0).integers(0, 255, size=(8, 4, 84, 84), dtype=np.uint8)
+    assert np.array_equal(student.predict(obs)[0], model.predict(obs, deterministic=True)[0])
+    assert student.stored_bytes == model.stored_bytes()
 
 
 def test_shared_and_separate_trunks(teacher):

@@ -37,6 +37,7 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
         "stable_baselines3.dqn.policies": "dqn",
         "sb3_contrib.qrdqn.policies": "qrdqn",
         "sb3_distill.common.policies": "pd",
+        "sb3_distill.common.actor_critic_policies": "qpd",
     }
     if module in by_module:
         return by_module[module]

@@ -35,6 +35,7 @@ from sb3_distill.common.archive import (
     read_keywords,
     read_yaml,
 )
+from sb3_distill.common.packing import stored_bytes
 from sb3_distill.common.teacher_policies import BUILDERS, copy_policy, freeze
 from sb3_distill.common.teacher_sources import AgentFiles, find_agent, find_zoo_teacher
 from sb3_distill.common.utils import env_id_of, unknown_choice
@@ -146,6 +147,11 @@ class Teacher(ABC):
     def n_parameters(self) -> int:
         """Number of parameters of the network that acts: without target networks."""
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the network that acts: packed where it is quantized, float32 otherwise."""
+        return stored_bytes(self.network)
 
     @property
     def device(self) -> th.device:
@@ -318,7 +324,7 @@ def load_teacher(
 def _teacher_class(algo: str) -> type[Teacher]:
     if algo not in BUILDERS:
         raise TeacherError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
-    return ActorCriticTeacher if algo in ("ppo", "a2c", "trpo") else ValueTeacher
+    return ActorCriticTeacher if algo in ("ppo", "a2c", "trpo", "qpd") else ValueTeacher
 
 
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
@@ -354,7 +360,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
     algo = find_algo(archive.data, arguments.get("algo") or files.algo)
     teacher_class = _teacher_class(algo)
     env_id = env_id or plain_text(arguments.get("env")) or files.env_id or registered_name(files.zip_path.stem)
-    if allow_pickle and algo != "pd":
+    if allow_pickle and algo not in ("pd", "qpd"):
         policy = _load_with_sb3(algo, files.zip_path)
     else:
         kwargs = {**read_keywords(config.get("policy_kwargs", {})), **plain_entries(archive.data.get("policy_kwargs"))}

@@ -16,17 +16,18 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_distill.common.actor_critic_policies import (
+    ACTOR_CRITIC_POLICIES,
+    MlpPolicy,
+    distribution_parameters,
+    has_exact_input,
+)
 from sb3_distill.common.buffers import DistillationSamples
 from sb3_distill.common.envs import check_discrete, check_teacher
 from sb3_distill.common.evaluation import mix_random_actions
 from sb3_distill.common.losses import DistillationLoss, gaussian_kl_loss
-from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, find_zoo_teacher
-from sb3_distill.common.utils import unknown_choice
-from sb3_distill.pd import PolicyDistillation
-from sb3_distill.pd.pd import RolloutPolicy
-from sb3_distill.qpd.packing import stored_bytes
-from sb3_distill.qpd.policies import ACTOR_CRITIC_POLICIES, MlpPolicy, distribution_parameters, has_exact_input
-from sb3_distill.qpd.quantization import (
+from sb3_distill.common.packing import stored_bytes
+from sb3_distill.common.quantization import (
     MAX_BITS,
     MIN_BITS,
     calibrate,
@@ -35,6 +36,10 @@ from sb3_distill.qpd.quantization import (
     quantizers,
     set_blend,
 )
+from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, find_zoo_teacher
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.pd import PolicyDistillation
+from sb3_distill.pd.pd import RolloutPolicy
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_distill.qpd.quantization import quantized_layers
+from sb3_distill.common.quantization import quantized_layers
 
 
 def pack_bits(integers: np.ndarray, bits: int) -> bytes:

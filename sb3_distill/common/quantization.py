@@ -9,8 +9,6 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_distill.common.teacher_policies import copy_policy
-
 MIN_BITS, MAX_BITS = 2, 8
 # Fractions of the largest value that are tried as the range of a quantizer
 _RANGES = th.linspace(0.2, 1.0, 33)
@@ -260,28 +258,3 @@ def freeze_steps(module: nn.Module) -> None:
     """
     for quantizer in quantizers(module):
         quantizer.step.requires_grad_(False)
-
-
-def quantize_after_training(
-    policy: Any, weight_bits: int, activation_bits: int, observations: Any, exact_input: bool = False
-) -> Any:
-    """
-    Post-training quantization: the baseline that training with quantization must beat. Step sizes are those with the
-    least squared error on the weights and on what the policy has seen; nothing is trained.
-
-    :param policy: a student of any algorithm here, which is left as it is
-    :param weight_bits: precision of all weights
-    :param activation_bits: precision of the inputs of all layers
-    :param observations: observations of the student's own episodes, as tensors
-    :param exact_input: whether the first layer's input is exact already (bytes)
-    :return: a quantized copy of the policy
-    """
-    quantized = copy_policy(policy)
-    quantize(
-        quantized,
-        lambda position, n_layers, layer: weight_bits,
-        lambda position, n_layers, layer: None if exact_input and position == 0 else activation_bits,
-    )
-    calibrate(quantized, lambda: quantized.outputs(observations))
-    set_blend(quantized, 1.0)
-    return quantized
