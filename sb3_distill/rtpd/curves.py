@@ -12,6 +12,7 @@ from sb3_distill.common.tables import format_table
 from sb3_distill.common.utils import percent_of_teacher
 from sb3_distill.rtpd.students import TEACHER
 
+LINES = ("-", "--", ":")
 N_LAST = 10
 
 Evaluations = Sequence[dict[str, Any]]
@@ -108,7 +109,8 @@ def plot_curves(evaluations: Evaluations, path: Path) -> None:
     axes.plot(updates, np.maximum.accumulate(teacher), color="0.45", linewidth=1, linestyle="--", label="best so far")
     for index, player in enumerate(player for player in players_of(evaluations) if player != TEACHER):
         student_updates = curve_of(evaluations, player, "n_updates") / 1000
-        color = COLOURS[index % len(COLOURS)]
-        axes.plot(student_updates, curve_of(evaluations, player), color=color, linewidth=1.5, label=player)
-    axes.legend(frameon=False, fontsize="small")
+        # Where the colours are used up, the lines change.
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
+        axes.plot(student_updates, curve_of(evaluations, player), linewidth=1.5, label=player, **style)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     save_figure(figure, path)
