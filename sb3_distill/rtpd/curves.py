@@ -110,7 +110,8 @@ def plot_curves(evaluations: Evaluations, path: Path) -> None:
     for index, player in enumerate(player for player in players_of(evaluations) if player != TEACHER):
         student_updates = curve_of(evaluations, player, "n_updates") / 1000
         # Where the colours are used up, the lines change.
-        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
-        axes.plot(student_updates, curve_of(evaluations, player), linewidth=1.5, label=player, **style)
+        color, linestyle = COLOURS[index % len(COLOURS)], LINES[index // len(COLOURS) % len(LINES)]
+        scores = curve_of(evaluations, player)
+        axes.plot(student_updates, scores, color=color, linestyle=linestyle, linewidth=1.5, label=player)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     save_figure(figure, path)
