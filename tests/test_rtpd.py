@@ -14,7 +14,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 from torch.nn import functional as F
 
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
@@ -306,6 +306,13 @@ def test_evaluations_use_the_runs_normalisation(tmp_path: Path):
     assert model.evaluations and (tmp_path / "learning_curves.csv").is_file()
     student = load_teacher(tmp_path / "students/small/pd/CartPole-v1_1")
     assert np.array_equal(student.normalization.mean, env.obs_rms.mean)
+
+
+def test_environments_in_other_processes(tmp_path: Path):
+    env = make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv, monitor_dir=str(tmp_path))
+    model = make(env=env, eval_freq=40, n_eval_episodes=2, results_dir=str(tmp_path / "results")).learn(300)
+    env.close()
+    assert model.evaluations and (tmp_path / "results" / "learning_curves.csv").is_file()
 
 
 def test_summary_is_that_of_the_paper():

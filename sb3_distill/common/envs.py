@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
 
 from sb3_distill.common.atari import NativeAtariVecEnv, native_atari
 from sb3_distill.common.teachers import Teacher
@@ -25,11 +25,15 @@ def frame_channels_of(env: VecEnv) -> int:
 def monitor_folder(env: VecEnv) -> Path | None:
     """
     :param env: a vector environment
-    :return: the folder of its Monitor files, which the Zoo makes the run's folder; None where it writes none
+    :return: the folder of its Monitor files, which the Zoo makes the run's folder; None where it writes none, or where
+        other processes do
     """
     base = env.unwrapped
     if isinstance(base, NativeAtariVecEnv) and base.source is not None:
         base = base.source
+    # Open files do not pass between processes.
+    if not isinstance(base, DummyVecEnv):
+        return None
     try:
         writer = base.get_attr("results_writer", indices=0)[0]
     except AttributeError:

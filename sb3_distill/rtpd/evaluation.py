@@ -1,11 +1,12 @@
 """Learning curves of a teacher and its students: measured at the same points, from the same starts."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, sync_envs_normalization, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_distill.common.envs import describe_space_mismatch, monitor_folder
 from sb3_distill.common.evaluation import evaluate_paired, make_eval_env
@@ -40,8 +41,17 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
     def make(n_envs: int) -> VecEnv:
         venv = make_eval_env(env_id, n_envs, shape[0] if shape else 1, env_kwargs)
         if vec_normalize is not None:
-            venv = VecNormalize(venv, training=False, norm_obs=vec_normalize.norm_obs, norm_reward=False)
-            sync_envs_normalization(env, venv)
+            venv = VecNormalize(
+                venv,
+                training=False,
+                norm_obs=vec_normalize.norm_obs,
+                norm_reward=False,
+                clip_obs=vec_normalize.clip_obs,
+                epsilon=vec_normalize.epsilon,
+                norm_obs_keys=vec_normalize.norm_obs_keys,
+            )
+            if vec_normalize.norm_obs:
+                venv.obs_rms = copy.deepcopy(vec_normalize.obs_rms)
         return venv
 
     trial = make(1)
