@@ -10,6 +10,7 @@ from sb3_distill.version import __version__
 VERBS = {
     "teachers": ("sb3_distill.common.teachers_cli", "list the trained agents at hand, or show what is known of one"),
     "evaluate": ("sb3_distill.common.evaluate_cli", "score a student or a teacher, as % of the teacher"),
+    "export": ("sb3_distill.export.cli", "write an agent as ONNX, in float32 and in integers; measure the files"),
     "zoo": ("sb3_distill.zoo.run", "run a command of the RL Baselines3 Zoo with the algorithms of sb3_distill"),
 }
 

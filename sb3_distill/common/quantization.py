@@ -1,7 +1,7 @@
 """Layers that compute with few bits: learned step sizes, and a transition from full to low precision."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -178,23 +178,20 @@ def quantizers(module: nn.Module) -> Iterator[Quantizer]:
 
 
 def quantize(
-    policy: Any,
+    policy: nn.Module,
+    acting: Sequence[nn.Module],
     weight_bits: Callable[[int, int, nn.Module], int],
     activation_bits: Callable[[int, int, nn.Module], int | None],
 ) -> None:
     """
     Replace the convolutions and fully connected layers of the part of a policy that acts by quantized ones, in place.
 
-    :param policy: a student with ``actor_modules``
+    :param policy: a policy
+    :param acting: the parts of it that act, in the order in which an observation passes them
     :param weight_bits: from a layer's position, the number of layers and the layer to the precision of its weight
     :param activation_bits: the same for its input, None where it is exact already
     """
-    layers = [
-        layer
-        for module in policy.actor_modules()
-        for layer in module.modules()
-        if type(layer) in (nn.Linear, nn.Conv2d)
-    ]
+    layers = [layer for module in acting for layer in module.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
     replacements: dict[nn.Module, nn.Module] = {}
     for position, layer in enumerate(layers):
         bits = weight_bits(position, len(layers), layer), activation_bits(position, len(layers), layer)

@@ -209,6 +209,7 @@ def build_actor_critic_student(
         layers = {policy.get_submodule(name): choice for name, choice in bits.items()}
         quantize(
             policy,
+            policy.actor_modules(),
             lambda position, n_layers, layer: layers[layer][0],
             lambda position, n_layers, layer: None if layers[layer][1] is None else int(layers[layer][1]),  # type: ignore[arg-type]
         )

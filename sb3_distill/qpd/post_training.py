@@ -23,6 +23,7 @@ def quantize_after_training(
     quantized = copy_policy(policy)
     quantize(
         quantized,
+        quantized.actor_modules(),
         lambda position, n_layers, layer: weight_bits,
         lambda position, n_layers, layer: None if exact_input and position == 0 else activation_bits,
     )

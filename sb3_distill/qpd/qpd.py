@@ -177,6 +177,7 @@ class QPD(PolicyDistillation):
 
         quantize(
             self.policy,
+            self.policy.actor_modules(),
             lambda position, n_layers, layer: final_bits(self.weight_bits, position, n_layers, layer),
             lambda position, n_layers, layer: (
                 None if exact_input and position == 0 else final_bits(self.activation_bits, position, n_layers, layer)

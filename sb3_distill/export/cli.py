@@ -1,0 +1,63 @@
+"""``sb3-distill export``: an agent as ONNX files; ``sb3-distill export bench``: how fast and how large they are."""
+
+import argparse
+import sys
+
+
+def _require(module: str) -> bool:
+    import importlib.util
+
+    if importlib.util.find_spec(module) is not None:
+        return True
+    print(
+        f"sb3-distill export: {module} is not installed: pip install 'sb3-distill[export]'.",
+        file=sys.stderr,
+    )
+    return False
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status
+    """
+    if not (_require("onnx") and _require("onnxruntime")):
+        return 1
+    if argv[:1] == ["bench"]:
+        from sb3_distill.export.bench import main as bench
+
+        return bench(argv[1:])
+    return _export(argv)
+
+
+def _export(argv: list[str]) -> int:
+    from sb3_distill.common.archive import TeacherError
+    from sb3_distill.export.export import ExportError, export_agent
+
+    parser = argparse.ArgumentParser(
+        prog="sb3-distill export",
+        description="Write an agent as ONNX (float32 and integers), with a description and a runner. `sb3-distill "
+        "export bench DIR ...` measures what was written.",
+    )
+    parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
+    parser.add_argument("-o", "--output", required=True, help="folder for the files")
+    parser.add_argument("--env", help="environment that checks the files (default: the agent's own)")
+    parser.add_argument("--n-observations", type=int, default=1_000, help="observations to check on (default: 1000)")
+    parser.add_argument(
+        "--max-disagreement", type=float, default=0.01, help="share of them with another action (default: 0.01)"
+    )
+    args = parser.parse_args(argv)
+    if args.n_observations < 1:
+        parser.error(f"--n-observations must be at least 1, not {args.n_observations}")
+    if not 0.0 <= args.max_disagreement <= 1.0:
+        parser.error(f"--max-disagreement is a share, between 0 and 1, not {args.max_disagreement}")
+    try:
+        description = export_agent(args.agent, args.output, args.env, args.n_observations, args.max_disagreement)
+    except (TeacherError, ExportError, OSError) as error:
+        print(f"sb3-distill export: {error}", file=sys.stderr)
+        return 1
+    for name, entry in description["files"].items():
+        print(f"{args.output}/{name}: {entry['bytes']:,} bytes, {entry['disagreement']:.2%} other actions")
+    return 0

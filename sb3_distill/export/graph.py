@@ -1,0 +1,178 @@
+"""ONNX graphs of policies: observation in, action and logits out; weights in float32 or as integers."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch as th
+from gymnasium import spaces
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from sb3_distill.common.archive import TeacherError
+from sb3_distill.common.packing import pack_bits
+from sb3_distill.common.quantization import QuantizedConv2d, QuantizedLinear, Quantizer
+from sb3_distill.common.teachers import Teacher
+from sb3_distill.common.torch_layers import FrameScaler, GlobalMaxPool
+from sb3_distill.export.layers import ChannelsFirst, Scale, chain_of
+
+# The first version of the operators with 4-bit integers
+OPSET = 21
+ACTIVATIONS = {
+    nn.ReLU: "Relu",
+    nn.Tanh: "Tanh",
+    nn.Sigmoid: "Sigmoid",
+    nn.ELU: "Elu",
+    nn.Softplus: "Softplus",
+    nn.SELU: "Selu",
+    nn.Mish: "Mish",
+}
+INPUT_TYPES = {"uint8": TensorProto.UINT8, "bool": TensorProto.BOOL}
+
+
+class GraphBuilder:
+    """Collects nodes and constants; ``tensor`` is the name of the latest result."""
+
+    def __init__(self, tensor: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.tensor = tensor
+
+    def constant(self, value: Any) -> str:
+        """Store a constant; integers of few bits are given as a ready tensor."""
+        name = f"constant_{len(self.initializers)}"
+        if not isinstance(value, onnx.TensorProto):
+            value = numpy_helper.from_array(np.asarray(value))
+        value.name = name
+        self.initializers.append(value)
+        return name
+
+    def apply(self, operator: str, *constants: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node that takes the latest result first."""
+        output = name or f"tensor_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, [self.tensor, *constants], [output], **attributes))
+        self.tensor = output
+        return output
+
+    def dequantized_weight(self, quantizer: Quantizer, weight: th.Tensor) -> str:
+        """A weight that is stored as integers: 4 bits each where they suffice, 8 otherwise."""
+        integers = quantizer.to_integers(weight.detach()).cpu().numpy().astype(np.int8)
+        steps = quantizer.step.detach().abs().clamp(min=1e-8).cpu().numpy().astype(np.float32)
+        if int(quantizer.bits) <= 4:
+            # Two to a byte, the first in the low half
+            packed = pack_bits(integers.view(np.uint8) & 0xF, 4)
+            stored = helper.make_tensor("weight", TensorProto.INT4, integers.shape, packed, raw=True)
+        else:
+            stored = numpy_helper.from_array(integers)
+        inputs = [self.constant(stored), self.constant(steps)]
+        output = f"weight_{len(self.nodes)}"
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [output], axis=0))
+        return output
+
+    def quantize_input(self, quantizer: Quantizer) -> None:
+        """Round the latest result to the levels of a quantizer."""
+        low, high = quantizer.levels()
+        step = np.float32(quantizer.step.detach().abs().clamp(min=1e-8).item())
+        # Fewer levels than the type has
+        self.apply("Clip", self.constant(np.float32(low * step)), self.constant(np.float32(high * step)))
+        zero = np.int8(0) if bool(quantizer.signed) else np.uint8(0)
+        scale, zero_point = self.constant(step), self.constant(zero)
+        self.apply("QuantizeLinear", scale, zero_point)
+        self.apply("DequantizeLinear", scale, zero_point)
+
+    def add_layer(self, layer: nn.Module, source: str) -> None:
+        """
+        Add one layer.
+
+        :param layer: the layer
+        :param source: whose it is, for the message
+        :raises TeacherError: it has no counterpart
+        """
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            self._add_weighted(layer)
+        elif isinstance(layer, FrameScaler):
+            mean, scale = layer.mean.cpu().numpy(), layer.scale.cpu().numpy()
+            self.apply("Sub", self.constant(mean[None].astype(np.float32)))
+            self.apply("Div", self.constant(scale.astype(np.float32)))
+        elif isinstance(layer, Scale):
+            self.apply("Div", self.constant(np.float32(layer.divisor)))
+        elif isinstance(layer, ChannelsFirst):
+            self.apply("Transpose", perm=[0, 3, 1, 2])
+        elif isinstance(layer, nn.Flatten):
+            self.apply("Flatten", axis=1)
+        elif isinstance(layer, GlobalMaxPool):
+            self.apply("GlobalMaxPool")
+            self.apply("Flatten", axis=1)
+        elif type(layer) in ACTIVATIONS:
+            self.apply(ACTIVATIONS[type(layer)])
+        else:
+            known = ", ".join(cls.__name__ for cls in ACTIVATIONS)
+            raise TeacherError(f"{source} cannot be exported: no operator for its layer {layer}. Known: {known}.")
+
+    def _add_weighted(self, layer: nn.Conv2d | nn.Linear) -> None:
+        if isinstance(layer, (QuantizedConv2d, QuantizedLinear)):
+            if layer.input_quantizer is not None:
+                self.quantize_input(layer.input_quantizer)
+            weight = self.dequantized_weight(layer.weight_quantizer, layer.weight)
+        else:
+            weight = self.constant(layer.weight.detach().cpu().numpy())
+        bias = [] if layer.bias is None else [self.constant(layer.bias.detach().cpu().numpy())]
+        if isinstance(layer, nn.Linear):
+            self.apply("Gemm", weight, *bias, transB=1)
+        else:
+            self.apply("Conv", weight, *bias, kernel_shape=layer.kernel_size, strides=layer.stride)
+
+
+@th.no_grad()
+def build_graph(agent: Teacher) -> onnx.ModelProto:
+    """
+    :param agent: a loaded agent; quantized layers become integers
+    :return: a model from ``observation`` (raw: bytes for frames, before VecNormalize for vectors) to ``action`` and
+        ``logits`` (the Gaussian's means where actions are continuous)
+    :raises TeacherError: a part of it has no counterpart
+    """
+    space = agent.observation_space
+    assert isinstance(space, spaces.Box)
+    builder = GraphBuilder("observation")
+    input_type = INPUT_TYPES.get(str(space.dtype), TensorProto.FLOAT)
+    if input_type != TensorProto.FLOAT:
+        builder.apply("Cast", to=TensorProto.FLOAT)
+    if agent.normalization is not None:
+        statistics = agent.normalization
+        deviation = np.sqrt(statistics.var + statistics.epsilon).astype(np.float32)
+        builder.apply("Sub", builder.constant(statistics.mean.astype(np.float32)))
+        builder.apply("Div", builder.constant(deviation))
+        limit = np.float32(statistics.clip_obs)
+        builder.apply("Clip", builder.constant(-limit), builder.constant(limit))
+    for layer in chain_of(agent):
+        builder.add_layer(layer, agent.source)
+
+    actions = agent.action_space
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", None])]
+    if agent.algo == "qrdqn":
+        # Quantiles of every action, of which the mean is its value
+        n_actions = int(actions.n)  # type: ignore[attr-defined]
+        builder.apply("Reshape", builder.constant(np.array([0, -1, n_actions], dtype=np.int64)))
+        builder.apply("ReduceMean", builder.constant(np.array([1], dtype=np.int64)), keepdims=0)
+    builder.apply("Identity", name="logits")
+    if isinstance(actions, spaces.Discrete):
+        builder.apply("ArgMax", name="action", axis=1, keepdims=0)
+        outputs.insert(0, helper.make_tensor_value_info("action", TensorProto.INT64, ["batch"]))
+    elif isinstance(actions, spaces.Box):
+        builder.apply("Max", builder.constant(actions.low.reshape(1, -1).astype(np.float32)))
+        builder.apply("Min", builder.constant(actions.high.reshape(1, -1).astype(np.float32)), name="action")
+        outputs.insert(0, helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", None]))
+    else:
+        raise TeacherError(f"{agent.source} cannot be exported: its actions are {actions}, neither Discrete nor Box.")
+
+    graph = helper.make_graph(
+        builder.nodes,
+        "policy",
+        [helper.make_tensor_value_info("observation", input_type, ["batch", *space.shape])],
+        outputs,
+        builder.initializers,
+    )
+    # IR version 10 is what operators of version 21 came with.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model

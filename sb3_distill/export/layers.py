@@ -1,0 +1,67 @@
+"""A policy as the chain of layers that an observation passes on its way to an action."""
+
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from torch import nn
+
+from sb3_distill.common.archive import TeacherError
+from sb3_distill.common.teachers import Teacher
+from sb3_distill.common.torch_layers import GridCNN, StudentCNN
+
+
+class Scale(nn.Module):
+    """
+    SB3's division of bytes.
+
+    :param divisor: what images are divided by
+    """
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+
+class ChannelsFirst(nn.Module):
+    """``(batch, height, width, channels)`` to ``(batch, channels, height, width)``."""
+
+
+def acting_modules(agent: Teacher) -> list[nn.Module]:
+    """
+    :param agent: a loaded agent
+    :return: the parts of its policy that act, in the order in which an observation passes them
+    """
+    policy: Any = agent.policy
+    if isinstance(policy, ActorCriticPolicy):
+        return [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
+    network = agent.network
+    head = network.quantile_net if agent.algo == "qrdqn" else network.q_net
+    return [network.features_extractor, head]  # type: ignore[list-item]
+
+
+def chain_of(agent: Teacher) -> list[nn.Module]:
+    """
+    :param agent: a loaded agent
+    :return: all layers, in order
+    :raises TeacherError: its features extractor is not one that can be exported
+    """
+    extractor, *rest = acting_modules(agent)
+    layers: list[nn.Module] = []
+    if isinstance(extractor, StudentCNN):
+        layers += [extractor.scaler, *extractor.cnn, *extractor.linear]
+    elif isinstance(extractor, NatureCNN):
+        layers += [*([Scale(255.0)] if agent.policy.normalize_images else []), *extractor.cnn, *extractor.linear]
+    elif isinstance(extractor, GridCNN):
+        layers += [ChannelsFirst(), *extractor.cnn, *extractor.linear]
+    elif isinstance(extractor, FlattenExtractor) and isinstance(agent.observation_space, spaces.Box):
+        layers += [nn.Flatten()]
+    else:
+        raise TeacherError(
+            f"{agent.source} cannot be exported: its features extractor is {type(extractor).__name__} on "
+            f"{agent.observation_space}. Vectors, grids and stacked frames can."
+        )
+    for module in rest:
+        layers += list(module) if isinstance(module, nn.Sequential) else [module]
+    return layers

@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch as th
+from conftest import run_python
+from gymnasium import spaces
+from sb3_contrib import QRDQN
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_distill import QPD, PolicyDistillation, load_teacher
+from sb3_distill.common.archive import TeacherError
+from sb3_distill.common.quantization import set_blend
+from sb3_distill.common.teachers import Teacher
+from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, export_agent, to_integers
+from sb3_distill.export.graph import build_graph
+from sb3_distill.export.runner import PolicyRunner
+
+SMALL = {"policy_kwargs": {"net_arch": [16]}, "seed": 0, "device": "cpu"}
+FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+GRID = spaces.Box(0, 1, (10, 10, 4), bool)
+
+
+def normalized_ppo() -> PPO:
+    env = VecNormalize(make_vec_env("CartPole-v1"))
+    return PPO("MlpPolicy", env, n_steps=64, batch_size=64, **SMALL).learn(128)
+
+
+def image_student(policy: str) -> PolicyDistillation:
+    student = PolicyDistillation.of_policy(policy, {}, FRAMES, spaces.Discrete(6), "cpu")
+    frames = np.random.default_rng(1).integers(0, 255, size=(20, *FRAMES.shape), dtype=np.uint8)
+    student.policy.fit_frame_scalers(th.as_tensor(frames))
+    return student
+
+
+AGENTS = {
+    "dqn": lambda: DQN("MlpPolicy", "CartPole-v1", buffer_size=10, **SMALL),
+    "qrdqn": lambda: QRDQN("MlpPolicy", "CartPole-v1", buffer_size=10, **SMALL),
+    "normalized ppo": normalized_ppo,
+    "gaussian a2c": lambda: A2C("MlpPolicy", "Pendulum-v1", **SMALL),
+    "net5": lambda: image_student("Net5Policy"),
+    "max-pool": lambda: image_student("MaxPoolCnnPolicy"),
+    "grid": lambda: PolicyDistillation.of_policy("GridCnnPolicy", {}, GRID, spaces.Discrete(3), "cpu"),
+}
+
+
+def raw_observations(agent: Teacher, n: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    shape = (n, *agent.observation_space.shape)
+    if agent.observation_space.dtype == np.uint8:
+        return rng.integers(0, 255, size=shape, dtype=np.uint8)
+    return (
+        rng.normal(size=shape).astype(np.float32) if agent.observation_space.dtype != bool else rng.random(shape) > 0.5
+    )
+
+
+def logits_of(agent: Teacher, observations: np.ndarray) -> np.ndarray:
+    tensors = th.as_tensor(observations)
+    if isinstance(agent.action_space, spaces.Box):
+        return agent.distribution(tensors).distribution.mean.detach().numpy()
+    if agent.algo in ("ppo", "qpd"):
+        # The graph gives them before the softmax
+        return (
+            agent.policy.action_net(
+                agent.policy.mlp_extractor.forward_actor(
+                    agent.policy.extract_features(agent.normalize(tensors), agent.policy.pi_features_extractor)
+                )
+            )
+            .detach()
+            .numpy()
+        )
+    return agent.logits(tensors).numpy()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_float_graphs_compute_what_the_agent_does(name):
+    agent = load_teacher(AGENTS[name](), device="cpu")
+    observations = raw_observations(agent)
+    actions, logits = PolicyRunner(build_graph(agent).SerializeToString()).predict(observations)
+    assert np.allclose(logits, logits_of(agent, observations), atol=1e-4)
+    expected, _ = agent.predict(observations)
+    assert np.allclose(actions, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_integer_graphs_compute_what_the_quantized_policy_does(name):
+    agent = load_teacher(AGENTS[name](), device="cpu")
+    observations = raw_observations(agent)
+    quantized = to_integers(agent, observations)
+    graph = build_graph(quantized)
+    weights = [item for item in graph.graph.initializer if item.data_type == onnx.TensorProto.INT8 and item.dims]
+    assert len(weights) >= 2
+    _, logits = PolicyRunner(graph.SerializeToString()).predict(observations)
+    expected = logits_of(quantized, observations)
+    # A value on the border between two levels may fall to either side.
+    assert np.median(np.abs(logits - expected)) <= 1e-3 * np.abs(expected).max()
+    assert np.abs(logits - expected).max() <= 0.1 * np.abs(expected).max() + 1e-6
+
+
+@pytest.fixture(scope="module")
+def few_bits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    teacher = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=1, device="cpu")
+    bits = dict.fromkeys(("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits"), 4)
+    kwargs = {"policy_kwargs": {"net_arch": {"pi": [64], "vf": [8]}}, "n_teacher_episodes": 0, "learning_starts": 64}
+    model = QPD("MlpPolicy", "CartPole-v1", teacher, **bits, **kwargs, seed=0, device="cpu").learn(600)
+    set_blend(model.policy, 1.0)
+    path = tmp_path_factory.mktemp("few") / "CartPole-v1.zip"
+    model.save(path)
+    return path
+
+
+def test_four_bits_take_half_a_byte(few_bits):
+    agent = load_teacher(few_bits, device="cpu")
+    graph = build_graph(agent)
+    stored = {tuple(item.dims): item for item in graph.graph.initializer if item.data_type == onnx.TensorProto.INT4}
+    assert {shape: len(item.raw_data) for shape, item in stored.items()} == {(64, 4): 128, (2, 64): 64}
+    observations = raw_observations(agent, 200)
+    _, logits = PolicyRunner(graph.SerializeToString()).predict(observations)
+    assert np.median(np.abs(logits - logits_of(agent, observations))) < 1e-5
+
+
+def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
+    result = run_python(tmp_path, "-m", "sb3_distill", "export", few_bits, "-o", "out", "--n-observations", "200")
+    assert "policy_int.onnx" in result.stdout
+    description = json.loads((tmp_path / "out/policy.json").read_text())
+    assert description["env_id"] == "CartPole-v1" and description["action"] == {"n": 2}
+    assert description["sha256"] == load_teacher(few_bits).sha256
+    assert list(description["files"]) == [INTEGER_FILE]
+    np.save(tmp_path / "observation.npy", np.zeros(4, np.float32))
+    # The runner imports nothing of ours.
+    code = "import sys; sys.modules['sb3_distill'] = sys.modules['torch'] = None; sys.argv = ['runner.py', "
+    code += (
+        "'out/policy_int.onnx', 'observation.npy']; import runpy; runpy.run_path('out/runner.py', run_name='__main__')"
+    )
+    assert run_python(tmp_path, "-c", code).stdout.strip() in ("0", "1")
+    bench = run_python(tmp_path, "-m", "sb3_distill", "export", "bench", "out", "--n-runs", "20", "-o", "figures")
+    assert "out/policy_int.onnx" in bench.stdout and "under torch" in bench.stdout
+    assert (tmp_path / "figures/bench.csv").is_file() and (tmp_path / "figures/bench.png").is_file()
+
+
+def test_files_that_disagree_are_not_written(tmp_path: Path):
+    agent = load_teacher(AGENTS["dqn"](), device="cpu")
+    # Nearly all actions are close calls: eight bits cannot tell them.
+    with th.no_grad():
+        head = agent.network.q_net[-1]
+        head.weight[1] = head.weight[0] + 1e-4 * th.randn(16, generator=th.Generator().manual_seed(0))
+        head.bias[1] = head.bias[0]
+    with pytest.raises(ExportError, match=r"policy_int.onnx would choose another action .*--algo qpd"):
+        export_agent(agent, tmp_path, "CartPole-v1", 200, max_disagreement=0.0)
+    assert (tmp_path / FLOAT_FILE).is_file() and not (tmp_path / INTEGER_FILE).exists()
+
+
+def test_what_cannot_be_exported_is_named(tmp_path: Path):
+    kwargs = {"policy_kwargs": {"net_arch": [4], "activation_fn": th.nn.SiLU}, "seed": 0, "device": "cpu"}
+    with pytest.raises(TeacherError, match=r"no operator for its layer SiLU"):
+        build_graph(load_teacher(DQN("MlpPolicy", "CartPole-v1", buffer_size=10, **kwargs), device="cpu"))
+    student = PolicyDistillation.of_policy("MlpPolicy", {}, spaces.Box(-1, 1, (4,)), spaces.Discrete(2), "cpu")
+    student.save(tmp_path / "student")
+    with pytest.raises(TeacherError, match=r"does not say its environment: name it with --env"):
+        export_agent(tmp_path / "student.zip", tmp_path)
+    result = run_python(tmp_path, "-m", "sb3_distill", "export", "nowhere.zip", "-o", "out", status=1)
+    assert "nowhere.zip" in result.stderr
+    result = run_python(tmp_path, "-m", "sb3_distill", "export", "bench", "nowhere", status=1)
+    assert "nowhere" in result.stderr
+    for option, message in (("--max-disagreement=2", "between 0 and 1"), ("--n-observations=0", "at least 1")):
+        result = run_python(tmp_path, "-m", "sb3_distill", "export", "student.zip", "-o", "out", option, status=2)
+        assert message in result.stderr
