@@ -259,6 +259,15 @@ def test_same_seed_same_bits(teacher, bits, rollout_policy):
     assert models[0]._n_updates > 0 and same(models[0].policy, models[1].policy)
 
 
+def test_teachers_with_state_dependent_exploration():
+    ppo = PPO("MlpPolicy", "Pendulum-v1", use_sde=True, n_steps=8, batch_size=8, device="cpu")
+    model = make(ppo, env="Pendulum-v1").learn(200)
+    samples = model.replay_buffer.sample(16)
+    expected = ppo.policy.get_distribution(samples.observations).distribution
+    assert th.allclose(samples.teacher_logits[:, :1], expected.mean, atol=1e-5)
+    assert th.allclose(samples.teacher_logits[:, 1:2], expected.stddev.log(), atol=1e-5)
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_save_load_predict_resume(env_id, teacher, gaussian_teacher, tmp_path: Path):
     source = teacher if env_id == "CartPole-v1" else gaussian_teacher
@@ -354,10 +363,11 @@ def test_bad_input_is_refused_at_construction(teacher, kwargs, message):
 
 def test_teachers_that_do_not_fit_are_refused(teacher, gaussian_teacher):
     dqn = DQN("MlpPolicy", "CartPole-v1", buffer_size=10, device="cpu")
-    sde = PPO("MlpPolicy", "Pendulum-v1", use_sde=True, n_steps=8, batch_size=8, device="cpu")
+    kwargs = {"n_steps": 8, "batch_size": 8, "device": "cpu"}
+    squashed = PPO("MlpPolicy", "Pendulum-v1", use_sde=True, policy_kwargs={"squash_output": True}, **kwargs)
     cases = [
         (dqn, "CartPole-v1", r"is a dqn agent.*PolicyDistillation \(--algo pd\)"),
-        (sde, "Pendulum-v1", r"StateDependentNoiseDistribution.*without state-dependent exploration"),
+        (squashed, "Pendulum-v1", r"squashed StateDependentNoiseDistribution.*without squash_output"),
         (teacher, "Acrobot-v1", "chooses among 2 actions"),
         (gaussian_teacher, "MountainCarContinuous-v0", "differ in their observations"),
         (teacher, "Pendulum-v1", "has the actions"),

@@ -4,7 +4,11 @@ from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    StateDependentNoiseDistribution,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
@@ -81,22 +85,27 @@ class MlpPolicy(StudentMixin, ActorCriticPolicy):
         return [self.pi_features_extractor, self.mlp_extractor.policy_net, self.action_net]
 
 
-def distribution_parameters(distribution: Any) -> th.Tensor:
+def is_known_distribution(distribution: Any) -> bool:
     """
     :param distribution: SB3's distribution over actions
+    :return: whether it is categorical, or a diagonal Gaussian that is not squashed; that of state-dependent exploration
+        is one for every single observation
+    """
+    if isinstance(distribution, StateDependentNoiseDistribution):
+        return distribution.bijector is None
+    return type(distribution) in (CategoricalDistribution, DiagGaussianDistribution)
+
+
+def distribution_parameters(distribution: Any) -> th.Tensor:
+    """
+    :param distribution: a distribution over actions for which ``is_known_distribution`` holds
     :return: log-probabilities ``(batch, n_actions)``, or means and logarithms of standard deviations
         ``(batch, 2 n_dimensions)``
-    :raises ValueError: it is neither categorical nor a diagonal Gaussian
     """
-    if type(distribution) is CategoricalDistribution:
+    if isinstance(distribution, CategoricalDistribution):
         return distribution.distribution.logits
-    if type(distribution) is DiagGaussianDistribution:
-        normal = distribution.distribution
-        return th.cat([normal.mean, normal.stddev.log()], dim=1)
-    raise ValueError(
-        f"Distillation knows categorical and diagonal Gaussian actions, not {type(distribution).__name__}: train the "
-        "teacher without state-dependent exploration or squashing."
-    )
+    normal = distribution.distribution
+    return th.cat([normal.mean, normal.stddev.log()], dim=1)
 
 
 class CnnPolicy(MlpPolicy):

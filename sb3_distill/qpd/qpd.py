@@ -9,7 +9,6 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
@@ -21,6 +20,7 @@ from sb3_distill.common.actor_critic_policies import (
     MlpPolicy,
     distribution_parameters,
     has_exact_input,
+    is_known_distribution,
 )
 from sb3_distill.common.buffers import DistillationSamples
 from sb3_distill.common.envs import check_discrete, check_teacher
@@ -240,11 +240,11 @@ class QPD(PolicyDistillation):
                 f"The teacher {teacher.source} has the actions {teacher.action_space}, the environment "
                 f"{self.action_space}."
             )
-        if type(teacher.policy.action_dist) not in (CategoricalDistribution, DiagGaussianDistribution):
+        distribution = teacher.policy.action_dist
+        if not is_known_distribution(distribution):
             raise ValueError(
-                f"The teacher {teacher.source} draws actions from a {type(teacher.policy.action_dist).__name__}; "
-                "distillation knows categorical and diagonal Gaussian ones. Train it without state-dependent "
-                "exploration."
+                f"The teacher {teacher.source} draws actions from a squashed {type(distribution).__name__}; "
+                "distillation knows categorical and diagonal Gaussian ones. Train it without squash_output."
             )
         check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
 
@@ -277,7 +277,8 @@ class QPD(PolicyDistillation):
         distribution = self._teacher.distribution(tensors)
         outputs = th.cat([distribution_parameters(distribution), self._teacher.values(tensors)], dim=1)
         self._teacher_logits = outputs.cpu().numpy()
-        actions = distribution.get_actions().cpu().numpy()
+        # Not SB3's own sampling, which for state-dependent exploration keeps one draw of noise
+        actions = distribution.distribution.sample().cpu().numpy()  # type: ignore[union-attr]
         teacher_acts = self._rollout_rng.random(len(actions)) < self._teacher_share(self._current_progress_remaining)
         if not teacher_acts.all():
             student = self.policy.get_distribution(obs_as_tensor(self._last_obs, self.device))
