@@ -84,9 +84,6 @@ class MultiTaskQNetwork(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = True) -> th.Tensor:
         return self(observation).argmax(dim=1).reshape(-1)
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        raise NotImplementedError("The policy saves what it is made of.")
-
 
 def build_network(policy: Any) -> MultiTaskQNetwork:
     """
