@@ -42,6 +42,29 @@ def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bi
     return model.learn(args.n_steps)
 
 
+def draw(cells: list[dict[str, Any]], output: Path) -> None:
+    """Write the figures that there are, as a picture and as JSON."""
+    output.with_suffix(".json").write_text(json.dumps(cells, indent=2) + "\n")
+    figure, axes = make_axes("bytes of the student's policy", "% of the teacher's return")
+    labels = {"full": "float32", "qpd": "QPD", "ptq": "quantized after training"}
+    for color, marker, (method, label) in zip(COLOURS, "so^", labels.items(), strict=False):
+        settings = sorted({(cell["bytes"], cell["width"], cell["bits"]) for cell in cells if cell["method"] == method})
+        means, spreads = [], []
+        for _, width, bits in settings:
+            percents = [
+                cell["percent"]
+                for cell in cells
+                if (cell["method"], cell["width"], cell["bits"]) == (method, width, bits)
+            ]
+            means.append(np.mean(percents))
+            spreads.append(np.std(percents))
+        sizes = [size for size, _, _ in settings]
+        axes.errorbar(sizes, means, spreads, color=color, marker=marker, markersize=4, linestyle="none", label=label)
+    axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize="small")
+    save_figure(figure, output)
+
+
 def main() -> None:
     """Entry point of ``python -m benchmarks.qpd_sizes``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,28 +109,8 @@ def main() -> None:
                 note("qpd", width, bits, seed, few.stored_bytes(), few)
                 after = quantize_after_training(full.policy, bits, bits, observations)
                 note("ptq", width, bits, seed, few.stored_bytes(), after)
-
-    if args.output is None:
-        return
-    args.output.with_suffix(".json").write_text(json.dumps(cells, indent=2) + "\n")
-    figure, axes = make_axes("bytes of the student's policy", "% of the teacher's return")
-    labels = {"full": "float32", "qpd": "QPD", "ptq": "quantized after training"}
-    for color, marker, (method, label) in zip(COLOURS, "so^", labels.items(), strict=False):
-        settings = sorted({(cell["bytes"], cell["width"], cell["bits"]) for cell in cells if cell["method"] == method})
-        means, spreads = [], []
-        for _, width, bits in settings:
-            percents = [
-                cell["percent"]
-                for cell in cells
-                if (cell["method"], cell["width"], cell["bits"]) == (method, width, bits)
-            ]
-            means.append(np.mean(percents))
-            spreads.append(np.std(percents))
-        sizes = [size for size, _, _ in settings]
-        axes.errorbar(sizes, means, spreads, color=color, marker=marker, markersize=4, linestyle="none", label=label)
-    axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize="small")
-    save_figure(figure, args.output)
+            if args.output is not None:
+                draw(cells, args.output)
 
 
 if __name__ == "__main__":
