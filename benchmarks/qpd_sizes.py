@@ -60,7 +60,6 @@ def draw(cells: list[dict[str, Any]], output: Path) -> None:
             spreads.append(np.std(percents))
         sizes = [size for size, _, _ in settings]
         axes.errorbar(sizes, means, spreads, color=color, marker=marker, markersize=4, linestyle="none", label=label)
-    axes.set_xscale("log")
     axes.legend(frameon=False, fontsize="small")
     save_figure(figure, output)
 
