@@ -18,6 +18,7 @@ from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.common.losses import gaussian_kl_loss, kl_loss
 from sb3_distill.common.packing import pack_bits, pack_layers, stored_bytes, unpack_bits
 from sb3_distill.common.quantization import (
+    QuantizedLinear,
     Quantizer,
     quantized_layers,
     quantizers,
@@ -90,6 +91,18 @@ def test_more_bits_are_closer():
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-3
 
 
+def test_entries_of_different_scales_have_steps_of_their_own():
+    x = th.randn(200, 3) * th.tensor([0.01, 1.0, 100.0])
+    layer = QuantizedLinear(nn.Linear(3, 2), 8, 8, is_first=True)
+    quantizer = layer.input_quantizer
+    assert quantizer is not None
+    quantizer.fit(x)
+    quantizer.blend.fill_(1.0)
+    errors = (quantizer(x) - x).square().mean(dim=0).sqrt() / x.std(dim=0)
+    assert (errors < 0.02).all()
+    assert quantizer.step[0] < quantizer.step[1] < quantizer.step[2]
+
+
 def test_blend_goes_from_full_to_quantized():
     x, quantizer = th.randn(3, 5), Quantizer(2, 3)
     quantizer.fit(x)
@@ -128,8 +141,9 @@ def test_packing_is_dense_and_reversible(bits, values):
 
 def test_stored_bytes_are_counted_by_hand(teacher):
     model = make(teacher, **BITS)
-    # 4 x 8 weights of 5 bits, 8 x 2 of 6 bits; float32: a step size and a bias per output, a step size per input
-    assert model.stored_bytes() == 32 * 5 // 8 + 16 * 6 // 8 + 4 * (8 + 2) + 4 * (8 + 2) + 4 * 2
+    # 4 x 8 weights of 5 bits, 8 x 2 of 6 bits; float32: a step size and a bias per output, a step size per
+    # entry of the observation and one for the second layer's input
+    assert model.stored_bytes() == 32 * 5 // 8 + 16 * 6 // 8 + 4 * (8 + 2) + 4 * (8 + 2) + 4 * (4 + 1)
     assert make(teacher).stored_bytes() == 4 * (4 * 8 + 8 + 8 * 2 + 2)
 
 

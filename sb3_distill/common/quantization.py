@@ -23,7 +23,9 @@ class Quantizer(nn.Module):
     ``blend`` goes from 0, full precision, to 1, quantized: ``x + blend (Q(x) - x)``.
 
     :param bits: precision
-    :param n_channels: step sizes: one for each output channel of a weight, one for a tensor of activations
+    :param n_channels: step sizes: one for each output channel of a weight, one for a tensor of activations, one for
+        each entry of a vector of observations, whose scales differ
+    :param axis: the axis of these channels
     """
 
     bits: th.Tensor
@@ -31,8 +33,9 @@ class Quantizer(nn.Module):
     blend: th.Tensor
     signed: th.Tensor
 
-    def __init__(self, bits: int, n_channels: int = 1) -> None:
+    def __init__(self, bits: int, n_channels: int = 1, axis: int = 0) -> None:
         super().__init__()
+        self.axis = axis
         self.step = nn.Parameter(th.ones(n_channels))
         self.register_buffer("bits", th.tensor(bits))
         self.register_buffer("final_bits", th.tensor(bits))
@@ -45,7 +48,8 @@ class Quantizer(nn.Module):
         return (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if self.signed else (0, 2**bits - 1)
 
     def _steps(self, x: th.Tensor) -> th.Tensor:
-        shape = [-1] + [1] * (x.ndim - 1) if len(self.step) > 1 else [1] * x.ndim
+        shape = [1] * x.ndim
+        shape[self.axis] = -1
         return self.step.abs().clamp(min=1e-8).reshape(shape)
 
     def to_integers(self, x: th.Tensor) -> th.Tensor:
@@ -77,7 +81,7 @@ class Quantizer(nn.Module):
         :param x: a weight, or activations that have been seen
         """
         self.signed.fill_(bool((x < 0).any()))
-        rows = x.reshape(len(self.step), -1) if len(self.step) > 1 else x.reshape(1, -1)
+        rows = x.movedim(self.axis, 0).reshape(len(self.step), -1) if len(self.step) > 1 else x.reshape(1, -1)
         low, high = self.levels()
         largest = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
         best_error = th.full_like(largest, th.inf)
@@ -105,13 +109,13 @@ class _QuantizedLayer:
     weight_quantizer: Quantizer
     input_quantizer: Quantizer | None
 
-    def _adopt(self, layer: Any, weight_bits: int, activation_bits: int | None) -> None:
+    def _adopt(self, layer: Any, weight_bits: int, activation_bits: int | None, n_input_steps: int = 1) -> None:
         self.weight, self.bias = layer.weight, layer.bias
         self.weight_quantizer = Quantizer(weight_bits, len(layer.weight)).to(layer.weight.device)
         self.weight_quantizer.fit(layer.weight)
         self.input_quantizer = None
         if activation_bits is not None:
-            self.input_quantizer = Quantizer(activation_bits).to(layer.weight.device)
+            self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1).to(layer.weight.device)
 
     def _quantized_input(self, x: th.Tensor) -> th.Tensor:
         return x if self.input_quantizer is None else self.input_quantizer(x)
@@ -124,11 +128,12 @@ class QuantizedLinear(_QuantizedLayer, nn.Linear):
     :param layer: the layer, whose parameters are taken over
     :param weight_bits: precision of the weight
     :param activation_bits: precision of the input, None where it is exact already
+    :param is_first: whether it takes the observations, which then have a step size for each entry
     """
 
-    def __init__(self, layer: nn.Linear, weight_bits: int, activation_bits: int | None) -> None:
+    def __init__(self, layer: nn.Linear, weight_bits: int, activation_bits: int | None, is_first: bool = False) -> None:
         nn.Linear.__init__(self, layer.in_features, layer.out_features, bias=False)
-        self._adopt(layer, weight_bits, activation_bits)
+        self._adopt(layer, weight_bits, activation_bits, layer.in_features if is_first else 1)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         return F.linear(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
@@ -195,8 +200,11 @@ def quantize(
     replacements: dict[nn.Module, nn.Module] = {}
     for position, layer in enumerate(layers):
         bits = weight_bits(position, len(layers), layer), activation_bits(position, len(layers), layer)
-        quantized_class: Any = QuantizedLinear if type(layer) is nn.Linear else QuantizedConv2d
-        replacements[layer] = quantized_class(layer, *bits)
+        if isinstance(layer, nn.Linear):
+            replacements[layer] = QuantizedLinear(layer, *bits, is_first=position == 0)
+        else:
+            assert isinstance(layer, nn.Conv2d)
+            replacements[layer] = QuantizedConv2d(layer, *bits)
     for parent in list(policy.modules()):
         for name, child in list(parent.named_children()):
             if child in replacements:

@@ -72,13 +72,16 @@ class GraphBuilder:
     def quantize_input(self, quantizer: Quantizer) -> None:
         """Round the latest result to the levels of a quantizer."""
         low, high = quantizer.levels()
-        step = np.float32(quantizer.step.detach().abs().clamp(min=1e-8).item())
+        steps = quantizer.step.detach().abs().clamp(min=1e-8).cpu().numpy().astype(np.float32)
         # Fewer levels than the type has
-        self.apply("Clip", self.constant(np.float32(low * step)), self.constant(np.float32(high * step)))
-        zero = np.int8(0) if bool(quantizer.signed) else np.uint8(0)
-        scale, zero_point = self.constant(step), self.constant(zero)
-        self.apply("QuantizeLinear", scale, zero_point)
-        self.apply("DequantizeLinear", scale, zero_point)
+        self.apply("Max", self.constant(low * steps))
+        self.apply("Min", self.constant(high * steps))
+        integer = np.int8 if bool(quantizer.signed) else np.uint8
+        # One step is a scalar to ONNX
+        steps = steps if len(steps) > 1 else steps[0]
+        scale, zero_point = self.constant(steps), self.constant(np.zeros_like(steps, dtype=integer))
+        self.apply("QuantizeLinear", scale, zero_point, axis=quantizer.axis)
+        self.apply("DequantizeLinear", scale, zero_point, axis=quantizer.axis)
 
     def add_layer(self, layer: nn.Module, source: str) -> None:
         """
