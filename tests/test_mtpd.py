@@ -16,8 +16,9 @@ from sb3_distill import MultiTaskDistillation, MultiTaskDQN, PolicyDistillation,
 from sb3_distill.common.evaluation import Score
 from sb3_distill.common.losses import kl_loss
 from sb3_distill.common.multitask import register_multi_task, tasks_of
+from sb3_distill.common.statistics import geometric_mean
 from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer, MultiTaskReplayBuffer
-from sb3_distill.mtpd.evaluation import geometric_mean, geometric_mean_interval, normalized_percent, score_tasks
+from sb3_distill.mtpd.evaluation import normalized_percent, score_tasks, task_interval
 from sb3_distill.mtpd.policies import MultiTaskCnnPolicy, MultiTaskGridCnnPolicy, MultiTaskLargeCnnPolicy
 
 register_multi_task()
@@ -368,13 +369,13 @@ def test_interval_holds_the_mean_and_shrinks_with_more_episodes():
 
     widths = []
     for n in (10, 1_000):
-        mean, low, high = geometric_mean_interval(scores(n, 30), scores(n, 40), scores(n, 0))
+        mean, low, high = task_interval(scores(n, 30), scores(n, 40), scores(n, 0))
         assert low < mean < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 3 and low < 75 < high
     constant = {name: Score([10.0] * 5, [1] * 5) for name in IDS}
     random = {name: Score([0.0] * 5, [1] * 5) for name in IDS}
-    assert geometric_mean_interval(constant, constant, random) == pytest.approx((100, 100, 100))
+    assert task_interval(constant, constant, random) == pytest.approx((100, 100, 100))
 
 
 def test_evaluations_are_logged(teachers, capsys):

@@ -11,6 +11,7 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
+from sb3_distill.common.atari import native_atari
 from sb3_distill.common.minatar import register_minatar
 from sb3_distill.common.multitask import register_multi_task
 from sb3_distill.common.utils import percent_of_teacher
@@ -58,6 +59,25 @@ class EpsilonGreedy:
         return actions, state
 
 
+class RandomPlayer:
+    """
+    Takes uniformly random actions.
+
+    :param n_actions: number of actions
+    :param seed: of the actions
+    """
+
+    def __init__(self, n_actions: int, seed: int = 0) -> None:
+        self.n_actions = n_actions
+        self.rng = np.random.default_rng(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``, on a batch."""
+        return self.rng.integers(self.n_actions, size=len(observation)), None
+
+
 class BehindVecNormalize:
     """
     Gives a player that takes raw observations those of a normalised environment.
@@ -101,28 +121,47 @@ def is_atari(env_id: str) -> bool:
 
 
 def make_eval_env(
-    env_id: str, n_envs: int = 1, frame_stack: int = 4, env_kwargs: dict[str, Any] | None = None
+    env_id: str,
+    n_envs: int = 1,
+    frame_stack: int = 4,
+    env_kwargs: dict[str, Any] | None = None,
+    start_wrapper: Callable[[gym.Env], gym.Env] | None = None,
+    native: bool = False,
 ) -> VecEnv:
     """
     The environment on which scores are measured: the Zoo's wrappers; Atari games whole (a lost life does not end the
-    episode) and with their own scores (rewards are not clipped).
+    episode), with their own scores (rewards are not clipped), up to 30 no-ops at the start and, as registered, at most
+    108,000 frames.
 
     :param env_id: a registered environment
     :param n_envs: how many of them
     :param frame_stack: number of stacked frames (Atari only)
     :param env_kwargs: passed to the environment's constructor
+    :param start_wrapper: chooses where episodes of Atari games start, instead of the no-ops
+    :param native: step Atari games in C++, where that is possible
     :return: a vector environment whose sub-environments carry a Monitor
+    :raises ValueError: ``native``, and the environment has no native counterpart
     """
     atari = is_atari(env_id)
 
     def make_env() -> gym.Env:
-        env: gym.Env = Monitor(gym.make(env_id, **(env_kwargs or {})))
-        return AtariWrapper(env, terminal_on_life_loss=False, clip_reward=False) if atari else env
+        env = gym.make(env_id, **(env_kwargs or {}))
+        if not atari:
+            return Monitor(env)
+        noop_max = 30
+        if start_wrapper is not None:
+            env, noop_max = start_wrapper(env), 0
+        return AtariWrapper(Monitor(env), noop_max, terminal_on_life_loss=False, clip_reward=False)
 
     venv: VecEnv = DummyVecEnv([make_env for _ in range(n_envs)])
     if atari:
         venv = VecTransposeImage(VecFrameStack(venv, frame_stack))
-    return venv
+    if not native:
+        return venv
+    counterpart = native_atari(venv)
+    if counterpart is None:
+        raise ValueError(f"{env_id} cannot be stepped natively: only Atari games from their own starts can.")
+    return counterpart
 
 
 @dataclass

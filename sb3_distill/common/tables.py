@@ -1,4 +1,4 @@
-"""Tables for terminals."""
+"""Tables for terminals and documents."""
 
 from collections.abc import Sequence
 
@@ -19,3 +19,14 @@ def format_table(rows: Sequence[Sequence[str]], n_left: int) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def format_markdown(rows: Sequence[Sequence[str]], n_left: int) -> str:
+    """
+    :param rows: the cells, the header first
+    :param n_left: how many columns are text, aligned at the left; the others are numbers
+    :return: a table in Markdown
+    """
+    header, *body = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    rule = ["---" if column < n_left else "---:" for column in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))

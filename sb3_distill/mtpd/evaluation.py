@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_distill.common.evaluation import Player, Score, evaluate_paired, is_atari, make_eval_env
+from sb3_distill.common.evaluation import Player, RandomPlayer, Score, evaluate_paired, is_atari, make_eval_env
 from sb3_distill.common.multitask import Task
+from sb3_distill.common.statistics import geometric_mean, geometric_mean_interval
 from sb3_distill.common.tables import format_table
 from sb3_distill.mtpd.teachers import MultiTaskTeacher
 
 if TYPE_CHECKING:
     from sb3_distill.mtpd.mtpd import MultiTaskDistillation
-
-# A task that was not learned at all counts as one per cent: with zero, no other task would matter.
-LEAST_PERCENT = 1.0
 
 
 class TaskPlayer:
@@ -40,25 +38,6 @@ class TaskPlayer:
             observation = np.pad(observation, ((0, 0), (0, self.length - observation.shape[1])))
         tasks = np.full(len(observation), self.task)
         return self.player.predict({"obs": observation, "task": tasks}, state, episode_start, deterministic)
-
-
-class RandomPlayer:
-    """
-    Takes uniformly random actions.
-
-    :param n_actions: number of actions
-    :param seed: of the actions
-    """
-
-    def __init__(self, n_actions: int, seed: int = 0) -> None:
-        self.n_actions = n_actions
-        self.rng = np.random.default_rng(seed)
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        """As SB3's ``predict``, on a batch."""
-        return self.rng.integers(self.n_actions, size=len(observation)), None
 
 
 def score_task(task: Task, player: Player, n_episodes: int, epsilon: float, seed: int) -> Score:
@@ -110,51 +89,20 @@ def normalized_percent(score: float, teacher: float, random: float) -> float:
     return 100.0 * (score - random) / (teacher - random)
 
 
-def geometric_mean(percents: Sequence[float]) -> float:
-    """
-    :param percents: the normalised scores, of which those below 1% count as 1%
-    :return: their geometric mean
-    """
-    return float(np.exp(np.mean(np.log(np.maximum(percents, LEAST_PERCENT)))))
-
-
-def geometric_mean_interval(
-    scores: Mapping[str, Score],
-    teachers: Mapping[str, Score],
-    randoms: Mapping[str, Score],
-    n_resamples: int = 2_000,
-    seed: int = 0,
+def task_interval(
+    scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]
 ) -> tuple[float, float, float]:
     """
-    The geometric mean of the normalised scores with its 95% interval: episodes of student and teacher are resampled
-    with replacement, each task by itself.
-
     :param scores: the student's, by task
     :param teachers: the teachers'
     :param randoms: the random player's
-    :param n_resamples: number of bootstrap samples
-    :param seed: of the resampling
-    :return: the geometric mean, and the ends of its interval
+    :return: the geometric mean of the normalised scores, and the ends of its 95% interval
     """
-    rng = np.random.default_rng(seed)
-
-    def resampled_means(score: Score) -> np.ndarray:
-        returns = np.array(score.returns)
-        return returns[rng.integers(len(returns), size=(n_resamples, len(returns)))].mean(axis=1)
-
-    percents = [normalized_percent(scores[name].mean, teachers[name].mean, randoms[name].mean) for name in scores]
-    resampled = np.array(
-        [
-            [
-                normalized_percent(score, teacher, randoms[name].mean)
-                for score, teacher in zip(resampled_means(scores[name]), resampled_means(teachers[name]), strict=True)
-            ]
-            for name in scores
-        ]
+    return geometric_mean_interval(
+        {name: score.returns for name, score in scores.items()},
+        {name: score.returns for name, score in teachers.items()},
+        lambda name, score, teacher: normalized_percent(score, teacher, randoms[name].mean),
     )
-    means = np.exp(np.log(np.maximum(resampled, LEAST_PERCENT)).mean(axis=0))
-    low, high = np.percentile(means, [2.5, 97.5])
-    return geometric_mean(percents), float(low), float(high)
 
 
 def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]) -> str:
@@ -169,7 +117,7 @@ def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], ran
         percent = normalized_percent(score.mean, teachers[name].mean, randoms[name].mean)
         cells = [f"{player[name].mean:.2f} ± {player[name].std:.2f}" for player in (randoms, teachers, scores)]
         rows.append([name, *cells, f"{percent:.1f}"])
-    mean, low, high = geometric_mean_interval(scores, teachers, randoms)
+    mean, low, high = task_interval(scores, teachers, randoms)
     rows.append(["geometric mean", "", "", "", f"{mean:.1f} ({low:.1f} to {high:.1f})"])
     return format_table(rows, n_left=1)
 

@@ -1,0 +1,119 @@
+"""What is said of scores: interquartile means, bootstrap intervals, geometric means over games."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sb3_distill.common.utils import percent_of_teacher
+
+# A game that was not learned at all counts as one per cent: with zero, no other game would matter.
+LEAST_PERCENT = 1.0
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """
+    Returns in a few numbers.
+
+    :param mean: mean
+    :param std: standard deviation
+    :param median: median
+    :param iqm: interquartile mean, that of the middle half
+    :param mean_interval: 95% bootstrap interval of the mean
+    :param iqm_interval: 95% bootstrap interval of the interquartile mean
+    """
+
+    mean: float
+    std: float
+    median: float
+    iqm: float
+    mean_interval: Interval
+    iqm_interval: Interval
+
+
+def summarize(returns: Sequence[float], n_resamples: int = 2_000, seed: int = 0) -> Summary:
+    """
+    Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", through ``rliable``.
+
+    :param returns: one number per episode or run
+    :param n_resamples: number of bootstrap samples
+    :param seed: of the resampling
+    :return: the summary; intervals of one number are that number
+    """
+    # Slow to import, and wanted here alone
+    from rliable import library, metrics
+
+    values = np.asarray(returns, dtype=np.float64)
+    points = np.array([metrics.aggregate_mean(values[:, None]), metrics.aggregate_iqm(values[:, None])])
+    bounds = np.stack([points, points])
+    if len(values) > 1:
+        # rliable takes a random state and draws from numpy's global one all the same.
+        state = np.random.get_state()
+        np.random.seed(seed)
+        try:
+            _, intervals = library.get_interval_estimates(
+                {"": values[:, None]},
+                lambda scores: np.array([metrics.aggregate_mean(scores), metrics.aggregate_iqm(scores)]),
+                reps=n_resamples,
+            )
+        finally:
+            np.random.set_state(state)
+        bounds = intervals[""]
+    return Summary(
+        float(values.mean()),
+        float(values.std()),
+        float(np.median(values)),
+        float(points[1]),
+        (float(bounds[0, 0]), float(bounds[1, 0])),
+        (float(bounds[0, 1]), float(bounds[1, 1])),
+    )
+
+
+def geometric_mean(percents: Sequence[float]) -> float:
+    """
+    :param percents: scores in per cent of the teachers', of which those below 1% count as 1%
+    :return: their geometric mean
+    """
+    return float(np.exp(np.mean(np.log(np.maximum(percents, LEAST_PERCENT)))))
+
+
+def geometric_mean_interval(
+    returns: Mapping[str, Sequence[float]],
+    teachers: Mapping[str, Sequence[float]],
+    percent: Callable[[str, float, float], float] = lambda game, score, teacher: percent_of_teacher(score, teacher),
+    n_resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """
+    The geometric mean over games with its 95% interval (Rusu et al. 2015, figure 3): episodes of student and teacher
+    are resampled with replacement, each game by itself.
+
+    :param returns: the student's, by game
+    :param teachers: the teachers'
+    :param percent: from a game, the student's mean and the teacher's to the student's percentage
+    :param n_resamples: number of bootstrap samples
+    :param seed: of the resampling
+    :return: the geometric mean, and the ends of its interval
+    """
+    rng = np.random.default_rng(seed)
+
+    def resampled_means(values: Sequence[float]) -> np.ndarray:
+        array = np.asarray(values)
+        return array[rng.integers(len(array), size=(n_resamples, len(array)))].mean(axis=1)
+
+    percents = [percent(game, float(np.mean(returns[game])), float(np.mean(teachers[game]))) for game in returns]
+    resampled = np.array(
+        [
+            [
+                percent(game, score, teacher)
+                for score, teacher in zip(resampled_means(returns[game]), resampled_means(teachers[game]), strict=True)
+            ]
+            for game in returns
+        ]
+    )
+    means = np.exp(np.log(np.maximum(resampled, LEAST_PERCENT)).mean(axis=0))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return geometric_mean(percents), float(low), float(high)
