@@ -11,6 +11,7 @@ VERBS = {
     "teachers": ("sb3_distill.common.teachers_cli", "list the trained agents at hand, or show what is known of one"),
     "evaluate": ("sb3_distill.common.evaluate_cli", "score a student or a teacher, as % of the teacher"),
     "export": ("sb3_distill.export.cli", "write an agent as ONNX, in float32 and in integers; measure the files"),
+    "visualize": ("sb3_distill.visualize.cli", "draw localization maps, learning curves, sizes and other figures"),
     "zoo": ("sb3_distill.zoo.run", "run a command of the RL Baselines3 Zoo with the algorithms of sb3_distill"),
 }
 

@@ -71,6 +71,7 @@ def describe(agent: Teacher, env_id: str, score: Score, reference: Score | None)
         "n_parameters": agent.n_parameters,
         "n_bytes": agent.stored_bytes,
         **asdict(summarize(score.returns)),
+        "teacher_mean": None if reference is None else reference.mean,
         "percent_of_teacher": None if reference is None else score.percent_of(reference),
         "returns": score.returns,
         "lengths": score.lengths,

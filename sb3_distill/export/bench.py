@@ -15,10 +15,10 @@ from torch import nn
 
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure
+from sb3_distill.common.layers import acting_modules
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import Teacher, load_teacher
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE
-from sb3_distill.export.layers import acting_modules
 from sb3_distill.export.runner import PolicyRunner
 
 N_WARM_UP = 20

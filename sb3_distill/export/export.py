@@ -14,12 +14,12 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.evaluation import is_atari, make_eval_env
+from sb3_distill.common.layers import acting_modules
 from sb3_distill.common.quantization import calibrate, quantize, quantized_layers, set_blend
 from sb3_distill.common.teacher_policies import copy_policy
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, load_teacher
 from sb3_distill.export import runner
 from sb3_distill.export.graph import OPSET, build_graph
-from sb3_distill.export.layers import acting_modules
 
 FLOAT_FILE, INTEGER_FILE = "policy.onnx", "policy_int.onnx"
 

@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from sb3_distill.common.archive import TeacherError
+from sb3_distill.common.layers import ChannelsFirst, Scale, chain_of
 from sb3_distill.common.packing import pack_bits
 from sb3_distill.common.quantization import QuantizedConv2d, QuantizedLinear, Quantizer
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.torch_layers import FrameScaler, GlobalMaxPool
-from sb3_distill.export.layers import ChannelsFirst, Scale, chain_of
 
 # The first version of the operators with 4-bit integers
 OPSET = 21

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
@@ -23,9 +24,15 @@ class Scale(nn.Module):
         super().__init__()
         self.divisor = divisor
 
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x / self.divisor
+
 
 class ChannelsFirst(nn.Module):
     """``(batch, height, width, channels)`` to ``(batch, channels, height, width)``."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x.permute(0, 3, 1, 2)
 
 
 def acting_modules(agent: Teacher) -> list[nn.Module]:
@@ -44,8 +51,9 @@ def acting_modules(agent: Teacher) -> list[nn.Module]:
 def chain_of(agent: Teacher) -> list[nn.Module]:
     """
     :param agent: a loaded agent
-    :return: all layers, in order
-    :raises TeacherError: its features extractor is not one that can be exported
+    :return: all layers, in order: applied to a batch of observations as floats they give logits, the means of a
+        Gaussian, or QR-DQN's quantiles
+    :raises TeacherError: its features extractor is not a known one
     """
     extractor, *rest = acting_modules(agent)
     layers: list[nn.Module] = []
@@ -59,8 +67,8 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
         layers += [nn.Flatten()]
     else:
         raise TeacherError(
-            f"{agent.source} cannot be exported: its features extractor is {type(extractor).__name__} on "
-            f"{agent.observation_space}. Vectors, grids and stacked frames can."
+            f"{agent.source} is no chain of layers: its features extractor is {type(extractor).__name__} on "
+            f"{agent.observation_space}. Those on vectors, grids and stacked frames are."
         )
     for module in rest:
         layers += list(module) if isinstance(module, nn.Sequential) else [module]

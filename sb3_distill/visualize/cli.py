@@ -1,0 +1,221 @@
+"""``sb3-distill visualize``: localization maps, and the papers' figures."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_distill.common.archive import TeacherError
+from sb3_distill.common.figures import save_figure
+from sb3_distill.common.tables import format_table
+from sb3_distill.common.teachers import Teacher, load_teacher
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.visualize.activations import is_pooled
+from sb3_distill.visualize.episodes import play_episodes
+
+
+class VisualizeError(ValueError):
+    """What was asked for cannot be drawn."""
+
+
+def load(source: str, env: str | None) -> tuple[Teacher, str]:
+    """
+    :param source: what ``load_teacher`` takes
+    :param env: environment, the agent's own by default
+    :return: the agent and its environment
+    :raises VisualizeError: nobody names the environment
+    """
+    agent = load_teacher(source, device="cpu")
+    env_id = env or agent.env_id
+    if env_id is None:
+        raise VisualizeError(f"{source} does not say its environment: name it with --env.")
+    return agent, env_id
+
+
+def draw_maps(args: argparse.Namespace) -> None:
+    """Localization maps of an agent's own episodes."""
+    from sb3_distill.visualize.maps import check_format, draw_maps, write_pictures
+
+    for path in args.output:
+        check_format(path)
+    agent, env_id = load(args.agent, args.env)
+    if not is_pooled(agent):
+        print(
+            f"Warning: {args.agent} has no global max-pool. "
+            "The paper says of pooled students alone that maps localize.",
+            file=sys.stderr,
+        )
+    episodes = play_episodes(agent, env_id, args.episodes, args.epsilon, args.seed, args.max_steps)
+    pictures: list[np.ndarray] = []
+    for episode in episodes:
+        drawn, chosen = draw_maps(agent, episode, args.maps)
+        pictures += drawn
+        print(f"maps {', '.join(map(str, chosen))}: those that the chosen actions' values depend on most")
+    for path in args.output:
+        write_pictures(pictures[args.first : args.last], path)
+        print(path)
+
+
+def localize(args: argparse.Namespace) -> None:
+    """How often the best map's largest activation lies on each object."""
+    from sb3_distill.visualize.localization import game_of, measure_localization
+
+    player, env_id = load(args.agents[0], args.env)
+    game_of(env_id)
+    # All agents look at the same frames, those that the first one played.
+    episodes = play_episodes(player, env_id, args.episodes, args.epsilon, args.seed, args.max_steps)
+    rows = [["agent", "pooled", "object", "map", "on it", "chance", "near it", "chance", "frames"]]
+    for source in args.agents:
+        agent, _ = load(source, env_id)
+        for found in measure_localization(agent, env_id, episodes, args.seed):
+            shares = [f"{100 * x:.1f}%" for x in (found.hits, found.chance, found.near_hits, found.near_chance)]
+            pooled = "max" if is_pooled(agent) else "none"
+            rows.append([source, pooled, found.thing, str(found.best_map), *shares, f"{found.n_frames:,}"])
+    print(format_table(rows, n_left=3))
+
+
+def draw_q_values(args: argparse.Namespace) -> None:
+    """Frames with the teacher's values, its targets, and the students' answers."""
+    from sb3_distill.visualize.figures import plot_q_values
+
+    teacher, env_id = load(args.teacher, args.env)
+    students = [load_teacher(source, device="cpu") for source in args.students]
+    (episode,) = play_episodes(teacher, env_id, 1, args.epsilon, args.seed, args.max_steps)
+    write(plot_q_values(teacher, students, episode, args.temperature), args.output)
+
+
+def read_rows(paths: list[Path], env: str | None) -> list[dict[str, Any]]:
+    """
+    :param paths: files that ``sb3-distill evaluate -o FILE.json`` or a study wrote
+    :param env: keep this game's rows only
+    :return: their rows
+    :raises VisualizeError: a file is none of these
+    """
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            rows += json.loads(path.read_text())["agents"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise VisualizeError(
+                f"{path} holds no results: write it with `sb3-distill evaluate … -o {path}`."
+            ) from error
+    games = sorted({row["env"] for row in rows})
+    if env is not None and env not in games:
+        raise VisualizeError(unknown_choice("environment", env, games))
+    return [row for row in rows if env in (None, row["env"])]
+
+
+def draw_sizes(args: argparse.Namespace) -> None:
+    """Per cent of the teacher against size."""
+    from sb3_distill.visualize.figures import plot_sizes
+
+    write(plot_sizes(read_rows(args.files, args.env), args.size), args.output)
+
+
+def draw_bars(args: argparse.Namespace) -> None:
+    """Per cent of the teacher by loss, or by any other field."""
+    from sb3_distill.visualize.figures import plot_bars
+
+    write(plot_bars(read_rows(args.files, args.env), args.by), args.output)
+
+
+def draw_curves(args: argparse.Namespace) -> None:
+    """Learning curves of runs."""
+    from sb3_distill.visualize.figures import plot_learning_curves
+
+    write(plot_learning_curves(args.folders), args.output)
+
+
+def draw_tsne(args: argparse.Namespace) -> None:
+    """t-SNE of first and last hidden activations."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise VisualizeError("scikit-learn is not installed: pip install 'sb3-distill[visualize]'.")
+    from sb3_distill.visualize.tsne import early_and_late, plot_tsne
+
+    games, activations = [], []
+    rng = np.random.default_rng(args.seed)
+    for source in args.agents:
+        agent, env_id = load(source, None)
+        (episode,) = play_episodes(agent, env_id, 1, args.epsilon, args.seed, args.max_steps)
+        n_points = min(args.points, len(episode.observations))
+        chosen = rng.choice(len(episode.observations), n_points, replace=False)
+        activations.append(early_and_late(agent, np.stack(episode.observations)[chosen]))
+        games.append(env_id)
+    write(plot_tsne(games, activations, seed=args.seed), args.output)
+
+
+def write(figure: Any, paths: list[Path]) -> None:
+    """Save a figure in every format that was asked for."""
+    for path in paths:
+        save_figure(figure, path)
+        print(path)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The verb's options."""
+    parser = argparse.ArgumentParser(prog="sb3-distill visualize", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="WHAT")
+
+    def add(name: str, function: Callable[[argparse.Namespace], None], plays: bool, output: bool = True) -> Any:
+        verb = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
+        verb.set_defaults(function=function)
+        if plays:
+            verb.add_argument("--epsilon", type=float, default=0.05, help="share of random actions (default: 0.05)")
+            verb.add_argument("--seed", type=int, default=0)
+            verb.add_argument("--max-steps", type=int, default=10_000, help="an episode is left after so many")
+        if output:
+            verb.add_argument("-o", "--output", type=Path, nargs="+", required=True, help="files to write")
+        return verb
+
+    maps = add("maps", draw_maps, plays=True)
+    maps.add_argument("agent", help="run folder or zip of an agent with convolutions")
+    maps.add_argument("--env", help="environment (default: the agent's own)")
+    maps.add_argument("--episodes", type=int, default=1)
+    maps.add_argument("--maps", type=int, default=4, help="maps with a panel of their own (default: 4)")
+    maps.add_argument("--first", type=int, default=0, help="first step that is shown")
+    maps.add_argument("--last", type=int, help="step before which the pictures end")
+    localization = add("localization", localize, plays=True, output=False)
+    localization.add_argument("agents", nargs="+", help="agents; the first one plays, all look")
+    localization.add_argument("--env", help="Pong or Breakout (default: the first agent's own)")
+    localization.add_argument("--episodes", type=int, default=4)
+    q_values = add("q-values", draw_q_values, plays=True)
+    q_values.add_argument("teacher")
+    q_values.add_argument("students", nargs="*")
+    q_values.add_argument("--env")
+    q_values.add_argument("--temperature", type=float, default=0.01, help="of the targets (default: 0.01)")
+    for name, function in (("sizes", draw_sizes), ("bars", draw_bars)):
+        rows = add(name, function, plays=False)
+        rows.add_argument("files", type=Path, nargs="+", help="written by `sb3-distill evaluate -o` or a study")
+        rows.add_argument("--env", help="this game's rows only")
+        if name == "sizes":
+            rows.add_argument("--size", choices=["n_parameters", "n_bytes"], default="n_parameters")
+        else:
+            rows.add_argument("--by", default="loss", help="field to compare by (default: loss)")
+    curves = add("curves", draw_curves, plays=False)
+    curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game")
+    tsne = add("tsne", draw_tsne, plays=True)
+    tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
+    tsne.add_argument("--points", type=int, default=500, help="moments of each game (default: 500)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        args.function(args)
+    except (TeacherError, ValueError, OSError, gym.error.Error) as error:
+        print(f"sb3-distill visualize: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,72 @@
+"""An episode with everything that pictures of it need."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+
+from sb3_distill.common.evaluation import is_atari, make_eval_env, mix_random_actions
+from sb3_distill.common.teachers import Teacher
+
+
+@dataclass
+class Episode:
+    """
+    What was seen.
+
+    :param observations: raw observations
+    :param frames: RGB pictures of the same moments
+    :param rams: the emulator's RAM (Atari)
+    :param actions: actions taken
+    :param rewards: rewards of these actions
+    """
+
+    observations: list[np.ndarray] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    rams: list[np.ndarray] = field(default_factory=list)
+    actions: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+
+
+def play_episodes(
+    agent: Teacher, env_id: str, n_episodes: int = 1, epsilon: float = 0.05, seed: int = 0, max_steps: int = 10_000
+) -> list[Episode]:
+    """
+    :param agent: who plays, greedily
+    :param env_id: where; it must render RGB frames
+    :param n_episodes: number of episodes
+    :param epsilon: share of uniformly random actions
+    :param seed: of the first episode and of the random actions
+    :param max_steps: an episode is left after so many
+    :return: the episodes
+    """
+    atari = is_atari(env_id)
+    venv = make_eval_env(env_id, 1, (agent.frame_stack or 1) if atari else 1, {"render_mode": "rgb_array"})
+    base: VecEnv = venv
+    while isinstance(base, VecEnvWrapper):
+        base = base.venv
+    assert isinstance(base, DummyVecEnv)
+    game = base.envs[0]
+    rng = np.random.default_rng(seed)
+    episodes = []
+    for index in range(n_episodes):
+        venv.seed(seed + index)
+        obs: Any = venv.reset()
+        done, episode = False, Episode()
+        while not done and len(episode.actions) < max_steps:
+            episode.observations.append(np.array(obs[0]))
+            frame = game.render()
+            assert isinstance(frame, np.ndarray)
+            episode.frames.append(frame.copy())
+            if atari:
+                episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
+            actions, _ = agent.predict(obs, deterministic=True)
+            actions = mix_random_actions(actions, int(venv.action_space.n), epsilon, rng)  # type: ignore[attr-defined]
+            obs, rewards, dones, _ = venv.step(actions)
+            episode.actions.append(int(actions[0]))
+            episode.rewards.append(float(rewards[0]))
+            done = bool(dones[0])
+        episodes.append(episode)
+    venv.close()
+    return episodes

@@ -1,0 +1,134 @@
+"""Do the maps localize? How often a map's largest activation lies on an object whose place is in the game's RAM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sb3_distill.common.teachers import Teacher
+from sb3_distill.visualize.activations import feature_maps, geometry_of
+from sb3_distill.visualize.episodes import Episode
+
+# Where the emulator keeps what is on the screen: byte of x, of y (None: fixed), added to them for the top left corner
+# in pixels of the 210 x 160 screen, width and height. Each was compared with the pixels of the object's colour; the
+# tests do so again.
+_OBJECTS: dict[str, dict[str, tuple[int | None, int | None, int, int, int, int]]] = {
+    "pong": {
+        "ball": (49, 54, -49, -14, 2, 4),
+        "player": (None, 51, 140, -13, 4, 16),
+        "opponent": (None, 50, 16, -15, 4, 16),
+    },
+    "breakout": {
+        "ball": (99, 101, -49, 9, 2, 4),
+        "paddle": (72, None, -47, 189, 16, 4),
+    },
+}
+_SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
+
+
+@dataclass(frozen=True)
+class Localization:
+    """
+    How well one agent's maps find one object.
+
+    :param thing: the object
+    :param best_map: index of the map that finds it most often in the first half of the episodes
+    :param hits: share of the second half's frames in which the largest activation of that map is at the object's cell
+    :param near_hits: or at one of the eight around it
+    :param chance: ``hits`` where the map's places are shuffled in time: what a map that always lies where the object
+        often is would get
+    :param near_chance: the same for ``near_hits``
+    :param n_frames: frames of the second half that show the object
+    """
+
+    thing: str
+    best_map: int
+    hits: float
+    near_hits: float
+    chance: float
+    near_chance: float
+    n_frames: int
+
+
+def game_of(env_id: str) -> str:
+    """
+    :param env_id: an Atari environment
+    :return: its game
+    :raises ValueError: where objects lie in its RAM is not known
+    """
+    for game in _OBJECTS:
+        if env_id.lower().startswith(game) or env_id.lower().startswith(f"ale/{game}"):
+            return game
+    raise ValueError(f"Where objects are is known for {' and '.join(_OBJECTS)}, not for {env_id}.")
+
+
+def object_positions(env_id: str, rams: np.ndarray) -> dict[str, np.ndarray]:
+    """
+    :param env_id: Pong or Breakout
+    :param rams: ``(n, 128)``
+    :return: by object its centre on the screen ``(n, 2)`` as (y, x) in pixels; NaN where it is not on the screen
+    :raises ValueError: the game is another one
+    """
+    rams = rams.astype(np.float64)
+    positions = {}
+    for name, (x_byte, y_byte, x, y, width, height) in _OBJECTS[game_of(env_id)].items():
+        left = x + (0 if x_byte is None else rams[:, x_byte])
+        top = y + (0 if y_byte is None else rams[:, y_byte])
+        centre = np.stack([top + height / 2 + np.zeros(len(rams)), left + width / 2 + np.zeros(len(rams))], axis=1)
+        hidden = np.zeros(len(rams), dtype=bool)
+        for byte in (x_byte, y_byte):
+            if byte is not None:
+                hidden |= rams[:, byte] == 0
+        centre[hidden | (centre < 0).any(axis=1) | (centre[:, 0] >= _SCREEN_HEIGHT)] = np.nan
+        positions[name] = centre
+    return positions
+
+
+def _hits(places: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    distance = np.abs(places - cells[:, None]).max(axis=2)
+    return (distance == 0).mean(axis=0), (distance <= 1).mean(axis=0)
+
+
+def measure_localization(agent: Teacher, env_id: str, episodes: Sequence[Episode], seed: int = 0) -> list[Localization]:
+    """
+    :param agent: an agent with convolutions
+    :param env_id: Pong or Breakout
+    :param episodes: what was seen, by whoever played; the first half chooses each object's map, the second measures it
+    :param seed: of the shuffling
+    :return: one entry per object
+    :raises ValueError: the game is another one
+    """
+    observations = np.concatenate([np.stack(episode.observations) for episode in episodes])
+    rams = np.concatenate([np.stack(episode.rams) for episode in episodes])
+    maps, _ = feature_maps(agent, observations)
+    vertical, horizontal = geometry_of(agent)
+    flat = maps.reshape(*maps.shape[:2], -1)
+    # A map without any activation points nowhere.
+    places = np.where(
+        flat.max(axis=2)[..., None] > 0,
+        np.stack(np.unravel_index(flat.argmax(axis=2), maps.shape[2:]), axis=2),
+        -10,
+    )
+    rng = np.random.default_rng(seed)
+    half = len(observations) // 2
+    measured = []
+    for name, centres in object_positions(env_id, rams).items():
+        visible = ~np.isnan(centres).any(axis=1)
+        cells = np.stack(
+            [
+                vertical.cell_of(np.nan_to_num(centres[:, 0]) * vertical.size / _SCREEN_HEIGHT - 0.5),
+                horizontal.cell_of(np.nan_to_num(centres[:, 1]) * horizontal.size / _SCREEN_WIDTH - 0.5),
+            ],
+            axis=1,
+        )
+        first, second = np.flatnonzero(visible[:half]), half + np.flatnonzero(visible[half:])
+        best = int(_hits(places[first], cells[first])[0].argmax())
+        hits, near = _hits(places[second], cells[second])
+        shuffled = [_hits(places[rng.permutation(second)][:, [best]], cells[second]) for _ in range(20)]
+        chance, near_chance = np.mean([[exact[0], close[0]] for exact, close in shuffled], axis=0)
+        measured.append(
+            Localization(
+                name, best, float(hits[best]), float(near[best]), float(chance), float(near_chance), len(second)
+            )
+        )
+    return measured

@@ -1,0 +1,109 @@
+"""Localization maps: feature maps before the global max-pool, laid over the game's own frames."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw
+
+from sb3_distill.common.teachers import Teacher
+from sb3_distill.visualize.activations import feature_maps, geometry_of, normalize_maps, place_on_frame, rank_maps
+from sb3_distill.visualize.episodes import Episode
+
+# Perceptually uniform, and readable for colour-blind people
+_COLOURS = colormaps["inferno"]
+_CAPTION_HEIGHT = 14
+FORMATS = (".png", ".gif", ".mp4")
+
+
+def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """
+    :param frame: RGB bytes ``(height, width, 3)``
+    :param heat: ``(height, width)`` in (0, 1)
+    :return: the frame in grey, coloured where the map is active
+    """
+    grey = frame.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    colours = 255 * _COLOURS(heat)[..., :3]
+    # Where nothing is active the frame stays visible, where most is it is covered to two thirds.
+    weight = 0.67 * np.sqrt(heat)[..., None]
+    return ((1 - weight) * grey + weight * colours).astype(np.uint8)
+
+
+def _caption(panel: np.ndarray, text: str) -> np.ndarray:
+    image = Image.new("RGB", (panel.shape[1], panel.shape[0] + _CAPTION_HEIGHT), "white")
+    image.paste(Image.fromarray(panel), (0, _CAPTION_HEIGHT))
+    ImageDraw.Draw(image).text((3, 1), text, fill="black")
+    return np.asarray(image)
+
+
+def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[list[np.ndarray], np.ndarray]:
+    """
+    One picture per step: the frame, the maps that matter most (see ``rank_maps``), and the maximum over all maps.
+
+    :param agent: a student with convolutions
+    :param episode: an episode that it played
+    :param n_maps: how many maps get a panel
+    :return: RGB pictures, and the indices of the chosen maps
+    :raises TeacherError: the agent has no convolutions
+    :raises ValueError: it has fewer maps
+    """
+    maps, contributions = feature_maps(agent, np.stack(episode.observations))
+    if not 1 <= n_maps <= maps.shape[1]:
+        raise ValueError(f"n_maps must be between 1 and the {maps.shape[1]} maps that there are, not {n_maps}.")
+    chosen = rank_maps(contributions)[:n_maps]
+    normalized = normalize_maps(maps)
+    layers = np.concatenate([normalized[:, chosen], normalized.max(axis=1, keepdims=True)], axis=1)
+    captions = ["frame", *(f"map {index}" for index in chosen), "maximum"]
+    geometry = geometry_of(agent)
+    pictures = []
+    for frame, heats in zip(episode.frames, layers, strict=True):
+        placed = place_on_frame(heats, geometry, *frame.shape[:2]).clip(0, 1)
+        panels = [frame, *(overlay(frame, heat) for heat in placed)]
+        captioned = [_caption(panel, text) for panel, text in zip(panels, captions, strict=True)]
+        pictures.append(np.concatenate([np.pad(panel, ((0, 0), (0, 4), (0, 0))) for panel in captioned], axis=1))
+    return pictures, chosen
+
+
+def check_format(path: Path) -> None:
+    """
+    :param path: a file to write
+    :raises ValueError: its ending is unknown
+    """
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path}: maps are written as one of {', '.join(FORMATS)}.")
+
+
+def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_rows: int = 4) -> None:
+    """
+    :param pictures: RGB pictures of one size
+    :param path: ``.png`` (a few of them, evenly spread, one below the other), ``.gif`` or ``.mp4``
+    :param fps: pictures per second
+    :param n_rows: rows of the PNG
+    :raises ValueError: the ending is unknown
+    """
+    check_format(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        rows = np.linspace(0, len(pictures) - 1, min(n_rows, len(pictures))).round().astype(int)
+        Image.fromarray(np.concatenate([pictures[row] for row in rows])).save(path, optimize=True)
+    elif path.suffix == ".gif":
+        images = [Image.fromarray(picture).quantize(64, method=Image.Quantize.FASTOCTREE) for picture in pictures]
+        images[0].save(path, save_all=True, append_images=images[1:], duration=1000 // fps, loop=0, optimize=True)
+    else:
+        _write_mp4(pictures, path, fps)
+
+
+def _write_mp4(pictures: Iterable[np.ndarray], path: Path, fps: int) -> None:
+    # Comes with its own ffmpeg, so that none has to be installed
+    import imageio_ffmpeg
+
+    pictures = list(pictures)
+    height, width = (side - side % 2 for side in pictures[0].shape[:2])
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=fps, macro_block_size=2, quality=7, ffmpeg_log_level="error"
+    )
+    writer.send(None)
+    for picture in pictures:
+        writer.send(np.ascontiguousarray(picture[:height, :width]))
+    writer.close()

@@ -1,0 +1,273 @@
+"""Maps lie where they should, objects are where the RAM says, figures show what they are given."""
+
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from PIL import Image
+from torch import nn
+
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.common.evaluation import make_eval_env
+from sb3_distill.common.layers import chain_of
+from sb3_distill.visualize.activations import (
+    Geometry,
+    feature_maps,
+    geometry_of,
+    is_pooled,
+    normalize_maps,
+    place_on_frame,
+    rank_maps,
+)
+from sb3_distill.visualize.cli import main
+from sb3_distill.visualize.episodes import play_episodes
+from sb3_distill.visualize.figures import plot_bars, plot_learning_curves, plot_sizes, read_curve
+from sb3_distill.visualize.localization import measure_localization, object_positions
+from sb3_distill.visualize.maps import draw_maps, write_pictures
+
+PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """An untrained student of Pong with a global max-pool."""
+    venv = make_eval_env(PONG)
+    model = PolicyDistillation.of_policy("MaxPoolCnnPolicy", {}, venv.observation_space, venv.action_space, "cpu")
+    path = tmp_path_factory.mktemp("student") / "pd" / f"{PONG}_1" / f"{PONG}.zip"
+    path.parent.mkdir(parents=True)
+    model.save(path)
+    venv.close()
+    return path
+
+
+def test_maps_come_from_before_the_pool_and_contributions_are_gradients(student):
+    agent = load_teacher(student, device="cpu")
+    observations = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84)).astype(np.uint8)
+    maps, contributions = feature_maps(agent, observations, batch_size=2)
+    assert maps.shape == (5, 32, 7, 7) and contributions.shape == (5, 32) and is_pooled(agent)
+    tensors = th.as_tensor(observations)
+    pooled = agent.network.features_extractor.cnn(agent.network.features_extractor.scaler(tensors)).detach().numpy()
+    assert np.allclose(maps.max(axis=(2, 3)), pooled, atol=1e-5)
+    # The network is piecewise linear: with all biases behind the maps zero, contributions add up to the output.
+    behind = [layer for layer in chain_of(agent) if isinstance(layer, nn.Linear)]
+    with th.no_grad():
+        for layer in behind:
+            layer.bias.zero_()
+    _, contributions = feature_maps(agent, observations)
+    assert np.allclose(contributions.sum(axis=1), agent.logits(tensors).max(dim=1).values, atol=1e-4)
+    order = rank_maps(contributions)
+    sizes = np.abs(contributions).mean(axis=0)[order]
+    assert (np.diff(sizes) <= 0).all() and sorted(order) == list(range(32))
+
+
+def test_geometry_is_that_of_the_receptive_fields(student):
+    agent = load_teacher(student, device="cpu")
+    vertical, horizontal = geometry_of(agent)
+    assert vertical == horizontal == Geometry(17.5, 8, 7, 84)
+    cnn = agent.network.features_extractor.cnn[:-1]
+    # The pixels that a cell depends on lie around its centre.
+    image = th.zeros(1, 4, 84, 84, requires_grad=True)
+    for layer in cnn:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.weight, 1.0)
+            nn.init.constant_(layer.bias, 1.0)
+    cnn(image)[0, 0, 2, 5].backward()
+    rows = image.grad[0, 0].sum(dim=1).nonzero().flatten()
+    columns = image.grad[0, 0].sum(dim=0).nonzero().flatten()
+    assert (rows.min() + rows.max()) / 2 == vertical.first + 2 * vertical.stride
+    assert (columns.min() + columns.max()) / 2 == horizontal.first + 5 * horizontal.stride
+    assert list(vertical.cell_of(np.array([0.0, 17.5, 21.0, 22.0, 83.0]))) == [0, 0, 0, 1, 6]
+
+
+def test_maps_land_on_the_frame_where_their_cells_look():
+    geometry = (Geometry(17.5, 8, 7, 84), Geometry(17.5, 8, 7, 84))
+    maps = np.zeros((1, 7, 7))
+    maps[0, 2, 5] = 1.0
+    placed = place_on_frame(maps, geometry, 210, 160)[0]
+    row, column = np.unravel_index(placed.argmax(), placed.shape)
+    assert abs(row - (33.5 + 0.5) * 210 / 84) <= 1.5 and abs(column - (57.5 + 0.5) * 160 / 84) <= 1.5
+    assert placed.max() > 0.9 and placed.min() == 0.0
+    assert place_on_frame(np.ones((2, 7, 7)), geometry, 50, 30) == pytest.approx(1.0)
+
+
+def test_normalized_maps():
+    maps = np.random.default_rng(0).random((300, 3, 4, 4)) * np.array([1.0, 50.0, 0.0])[None, :, None, None]
+    normalized = normalize_maps(maps)
+    assert normalized.min() == 0.0 and normalized.max() == 1.0
+    assert normalized[:, 0].mean() == pytest.approx(normalized[:, 1].mean(), rel=0.05)
+
+
+@pytest.mark.parametrize("env_id", [PONG, BREAKOUT])
+def test_objects_are_where_the_ram_says(env_id):
+    colours = {
+        "ball": (236, 236, 236) if env_id == PONG else (200, 72, 72),
+        "player": (92, 186, 92),
+        "opponent": (213, 130, 74),
+        "paddle": (200, 72, 72),
+    }
+    env = gym.make(env_id)
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    seen = dict.fromkeys(colours, 0)
+    hits = dict.fromkeys(colours, 0)
+    for step in range(1_500):
+        frame, _, terminated, _, _ = env.step(1 if step % 9 == 0 else rng.integers(env.action_space.n))
+        if terminated:
+            env.reset()
+            continue
+        positions = object_positions(env_id, env.unwrapped.ale.getRAM()[None])
+        for name, centres in positions.items():
+            row, column = centres[0]
+            # Below the bricks, above the bottom wall, beside the side walls
+            low, high = (40, 185) if env_id == PONG else (100, 193)
+            if np.isnan(row) or not low <= row < high or not 10 <= column < 150:
+                continue
+            seen[name] += 1
+            patch = frame[int(row) - 1 : int(row) + 2, int(column) - 1 : int(column) + 2]
+            hits[name] += bool((patch == np.array(colours[name])).all(axis=2).any())
+    assert all(count > 50 for name, count in seen.items() if name in positions)
+    assert all(hits[name] >= 0.9 * seen[name] for name in positions), (hits, seen)
+
+
+def test_localization_of_a_map_that_follows_the_ball(student):
+    agent = load_teacher(student, device="cpu")
+    extractor = agent.network.features_extractor
+    with th.no_grad():
+        for layer, channel in zip((0, 2, 4), (3, 0, 0), strict=True):
+            extractor.cnn[layer].weight.zero_()
+            extractor.cnn[layer].bias.zero_()
+            # Brightness of the newest frame, peaked at the centre of the field
+            kernel = extractor.cnn[layer].weight[0, channel]
+            centre = (kernel.shape[0] - 1) / 2
+            offsets = (th.arange(kernel.shape[0]) - centre).square()
+            kernel.copy_(th.exp(-(offsets[:, None] + offsets[None]) / 2))
+    episodes = play_episodes(agent, PONG, 1, epsilon=1.0, max_steps=400)
+    for episode in episodes:
+        for observation, ram in zip(episode.observations, episode.rams, strict=True):
+            # A world in which the ball alone is bright
+            (row, column) = object_positions(PONG, ram[None])["ball"][0]
+            observation[:] = 0
+            if not np.isnan(row):
+                y, x = int(row * 84 / 210), int(column * 84 / 160)
+                observation[3, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = 255
+    ball = measure_localization(agent, PONG, episodes)[0]
+    assert ball.thing == "ball" and ball.best_map == 0
+    assert ball.near_hits > 0.9 and ball.hits > 0.5 and ball.near_chance < 0.5
+    with pytest.raises(ValueError, match="known for pong and breakout, not for SeaquestNoFrameskip-v4"):
+        measure_localization(agent, "SeaquestNoFrameskip-v4", episodes)
+
+
+def test_pictures(student, tmp_path):
+    agent = load_teacher(student, device="cpu")
+    (episode,) = play_episodes(agent, PONG, 1, max_steps=12)
+    assert len(episode.frames) == len(episode.rams) == len(episode.actions) == 12
+    pictures, chosen = draw_maps(agent, episode, n_maps=2)
+    assert len(pictures) == 12 and len(chosen) == 2
+    for name in ("maps.png", "maps.gif", "maps.mp4"):
+        write_pictures(pictures, tmp_path / "out" / name)
+        assert (tmp_path / "out" / name).stat().st_size > 500
+    with Image.open(tmp_path / "out" / "maps.gif") as image:
+        assert image.n_frames > 1 and image.size[0] == pictures[0].shape[1]
+    with pytest.raises(ValueError, match="between 1 and the 32 maps"):
+        draw_maps(agent, episode, n_maps=33)
+
+
+def rows_of(**changes):
+    row = {
+        "env": "CartPole-v1",
+        "algo": "pd",
+        "n_parameters": 100,
+        "n_bytes": 400,
+        "mean": 450.0,
+        "mean_interval": [440.0, 460.0],
+        "teacher_mean": 500.0,
+        "percent_of_teacher": 90.0,
+        "loss": "kl",
+    }
+    return {**row, **changes}
+
+
+def test_sizes_and_bars_show_the_rows():
+    rows = [rows_of(), rows_of(algo="dqn", n_parameters=1000, percent_of_teacher=100.0, loss="nll")]
+    axes = plot_sizes(rows).axes[0]
+    first = axes.containers[0]
+    assert first.lines[0].get_xydata().tolist() == [[100, 90]]
+    # 10 points of 500 are two per cent
+    assert np.allclose(first.lines[2][0].get_segments()[0][:, 1], [88, 92])
+    heights = [bar.get_height() for bar in plot_bars(rows, "loss").axes[0].patches]
+    assert heights == [90, 100]
+    with pytest.raises(ValueError, match=r"of Acrobot-v1, CartPole-v1: choose with --env"):
+        plot_sizes([*rows, rows_of(env="Acrobot-v1")])
+    with pytest.raises(ValueError, match="evaluate with the teacher"):
+        plot_sizes([rows_of(percent_of_teacher=None)])
+    with pytest.raises(ValueError, match=r"have no field 'colour' to compare by\. They have algo"):
+        plot_bars(rows, "colour")
+
+
+def test_curves(tmp_path):
+    run = tmp_path / "pd" / "CartPole-v1_1"
+    run.mkdir(parents=True)
+    (run / "0.monitor.csv").write_text("#{}\nr,l,t\n" + "".join(f"{i},10,{i}\n" for i in range(30)))
+    steps, returns = read_curve(run)["CartPole-v1_1"]
+    assert len(steps) == 11 and steps[0] == 200 and returns[0] == pytest.approx(9.5)
+    np.savez(run / "evaluations.npz", timesteps=[10, 20], results=[[1.0, 3.0], [5.0, 5.0]])
+    assert read_curve(run)["CartPole-v1_1"][1].tolist() == [2, 5]
+    other = tmp_path / "pd" / "Acrobot-v1_1"
+    other.mkdir()
+    with pytest.raises(ValueError, match="of Acrobot-v1, CartPole-v1"):
+        plot_learning_curves([run, other])
+    with pytest.raises(ValueError, match="Acrobot-v1_1 has no curve"):
+        plot_learning_curves([other])
+
+
+def test_tsne_of_a_shared_trunk(cartpole_teacher, tmp_path):
+    pytest.importorskip("sklearn")
+    from sb3_distill.visualize.tsne import early_and_late, plot_tsne
+
+    names = ["CartPole-v1", "Acrobot-v1"]
+    teacher = load_teacher(cartpole_teacher, device="cpu")
+    observations = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    early, late = early_and_late(teacher, observations)
+    layer = teacher.network.q_net[0]
+    assert np.allclose(early, th.relu(layer(th.as_tensor(observations))).detach(), atol=1e-6)
+    assert np.array_equal(early, late)
+    figure = plot_tsne(names, [(early[:30], late[:30]), (early[30:] + 9, late[30:] + 9)])
+    assert len(figure.axes) == 2 and len(figure.axes[0].collections) == 2
+    with pytest.raises(ValueError, match="one trunk in common"):
+        plot_tsne(names, [(early, late), (early[:, :5], late)])
+
+
+def test_command_line(student, cartpole_teacher, tmp_path, capsys):
+    assert main(["maps", str(student.parent), "--max-steps", "6", "-o", str(tmp_path / "m.png")]) == 0
+    assert (tmp_path / "m.png").is_file()
+    assert main(["localization", str(student), "--max-steps", "80", "--episodes", "2"]) == 0
+    assert "opponent" in capsys.readouterr().out
+    assert main(["q-values", str(cartpole_teacher), "-o", str(tmp_path / "q.png"), str(tmp_path / "q.pdf")]) == 0
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"agents": [rows_of(), rows_of(loss="nll")]}))
+    assert main(["sizes", str(results), "--size", "n_bytes", "-o", str(tmp_path / "s.png")]) == 0
+    assert main(["bars", str(results), "-o", str(tmp_path / "b.png")]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["maps", "{cartpole}", "-o", "m.png"], "has no feature maps"),
+        (["maps", "{student}", "-o", "m.txt"], "written as one of .png, .gif, .mp4"),
+        (["localization", "{cartpole}"], "known for pong and breakout, not for CartPole-v1"),
+        (["bars", "{broken}", "-o", "b.png"], "holds no results"),
+        (["bars", "{rows}", "--env", "CartPole-v2", "-o", "b.png"], "Did you mean 'CartPole-v1'?"),
+        (["curves", "nothing_1", "-o", "c.png"], "has no curve"),
+        (["maps", "nowhere.zip", "-o", "m.png"], "nowhere.zip"),
+    ],
+)
+def test_command_line_refuses(student, cartpole_teacher, tmp_path, capsys, arguments, message):
+    (tmp_path / "broken.json").write_text("{}")
+    (tmp_path / "rows.json").write_text(json.dumps({"agents": [rows_of()]}))
+    names = {"cartpole": cartpole_teacher, "student": student}
+    names |= {"broken": tmp_path / "broken.json", "rows": tmp_path / "rows.json"}
+    assert main([argument.format(**names) for argument in arguments]) == 1
+    assert message in capsys.readouterr().err
