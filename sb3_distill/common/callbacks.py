@@ -70,6 +70,7 @@ class TeacherReferenceCallback(BaseCallback):
     :param epsilon: share of random actions of a student that is evaluated with ``deterministic=False``
     :param n_eval_episodes: how many episodes the teacher plays
     :param siblings: the run's other callbacks
+    :param known_score: mean and standard deviation of the teacher's return, where it need not play again
     :param verbose: Verbosity level
     """
 
@@ -79,6 +80,7 @@ class TeacherReferenceCallback(BaseCallback):
         epsilon: float,
         n_eval_episodes: int,
         siblings: list[BaseCallback],
+        known_score: tuple[float, float] | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -86,12 +88,24 @@ class TeacherReferenceCallback(BaseCallback):
         self.epsilon = epsilon
         self.n_eval_episodes = n_eval_episodes
         self.siblings = siblings
-        self.mean_reward: float | None = None
+        self.score = known_score
+
+    @property
+    def mean_reward(self) -> float | None:
+        """The teacher's mean return, None where it has not been measured."""
+        return None if self.score is None else self.score[0]
 
     def _on_training_start(self) -> None:
         self.eval_callbacks = [found for sibling in self.siblings for found in find_eval_callbacks(sibling)]
-        if self.n_eval_episodes == 0:
-            return
+        if self.score is None and self.n_eval_episodes > 0:
+            self.score = self._play()
+        if self.score is not None:
+            self.logger.record("teacher/mean_reward", self.score[0])
+            self.logger.record("teacher/std_reward", self.score[1])
+            if self.verbose > 0:
+                print(f"Teacher ({self.teacher.source}): mean reward {self.score[0]:.2f} +/- {self.score[1]:.2f}")
+
+    def _play(self) -> tuple[float, float]:
         if self.eval_callbacks:
             env, deterministic = self.eval_callbacks[0].eval_env, self.eval_callbacks[0].deterministic
         else:
@@ -110,20 +124,12 @@ class TeacherReferenceCallback(BaseCallback):
             deterministic=deterministic,
             warn=False,
         )
-        assert isinstance(mean_reward, float) or hasattr(mean_reward, "item")
-        self.mean_reward = float(mean_reward)  # type: ignore[arg-type]
-        self.logger.record("teacher/mean_reward", self.mean_reward)
-        self.logger.record("teacher/std_reward", float(std_reward))  # type: ignore[arg-type]
-        if self.verbose > 0:
-            print(
-                f"Teacher ({self.teacher.source}): mean reward {mean_reward:.2f} +/- {std_reward:.2f} "
-                f"over {self.n_eval_episodes} episodes"
-            )
         if not self.eval_callbacks:
             # The teacher has played in the training environment: begin anew.
             self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
             if vec_normalize is not None:
                 self.model._last_original_obs = vec_normalize.get_original_obs()
+        return float(mean_reward), float(std_reward)  # type: ignore[arg-type]
 
     def _on_step(self) -> bool:
         if self.mean_reward is None:

@@ -22,6 +22,7 @@ from sb3_distill.common.envs import check_discrete, check_teacher, frame_channel
 from sb3_distill.common.evaluation import mix_random_actions
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
+from sb3_distill.common.recordings import RecordedVecEnv, RecordingError, RecordingWriter, read_or_record
 from sb3_distill.common.teachers import Teacher, find_zoo_teacher, load_teacher
 from sb3_distill.common.torch_layers import set_train_dtype
 from sb3_distill.common.utils import check_device, compile_or_same, env_id_of, unknown_choice
@@ -83,6 +84,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
     :param n_teacher_episodes: how many episodes the teacher plays before training for the score that later ones are
         compared with (0: none)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
+    :param recording: folder of the teacher's play: read instead of playing where it exists, written otherwise, so that
+        the next student of this teacher needs no game (``rollout_policy="teacher"`` only)
     :param max_grad_norm: The maximum value for the gradient clipping (None, as in the paper: no clipping)
     :param bf16: compute the features of image students in bfloat16 while training; None does so where the processor
         has instructions for it. Losses, output layers and acting are float32 always.
@@ -100,6 +103,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STUDENT_POLICIES}
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
+    # What the memory keeps of the teacher for each observation
+    _teacher_outputs: ClassVar[str] = "logits"
     # What ``train/<name>`` says of student and teacher beside the loss
     agreement_name: str = "agreement"
     policy: StudentPolicy
@@ -124,6 +129,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         student_eps: float = 0.05,
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
+        recording: str | Path | None = None,
         max_grad_norm: float | None = None,
         bf16: bool | None = None,
         compile_update: bool = False,
@@ -170,6 +176,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self.student_eps = student_eps
         self.n_teacher_episodes = n_teacher_episodes
         self.allow_env_mismatch = allow_env_mismatch
+        self.recording = recording
+        self._recorder: RecordingWriter | None = None
         self.max_grad_norm = max_grad_norm
         self.bf16 = bf16
         self.compile_update = compile_update
@@ -268,12 +276,36 @@ class PolicyDistillation(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         self._teacher = self._setup_teacher()
+        if self.recording is not None:
+            start = 0 if reset_num_timesteps else self.num_timesteps
+            self._recorder = self._open_recording(Path(self.recording), start, total_timesteps)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _open_recording(self, folder: Path, start: int, total_timesteps: int) -> RecordingWriter | None:
+        """Read the teacher's play where it is recorded already, from now on; else record it."""
+        assert self.env is not None
+        if self.rollout_policy != "teacher" or self._vec_normalize_env is not None:
+            raise RecordingError(
+                "recording= is the teacher's own play: it needs rollout_policy='teacher', and no VecNormalize around "
+                "the student's environment, whose statistics would depend on it."
+            )
+        settings = {
+            "teacher": self._teacher.sha256,
+            "env_id": env_id_of(self.env),
+            "observation_space": str(self.observation_space),
+            "teacher_eps": self.teacher_eps,
+            "outputs": self._teacher_outputs,
+        }
+        self.env, recorder = read_or_record(folder, settings, self.env, start, total_timesteps)
+        return recorder
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)
+        known_score, n_episodes = None, self.n_teacher_episodes
+        if isinstance(self.env, RecordedVecEnv):
+            known_score, n_episodes = self.env.recording.teacher_score, 0
         self._reference = TeacherReferenceCallback(
-            self._teacher, self.student_eps, self.n_teacher_episodes, callbacks, verbose=self.verbose
+            self._teacher, self.student_eps, n_episodes, callbacks, known_score, self.verbose
         )
         return self._with_progress_bar([*callbacks, self._reference], progress_bar)
 
@@ -291,18 +323,34 @@ class PolicyDistillation(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfPolicyDistillation:
-        return super().learn(
-            total_timesteps=total_timesteps,
-            callback=callback,
-            log_interval=log_interval,
-            tb_log_name=tb_log_name,
-            reset_num_timesteps=reset_num_timesteps,
-            progress_bar=progress_bar,
-        )
+        try:
+            super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+            # A callback may have stopped the run.
+            if self._recorder is not None and self.num_timesteps >= self._total_timesteps:
+                self._recorder.close(self._reference.score)
+        finally:
+            self._recorder = None
+            if isinstance(self.env, RecordedVecEnv):
+                self.env = self.env.venv
+        return self
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(self.env, RecordedVecEnv):
+            self._teacher_logits, actions = self.env.answers()
+            return actions, actions
+        return self._act()
+
+    def _act(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ask the teacher, and play its action or the student's."""
         # The teacher normalises observations itself, if it does at all.
         raw_obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         teacher_logits = self._teacher.logits(obs_as_tensor(raw_obs, self.device)).cpu().numpy()  # type: ignore[arg-type]
@@ -333,6 +381,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
         # The loss needs no rewards and no next observations.
         raw_obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         replay_buffer.add(raw_obs, self._teacher_logits)  # type: ignore[arg-type]
+        if self._recorder is not None:
+            self._recorder.add(raw_obs, self._teacher_logits, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
         self._last_obs = new_obs
         if self._vec_normalize_env is not None:
             self._last_original_obs = self._vec_normalize_env.get_original_obs()
@@ -424,6 +474,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
             "_teacher_logits",
             "_teacher_share",
             "_reference",
+            "recording",
+            "_recorder",
             "_progress_bar",
             "_rollout_rng",
             "_forward_loss",

@@ -98,6 +98,7 @@ class QPD(PolicyDistillation):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
+    _teacher_outputs: ClassVar[str] = "distribution and value"
     policy: MlpPolicy  # type: ignore[assignment]
 
     def __init__(
@@ -267,9 +268,7 @@ class QPD(PolicyDistillation):
         )
 
     @th.no_grad()
-    def _sample_action(
-        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _act(self) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(self._teacher, ActorCriticTeacher) and self._last_obs is not None
         # The teacher normalises observations itself, if it does at all.
         raw_obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
