@@ -12,6 +12,8 @@ VERBS = {
     "evaluate": ("sb3_distill.common.evaluate_cli", "score a student or a teacher, as % of the teacher"),
     "export": ("sb3_distill.export.cli", "write an agent as ONNX, in float32 and in integers; measure the files"),
     "visualize": ("sb3_distill.visualize.cli", "draw localization maps, learning curves, sizes and other figures"),
+    "study": ("sb3_distill.study.cli", "run a grid of games, students, losses and seeds from a file"),
+    "report": ("sb3_distill.study.report", "write the results of a study as one page, Markdown and LaTeX"),
     "zoo": ("sb3_distill.zoo.run", "run a command of the RL Baselines3 Zoo with the algorithms of sb3_distill"),
 }
 

@@ -5,23 +5,16 @@ import csv
 import io
 import json
 import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from sb3_distill.common.evaluation import (
-    Player,
-    RandomPlayer,
-    Score,
-    evaluate_paired,
-    is_atari,
-    make_eval_env,
-)
+from sb3_distill.common.evaluation import Player, RandomPlayer
+from sb3_distill.common.scoring import describe, score_agent
 from sb3_distill.common.starts import HeldOutStarts, StartFrom, check_atari, record_starts
-from sb3_distill.common.statistics import geometric_mean_interval, summarize
+from sb3_distill.common.statistics import geometric_mean_interval
 from sb3_distill.common.tables import format_markdown, format_table
 from sb3_distill.common.teachers import Teacher, TeacherError, load_teacher
 
@@ -60,22 +53,6 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         if path.suffix not in FORMATS:
             parser.error(f"--output: {path} must end with one of {', '.join(FORMATS)}")
     return args
-
-
-def describe(agent: Teacher, env_id: str, score: Score, reference: Score | None) -> dict[str, Any]:
-    """One row of the table."""
-    return {
-        "env": env_id,
-        "agent": agent.source,
-        "algo": agent.algo,
-        "n_parameters": agent.n_parameters,
-        "n_bytes": agent.stored_bytes,
-        **asdict(summarize(score.returns)),
-        "teacher_mean": None if reference is None else reference.mean,
-        "percent_of_teacher": None if reference is None else score.percent_of(reference),
-        "returns": score.returns,
-        "lengths": score.lengths,
-    }
 
 
 def cells_of(row: dict[str, Any]) -> list[str]:
@@ -138,15 +115,15 @@ def evaluate_game(
     rows: list[dict[str, Any]] = []
     reference = None
     for agent in agents:
-        make_env = partial(
-            make_eval_env,
+        score = score_agent(
+            agent,
             env_id,
-            frame_stack=(agent.frame_stack or 1) if is_atari(env_id) else 1,
+            args.n_episodes,
+            args.epsilon,
+            args.seed,
+            deterministic=not args.stochastic,
             start_wrapper=None if starts is None else partial(StartFrom, starts=starts),
             native=args.native,
-        )
-        score = evaluate_paired(
-            agent, make_env, args.n_episodes, args.epsilon, args.seed, deterministic=not args.stochastic
         )
         reference = score if has_teacher and reference is None else reference
         rows.append(describe(agent, env_id, score, reference))

@@ -1,6 +1,7 @@
 """A teacher's play on disk: recorded by the first student that it teaches, read by all others."""
 
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class RecordingWriter:
         self.n_envs = n_envs
         self.shape = observation_space.shape
         self.dtype = observation_space.dtype
-        self.partial = folder.with_name(folder.name + ".partial")
+        self.partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         self.columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}

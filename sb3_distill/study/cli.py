@@ -1,0 +1,207 @@
+"""``sb3-distill study``: run a grid of cells, skip those that are finished, and write down the results."""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sb3_distill.common.tables import format_table
+from sb3_distill.study.backends import Backend, run_locally, run_on_ray
+from sb3_distill.study.cells import MANIFEST, write_json
+from sb3_distill.study.files import Cell, Study, StudyError, read_study
+
+RESULTS, TABLE = "results.json", "results.csv"
+
+
+def manifest_of(study: Path, cell: Cell) -> dict[str, Any] | None:
+    """
+    :param study: the study's folder
+    :param cell: a cell
+    :return: its manifest, None where it is not finished
+    """
+    path = study / "cells" / cell.key / MANIFEST
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def phases(cells: Sequence[Cell], study: Path) -> list[list[Cell]]:
+    """
+    :param cells: those to run
+    :param study: the study's folder
+    :return: first one cell of each recording that is still to be made, then the others
+    """
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        key = cell.recording_key
+        if key is not None and not (study / "recordings" / key).exists():
+            first.setdefault(key, cell)
+    others = [cell for cell in cells if cell not in first.values()]
+    return [phase for phase in (list(first.values()), others) if phase]
+
+
+def estimate_seconds(cell: Cell, manifests: Sequence[dict[str, Any]]) -> float | None:
+    """
+    :param cell: a cell that has not run
+    :param manifests: of finished cells
+    :return: the median time of finished cells of the same algorithm and environment, None where there are none
+    """
+    seconds = [
+        sum(manifest["seconds"].values())
+        for manifest in manifests
+        if (manifest["cell"]["algo"], manifest["cell"]["env"]) == (cell.algo, cell.env)
+    ]
+    return statistics.median(seconds) if seconds else None
+
+
+def format_seconds(seconds: float | None) -> str:
+    """
+    :param seconds: a duration
+    :return: in words
+    """
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
+    """
+    :param study: the study
+    :param folder: its folder
+    :param n_jobs: processes at the same time
+    """
+    manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
+    rows = [[*study.cells[0].labels, "state", "time"]]
+    total: float | None = 0.0
+    for cell in study.cells:
+        finished = manifest_of(folder, cell)
+        seconds = estimate_seconds(cell, manifests) if finished is None else sum(finished["seconds"].values())
+        if finished is None:
+            total = None if total is None or seconds is None else total + seconds
+        rows.append([*cell.labels.values(), "to do" if finished is None else "finished", format_seconds(seconds)])
+    print(format_table(rows, n_left=len(rows[0]) - 1))
+    remaining = sum(manifest_of(folder, cell) is None for cell in study.cells)
+    when = (
+        "time unknown until a cell of each algorithm and environment has finished"
+        if total is None
+        else f"about {format_seconds(total / n_jobs)} with {n_jobs} at the same time"
+    )
+    print(f"{len(study.cells)} cells, {remaining} to do, {when}")
+
+
+def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
+    """
+    Write the rows of all finished cells as JSON and CSV.
+
+    :param study: the study
+    :param folder: its folder
+    :return: the rows
+    """
+    manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
+    rows = [row for manifest in manifests for row in manifest["rows"]]
+    described = {**asdict(study), "cells": len(study.cells)}
+    write_json(folder / RESULTS, {"study": described, "agents": rows, "manifests": manifests})
+    lists = ("returns", "lengths")
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in lists))
+    with (folder / TABLE).open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
+    """
+    Run the cells that are not finished.
+
+    :param study: the study
+    :param folder: where cells, recordings and results lie
+    :param backend: where cells run
+    :return: why cells failed, by their keys
+    """
+    remaining = [cell for cell in study.cells if manifest_of(folder, cell) is None]
+    by_key = {cell.key: cell for cell in remaining}
+    n_done, failures = len(study.cells) - len(remaining), {}
+    start = time.time()
+    width = len(str(len(study.cells)))
+    for phase in phases(remaining, folder):
+        jobs = [(cell.key, json.dumps(asdict(cell))) for cell in phase]
+        for key, problem in backend(jobs, folder):
+            labels = " ".join(by_key[key].labels.values())
+            if problem:
+                failures[key] = problem
+                state = f"FAILED: {problem}"
+            else:
+                n_done += 1
+                manifest = manifest_of(folder, by_key[key])
+                assert manifest is not None
+                percents = [row["percent_of_teacher"] for row in manifest["rows"]]
+                scores = " ".join(f"{percent:.1f}%" for percent in percents)
+                state = f"{scores} of the teacher, {format_seconds(sum(manifest['seconds'].values()))}"
+            clock = format_seconds(time.time() - start)
+            print(f"{clock}  {n_done:>{width}}/{len(study.cells)}  {labels}: {state}", flush=True)
+    return failures
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status
+    """
+    parser = argparse.ArgumentParser(
+        prog="sb3-distill study", description="Run the cells of a study file; finished ones are skipped."
+    )
+    parser.add_argument("file", type=Path, help="study file, such as studies/pd_table1_small.yml")
+    parser.add_argument("-o", "--output", type=Path, help="folder (default: logs/studies/NAME)")
+    parser.add_argument("--backend", choices=["local", "ray"], default="local")
+    parser.add_argument("--address", help="of a running Ray cluster (default: start Ray here)")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cells at the same time")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each cell (default: 1)")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated time, run nothing")
+    args = parser.parse_args(argv)
+    if args.jobs < 1 or args.threads < 1:
+        parser.error("--jobs and --threads must be at least 1")
+    try:
+        study = read_study(args.file)
+        folder = args.output or Path("logs") / "studies" / study.name
+        if args.dry_run:
+            print_plan(study, folder, args.jobs)
+            return 0
+        if args.backend == "ray":
+            backend = run_on_ray(args.address, args.jobs, args.threads)
+        else:
+            backend = run_locally(args.jobs, args.threads)
+        folder.mkdir(parents=True, exist_ok=True)
+        failures = run_study(study, folder, backend)
+    except (StudyError, OSError) as error:
+        print(f"sb3-distill study: {error}", file=sys.stderr)
+        return 1
+    rows = collect(study, folder)
+    print_results(study, rows)
+    print(f"{folder / RESULTS}; the report: sb3-distill report {folder}")
+    for key, problem in failures.items():
+        print(f"failed: {key}: {problem} (see {folder / 'failed' / key})", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def print_results(study: Study, rows: Sequence[dict[str, Any]]) -> None:
+    """
+    :param study: the study
+    :param rows: its rows
+    """
+    names = [*study.cells[0].labels]
+    names += [name for name in ("player", "task") if any(name in row for row in rows) and name not in names]
+    table = [[*names, "parameters", "bytes", "score", "% of teacher"]]
+    for row in rows:
+        score = f"{row['mean']:.2f} ± {row['std']:.2f}" if "mean" in row else ""
+        sizes = [f"{row['n_parameters']:,}", f"{row['n_bytes']:,}"]
+        table.append([*(str(row.get(name, "")) for name in names), *sizes, score, f"{row['percent_of_teacher']:.1f}"])
+    print(format_table(table, n_left=len(names)))
