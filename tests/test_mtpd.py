@@ -12,10 +12,10 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_distill import MultiTaskDistillation, MultiTaskDQN, PolicyDistillation, load_teacher
+from sb3_distill import MultiTaskDistillation, MultiTaskDQN, PolicyDistillation, RealTimeDistillDQN, load_teacher
 from sb3_distill.common.evaluation import Score
 from sb3_distill.common.losses import kl_loss
-from sb3_distill.common.multitask import register_multi_task, tasks_of
+from sb3_distill.common.multitask import pad_last_axis, register_multi_task, tasks_of
 from sb3_distill.common.statistics import geometric_mean
 from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer, MultiTaskReplayBuffer
 from sb3_distill.mtpd.evaluation import normalized_percent, score_tasks, task_interval
@@ -82,6 +82,30 @@ def test_vectors_are_padded_and_actions_wrap():
     plain.reset(seed=3)
     # CartPole has two actions: 2 is played as 0
     assert np.array_equal(env.step(2)[0]["obs"], plain.step(0)[0])
+
+
+def test_grids_are_padded_and_cut_out(tmp_path: Path):
+    pytest.importorskip("minatar")
+    ids = ["MinAtar/Breakout-v1", "MinAtar/SpaceInvaders-v1"]
+    env = make_vec_env("MultiTask-v0", 2, seed=0, env_kwargs={"env_ids": ids, "pad": True})
+    assert env.observation_space["obs"] == spaces.Box(0, 1, (10, 10, 6), np.bool_)
+    assert not env.reset()["obs"][..., 4:].any()
+    sources = {}
+    for env_id in ids:
+        teacher = RealTimeDistillDQN("GridCnnPolicy", env_id, buffer_size=100, seed=0, device="cpu")
+        teacher.save(tmp_path / env_id.split("/")[1])
+        sources[env_id] = tmp_path / f"{env_id.split('/')[1]}.zip"
+    kwargs = {"learning_starts": 50, "buffer_size": 200, "n_eval_episodes": 0, "seed": 0, "device": "cpu"}
+    model = MultiTaskDistillation("MultiTaskGridCnnPolicy", env, sources, **kwargs).learn(200)
+    rng = np.random.default_rng(0)
+    for index, (env_id, channels) in enumerate(zip(ids, (4, 6), strict=True)):
+        obs = rng.random((30, 10, 10, channels)) < 0.2
+        padded = {"obs": pad_last_axis(obs, 6), "task": np.full(30, index)}
+        expected = model.predict(padded, deterministic=True)[0]
+        assert np.array_equal(model.task(env_id).predict(obs, deterministic=True)[0], expected)
+    assert set(score_tasks(model._teacher.tasks, model.policy, 1)) == set(ids)
+    with pytest.raises(ValueError, match="of one type can be padded"):
+        gym.make("MultiTask-v0", env_ids=["MinAtar/Breakout-v1", "CartPole-v1"], pad=True)
 
 
 def test_atari_games_share_stacked_frames():

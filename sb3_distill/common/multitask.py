@@ -44,7 +44,7 @@ class MultiTaskEnv(gym.Env):
     actions; with fewer, action ``a`` is played as ``a % n_actions``, so that uniformly random actions stay random.
 
     :param envs: from names to functions that make the environments
-    :param pad: fill shorter vectors with zeros up to the longest, where observation spaces differ
+    :param pad: fill shorter vectors, or grids of fewer channels, with zeros where observation spaces differ
     :param render_mode: as in Gymnasium
     :raises ValueError: no tasks, or spaces that do not fit together
     """
@@ -74,7 +74,7 @@ class MultiTaskEnv(gym.Env):
     def _observe(self, obs: np.ndarray) -> dict[str, Any]:
         shape = self.observation_space["obs"].shape  # type: ignore[index]
         if obs.shape != shape:
-            obs = np.concatenate([obs, np.zeros(shape[0] - len(obs), dtype=obs.dtype)])
+            obs = pad_last_axis(obs, shape[-1])
         return {"obs": np.asarray(obs), "task": self._current}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -119,11 +119,24 @@ def _common_space(tasks: Sequence[Task], pad: bool) -> spaces.Box:
     if not pad:
         raise ValueError(
             f"The tasks' observation spaces differ ({described}): choose tasks that share one, or pass pad=True to "
-            "fill shorter vectors with zeros."
+            "fill shorter vectors, or grids of fewer channels, with zeros."
         )
-    if any(len(space.shape) != 1 or space.dtype != own[0].dtype for space in own):
-        raise ValueError(f"Only vectors of one type can be padded to one length, not {described}.")
-    return spaces.Box(-np.inf, np.inf, (max(space.shape[0] for space in own),), own[0].dtype.type)
+    if any(len(space.shape) not in (1, 3) or space.shape[:-1] != own[0].shape[:-1] for space in own) or any(
+        space.dtype != own[0].dtype or space.dtype == np.uint8 for space in own
+    ):
+        raise ValueError(f"Only vectors, or grids of one size, of one type can be padded to one length: {described}.")
+    shape = (*own[0].shape[:-1], max(space.shape[-1] for space in own))
+    low, high = (0, 1) if own[0].dtype == np.bool_ else (-np.inf, np.inf)
+    return spaces.Box(low, high, shape, own[0].dtype.type)
+
+
+def pad_last_axis(obs: np.ndarray, length: int) -> np.ndarray:
+    """
+    :param obs: a vector, a grid with the channels last, or a batch of them
+    :param length: of the last axis
+    :return: the same, filled with zeros
+    """
+    return np.pad(obs, [(0, 0)] * (obs.ndim - 1) + [(0, length - obs.shape[-1])])
 
 
 def _check_names(names: Sequence[str], field: str) -> None:

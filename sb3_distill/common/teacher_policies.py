@@ -55,8 +55,9 @@ def _widths(weights: Weights, prefix: str) -> list[int]:
 def _extractor(weights: Weights, prefix: str, space: spaces.Space, normalize_images: bool) -> dict[str, Any]:
     """Keyword arguments of the features extractor that has these weights: SB3's own, or ``GridCNN``."""
     if f"{prefix}cnn.0.weight" in weights and f"{prefix}cnn.2.weight" not in weights:
-        grid = {"channels": weights[f"{prefix}cnn.0.weight"].shape[0]}
-        grid["features_dim"] = weights[f"{prefix}linear.0.weight"].shape[0]
+        channels, linear = weights[f"{prefix}cnn.0.weight"].shape[0], weights[f"{prefix}linear.0.weight"]
+        pool = "max" if linear.shape[1] == channels else None
+        grid = {"channels": channels, "features_dim": linear.shape[0], "pool": pool}
         return {"features_extractor_class": GridCNN, "features_extractor_kwargs": grid}
     if f"{prefix}linear.0.weight" in weights:
         kwargs: dict[str, Any] = {"features_dim": weights[f"{prefix}linear.0.weight"].shape[0]}
@@ -90,15 +91,20 @@ def build_dqn(
     weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
 ) -> DQNPolicy:
     """DQN's policy with these weights."""
-    normalize_images = kwargs.get("normalize_images", True)
+    prefix, normalize_images = "q_net.features_extractor.", kwargs.get("normalize_images", True)
+    if f"{prefix}scaler.mean" in weights:
+        # A student's network that learned without a teacher
+        extractor = _student_extractor(weights, prefix, observation_space)
+    else:
+        extractor = _extractor(weights, prefix, observation_space, normalize_images)
+        extractor["normalize_images"] = normalize_images
     policy = DQNPolicy(
         observation_space,
         action_space,  # type: ignore[arg-type]
         _no_learning_rate,
         net_arch=_widths(weights, "q_net.q_net.")[:-1],
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
-        normalize_images=normalize_images,
-        **_extractor(weights, "q_net.features_extractor.", observation_space, normalize_images),
+        **extractor,
     )
     return _load(policy, weights, "DQN")
 

@@ -65,6 +65,15 @@ class GlobalMaxPool(nn.Module):
         return maps.amax(dim=(2, 3))
 
 
+def check_pool(pool: str | None) -> None:
+    """
+    :param pool: how feature maps are pooled
+    :raises ValueError: the option is unknown
+    """
+    if pool not in ("max", None):
+        raise ValueError(f"pool must be 'max' or None, not {pool!r}.")
+
+
 class StudentCNN(BaseFeaturesExtractor):
     """
     The DQN network's convolutions (kernels 8, 4, 3; strides 4, 2, 1; ReLU) with any number of feature maps, an
@@ -100,8 +109,7 @@ class StudentCNN(BaseFeaturesExtractor):
                 f"Box(0, 255, (4, 84, 84), uint8), not {observation_space}. Use 'MlpPolicy' for vectors; keep images "
                 "as bytes (the student scales them itself)."
             )
-        if pool not in ("max", None):
-            raise ValueError(f"pool must be 'max' or None, not {pool!r}.")
+        check_pool(pool)
         if len(channels) != 3 or min(channels) < 1:
             raise ValueError(f"channels must be three positive numbers of feature maps, not {tuple(channels)}.")
 
@@ -139,19 +147,30 @@ class GridCNN(BaseFeaturesExtractor):
     :param observation_space: grid with the channels last, ``(height, width, n_channels)``, as MinAtar gives it
     :param channels: feature maps of the convolution
     :param features_dim: units of the fully connected layer
-    :raises ValueError: the space is no such grid
+    :param pool: None, or "max" for the global max-pool of Actor-Mimic compression
+    :raises ValueError: the space is no such grid, or an option is unknown
     """
 
-    def __init__(self, observation_space: spaces.Space, channels: int = 16, features_dim: int = 128) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        channels: int = 16,
+        features_dim: int = 128,
+        pool: str | None = None,
+    ) -> None:
         super().__init__(observation_space, features_dim)
+        check_pool(pool)
         if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 3:
             raise ValueError(
                 "A grid student needs observations (height, width, n_channels), such as MinAtar's (10, 10, 4), not "
                 f"{observation_space}. Use 'MlpPolicy' for vectors."
             )
         height, width, n_planes = observation_space.shape
-        self.cnn = nn.Sequential(nn.Conv2d(n_planes, channels, kernel_size=3), nn.ReLU(), nn.Flatten())
-        self.linear = nn.Sequential(nn.Linear((height - 2) * (width - 2) * channels, features_dim), nn.ReLU())
+        self.cnn = nn.Sequential(
+            nn.Conv2d(n_planes, channels, kernel_size=3), nn.ReLU(), GlobalMaxPool() if pool == "max" else nn.Flatten()
+        )
+        n_flatten = channels if pool == "max" else (height - 2) * (width - 2) * channels
+        self.linear = nn.Sequential(nn.Linear(n_flatten, features_dim), nn.ReLU())
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return self.linear(self.cnn(observations.permute(0, 3, 1, 2)))

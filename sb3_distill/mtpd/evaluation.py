@@ -7,7 +7,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_distill.common.evaluation import Player, RandomPlayer, Score, evaluate_paired, is_atari, make_eval_env
-from sb3_distill.common.multitask import Task
+from sb3_distill.common.multitask import Task, pad_last_axis
 from sb3_distill.common.statistics import geometric_mean, geometric_mean_interval
 from sb3_distill.common.tables import format_table
 from sb3_distill.mtpd.teachers import MultiTaskTeacher
@@ -22,7 +22,7 @@ class TaskPlayer:
 
     :param player: the multi-task player
     :param task: index of the task
-    :param length: length of vectors after padding; None where observations are no padded vectors
+    :param length: length of the last axis after padding; None where nothing is padded
     """
 
     def __init__(self, player: Player, task: int, length: int | None = None) -> None:
@@ -35,7 +35,7 @@ class TaskPlayer:
     ) -> tuple[np.ndarray, Any]:
         """As SB3's ``predict``, on a batch."""
         if self.length is not None:
-            observation = np.pad(observation, ((0, 0), (0, self.length - observation.shape[1])))
+            observation = pad_last_axis(observation, self.length)
         tasks = np.full(len(observation), self.task)
         return self.player.predict({"obs": observation, "task": tasks}, state, episode_start, deterministic)
 
@@ -66,8 +66,8 @@ def score_tasks(
     :param seed: seed of the first episode
     :return: the returns at each task, by its name
     """
-    vectors = all(len(task.observation_space.shape) == 1 for task in tasks)
-    length = max(task.observation_space.shape[0] for task in tasks) if vectors else None
+    lengths = {task.observation_space.shape[-1] for task in tasks}
+    length = max(lengths) if len(lengths) > 1 else None
     return {
         task.name: score_task(task, TaskPlayer(player, index, length), n_episodes, epsilon, seed)
         for index, task in enumerate(tasks)

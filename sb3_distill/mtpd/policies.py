@@ -202,7 +202,10 @@ class MultiTaskMlpPolicy(MultiTaskMixin, StudentPolicy):  # type: ignore[misc]
         :param policy: a policy that was made with ``single_task_kwargs``
         """
         network = policy.q_net
-        network.features_extractor.load_state_dict(self.q_net.features_extractor.state_dict())
+        own_state = self.q_net.features_extractor.state_dict()
+        for name, tensor in network.features_extractor.state_dict().items():
+            # A task of fewer channels than the others has no padding.
+            tensor.copy_(own_state[name][:, : tensor.shape[1]] if tensor.ndim > 1 else own_state[name])
         layers = [*self.q_net.trunk, *self.q_net.controllers[task]]  # type: ignore[misc]
         for own, layer in zip(layers, network.q_net, strict=True):
             if isinstance(layer, nn.Linear):

@@ -94,9 +94,9 @@ class MultiTaskTeacher:
         """
         :param obs: a batch of one task's observations
         :param task: the task
-        :return: the same without the padding of vectors
+        :return: the same without the padding
         """
-        return obs[:, : task.observation_space.shape[0]]
+        return obs[..., : task.observation_space.shape[-1]]
 
     def predict(
         self,

@@ -34,7 +34,8 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
         hyperparams.setdefault("n_teacher_episodes", 0)
     if cell.algo == "mtpd":
         hyperparams.setdefault("n_eval_episodes", 0)
-    eval_freq = cell.evaluation.get("eval_freq", -1) if cell.algo in ("pd", "qpd") else -1
+    # Real-time and multi-task runs have evaluations of their own.
+    eval_freq = cell.evaluation.get("eval_freq", -1) if ROWS[cell.algo] is distilled_rows else -1
     arguments = ["--algo", cell.algo, "--env", cell.env, "--seed", str(cell.seed), "-f", str(folder)]
     arguments += ["--eval-freq", str(eval_freq), "--eval-episodes", str(cell.evaluation.get("eval_episodes", 10))]
     if cell.n_timesteps is not None:
@@ -105,20 +106,22 @@ def evaluation_of(cell: Cell) -> dict[str, Any]:
 
 
 def distilled_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
-    """Score the student of a ``pd`` or ``qpd`` run, last or best."""
+    """Score the one agent that a run leaves, last or best."""
     from sb3_distill import load_teacher
     from sb3_distill.common.scoring import describe, score_agent
 
     best = cell.evaluation.get("select") == "best"
     student = load_teacher(run / ("best_model.zip" if best else f"{cell.env.replace('/', '-')}.zip"), device="cpu")
-    assert student.teacher_source is not None
-    reference = score_teacher(cell, student.teacher_source, study / "teachers")
+    source = cell.evaluation.get("teacher") or student.teacher_source
+    reference = None if source is None else score_teacher(cell, source, study / "teachers")
     score = score_agent(student, cell.env, **evaluation_of(cell))
     return [describe(student, cell.env, score, reference)]
 
 
 def real_time_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
-    """Table 1 of Sun & Fazli 2019 from the learning curves of an ``rtpd`` run."""
+    """Table 1 of Sun & Fazli 2019 from the learning curves of an ``rtpd`` run; without students, the DQN's score."""
+    if not cell.hyperparams.get("students", True):
+        return distilled_rows(cell, run, study)
     from sb3_distill import load_teacher
     from sb3_distill.common.statistics import summarize as summarize_returns
     from sb3_distill.rtpd.curves import N_LAST, curve_of, summarize

@@ -142,7 +142,7 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
                 manifest = manifest_of(folder, by_key[key])
                 assert manifest is not None
                 percents = [row["percent_of_teacher"] for row in manifest["rows"]]
-                scores = " ".join(f"{percent:.1f}%" for percent in percents)
+                scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
                 state = f"{scores} of the teacher, {format_seconds(sum(manifest['seconds'].values()))}"
             clock = format_seconds(time.time() - start)
             print(f"{clock}  {n_done:>{width}}/{len(study.cells)}  {labels}: {state}", flush=True)
@@ -203,5 +203,6 @@ def print_results(study: Study, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         score = f"{row['mean']:.2f} ± {row['std']:.2f}" if "mean" in row else ""
         sizes = [f"{row['n_parameters']:,}", f"{row['n_bytes']:,}"]
-        table.append([*(str(row.get(name, "")) for name in names), *sizes, score, f"{row['percent_of_teacher']:.1f}"])
+        percent = "" if row["percent_of_teacher"] is None else f"{row['percent_of_teacher']:.1f}"
+        table.append([*(str(row.get(name, "")) for name in names), *sizes, score, percent])
     print(format_table(table, n_left=len(names)))

@@ -17,7 +17,7 @@ from sb3_distill.common.utils import unknown_choice
 from sb3_distill.zoo.registration import ALGORITHMS
 
 KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
-EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "select", "eval_freq", "eval_episodes", "teachers")
+EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "select", "eval_freq", "eval_episodes", "teacher", "teachers")
 SELECTIONS = ("last", "best")
 # What says which run it is; everything else is a hyperparameter.
 RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
@@ -141,6 +141,19 @@ def _variants(where: str, name: str, value: Any) -> list[tuple[str, dict[str, An
     return [(str(entry), {name: entry}) for entry in value]
 
 
+def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param settings: nested settings
+    :param changes: what is said later
+    :return: both; where they name the same, the changes; mappings in mappings are merged too
+    """
+    merged = dict(settings)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = merge(merged[name], value) if both else value
+    return merged
+
+
 def read_study(path: str | Path) -> Study:
     """
     :param path: a YAML file
@@ -170,15 +183,16 @@ def read_study(path: str | Path) -> Study:
     dimensions = {name: _variants(where, name, value) for name, value in grid.items()}
     cells = []
     for combination in itertools.product(*dimensions.values()):
-        chosen: dict[str, Any] = dict(settings)
-        for _, changes in combination:
-            chosen.update(changes)
+        changes: dict[str, Any] = {}
+        for _, variant in combination:
+            changes = merge(changes, variant)
+        chosen = merge(settings, changes)
         if "env" not in chosen or "algo" not in chosen:
             raise StudyError(f"{where}: algo and env must be named, in the grid or in settings.")
         check_names(where, "algorithm", [chosen["algo"]], ALGORITHMS)
         # What the file says of this environment, before what the grid says of this cell
         own = _mapping(where, f"per_env.{chosen['env']}", per_env.get(chosen["env"]) or {})
-        chosen = {**settings, **own, **{name: value for _, changes in combination for name, value in changes.items()}}
+        chosen = merge(merge(settings, own), changes)
         hyperparams = {name: value for name, value in chosen.items() if name not in RUN_FIELDS}
         check_names(where, "setting", hyperparams, [*RUN_FIELDS, *known_hyperparams(chosen["algo"])])
         if content.get("record") and chosen["algo"] in ("pd", "qpd") and chosen.get("rollout_policy") != "teacher":

@@ -63,6 +63,8 @@ def plot_groups(groups: Sequence[Group]) -> Figure:
         position = outer.index(" ".join(group.labels[name] for name in names[:-1]))
         index = inner.index(group.labels[last])
         x = position - 0.4 + (index + 0.5) * width
+        if not group.percents:
+            continue
         mean = sum(group.percents) / len(group.percents)
         label = group.labels[last] if group.labels[last] not in labelled else None
         labelled.add(group.labels[last])
@@ -130,8 +132,9 @@ def describe_study(folder: Path) -> dict[str, Any]:
     groups = group_rows(results["agents"], labels, study["published"])
     evaluation = manifests[0]["cell"]["evaluation"]
     minutes = sum(sum(manifest["seconds"].values()) for manifest in manifests) / 60
+    environments = ", ".join(dict.fromkeys(manifest["cell"]["env"] for manifest in manifests))
     legend = (
-        f"Mean and standard deviation over seeds; {evaluation.get('n_episodes', 30)} episodes with "
+        f"{environments}. Mean and standard deviation over seeds; {evaluation.get('n_episodes', 30)} episodes with "
         f"{evaluation.get('epsilon', 0.0):.0%} random actions for each run, the same starts for teacher and student. "
         f"{minutes:.0f} minutes of computing."
     )

@@ -16,12 +16,13 @@ class Group:
     Runs that differ in their seed alone.
 
     :param labels: what they have in common
-    :param percents: per cent of the teacher, one number per run
+    :param percents: per cent of the teacher, one number per run; empty where there is none
     :param scores: mean return, one number per run; empty where there is none
     :param teacher: the teachers' mean returns
     :param n_parameters: parameters of the student
     :param n_bytes: bytes of what acts
     :param published: the paper's per cent, None where it has no such number
+    :param n_seeds: number of runs
     """
 
     labels: dict[str, str]
@@ -31,6 +32,7 @@ class Group:
     n_parameters: int
     n_bytes: int
     published: float | None
+    n_seeds: int
 
 
 def label_names(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[str]:
@@ -64,12 +66,13 @@ def group_rows(
         groups.append(
             Group(
                 dict(zip(names, key, strict=True)),
-                tuple(float(row["percent_of_teacher"]) for row in members),
+                tuple(float(row["percent_of_teacher"]) for row in members if row["percent_of_teacher"] is not None),
                 tuple(float(row["mean"]) for row in members if "mean" in row),
                 tuple(float(row["teacher_mean"]) for row in members if row.get("teacher_mean") is not None),
                 int(first["n_parameters"]),
                 int(first["n_bytes"]),
                 find_published(first, published),
+                len(members),
             )
         )
     return groups
@@ -118,7 +121,7 @@ def table_of(groups: Sequence[Group]) -> list[list[str]]:
             spread(group.teacher[:1] if len(set(group.teacher)) == 1 else group.teacher, 2),
             spread(group.scores, 2),
             spread(group.percents),
-            str(len(group.percents)),
+            str(group.n_seeds),
         ]
         if published:
             cells.append("" if group.published is None else f"{group.published:g}")
