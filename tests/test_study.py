@@ -1,0 +1,305 @@
+"""Study files, their cells, the backends that run them, and the report of what came out."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import run_python
+
+from sb3_distill.common.recordings import Recording
+from sb3_distill.study.backends import run_locally, run_on_ray
+from sb3_distill.study.cells import train_arguments
+from sb3_distill.study.cli import collect, estimate_seconds, main, manifest_of, phases, run_study
+from sb3_distill.study.files import Cell, StudyError, merge, read_study
+from sb3_distill.study.report import main as report
+from sb3_distill.study.tables import find_published, group_rows, label_names, spread, table_of, to_latex
+
+STUDIES = Path(__file__).parent.parent / "studies"
+CARTPOLE = {
+    "title": "CartPole & losses",
+    "settings": {"algo": "pd", "env": "CartPole-v1", "n_timesteps": 600, "rollout_policy": "teacher"},
+    "grid": {"loss": ["kl", "nll"], "seed": [0]},
+    "record": True,
+    "evaluation": {"n_episodes": 2},
+    "published": [{"loss": "kl", "percent": 101.5}],
+}
+
+
+def write(path: Path, **changes) -> Path:
+    path.write_text(yaml.safe_dump({**CARTPOLE, **changes}, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory, cartpole_teacher) -> Path:
+    settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher)}
+    return write(tmp_path_factory.mktemp("study") / "losses.yml", settings=settings)
+
+
+@pytest.fixture(scope="module")
+def finished(study_file, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "losses"
+    assert main([str(study_file), "-o", str(folder), "-j", "1"]) == 0
+    return folder
+
+
+def test_grid_settings_and_labels(tmp_path):
+    path = write(
+        tmp_path / "s.yml",
+        settings={"algo": "pd", "policy_kwargs": {"net_arch": [8]}, "n_timesteps": "1e4"},
+        per_env={"CartPole-v1": {"temperature": 0.5}},
+        grid={
+            "env": ["CartPole-v1", "Acrobot-v1"],
+            "student": {"small": {"policy_kwargs": {"activation_fn": "relu"}}, "nll": {"loss": "nll"}},
+            "seed": [3],
+        },
+        record=False,
+        published=None,
+    )
+    cells = read_study(path).cells
+    assert [cell.labels for cell in cells] == [
+        {"env": env, "student": student, "seed": "3"}
+        for env in ("CartPole-v1", "Acrobot-v1")
+        for student in ("small", "nll")
+    ]
+    assert cells[0].hyperparams == {"policy_kwargs": {"net_arch": [8], "activation_fn": "relu"}, "temperature": 0.5}
+    assert cells[3].hyperparams == {"policy_kwargs": {"net_arch": [8]}, "loss": "nll"}
+    assert cells[0].n_timesteps == 10_000 and cells[0].seed == 3
+    assert len({cell.key for cell in cells}) == 4
+    arguments = train_arguments(cells[3], tmp_path, None)
+    assert "loss:'nll'" in arguments and "policy_kwargs:{'net_arch': [8]}" in arguments
+    assert arguments[arguments.index("--env") + 1] == "Acrobot-v1"
+
+
+def test_merge_is_deep():
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "d": None}) == {"a": {"b": 5, "c": 2}, "d": None}
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yml")), ids=lambda path: path.stem)
+def test_shipped_studies_are_whole(path):
+    study = read_study(path)
+    assert study.cells and study.paper
+    assert path.stem.endswith(("_small", "_minatar")) or (STUDIES / f"{path.stem}_small.yml").is_file()
+    for cell in study.cells:
+        assert set(cell.labels) == set(study.cells[0].labels)
+    for row in study.published:
+        # Every published number stands beside a cell.
+        labels = {name: value for name, value in row.items() if name not in ("percent", "player", "task")}
+        assert any(all(cell.labels[name] == str(value) for name, value in labels.items()) for cell in study.cells)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"setings": {}}, "Unknown key 'setings': choose one of .*Did you mean 'settings'"),
+        ({"grid": {"algo": ["pf"], "env": ["CartPole-v1"]}}, "Unknown algorithm 'pf': choose one of pd, rtpd"),
+        ({"settings": {"algo": "pd", "env": "X", "temprature": 1}}, "Unknown setting 'temprature'.*'temperature'"),
+        ({"evaluation": {"episodes": 3}}, "Unknown key of evaluation 'episodes'.*Did you mean 'n_episodes'"),
+        ({"evaluation": {"select": "first"}}, "Unknown evaluation.select 'first': choose one of last, best"),
+        ({"evaluation": {"select": "best"}}, "'best' needs evaluation.eval_freq"),
+        ({"per_env": {"CartPole-v0": {}}}, "Unknown environment of per_env 'CartPole-v0'.*'CartPole-v1'"),
+        ({"published": [{"los": "kl", "percent": 1}]}, "Unknown field of published 'los'.*Did you mean 'loss'"),
+        ({"grid": {"loss": "kl"}}, "grid.loss must be a list"),
+        ({"grid": {"loss": []}}, "grid.loss must be a list"),
+        ({"grid": {"loss": {"x": 3}}}, "grid.loss.x must map names to values, not 3"),
+        ({"settings": {"env": "CartPole-v1"}}, "algo and env must be named"),
+        ({"settings": {"algo": "pd", "env": "CartPole-v1"}}, "say rollout_policy: teacher in settings"),
+    ],
+)
+def test_bad_study_files(tmp_path, changes, message):
+    with pytest.raises(StudyError, match=message):
+        read_study(write(tmp_path / "s.yml", **changes))
+
+
+@pytest.mark.parametrize("text, message", [("[1", "is no YAML"), ("3", "must map"), ("title: x", "has no grid")])
+def test_files_that_are_no_studies(tmp_path, text, message, capsys):
+    (tmp_path / "s.yml").write_text(text)
+    assert main([str(tmp_path / "s.yml"), "--dry-run"]) == 1
+    assert message in capsys.readouterr().err
+    with pytest.raises(StudyError, match="is no YAML"):
+        (tmp_path / "s.yml").write_text("a: !!python/object:os.system {}")
+        read_study(tmp_path / "s.yml")
+
+
+def test_one_cell_of_each_recording_comes_first(tmp_path):
+    cells = [
+        Cell("pd", env, seed, 100, {"loss": loss}, records=True)
+        for env in ("CartPole-v1", "Acrobot-v1")
+        for loss in ("kl", "nll")
+        for seed in (0, 1)
+    ]
+    first, others = phases(cells, tmp_path)
+    assert [cell.env for cell in first] == ["CartPole-v1", "Acrobot-v1"] and len(others) == 6
+    keys = {cell.env: cell.recording_key for cell in cells}
+    assert len(set(keys.values())) == 2
+    # What the play depends on makes it another one.
+    assert replace(cells[0], hyperparams={"teacher_eps": 0.3}).recording_key != keys["CartPole-v1"]
+    assert replace(cells[0], hyperparams={"loss": "mse", "learning_rate": 1.0}).recording_key == keys["CartPole-v1"]
+    (tmp_path / "recordings" / keys["CartPole-v1"]).mkdir(parents=True)
+    assert [cell.env for cell in phases(cells, tmp_path)[0]] == ["Acrobot-v1"]
+    assert phases([Cell("rtpd", "CartPole-v1", 0)], tmp_path) == [[Cell("rtpd", "CartPole-v1", 0)]]
+
+
+def test_estimates():
+    cell = Cell("pd", "CartPole-v1", 0, 10_000)
+    assert estimate_seconds(cell, []) == pytest.approx(10)
+    assert estimate_seconds(replace(cell, n_timesteps=None), []) is None
+    manifests = [
+        {"cell": {"algo": "pd", "env": "CartPole-v1"}, "seconds": {"train": seconds, "evaluate": 1}}
+        for seconds in (3, 5, 100)
+    ]
+    assert estimate_seconds(cell, manifests) == 6
+
+
+def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
+    study = read_study(study_file)
+    manifests = [manifest_of(finished, cell) for cell in study.cells]
+    assert all(manifests)
+    results = json.loads((finished / "results.json").read_text())
+    assert [row["loss"] for row in results["agents"]] == ["kl", "nll"]
+    assert results["agents"][0]["n_parameters"] > 0 and len(results["agents"][0]["returns"]) == 2
+    assert manifests[0]["command"].startswith("python -m rl_zoo3.train --algo pd --env CartPole-v1")
+    assert manifests[0]["versions"]["torch"]
+    # A Zoo run folder in every cell, one recording and one score of the teacher for all
+    assert (finished / "cells" / study.cells[0].key / "pd" / "CartPole-v1_1" / "CartPole-v1.zip").is_file()
+    assert len(list((finished / "recordings").iterdir())) == len(list((finished / "teachers").iterdir())) == 1
+    assert Recording(next((finished / "recordings").iterdir())).n_rows == 600
+    times = [path.stat().st_mtime_ns for path in finished.glob("cells/*/manifest.json")]
+    capsys.readouterr()
+    assert main([str(study_file), "-o", str(finished), "--dry-run"]) == 0
+    assert "2 cells, 0 to do" in capsys.readouterr().out
+    assert main([str(study_file), "-o", str(finished)]) == 0
+    assert times == [path.stat().st_mtime_ns for path in finished.glob("cells/*/manifest.json")]
+    assert (finished / "results.csv").read_text().count("\n") == 3
+
+
+def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, capsys):
+    settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher)}
+    path = write(tmp_path / "s.yml", settings=settings, grid={"loss": ["kl"], "temperature": [-1.0, 0.5], "seed": [0]})
+    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 1
+    captured = capsys.readouterr()
+    assert "FAILED" in captured.out and "temperature" in captured.err
+    (failed,) = (tmp_path / "out" / "failed").iterdir()
+    assert "temperature" in (failed / "stderr.txt").read_text()
+    # What did not fail is there, nothing half done is.
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["agents"]) == 1
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
+
+
+def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file, tmp_path):
+    pytest.importorskip("ray")
+    import psutil
+
+    study = read_study(study_file)
+    killed = threading.Event()
+    give_up = threading.Event()
+
+    def kill_a_worker() -> None:
+        while not killed.is_set() and not give_up.wait(0.2):
+            for process in psutil.process_iter(["cmdline", "ppid"]):
+                command = process.info["cmdline"] or []
+                # A cell that is under way, whose parent is the worker
+                if "sb3_distill.study.cells" in command and str(tmp_path) in command[-1]:
+                    os.kill(process.info["ppid"], signal.SIGKILL)
+                    killed.set()
+                    break
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    try:
+        failures = run_study(study, tmp_path, run_on_ray(None, n_jobs=2, n_threads=1))
+    finally:
+        give_up.set()
+        killer.join()
+        import ray
+
+        ray.shutdown()
+    assert killed.is_set() and not failures
+    assert collect(study, tmp_path) == json.loads((finished / "results.json").read_text())["agents"]
+
+
+def test_published_numbers_and_tables():
+    sizes = {"env": "A", "teacher_mean": 50.0, "n_parameters": 1_000, "n_bytes": 4_000}
+    rows = [
+        {**sizes, "loss": loss, "seed": seed, "percent_of_teacher": percent, "mean": percent / 2}
+        for loss, seed, percent in (("kl", 0, 90.0), ("kl", 1, 110.0), ("nll", 0, 80.0))
+    ]
+    assert label_names(rows, ["env", "loss", "seed"]) == ["loss"]
+    groups = group_rows(rows, ["env", "loss", "seed"], [{"loss": "kl", "percent": 94.7}])
+    table = table_of(groups)
+    assert table[0] == ["loss", "parameters", "bytes", "teacher", "student", "% of teacher", "seeds", "paper, %"]
+    assert table[1] == ["kl", "1,000", "4,000", "50.00", "50.00 ± 5.00", "100.0 ± 10.0", "2", "94.7"]
+    assert table[2][-1] == "" and spread(()) == ""
+    assert find_published({"loss": "mse"}, [{"loss": "kl", "percent": 1}]) is None
+    latex = to_latex(table, 1, "50% & more")
+    assert r"\caption{50\% \& more}" in latex and r"100.0 $\pm$ 10.0" in latex and latex.count(r"\\") == 3
+
+
+def test_report_of_no_study(tmp_path, capsys):
+    assert report([str(tmp_path)]) == 1
+    assert "holds no results of a study" in capsys.readouterr().err
+
+
+def test_report_in_a_browser(finished, tmp_path):
+    assert report([str(finished), "-o", str(tmp_path / "report"), "--title", "<Losses>"]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "&lt;Losses&gt;" in page and "CartPole &amp; losses" in page and "101.5" in page
+    # Self-contained
+    assert "http://" not in page and "https://" not in page and 'src="data:image/png' in page
+    assert "| kl |" in (tmp_path / "report" / "tables.md").read_text()
+    assert r"\toprule" in (tmp_path / "report" / "tables.tex").read_text()
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    playwright = pytest.importorskip("playwright.sync_api")
+    if browser_path is None:
+        pytest.skip("no Chromium on the path")
+    with playwright.sync_playwright() as driver:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = driver.chromium.launch(executable_path=browser_path, args=options)
+        errors: list[str] = []
+        for width, height in ((1280, 900), (390, 844)):
+            tab = browser.new_page(viewport={"width": width, "height": height})
+            tab.on("pageerror", lambda error: errors.append(str(error)))
+            tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+            tab.goto((tmp_path / "report" / "index.html").as_uri())
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+            assert tab.locator("td").first.is_visible() and not errors
+        browser.close()
+
+
+def test_local_backend_survives_a_cell_that_dies(study_file, tmp_path):
+    study = read_study(study_file)
+    cell = replace(study.cells[0], n_timesteps=50_000_000, records=False)
+    done = threading.Event()
+
+    def kill_the_cell() -> None:
+        import psutil
+
+        n_killed = 0
+        while n_killed < 2 and not done.wait(0.2):
+            for process in psutil.process_iter(["cmdline"]):
+                command = process.info["cmdline"] or []
+                if "sb3_distill.study.cells" in command and str(tmp_path) in command[-1]:
+                    process.kill()
+                    process.wait()
+                    n_killed += 1
+
+    killer = threading.Thread(target=kill_the_cell)
+    killer.start()
+    failures = run_study(replace(study, cells=(cell,)), tmp_path, run_locally(1, 1))
+    done.set()
+    killer.join()
+    assert list(failures.values()) == ["ended with status -9"]
+
+
+def test_command_line(study_file, tmp_path):
+    result = run_python(tmp_path, "-m", "sb3_distill", "study", study_file, "--dry-run")
+    assert "2 cells, 2 to do" in result.stdout
+    result = run_python(tmp_path, "-m", "sb3_distill", "study", study_file, "-j", "0", status=2)
+    assert "at least 1" in result.stderr
