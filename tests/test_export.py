@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -123,6 +124,19 @@ def test_four_bits_take_half_a_byte(few_bits):
     assert np.median(np.abs(logits - logits_of(agent, observations))) < 1e-5
 
 
+def test_older_operators(few_bits):
+    agent = load_teacher(few_bits, device="cpu")
+    graph = build_graph(agent, opset=18)
+    assert graph.opset_import[0].version == 18
+    assert not [item for item in graph.graph.initializer if item.data_type == onnx.TensorProto.INT4]
+    observations = raw_observations(agent, 50)
+    newest = PolicyRunner(build_graph(agent).SerializeToString()).predict(observations)[1]
+    assert np.allclose(PolicyRunner(graph.SerializeToString()).predict(observations)[1], newest, atol=1e-5)
+    for opset in (12, 99):
+        with pytest.raises(TeacherError, match=rf"version 18 to 21, not {opset}"):
+            build_graph(agent, opset=opset)
+
+
 def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
     result = run_python(tmp_path, "-m", "sb3_distill", "export", few_bits, "-o", "out", "--n-observations", "200")
     assert "policy_int.onnx" in result.stdout
@@ -139,6 +153,13 @@ def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
     assert run_python(tmp_path, "-c", code).stdout.strip() in ("0", "1")
     bench = run_python(tmp_path, "-m", "sb3_distill", "export", "bench", "out", "--n-runs", "20", "-o", "figures")
     assert "out/policy_int.onnx" in bench.stdout and "under torch" in bench.stdout
+    with (tmp_path / "figures/bench.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["runtime"] for row in rows] == ["ONNX Runtime", "torch"]
+    # The same episodes, and no torch in the file's process
+    assert rows[0]["return"] == rows[1]["return"] and float(rows[0]["memory"]) < float(rows[1]["memory"]) / 2
+    # 64 units, 4 inputs, 2 outputs
+    assert {row["macs"] for row in rows} == {str(64 * 4 + 2 * 64)}
     assert (tmp_path / "figures/bench.csv").is_file() and (tmp_path / "figures/bench.png").is_file()
 
 

@@ -1,19 +1,23 @@
-"""``sb3-distill export bench``: latency, size and work of exported policies, beside the same agents under torch."""
+"""``sb3-distill export bench``: what exported policies cost and score, beside the same agents under torch."""
 
 import argparse
 import csv
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
+from matplotlib.figure import Figure
 from torch import nn
 
 from sb3_distill.common.archive import TeacherError
+from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure
 from sb3_distill.common.layers import acting_modules
 from sb3_distill.common.tables import format_table
@@ -64,10 +68,84 @@ def latencies(function: Callable[[], Any], n_runs: int) -> tuple[float, float]:
     return float(np.percentile(times, 50)), float(np.percentile(times, 99))
 
 
-def bench_folder(folder: Path, n_runs: int) -> list[dict[str, Any]]:
+# Prints the peak memory of a process that did nothing but load a policy and use it. (Not getrusage's, which begins with
+# that of the process that started it.)
+_MEMORY_OF_FILE = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from runner import PolicyRunner
+player = PolicyRunner(sys.argv[2])
+shape, dtype = sys.argv[3].split(":")
+observation = np.zeros([1, *map(int, shape.split(","))], dtype)
+for _ in range(20):
+    player.predict(observation)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+_MEMORY_OF_AGENT = """
+import sys
+import numpy as np
+from sb3_distill import load_teacher
+player = load_teacher(sys.argv[2], device="cpu")
+shape, dtype = sys.argv[3].split(":")
+observation = np.zeros([1, *map(int, shape.split(","))], dtype)
+for _ in range(20):
+    player.predict(observation)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def peak_memory(code: str, folder: Path, policy: str, shape: Sequence[int], dtype: str) -> float | None:
+    """
+    :param code: a program that uses a policy and prints its peak memory
+    :param folder: of the export
+    :param policy: file or agent
+    :param shape: of an observation
+    :param dtype: its type
+    :return: megabytes of the whole process; None where the system is not Linux and does not tell
+    """
+    observation = f"{','.join(map(str, shape))}:{dtype}"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folder), policy, observation], capture_output=True, text=True
+    )
+    return int(result.stdout.split()[-1]) / 1024 if result.returncode == 0 else None
+
+
+class FilePlayer:
+    """
+    An exported policy that plays as SB3's models do.
+
+    :param runner: the policy
+    """
+
+    def __init__(self, runner: PolicyRunner) -> None:
+        self.runner = runner
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``, on a batch."""
+        return self.runner.predict(observation)[0], state
+
+
+def mean_return(player: Player, description: dict[str, Any], n_episodes: int) -> float | None:
+    """
+    :param player: the policy
+    :param description: what ``policy.json`` says
+    :param n_episodes: number of episodes, 0 for none
+    :return: their mean return
+    """
+    if n_episodes == 0:
+        return None
+    make_env = partial(make_eval_env, description["env_id"], frame_stack=description["frame_stack"])
+    return evaluate_paired(player, make_env, n_episodes).mean
+
+
+def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, Any]]:
     """
     :param folder: what ``sb3-distill export`` wrote
     :param n_runs: inferences that are timed
+    :param n_episodes: episodes that are played
     :return: one row per file, and one for the agent under torch where it is still at hand
     :raises OSError: the folder holds no export
     """
@@ -81,19 +159,68 @@ def bench_folder(folder: Path, n_runs: int) -> list[dict[str, Any]]:
     except (TeacherError, OSError):
         print(f"{folder}: {description['source']} is not at hand, so torch is not measured.", file=sys.stderr)
     macs = None if agent is None else count_macs(agent, observation)
-    rows = []
+    players: list[tuple[str, str, int, Player, str, str]] = []
     for file in (FLOAT_FILE, INTEGER_FILE):
-        if (folder / file).is_file():
-            player = PolicyRunner(folder / file)
-            median, tail = latencies(lambda player=player: player.predict(observation), n_runs)  # type: ignore[misc]
-            size = (folder / file).stat().st_size
-            rows.append({"policy": f"{folder.name}/{file}", "bytes": size, "macs": macs, "p50": median, "p99": tail})
+        path = folder / file
+        if path.is_file():
+            name = f"{folder.name}/{file}"
+            own = FilePlayer(PolicyRunner(path))
+            players.append((name, "ONNX Runtime", path.stat().st_size, own, _MEMORY_OF_FILE, str(path)))
     if agent is not None:
-        loaded = agent
-        median, tail = latencies(lambda: loaded.predict(observation), n_runs)
         name = f"{folder.name} under torch"
-        rows.append({"policy": name, "bytes": agent.stored_bytes, "macs": macs, "p50": median, "p99": tail})
+        players.append((name, "torch", agent.stored_bytes, agent, _MEMORY_OF_AGENT, description["source"]))
+    rows = []
+    for name, runtime, n_bytes, player, code, source in players:
+        median, tail = latencies(partial(player.predict, observation), n_runs)
+        rows.append(
+            {
+                "policy": name,
+                "runtime": runtime,
+                "bytes": n_bytes,
+                "macs": macs,
+                "p50": median,
+                "p99": tail,
+                "memory": peak_memory(code, folder, source, shape, dtype),
+                "return": mean_return(player, description, n_episodes),
+            }
+        )
     return rows
+
+
+def plot_returns(rows: Sequence[dict[str, Any]]) -> Figure:
+    """
+    Figure 1 of Avé et al. 2022.
+
+    :param rows: of ``bench_folder``
+    :return: size of the files against their return
+    """
+    figure, axes = make_axes("bytes", "mean return")
+    for index, row in enumerate(rows):
+        axes.plot(row["bytes"], row["return"], "o", color=COLOURS[index % len(COLOURS)], label=row["policy"])
+    axes.set_xscale("log")
+    figure.legend(loc="outside lower center", frameon=False, fontsize="x-small")
+    return figure
+
+
+def format_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """
+    :param rows: of ``bench_folder``
+    :return: a table
+    """
+    cells = [["policy", "bytes", "MACs", "p50 µs", "p99 µs", "peak MB", "return"]]
+    for row in rows:
+        cells.append(
+            [
+                row["policy"],
+                f"{row['bytes']:,}",
+                "" if row["macs"] is None else f"{row['macs']:,}",
+                f"{row['p50']:.0f}",
+                f"{row['p99']:.0f}",
+                "" if row["memory"] is None else f"{row['memory']:.0f}",
+                "" if row["return"] is None else f"{row['return']:.2f}",
+            ]
+        )
+    return format_table(cells, n_left=1)
 
 
 def main(argv: list[str]) -> int:
@@ -104,32 +231,26 @@ def main(argv: list[str]) -> int:
     :return: exit status
     """
     parser = argparse.ArgumentParser(prog="sb3-distill export bench", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="what `sb3-distill export` wrote")
+    parser.add_argument("folders", nargs="+", type=Path, help="what `sb3-distill export` wrote: teacher, students")
     parser.add_argument("--n-runs", type=int, default=500, help="inferences that are timed (default: 500)")
-    parser.add_argument("-o", "--output", type=Path, help="folder for bench.csv and bench.png")
+    parser.add_argument("--n-episodes", type=int, default=10, help="episodes of each policy, 0: none (default: 10)")
+    parser.add_argument("-o", "--output", type=Path, help="folder for bench.csv and bench.png (size against return)")
     args = parser.parse_args(argv)
+    if args.n_runs < 1 or args.n_episodes < 0:
+        parser.error("--n-runs must be at least 1, --n-episodes at least 0")
     th.set_num_threads(1)
     try:
-        rows = [row for folder in args.folders for row in bench_folder(folder, args.n_runs)]
+        rows = [row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes)]
     except (OSError, KeyError, ValueError) as error:
         print(f"sb3-distill export bench: no export there: {error}", file=sys.stderr)
         return 1
-    cells = [["policy", "bytes", "MACs", "p50 µs", "p99 µs"]]
-    for row in rows:
-        macs = "" if row["macs"] is None else f"{row['macs']:,}"
-        cells.append([row["policy"], f"{row['bytes']:,}", macs, f"{row['p50']:.0f}", f"{row['p99']:.0f}"])
-    print(format_table(cells, n_left=1))
+    print(format_rows(rows))
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)
         with (args.output / "bench.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        figure, axes = make_axes("bytes", "median latency at batch 1, µs")
-        for index, row in enumerate(rows):
-            axes.plot(row["bytes"], row["p50"], "o", color=COLOURS[index % len(COLOURS)], label=row["policy"])
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        figure.legend(loc="outside lower center", frameon=False, fontsize="x-small")
-        save_figure(figure, args.output / "bench.png")
+        if args.n_episodes > 0:
+            save_figure(plot_returns(rows), args.output / "bench.png")
     return 0

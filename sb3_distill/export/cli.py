@@ -48,13 +48,16 @@ def _export(argv: list[str]) -> int:
     parser.add_argument(
         "--max-disagreement", type=float, default=0.01, help="share of them with another action (default: 0.01)"
     )
+    parser.add_argument("--opset", type=int, default=21, help="version of ONNX's operators, 18 to 21 (default: 21)")
     args = parser.parse_args(argv)
     if args.n_observations < 1:
         parser.error(f"--n-observations must be at least 1, not {args.n_observations}")
     if not 0.0 <= args.max_disagreement <= 1.0:
         parser.error(f"--max-disagreement is a share, between 0 and 1, not {args.max_disagreement}")
     try:
-        description = export_agent(args.agent, args.output, args.env, args.n_observations, args.max_disagreement)
+        description = export_agent(
+            args.agent, args.output, args.env, args.n_observations, args.max_disagreement, args.opset
+        )
     except (TeacherError, ExportError, OSError) as error:
         print(f"sb3-distill export: {error}", file=sys.stderr)
         return 1

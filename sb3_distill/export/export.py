@@ -19,7 +19,7 @@ from sb3_distill.common.quantization import calibrate, quantize, quantized_layer
 from sb3_distill.common.teacher_policies import copy_policy
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, load_teacher
 from sb3_distill.export import runner
-from sb3_distill.export.graph import OPSET, build_graph
+from sb3_distill.export.graph import OPSET, build_graph, check_opset
 
 FLOAT_FILE, INTEGER_FILE = "policy.onnx", "policy_int.onnx"
 
@@ -110,7 +110,7 @@ def disagreement(player: runner.PolicyRunner, agent: Teacher, observations: np.n
     return float((exported != actions).mean())
 
 
-def _describe(agent: Teacher, env_id: str) -> dict[str, Any]:
+def _describe(agent: Teacher, env_id: str, opset: int) -> dict[str, Any]:
     space, actions = agent.observation_space, agent.action_space
     assert isinstance(space, spaces.Box)
     described: dict[str, Any] = {
@@ -120,7 +120,7 @@ def _describe(agent: Teacher, env_id: str) -> dict[str, Any]:
         "env_id": env_id,
         "observation": {"shape": list(space.shape), "dtype": str(space.dtype)},
         "frame_stack": space.shape[0] if is_atari(env_id) else 1,
-        "opset": OPSET,
+        "opset": opset,
     }
     if isinstance(actions, spaces.Discrete):
         described["action"] = {"n": int(actions.n)}
@@ -145,6 +145,7 @@ def export_agent(
     env_id: str | None = None,
     n_observations: int = 1_000,
     max_disagreement: float = 0.01,
+    opset: int = OPSET,
 ) -> dict[str, Any]:
     """
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
@@ -155,10 +156,12 @@ def export_agent(
     :param env_id: the environment that checks the files, by default the agent's own
     :param n_observations: observations that they are checked on
     :param max_disagreement: share of them at which an exported policy may choose another action than the agent
+    :param opset: version of ONNX's operators, 18 to 21
     :return: what ``policy.json`` says
     :raises TeacherError: the agent cannot be loaded or has parts that cannot be exported
     :raises ExportError: a file would disagree with the agent more often; that one is not written, the others are
     """
+    check_opset(opset)
     agent = load_teacher(source, device="cpu")
     env_id = env_id or agent.env_id
     if env_id is None:
@@ -166,10 +169,10 @@ def export_agent(
     observations = record_observations(agent, env_id, n_observations)
     models: dict[str, onnx.ModelProto] = {}
     if not quantized_layers(agent.policy):
-        models[FLOAT_FILE] = build_graph(agent)
-    models[INTEGER_FILE] = build_graph(to_integers(agent, observations))
+        models[FLOAT_FILE] = build_graph(agent, opset)
+    models[INTEGER_FILE] = build_graph(to_integers(agent, observations), opset)
 
-    description: dict[str, Any] = {**_describe(agent, env_id), "n_observations": len(observations), "files": {}}
+    description: dict[str, Any] = {**_describe(agent, env_id, opset), "n_observations": len(observations), "files": {}}
     refused = []
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

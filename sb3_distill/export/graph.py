@@ -16,8 +16,9 @@ from sb3_distill.common.quantization import QuantizedConv2d, QuantizedLinear, Qu
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.torch_layers import FrameScaler, GlobalMaxPool
 
-# The first version of the operators with 4-bit integers
-OPSET = 21
+# The first version of the operators with 4-bit integers, the oldest that has all the others, and their file formats
+OPSET, OLDEST_OPSET = 21, 18
+_IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
 ACTIVATIONS = {
     nn.ReLU: "Relu",
     nn.Tanh: "Tanh",
@@ -33,7 +34,8 @@ INPUT_TYPES = {"uint8": TensorProto.UINT8, "bool": TensorProto.BOOL}
 class GraphBuilder:
     """Collects nodes and constants; ``tensor`` is the name of the latest result."""
 
-    def __init__(self, tensor: str) -> None:
+    def __init__(self, tensor: str, opset: int = OPSET) -> None:
+        self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.tensor = tensor
@@ -58,7 +60,8 @@ class GraphBuilder:
         """A weight that is stored as integers: 4 bits each where they suffice, 8 otherwise."""
         integers = quantizer.to_integers(weight.detach()).cpu().numpy().astype(np.int8)
         steps = quantizer.step.detach().abs().clamp(min=1e-8).cpu().numpy().astype(np.float32)
-        if int(quantizer.bits) <= 4:
+        # Before the type existed each of them takes a byte.
+        if int(quantizer.bits) <= 4 and self.opset >= OPSET:
             # Two to a byte, the first in the low half
             packed = pack_bits(integers.view(np.uint8) & 0xF, 4)
             stored = helper.make_tensor("weight", TensorProto.INT4, integers.shape, packed, raw=True)
@@ -126,17 +129,37 @@ class GraphBuilder:
             self.apply("Conv", weight, *bias, kernel_shape=layer.kernel_size, strides=layer.stride)
 
 
+def check_opset(opset: int) -> None:
+    """
+    :param opset: a version of ONNX's operators
+    :raises TeacherError: it is too old, or the installed onnx is older
+    """
+    installed = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= OPSET:
+        raise TeacherError(
+            f"Policies are written with ONNX operators of version {OLDEST_OPSET} to {OPSET}, not {opset}; integers of "
+            f"4 bits need {OPSET}."
+        )
+    if opset > installed:
+        raise TeacherError(
+            f"The installed onnx {onnx.__version__} knows operators up to version {installed}; {opset} is asked for: "
+            "pip install -U onnx, or choose an older one with --opset."
+        )
+
+
 @th.no_grad()
-def build_graph(agent: Teacher) -> onnx.ModelProto:
+def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
     """
     :param agent: a loaded agent; quantized layers become integers
+    :param opset: version of ONNX's operators; before 21 integers of few bits take a byte each
     :return: a model from ``observation`` (raw: bytes for frames, before VecNormalize for vectors) to ``action`` and
         ``logits`` (the Gaussian's means where actions are continuous)
-    :raises TeacherError: a part of it has no counterpart
+    :raises TeacherError: a part of it has no counterpart, or the version is too old
     """
+    check_opset(opset)
     space = agent.observation_space
     assert isinstance(space, spaces.Box)
-    builder = GraphBuilder("observation")
+    builder = GraphBuilder("observation", opset)
     input_type = INPUT_TYPES.get(str(space.dtype), TensorProto.FLOAT)
     if input_type != TensorProto.FLOAT:
         builder.apply("Cast", to=TensorProto.FLOAT)
@@ -175,7 +198,6 @@ def build_graph(agent: Teacher) -> onnx.ModelProto:
         outputs,
         builder.initializers,
     )
-    # IR version 10 is what operators of version 21 came with.
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSIONS[opset])
     onnx.checker.check_model(model, full_check=True)
     return model
