@@ -11,7 +11,7 @@ from conftest import run_python
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
@@ -407,3 +407,19 @@ def test_zoo_trains_resumes_and_enjoys_students(tmp_path: Path):
         updates = [int(row["n_updates"]) for row in csv.DictReader(file)]
     with (run / "learning_curves.csv").open() as file:
         assert updates[-1] > int(list(csv.DictReader(file))[-1]["n_updates"])
+
+
+def test_an_agent_that_learns_alone_is_no_student(tmp_path: Path):
+    kwargs = {"features_extractor_kwargs": {"channels": (8, 8, 8), "features_dim": 16, "pool": "max"}}
+    env = VecFrameStack(make_atari_env("PongNoFrameskip-v4", 1), 4)
+    with pytest.warns(UserWarning, match="There are no students"):
+        model = RealTimeDistillDQN(
+            "StudentCnnPolicy", env, buffer_size=50, learning_starts=8, policy_kwargs=kwargs, seed=0, device="cpu"
+        ).learn(20)
+    model.save(tmp_path / "model")
+    agent = load_teacher(tmp_path / "model.zip", device="cpu")
+    assert agent.algo == "dqn" and agent.teacher_source is None
+    # 4x8x8x8 + 8, 8x8x4x4 + 8, 8x8x3x3 + 8, 8x16 + 16, 16x6 + 6
+    assert agent.n_parameters == 2056 + 1032 + 584 + 144 + 102
+    obs = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84)).astype(np.uint8)
+    assert np.array_equal(agent.predict(obs)[0], model.predict(obs, deterministic=True)[0])

@@ -220,6 +220,21 @@ class Recording:
         except (OSError, EOFError, KeyError, ValueError, TypeError) as error:
             raise RecordingError(f"{folder} holds no whole recording: {error}. Delete it to record anew.") from error
 
+    @property
+    def observation_space(self) -> spaces.Box:
+        """Of one environment, without bounds where observations are no images."""
+        if self.frame_channels is not None:
+            return spaces.Box(0, 255, self.shape, np.uint8)
+        return spaces.Box(-np.inf, np.inf, self.shape, self.dtype.type)
+
+    @property
+    def action_space(self) -> spaces.Space:
+        """Of one environment: as many actions as the teacher has outputs, or unbounded continuous ones."""
+        actions = self.columns["actions"]
+        if actions.ndim == 2:
+            return spaces.Discrete(self.columns["outputs"].shape[2] - (self.settings["outputs"] != "logits"))
+        return spaces.Box(-np.inf, np.inf, actions.shape[2:], actions.dtype.type)
+
     def _read_block(self, index: int) -> np.ndarray:
         data = zlib.decompress(self._frames[self._offsets[index] : self._offsets[index + 1]].tobytes())
         return np.frombuffer(data, dtype=np.uint8).reshape(-1, self.frame_channels or 1, *self.shape[1:])

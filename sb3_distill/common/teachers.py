@@ -377,7 +377,8 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         find_normalization(files, config),
         archive.n_bytes,
         read_score(files),
-        plain_text(archive.data.get("teacher_source")),
+        # Of a student its teacher; real-time distillation calls something else by this name.
+        plain_text(archive.data.get("teacher_source")) if algo in ("pd", "qpd") else None,
         # A configuration without the entry is that of an agent without a stack.
         config.get("frame_stack", 1) if config else None,
     )
