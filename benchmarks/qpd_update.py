@@ -1,0 +1,71 @@
+"""An update at the final precision beside a full-precision update of the same network, measured in turn.
+
+``python -m benchmarks.qpd_update`` prints the ratio of their wall-clocks for net1 to net3 at 8 and 4 bits.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.logger import Logger
+
+from sb3_distill import QPD
+from sb3_distill.common.actor_critic_policies import ACTOR_CRITIC_POLICIES
+
+FRAMES, ACTIONS = spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6)
+
+
+def make(policy: str, bits: int | None) -> QPD:
+    """A student with random frames in its memory, at its final precision if it has one."""
+    model = QPD(
+        ACTOR_CRITIC_POLICIES[policy],
+        None,  # type: ignore[arg-type]
+        buffer_size=500,
+        learning_starts=1,
+        weight_bits=bits,
+        activation_bits=bits,
+        # The whole run is its last part.
+        full_precision_fraction=0.0,
+        final_fraction=1.0,
+        device="cpu",
+        seed=0,
+        _init_setup_model=False,
+    )
+    model.observation_space, model.action_space, model.n_envs = FRAMES, ACTIONS, 1
+    model._setup_model()
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        frames = rng.integers(0, 255, size=(1, *FRAMES.shape), dtype=np.uint8)
+        model.replay_buffer.add(frames, rng.normal(size=(1, 7)).astype(np.float32))
+    model.set_logger(Logger(None, []))
+    model.train(2, 32)
+    return model
+
+
+def main() -> None:
+    """Entry point of ``python -m benchmarks.qpd_update``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=10, help="rounds of 10 updates of each")
+    args = parser.parse_args()
+    th.manual_seed(0)
+    for policy in ("Net1Policy", "Net2Policy", "Net3Policy"):
+        models = {bits: make(policy, bits) for bits in (None, 8, 4)}
+        seconds: dict[int | None, list[float]] = {bits: [] for bits in models}
+        for _ in range(args.repeats):
+            for bits, model in models.items():
+                start = time.perf_counter()
+                model.train(10, 32)
+                seconds[bits].append((time.perf_counter() - start) / 10)
+        full = 1e3 * statistics.median(seconds[None])
+        ratios = [
+            f"{statistics.median(few / whole for few, whole in zip(seconds[bits], seconds[None], strict=True)):.2f}"
+            for bits in (8, 4)
+        ]
+        print(f"{policy}: full precision {full:.1f} ms; at 8 bits {ratios[0]} times, at 4 bits {ratios[1]} times")
+
+
+if __name__ == "__main__":
+    main()
