@@ -120,8 +120,9 @@ def test_four_bits_take_half_a_byte(few_bits):
     stored = {tuple(item.dims): item for item in graph.graph.initializer if item.data_type == onnx.TensorProto.INT4}
     assert {shape: len(item.raw_data) for shape, item in stored.items()} == {(64, 4): 128, (2, 64): 64}
     observations = raw_observations(agent, 200)
-    _, logits = PolicyRunner(graph.SerializeToString()).predict(observations)
-    assert np.median(np.abs(logits - logits_of(agent, observations))) < 1e-5
+    for unpack in (True, False):
+        _, logits = PolicyRunner(graph.SerializeToString(), unpack=unpack).predict(observations)
+        assert np.median(np.abs(logits - logits_of(agent, observations))) < 1e-5
 
 
 def test_older_operators(few_bits):
