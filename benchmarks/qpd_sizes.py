@@ -44,6 +44,7 @@ def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bi
 
 def draw(cells: list[dict[str, Any]], output: Path) -> None:
     """Write the figures that there are, as a picture and as JSON."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.with_suffix(".json").write_text(json.dumps(cells, indent=2) + "\n")
     figure, axes = make_axes("bytes of the student's policy", "% of the teacher's return")
     labels = {"full": "float32", "qpd": "QPD", "ptq": "quantized after training"}

@@ -100,7 +100,11 @@ def test_entries_of_different_scales_have_steps_of_their_own():
     quantizer.blend.fill_(1.0)
     errors = (quantizer(x) - x).square().mean(dim=0).sqrt() / x.std(dim=0)
     assert (errors < 0.02).all()
-    assert quantizer.step[0] < quantizer.step[1] < quantizer.step[2]
+    sizes = quantizer.step_sizes()
+    assert sizes[0] < sizes[1] < sizes[2]
+    # They are learned in proportion.
+    quantizer(x).square().sum().backward()
+    assert th.equal(quantizer.step, th.ones(3)) and quantizer.step.grad is not None
 
 
 def test_blend_goes_from_full_to_quantized():

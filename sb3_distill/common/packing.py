@@ -41,11 +41,11 @@ def pack_layers(module: nn.Module) -> list[tuple[str, bytes]]:
         # Signed integers are stored above their least level.
         integers = quantizer.to_integers(layer.weight.detach()).cpu().numpy() - quantizer.levels()[0]
         parts.append((f"{index}.weight", pack_bits(integers, bits)))
-        parts.append((f"{index}.weight_step", _float_bytes(quantizer.step)))
+        parts.append((f"{index}.weight_step", _float_bytes(quantizer.step_sizes())))
         if layer.bias is not None:
             parts.append((f"{index}.bias", _float_bytes(layer.bias)))
         if layer.input_quantizer is not None:
-            parts.append((f"{index}.input_step", _float_bytes(layer.input_quantizer.step)))
+            parts.append((f"{index}.input_step", _float_bytes(layer.input_quantizer.step_sizes())))
     return parts
 
 

@@ -26,16 +26,21 @@ class Quantizer(nn.Module):
     :param n_channels: step sizes: one for each output channel of a weight, one for a tensor of activations, one for
         each entry of a vector of observations, whose scales differ
     :param axis: the axis of these channels
+    :param relative: learn the steps as multiples of the fitted ones: an optimizer's updates are then in proportion to
+        steps that differ by orders of magnitude
     """
 
+    unit: th.Tensor
     bits: th.Tensor
     final_bits: th.Tensor
     blend: th.Tensor
     signed: th.Tensor
 
-    def __init__(self, bits: int, n_channels: int = 1, axis: int = 0) -> None:
+    def __init__(self, bits: int, n_channels: int = 1, axis: int = 0, relative: bool = False) -> None:
         super().__init__()
         self.axis = axis
+        self.relative = relative
+        self.register_buffer("unit", th.ones(n_channels))
         self.step = nn.Parameter(th.ones(n_channels))
         self.register_buffer("bits", th.tensor(bits))
         self.register_buffer("final_bits", th.tensor(bits))
@@ -50,7 +55,11 @@ class Quantizer(nn.Module):
     def _steps(self, x: th.Tensor) -> th.Tensor:
         shape = [1] * x.ndim
         shape[self.axis] = -1
-        return self.step.abs().clamp(min=1e-8).reshape(shape)
+        return self.step_sizes().reshape(shape)
+
+    def step_sizes(self) -> th.Tensor:
+        """The distance between two levels, for each channel."""
+        return (self.unit * self.step).abs().clamp(min=1e-8)
 
     def to_integers(self, x: th.Tensor) -> th.Tensor:
         """
@@ -91,7 +100,11 @@ class Quantizer(nn.Module):
             error = ((rows / step).round().clamp(low, high) * step - rows).square().mean(dim=1, keepdim=True)
             best_step = th.where(error < best_error, step, best_step)
             best_error = th.minimum(error, best_error)
-        self.step.copy_(best_step.reshape(-1))
+        if self.relative:
+            self.unit.copy_(best_step.reshape(-1))
+            self.step.fill_(1.0)
+        else:
+            self.step.copy_(best_step.reshape(-1))
 
     @th.no_grad()
     def set_bits(self, bits: int) -> None:
@@ -115,7 +128,11 @@ class _QuantizedLayer:
         self.weight_quantizer.fit(layer.weight)
         self.input_quantizer = None
         if activation_bits is not None:
-            self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1).to(layer.weight.device)
+            # Entries of an observation have scales of their own.
+            several = n_input_steps > 1
+            self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1, relative=several).to(
+                layer.weight.device
+            )
 
     def _quantized_input(self, x: th.Tensor) -> th.Tensor:
         return x if self.input_quantizer is None else self.input_quantizer(x)

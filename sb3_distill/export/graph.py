@@ -59,7 +59,7 @@ class GraphBuilder:
     def dequantized_weight(self, quantizer: Quantizer, weight: th.Tensor) -> str:
         """A weight that is stored as integers: 4 bits each where they suffice, 8 otherwise."""
         integers = quantizer.to_integers(weight.detach()).cpu().numpy().astype(np.int8)
-        steps = quantizer.step.detach().abs().clamp(min=1e-8).cpu().numpy().astype(np.float32)
+        steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Before the type existed each of them takes a byte.
         if int(quantizer.bits) <= 4 and self.opset >= OPSET:
             # Two to a byte, the first in the low half
@@ -75,7 +75,7 @@ class GraphBuilder:
     def quantize_input(self, quantizer: Quantizer) -> None:
         """Round the latest result to the levels of a quantizer."""
         low, high = quantizer.levels()
-        steps = quantizer.step.detach().abs().clamp(min=1e-8).cpu().numpy().astype(np.float32)
+        steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Fewer levels than the type has
         self.apply("Max", self.constant(low * steps))
         self.apply("Min", self.constant(high * steps))
