@@ -85,7 +85,7 @@ def test_merge_is_deep():
 def test_shipped_studies_are_whole(path):
     study = read_study(path)
     assert study.cells and study.paper
-    assert path.stem.endswith(("_small", "_minatar")) or (STUDIES / f"{path.stem}_small.yml").is_file()
+    assert path.stem.endswith(("_small", "_minatar", "_pong")) or (STUDIES / f"{path.stem}_small.yml").is_file()
     for cell in study.cells:
         assert set(cell.labels) == set(study.cells[0].labels)
     for row in study.published:
