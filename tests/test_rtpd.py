@@ -348,6 +348,11 @@ IMAGE_STUDENT = {"policy": "Net1Policy"}
         ({"students": {"a": {"temperature": 1.0}}}, "Unknown policy None"),
         ({"students": {"a": IMAGE_STUDENT}}, r"students\['a'\]: A CNN student needs channels-first images"),
         ({"students": {"a": {**SMALL, "temperature": 0.0}}}, r"students\['a'\]: temperature must be a positive"),
+        (
+            {"students": {"a": {**SMALL, "learning_rate": "cos_1"}}},
+            r"students\['a'\]: learning_rate must be a positive number",
+        ),
+        ({"students": {"a": {**SMALL, "learning_rate": 0.0}}}, "learning_rate must be a positive number"),
         ({"temperature": -1.0}, "temperature must be a positive finite number"),
         ({"loss": "kll"}, "Unknown loss 'kll'.*Did you mean 'kl'"),
         ({"self_learning": -1.0}, "self_learning is a coefficient"),
@@ -363,6 +368,13 @@ IMAGE_STUDENT = {"policy": "Net1Policy"}
 def test_bad_input_is_refused_at_construction(kwargs, message):
     with pytest.raises((ValueError, AssertionError), match=message):
         make(**{"eval_freq": 100, **kwargs})
+
+
+def test_learning_rate_of_a_student_may_fall():
+    model = make(students={"falling": {**SMALL, "learning_rate": "lin_1e-3"}, "steady": SMALL}).learn(400)
+    falling, steady = (student.optimizer.param_groups[0]["lr"] for _, student in model._each_student())
+    assert falling == pytest.approx(1e-3 * model._current_progress_remaining) and steady == 2e-3
+    assert falling < 1e-4
 
 
 def test_students_of_other_spaces_are_refused(cartpole_teacher: Path):

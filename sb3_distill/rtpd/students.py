@@ -1,6 +1,7 @@
 """The students of real-time policy distillation: what the user says of them, and how one learns."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples, Schedule
-from stable_baselines3.common.utils import FloatSchedule, polyak_update, update_learning_rate
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, polyak_update, update_learning_rate
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,7 +34,7 @@ class StudentSpec:
 
     :param policy: name or class of its policy (see ``STUDENT_POLICIES``)
     :param policy_kwargs: additional arguments of the policy
-    :param learning_rate: learning rate, or a schedule of it
+    :param learning_rate: learning rate, a schedule of it, or ``"lin_VALUE"``, as the Zoo writes one that falls to 0
     :param loss: "kl", "reverse_kl", "nll" or "mse"
     :param temperature: of the teacher's softmax
     :param student_temperature: of the student's softmax
@@ -44,7 +45,7 @@ class StudentSpec:
 
     policy: str | type[StudentPolicy]
     policy_kwargs: dict[str, Any] = field(default_factory=dict)
-    learning_rate: float | Schedule | None = None
+    learning_rate: float | str | Schedule | None = None
     loss: str | None = None
     temperature: float | None = None
     student_temperature: float | None = None
@@ -110,6 +111,27 @@ def _read_student(name: Any, entry: Any) -> dict[str, Any]:
     return spec
 
 
+def read_schedule(learning_rate: float | str | Schedule) -> Schedule:
+    """
+    :param learning_rate: learning rate, a schedule of it, or ``"lin_VALUE"``
+    :return: from the remaining progress, which goes from 1 to 0, to the learning rate
+    :raises ValueError: none of these, or not positive
+    """
+    if callable(learning_rate):
+        return learning_rate
+    falls = isinstance(learning_rate, str) and learning_rate.startswith("lin_")
+    try:
+        value = float(str(learning_rate).removeprefix("lin_"))
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(
+            "learning_rate must be a positive number, a schedule, or 'lin_VALUE' (linearly from VALUE to 0), "
+            f"not {learning_rate!r}."
+        )
+    return LinearSchedule(value, 0.0, 1.0) if falls else FloatSchedule(value)
+
+
 @dataclass(frozen=True)
 class SharedBatch:
     """
@@ -167,7 +189,7 @@ class Student(nn.Module):
             raise ValueError(unknown_choice("teacher_source", spec.teacher_source, TEACHER_SOURCES))
         if not spec.self_learning >= 0:
             raise ValueError(f"self_learning is a coefficient and must be at least 0, not {spec.self_learning!r}.")
-        self.lr_schedule = FloatSchedule(spec.learning_rate)
+        self.lr_schedule = read_schedule(spec.learning_rate)
         policy_class = STUDENT_POLICIES[spec.policy] if isinstance(spec.policy, str) else spec.policy
         self.policy = policy_class(observation_space, action_space, self.lr_schedule, **spec.policy_kwargs).to(device)
         self.q_net_target = self.policy.make_q_net()
