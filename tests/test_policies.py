@@ -3,6 +3,8 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.common.layers import count_macs
 from sb3_distill.common.policies import STUDENT_POLICIES, CnnPolicy, MaxPoolCnnPolicy, Net1Policy
 from sb3_distill.common.torch_layers import FrameScaler, StudentCNN
 
@@ -34,6 +36,13 @@ def make(policy, n_actions, space=FRAMES, **kwargs):
 def test_parameter_counts_of_the_papers(name, kwargs, n_actions, n_parameters, standardize):
     policy = make(STUDENT_POLICIES[name], n_actions, features_extractor_kwargs={**kwargs, "standardize": standardize})
     assert policy.n_parameters == n_parameters
+
+
+def test_macs_of_net3():
+    model = PolicyDistillation.of_policy("Net3Policy", {}, FRAMES, spaces.Discrete(6), device="cpu")
+    # Positions x weights of the three convolutions, then the two fully connected layers
+    convolutions = 400 * 16 * 4 * 64 + 81 * 16 * 16 * 16 + 49 * 16 * 16 * 9
+    assert count_macs(load_teacher(model)) == convolutions + 784 * 64 + 64 * 6 == 2_133_632
 
 
 def test_max_pool_takes_the_largest_activation_of_each_map():

@@ -19,7 +19,7 @@ from sb3_distill.common.tables import format_markdown, format_table
 from sb3_distill.common.teachers import Teacher, TeacherError, load_teacher
 
 FORMATS = (".json", ".csv", ".md")
-HEADER = ("agent", "algo", "parameters", "bytes", "score", "IQM (95%)", "% of teacher")
+HEADER = ("agent", "algo", "parameters", "bytes", "MACs", "score", "IQM (95%)", "% of teacher")
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -64,6 +64,7 @@ def cells_of(row: dict[str, Any]) -> list[str]:
         row["algo"],
         f"{row['n_parameters']:,}",
         f"{row['n_bytes']:,}",
+        f"{row['n_macs']:,}",
         f"{row['mean']:.2f} ± {row['std']:.2f}",
         f"{row['iqm']:.2f} ({low:.2f} to {high:.2f})",
         "" if percent is None else f"{percent:.1f}",

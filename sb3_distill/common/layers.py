@@ -73,3 +73,22 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
     for module in rest:
         layers += list(module) if isinstance(module, nn.Sequential) else [module]
     return layers
+
+
+def count_macs(agent: Teacher) -> int:
+    """
+    :param agent: a loaded agent
+    :return: multiplications of one forward pass of the part that acts, for one observation
+    """
+    total = 0
+
+    def count(layer: Any, inputs: Any, output: th.Tensor) -> None:
+        nonlocal total
+        total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
+
+    layers = [layer for module in acting_modules(agent) for layer in module.modules()]
+    handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    agent.predict(agent.observation_space.sample())
+    for handle in handles:
+        handle.remove()
+    return total

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 
 from sb3_distill.common.evaluation import Score, evaluate_paired, is_atari, make_eval_env
+from sb3_distill.common.layers import count_macs
 from sb3_distill.common.statistics import summarize
 from sb3_distill.common.teachers import Teacher
 
@@ -57,6 +58,7 @@ def describe(agent: Teacher, env_id: str, score: Score, reference: Score | None)
         "algo": agent.algo,
         "n_parameters": agent.n_parameters,
         "n_bytes": agent.stored_bytes,
+        "n_macs": count_macs(agent),
         **asdict(summarize(score.returns)),
         "teacher_mean": None if reference is None else reference.mean,
         "percent_of_teacher": None if reference is None else score.percent_of(reference),

@@ -14,43 +14,17 @@ from typing import Any
 import numpy as np
 import torch as th
 from matplotlib.figure import Figure
-from torch import nn
 
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure
-from sb3_distill.common.layers import acting_modules
+from sb3_distill.common.layers import count_macs
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import Teacher, load_teacher
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE
 from sb3_distill.export.runner import PolicyRunner
 
 N_WARM_UP = 20
-
-
-def count_macs(agent: Teacher, observation: np.ndarray) -> int:
-    """
-    :param agent: a loaded agent
-    :param observation: a batch of one raw observation
-    :return: multiplications of one forward pass of the part that acts
-    """
-    total = 0
-
-    def count(layer: Any, inputs: Any, output: th.Tensor) -> None:
-        nonlocal total
-        total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
-
-    layers = [
-        layer
-        for module in acting_modules(agent)
-        for layer in module.modules()
-        if isinstance(layer, (nn.Conv2d, nn.Linear))
-    ]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    agent.predict(observation)
-    for handle in handles:
-        handle.remove()
-    return total
 
 
 def latencies(function: Callable[[], Any], n_runs: int) -> tuple[float, float]:
@@ -158,7 +132,7 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, A
         agent = load_teacher(description["source"], device="cpu")
     except (TeacherError, OSError):
         print(f"{folder}: {description['source']} is not at hand, so torch is not measured.", file=sys.stderr)
-    macs = None if agent is None else count_macs(agent, observation)
+    macs = None if agent is None else count_macs(agent)
     players: list[tuple[str, str, int, Player, str, str]] = []
     for file in (FLOAT_FILE, INTEGER_FILE):
         path = folder / file
