@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from gymnasium.envs.registration import register
+
 from sb3_distill.version import __version__
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ __all__ = [
     "__version__",
     "load_teacher",
 ]
+
+# For ``gymnasium.make`` in processes that import this package, and as "sb3_distill:MultiTask-v0" in all others
+register("MultiTask-v0", entry_point="sb3_distill.common.multitask:make_multi_task")
+register("MultiTaskAtari-v0", entry_point="sb3_distill.common.multitask:make_multi_task_atari")
 
 _PUBLIC = {
     "QPD": "sb3_distill.qpd",

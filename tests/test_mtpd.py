@@ -6,22 +6,21 @@ import pytest
 import torch as th
 from conftest import run_python
 from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_distill import MultiTaskDistillation, MultiTaskDQN, PolicyDistillation, RealTimeDistillDQN, load_teacher
 from sb3_distill.common.evaluation import Score
 from sb3_distill.common.losses import kl_loss
-from sb3_distill.common.multitask import pad_last_axis, register_multi_task, tasks_of
+from sb3_distill.common.multitask import fit_frame, pad_last_axis, tasks_of
 from sb3_distill.common.statistics import geometric_mean
 from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer, MultiTaskReplayBuffer
 from sb3_distill.mtpd.evaluation import normalized_percent, score_tasks, task_interval
 from sb3_distill.mtpd.policies import MultiTaskCnnPolicy, MultiTaskGridCnnPolicy, MultiTaskLargeCnnPolicy
-
-register_multi_task()
 
 IDS = ["CartPole-v1", "MountainCar-v0"]
 ENV_KWARGS = {"env_ids": IDS, "pad": True}
@@ -66,11 +65,46 @@ def same(first: th.nn.Module, second: th.nn.Module) -> bool:
 def test_tasks_take_turns_and_can_be_chosen():
     env = gym.make("MultiTask-v0", **ENV_KWARGS).unwrapped
     for episode in range(4):
-        obs, info = env.reset(seed=0)
+        obs, info = env.reset(seed=4 if episode == 0 else None)
         assert obs["task"] == episode % 2 and info["task"] == IDS[episode % 2]
         assert env.observation_space.contains(obs)
-    assert env.reset(options={"task": 0})[0]["task"] == 0
-    assert env.reset(options={"task": 0})[0]["task"] == 0
+    for task in (0, 0, IDS[0], np.int64(0)):
+        assert env.reset(options={"task": task})[0]["task"] == 0
+    for task in (2, -1, "Pong", 0.5):
+        with pytest.raises(
+            ValueError, match=r"must be the name of a task \(CartPole-v1, MountainCar-v0\) or its index"
+        ):
+            env.reset(options={"task": task})
+    assert env.reset()[0]["task"] == 1
+
+
+def test_environment_is_gymnasiums():
+    check_env(gym.make("sb3_distill:MultiTask-v0", **ENV_KWARGS).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, SubprocVecEnv])
+def test_environments_side_by_side_begin_with_different_tasks(vec_env_cls):
+    # As "sb3_distill:MultiTask-v0" other processes know it too.
+    env = make_vec_env("sb3_distill:MultiTask-v0", 4, seed=0, env_kwargs=ENV_KWARGS, vec_env_cls=vec_env_cls)
+    assert env.reset()["task"].tolist() == [0, 1, 0, 1]
+    env.close()
+
+
+def test_frames_of_all_tasks_have_one_size():
+    env = gym.make("MultiTask-v0", env_ids=["CartPole-v1", "Acrobot-v1"], pad=True, render_mode="rgb_array").unwrapped
+    frames = []
+    for task in ("CartPole-v1", "Acrobot-v1"):
+        env.reset(options={"task": task})
+        frames.append(env.render())
+    assert frames[0].shape == frames[1].shape and frames[1].max() > 0
+    assert env.current_env.render().shape != frames[0].shape
+    env.close()
+
+
+def test_a_frame_keeps_its_proportions():
+    fitted = fit_frame(np.full((10, 20, 3), 7, np.uint8), 40, 40)
+    assert fitted.shape == (40, 40, 3)
+    assert (fitted[10:30] == 7).all() and not fitted[:10].any() and not fitted[30:].any()
 
 
 def test_vectors_are_padded_and_actions_wrap():
@@ -294,6 +328,29 @@ def test_save_load_resume_without_teachers_at_hand(teachers, tmp_path: Path):
     assert resumed._n_updates > model._n_updates and resumed.num_timesteps == model.num_timesteps + 200
 
 
+def test_nothing_is_learned_before_all_tasks_have_been_seen(teachers):
+    env = make_env(1)
+    # CartPole's first episode ends; MountainCar has 200 steps.
+    model = make(teachers, env, learning_starts=0, rollout_policy="student", student_eps=1.0)
+    updates = []
+    model.learn(100, callback=lambda *_: updates.append((model.replay_buffer.has_all_tasks, model._n_updates)) or True)
+    assert updates[0] == (False, 0) and updates[-1][0] and updates[-1][1] > 0
+    assert all(n_updates == 0 for has_all, n_updates in updates if not has_all)
+
+
+@pytest.mark.parametrize("cls", [MultiTaskDistillation, MultiTaskDQN])
+def test_tasks_keep_their_order(teachers, tmp_path: Path, cls):
+    model = make(teachers) if cls is MultiTaskDistillation else cls("MultiTaskMlpPolicy", make_env(), device="cpu")
+    model.save(tmp_path / "model")
+    other = make_env(env_ids=IDS[::-1])
+    message = "made for the tasks CartPole-v1, MountainCar-v0, but the environment's are MountainCar-v0, CartPole-v1"
+    with pytest.raises(ValueError, match=message):
+        cls.load(tmp_path / "model", env=other)
+    with pytest.raises(ValueError, match=message):
+        model.set_env(other)
+    model.set_env(make_env())
+
+
 def test_a_single_task_is_cut_out(teachers, tmp_path: Path):
     model = make(teachers).learn(300)
     for index, (name, length) in enumerate(zip(IDS, (4, 2), strict=True)):
@@ -330,6 +387,7 @@ def test_image_students_standardise_over_all_games(tmp_path: Path):
         seed=0,
     ).learn(60)
     assert bool(model.policy.q_net.features_extractor.scaler.fitted) and model._n_updates > 0
+    assert model.replay_buffer.has_all_tasks
     model.task("Pong").save(tmp_path / "single")
     frames = np.random.default_rng(0).integers(0, 255, size=(4, 4, 84, 84), dtype=np.uint8)
     expected = model.predict({"obs": frames, "task": np.zeros(4, int)}, deterministic=True)[0]
@@ -402,10 +460,22 @@ def test_interval_holds_the_mean_and_shrinks_with_more_episodes():
     assert task_interval(constant, constant, random) == pytest.approx((100, 100, 100))
 
 
+def test_teachers_that_are_no_better_than_random_give_no_measure():
+    assert np.isnan(normalized_percent(-350.0, -250.0, -200.0)) and np.isnan(normalized_percent(1.0, 0.0, 0.0))
+    good, bad = Score([10.0] * 5, [1] * 5), Score([0.0] * 5, [1] * 5)
+    ours, teachers = dict(zip(IDS, (good, good), strict=True)), dict(zip(IDS, (good, bad), strict=True))
+    assert task_interval(ours, teachers, dict.fromkeys(IDS, bad)) == pytest.approx((100, 100, 100))
+    assert np.isnan(task_interval(ours, dict.fromkeys(IDS, bad), dict.fromkeys(IDS, bad))).all()
+    # A teacher that rarely succeeds is at random's level in some resamples.
+    rare = Score([0.0] * 8 + [10.0] * 2, [1] * 10)
+    mean, low, high = task_interval({"a": rare}, {"a": rare}, {"a": bad})
+    assert mean == pytest.approx(100) and 0 < low < 100 < high
+
+
 def test_evaluations_are_logged(teachers, capsys):
     model = make(teachers, n_eval_episodes=2, eval_freq=200, verbose=1).learn(400)
     assert [entry["task"] for entry in model.evaluations[:2]] == IDS
-    assert {entry["n_timesteps"] for entry in model.evaluations} == {200, 400}
+    assert [entry["n_timesteps"] for entry in model.evaluations] == [200, 200, 400, 400]
     assert "geometric mean" in capsys.readouterr().out
 
 
@@ -421,8 +491,10 @@ def test_bad_input_is_refused_at_construction(teachers):
             {"teachers": {name: teachers["CartPole-v1"] for name in IDS}},
             r"teacher of MountainCar-v0.* the task has Discrete\(3\)",
         ),
+        ({"temperature": {"CartPole-v1": 1.0}}, "temperature has none for MountainCar-v0"),
+        ({"recording": "folder"}, "several tasks have no recordings"),
         ({"temperature": {"CartPole": 1.0}}, "temperature: Unknown task 'CartPole'"),
-        ({"temperature": {"CartPole-v1": 0.0}}, "temperature must be a positive finite number"),
+        ({"temperature": {"CartPole-v1": 0.0, "MountainCar-v0": 1.0}}, "temperature must be a positive finite number"),
         ({"temperature": -1.0}, "temperature must be a positive finite number"),
         ({"task_sampling": "both"}, "Unknown task_sampling 'both': choose one of random, equal"),
         ({"loss": "kll"}, "Unknown loss 'kll'"),
@@ -433,6 +505,14 @@ def test_bad_input_is_refused_at_construction(teachers):
     for kwargs, message in cases:
         with pytest.raises(ValueError, match=message):
             make(**{"teachers": teachers, **kwargs})
+
+
+def test_multi_task_dqn_refuses_what_its_memories_cannot_do():
+    for kwargs, message in (({"n_steps": 3}, "n_steps must be 1, not 3"), ({"task_sampling": "both"}, "task_sampling")):
+        with pytest.raises(ValueError, match=message):
+            MultiTaskDQN("MultiTaskMlpPolicy", make_env(), device="cpu", **kwargs)
+    with pytest.raises(ValueError, match="VecNormalize mixes the statistics"):
+        MultiTaskDQN("MultiTaskMlpPolicy", VecNormalize(make_env(), norm_obs_keys=["obs"]), device="cpu")
 
 
 def test_teachers_of_other_environments_are_refused(teachers):
@@ -454,7 +534,14 @@ def test_zoo_trains_and_enjoys(teachers, tmp_path: Path):
     params = ["-params", f"teachers:{sources}", "learning_starts:100", "n_eval_episodes:2"]
     result = run_python(tmp_path, *train, "--eval-freq", "200", *params)
     assert "geometric mean" in result.stdout
-    enjoy = ["-m", "rl_zoo3.enjoy", "--algo", "mtpd", "--env", "MultiTask-v0", "-f", "logs", "-n", "30", "--no-render"]
-    run_python(tmp_path, *enjoy)
+    run = ["--env", "MultiTask-v0", "-f", "logs"]
+    run_python(tmp_path, "-m", "rl_zoo3.enjoy", "--algo", "mtpd", *run, "-n", "30", "--no-render")
+    run_python(tmp_path, "-m", "rl_zoo3.record_video", "--algo", "mtpd", *run, "-n", "60", "--deterministic")
+    assert list((tmp_path / "logs" / "mtpd" / "MultiTask-v0_1" / "videos").glob("*.mp4"))
+    saved = str(tmp_path / "logs" / "mtpd" / "MultiTask-v0_1" / "MultiTask-v0.zip")
+    run_python(
+        tmp_path, *train, "--eval-freq", "-1", "-i", saved, "-params", "learning_starts:100", "n_eval_episodes:0"
+    )
     mtdqn = ["mtdqn" if argument == "mtpd" else argument for argument in train]
-    run_python(tmp_path, *mtdqn, "--eval-freq", "-1", "-params", "learning_starts:100")
+    run_python(tmp_path, *mtdqn, "--eval-freq", "-1", "--vec-env", "subproc", "-params", "learning_starts:100")
+    run_python(tmp_path, "-m", "rl_zoo3.enjoy", "--algo", "mtdqn", *run, "-n", "30", "--no-render")

@@ -13,12 +13,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from sb3_distill.common.atari import native_atari
 from sb3_distill.common.minatar import register_minatar
-from sb3_distill.common.multitask import register_multi_task
 from sb3_distill.common.utils import percent_of_teacher
 
 gym.register_envs(ale_py)
 register_minatar()
-register_multi_task()
 
 
 class Player(Protocol):

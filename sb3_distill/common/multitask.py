@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import ale_py
+import cv2
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
@@ -38,7 +39,9 @@ class Task:
 
 class MultiTaskEnv(gym.Env):
     """
-    Plays its tasks one after the other, an episode of each in turn; ``reset(options={"task": index})`` chooses one.
+    Plays its tasks one after the other, an episode of each in turn; ``reset(options={"task": index or name})`` chooses
+    one, and ``reset(seed=seed)`` begins with the task ``seed % n_tasks``: environments side by side, whose seeds follow
+    each other, play different tasks.
 
     Observations are ``{"obs": the task's own, "task": its index}``. The action space is that of the task with the most
     actions; with fewer, action ``a`` is played as ``a % n_actions``, so that uniformly random actions stay random.
@@ -65,6 +68,7 @@ class MultiTaskEnv(gym.Env):
         )
         # The first reset plays the first task.
         self._current = len(self.tasks) - 1
+        self._frame_size: tuple[int, int] | None = None
 
     @property
     def current_env(self) -> gym.Env:
@@ -83,10 +87,21 @@ class MultiTaskEnv(gym.Env):
             # The other tasks draw from their own generators when their turn comes.
             for env in self.envs.values():
                 env.reset(seed=seed)
-        chosen = (options or {}).get("task")
-        self._current = (self._current + 1) % len(self.tasks) if chosen is None else int(chosen)
+        self._current = self._next_task(seed, (options or {}).get("task"))
         obs, info = self.current_env.reset(seed=seed)
         return self._observe(obs), {**info, "task": self.tasks[self._current].name}
+
+    def _next_task(self, seed: int | None, chosen: int | str | None) -> int:
+        if chosen is None:
+            return (self._current + 1 if seed is None else seed) % len(self.tasks)
+        names = list(self.envs)
+        if chosen in names:
+            return names.index(chosen)
+        if isinstance(chosen, (int, np.integer)) and 0 <= chosen < len(names):
+            return int(chosen)
+        raise ValueError(
+            f"options['task'] must be the name of a task ({', '.join(names)}) or its index, not {chosen!r}."
+        )
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         task = self.tasks[self._current]
@@ -94,7 +109,12 @@ class MultiTaskEnv(gym.Env):
         return self._observe(obs), float(reward), terminated, truncated, {**info, "task": task.name}
 
     def render(self) -> Any:
-        return self.current_env.render()
+        frame: Any = self.current_env.render()
+        if self.render_mode != "rgb_array" or frame is None:
+            return frame
+        # A video has one size: that of the first frame.
+        self._frame_size = self._frame_size or frame.shape[:2]
+        return fit_frame(frame, *self._frame_size)
 
     def close(self) -> None:
         for env in self.envs.values():
@@ -128,6 +148,24 @@ def _common_space(tasks: Sequence[Task], pad: bool) -> spaces.Box:
     shape = (*own[0].shape[:-1], max(space.shape[-1] for space in own))
     low, high = (0, 1) if own[0].dtype == np.bool_ else (-np.inf, np.inf)
     return spaces.Box(low, high, shape, own[0].dtype.type)
+
+
+def fit_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """
+    :param frame: ``(height, width, 3)`` of any size
+    :param height: wanted
+    :param width: wanted
+    :return: the frame, enlarged or reduced in proportion, in the middle of a black one of that size
+    """
+    if frame.shape[:2] == (height, width):
+        return frame
+    scale = min(height / frame.shape[0], width / frame.shape[1])
+    size = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
+    scaled = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    fitted = np.zeros((height, width, 3), dtype=frame.dtype)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    fitted[top : top + size[1], left : left + size[0]] = scaled
+    return fitted
 
 
 def pad_last_axis(obs: np.ndarray, length: int) -> np.ndarray:
@@ -213,8 +251,17 @@ def tasks_of(env: VecEnv) -> list[Task]:
     return tasks
 
 
-def register_multi_task() -> None:
-    """Register ``MultiTask-v0`` and ``MultiTaskAtari-v0``."""
-    for env_id, entry_point in (("MultiTask-v0", "make_multi_task"), ("MultiTaskAtari-v0", "make_multi_task_atari")):
-        if env_id not in gym.registry:
-            gym.register(env_id, entry_point=f"{__name__}:{entry_point}")
+def check_same_tasks(known: Sequence[Task], tasks: Sequence[Task]) -> None:
+    """
+    Check that an agent's tasks are those of an environment, in the same order: it chooses its output by their index.
+
+    :param known: the tasks that the agent was made for, none where it is being made
+    :param tasks: the environment's
+    :raises ValueError: they are not
+    """
+    ours, theirs = ([task.name for task in each] for each in (known, tasks))
+    if ours and ours != theirs:
+        raise ValueError(
+            f"The agent was made for the tasks {', '.join(ours)}, but the environment's are {', '.join(theirs)}: they "
+            "must be the same, in the same order."
+        )

@@ -74,10 +74,12 @@ def summarize(returns: Sequence[float], n_resamples: int = 2_000, seed: int = 0)
 
 def geometric_mean(percents: Sequence[float]) -> float:
     """
-    :param percents: scores in per cent of the teachers', of which those below 1% count as 1%
-    :return: their geometric mean
+    :param percents: scores in per cent of the teachers', of which those below 1% count as 1%; NaN, where a teacher
+        gives no measure, does not count
+    :return: their geometric mean, NaN where there is none
     """
-    return float(np.exp(np.mean(np.log(np.maximum(percents, LEAST_PERCENT)))))
+    known = [percent for percent in percents if not np.isnan(percent)]
+    return float(np.exp(np.mean(np.log(np.maximum(known, LEAST_PERCENT))))) if known else float("nan")
 
 
 def geometric_mean_interval(
@@ -96,7 +98,8 @@ def geometric_mean_interval(
     :param percent: from a game, the student's mean and the teacher's to the student's percentage
     :param n_resamples: number of bootstrap samples
     :param seed: of the resampling
-    :return: the geometric mean, and the ends of its interval
+    :return: the geometric mean, and the ends of its interval; games of which ``percent`` says NaN are left out, and so
+        are resamples in which it does
     """
     rng = np.random.default_rng(seed)
 
@@ -105,15 +108,18 @@ def geometric_mean_interval(
         return array[rng.integers(len(array), size=(n_resamples, len(array)))].mean(axis=1)
 
     percents = [percent(game, float(np.mean(returns[game])), float(np.mean(teachers[game]))) for game in returns]
+    known = [game for game, value in zip(returns, percents, strict=True) if not np.isnan(value)]
+    if not known:
+        return (float("nan"),) * 3
     resampled = np.array(
         [
             [
                 percent(game, score, teacher)
                 for score, teacher in zip(resampled_means(returns[game]), resampled_means(teachers[game]), strict=True)
             ]
-            for game in returns
+            for game in known
         ]
     )
     means = np.exp(np.log(np.maximum(resampled, LEAST_PERCENT)).mean(axis=0))
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.nanpercentile(means, [2.5, 97.5])
     return geometric_mean(percents), float(low), float(high)

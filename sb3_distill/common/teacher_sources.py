@@ -152,18 +152,21 @@ def _find_in_zoo(source: str) -> AgentFiles:
         ) from error
 
 
-def find_zoo_teacher(env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS) -> str | Path:
+def find_zoo_teacher(
+    env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS, argument: str = "teacher=PATH"
+) -> str | Path:
     """
     The Zoo's own agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub.
 
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
+    :param argument: how the caller would name another one, for the message
     :return: what ``load_teacher`` takes: a run folder, or a revision on the hub
     :raises TeacherNotFoundError: there is none; the message says where it was looked for
     """
     if env_id is None:
         raise TeacherNotFoundError(
-            "No teacher was given, and the environment has no id to find one by: pass teacher=..."
+            f"No teacher was given, and the environment has no id to find one by: pass {argument}."
         )
     algos = tuple(algos)
     for root in zoo_roots():
@@ -188,7 +191,7 @@ def find_zoo_teacher(env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS) 
     failure = failures[0] if failures else "no " + ", ".join(_on_hub(algo, env_id) for algo in algos)
     raise TeacherNotFoundError(
         f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {_list(zoo_roots())} "
-        f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass teacher=PATH, put the "
+        f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass {argument}, put the "
         f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id)}"
     )
 

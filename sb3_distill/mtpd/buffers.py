@@ -75,6 +75,11 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
         """Number of observations of a task that can be sampled."""
         return sum(memory.size() for (owner, _), memory in self.memories.items() if owner == task)
 
+    @property
+    def has_all_tasks(self) -> bool:
+        """Whether every task has observations: before that, updates would know some tasks alone."""
+        return all(self.task_size(task) > 0 for task in range(self.n_tasks))
+
     def size(self) -> int:
         """Number of observations of all tasks that can be sampled, per environment."""
         return sum(memory.size() for memory in self.memories.values()) // self.n_envs

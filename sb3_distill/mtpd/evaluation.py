@@ -82,9 +82,10 @@ def normalized_percent(score: float, teacher: float, random: float) -> float:
     :param score: the student's mean return
     :param teacher: the teacher's
     :param random: that of uniformly random actions
-    :return: 100 where the student plays as the teacher, 0 where it plays at random; NaN where the teacher does too
+    :return: 100 where the student plays as the teacher, 0 where it plays at random; NaN where the teacher is no better
+        than that, and so no measure
     """
-    if teacher == random:
+    if teacher <= random:
         return float("nan")
     return 100.0 * (score - random) / (teacher - random)
 
@@ -116,7 +117,7 @@ def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], ran
     for name, score in scores.items():
         percent = normalized_percent(score.mean, teachers[name].mean, randoms[name].mean)
         cells = [f"{player[name].mean:.2f} ± {player[name].std:.2f}" for player in (randoms, teachers, scores)]
-        rows.append([name, *cells, f"{percent:.1f}"])
+        rows.append([name, *cells, "-" if np.isnan(percent) else f"{percent:.1f}"])
     mean, low, high = task_interval(scores, teachers, randoms)
     rows.append(["geometric mean", "", "", "", f"{mean:.1f} ({low:.1f} to {high:.1f})"])
     return format_table(rows, n_left=1)
@@ -147,6 +148,7 @@ class TaskEvalCallback(BaseCallback):
         self.n_eval_episodes = n_eval_episodes
         self.epsilon = epsilon
         self.teacher = teacher
+        self.scores: dict[str, Score] | None = None
 
     def _score(self, player: Player) -> dict[str, Score]:
         return score_tasks(self.teacher.tasks, player, self.n_eval_episodes, self.epsilon, self._seed)
@@ -168,14 +170,16 @@ class TaskEvalCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        scores = self._evaluate()
+        if self.scores is None or self._last_evaluation != self.num_timesteps:
+            self._evaluate()
         if self.verbose > 0:
-            print(format_tasks(scores, self.teacher_scores, self.random_scores))
+            assert self.scores is not None
+            print(format_tasks(self.scores, self.teacher_scores, self.random_scores))
 
-    def _evaluate(self) -> dict[str, Score]:
+    def _evaluate(self) -> None:
         self._last_evaluation = self.num_timesteps
         self.model.policy.set_training_mode(False)
-        scores = self._score(self.model.policy)
+        self.scores = scores = self._score(self.model.policy)
         percents = []
         for name, score in scores.items():
             percents.append(
@@ -196,4 +200,3 @@ class TaskEvalCallback(BaseCallback):
         self.logger.record("eval/geometric_mean_percent", geometric_mean(percents))
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
-        return scores

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill.common.buffers import DistillationSamples
 from sb3_distill.common.callbacks import list_callbacks
 from sb3_distill.common.losses import DistillationLoss
-from sb3_distill.common.multitask import Task, tasks_of
+from sb3_distill.common.multitask import Task, check_same_tasks, tasks_of
 from sb3_distill.common.policies import StudentPolicy
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.utils import unknown_choice
@@ -109,7 +109,7 @@ class MultiTaskDistillation(PolicyDistillation):
         )
         self.teachers: Teachers | None = teachers
         self.teacher_sources: dict[str, str | None] = {}
-        self.task_names: list[str] = []
+        self.tasks: list[Task] = []
         self.task_sampling = task_sampling
         self.n_eval_episodes = n_eval_episodes
         self.eval_freq = eval_freq
@@ -130,24 +130,47 @@ class MultiTaskDistillation(PolicyDistillation):
             if self._vec_normalize_env is not None:
                 raise ValueError("VecNormalize mixes the statistics of tasks: teachers normalise by themselves.")
             tasks = tasks_of(self.env)
+            check_same_tasks(self.tasks, tasks)
             self.policy_kwargs = task_policy_kwargs(self.policy_kwargs, tasks)
-            self.task_names = [task.name for task in tasks]
-        per_task = self.temperature if isinstance(self.temperature, Mapping) else {}
-        for name in per_task:
-            if name not in self.task_names:
-                raise ValueError("temperature: " + unknown_choice("task", name, self.task_names))
-        self.distillation_losses = [
-            DistillationLoss(
-                self.loss,
-                per_task.get(name, 0.01) if per_task else self.temperature,
-                self.student_temperature,
+            self.tasks = tasks
+        if self.recording is not None:
+            raise ValueError(
+                "recording= keeps the play of one teacher; several tasks have no recordings. Leave it out."
             )
-            for name in self.task_names
+        self.distillation_losses = [
+            DistillationLoss(self.loss, temperature, self.student_temperature) for temperature in self._temperatures()
         ]
         super()._setup_model()
 
+    @property
+    def task_names(self) -> list[str]:
+        """What teachers and scores are named by, in the order of the controllers."""
+        return [task.name for task in self.tasks]
+
+    def _temperatures(self) -> list[float]:
+        """One for every task."""
+        if not isinstance(self.temperature, Mapping):
+            return [self.temperature] * len(self.task_names)
+        for name in self.temperature:
+            if name not in self.task_names:
+                raise ValueError("temperature: " + unknown_choice("task", name, self.task_names))
+        missing = [name for name in self.task_names if name not in self.temperature]
+        if missing:
+            raise ValueError(f"temperature has none for {', '.join(missing)}: name one for every task.")
+        return [self.temperature[name] for name in self.task_names]
+
     def _make_loss(self) -> DistillationLoss:
         return self.distillation_losses[0]
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """As SB3's; the environment must have the same tasks."""
+        env = self._wrap_env(env, self.verbose)
+        check_same_tasks(self.tasks, tasks_of(env))
+        super().set_env(env, force_reset)
+
+    def train(self, gradient_steps: int, batch_size: int = 32) -> None:
+        if self.replay_buffer.has_all_tasks:  # type: ignore[attr-defined]
+            super().train(gradient_steps, batch_size)
 
     def _buffer_kwargs(self) -> dict[str, Any]:
         return {"task_sampling": self.task_sampling}
@@ -200,7 +223,9 @@ class MultiTaskDistillation(PolicyDistillation):
         )
 
     def _n_actions_of(self, obs: Any) -> Any:
-        return np.array(self.policy.task_actions)[np.reshape(obs["task"], -1)]
+        tasks = np.asarray(obs["task"])
+        # Of one observation, or of a batch
+        return np.array(self.policy.task_actions)[tasks.reshape(tasks.shape[:1])]
 
     def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, th.Tensor]:
         assert isinstance(samples.observations, dict)
@@ -233,10 +258,8 @@ class MultiTaskDistillation(PolicyDistillation):
         """
         if name not in self.task_names:
             raise ValueError(unknown_choice("task", name, self.task_names))
-        if self.env is None:
-            raise ValueError("The tasks' own observation spaces are the environment's: load with env=.")
         index = self.task_names.index(name)
-        task = tasks_of(self.env)[index]
+        task = self.tasks[index]
         model = PolicyDistillation.of_policy(
             StudentPolicy,
             self.policy.single_task_kwargs(),

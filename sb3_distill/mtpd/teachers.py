@@ -37,8 +37,9 @@ def load_teachers(teachers: Teachers | None, tasks: Sequence[Task], device: th.d
         missing = [name for name in names if name not in teachers]
         if missing:
             raise ValueError(f"teachers has none for {', '.join(missing)}: name one for every task.")
-    sources: dict[str, Any] = {task.name: find_zoo_teacher(task.env_id) for task in tasks} if teachers is None else {}
-    sources.update(teachers or {})
+    sources: Mapping[str, Any] = teachers or {
+        task.name: find_zoo_teacher(task.env_id, argument=f"teachers={{{task.name!r}: PATH, ...}}") for task in tasks
+    }
     return {name: load_teacher(sources[name], device=device) for name in names}
 
 

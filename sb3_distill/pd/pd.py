@@ -461,7 +461,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
             is_random = np.random.random_sample(np.shape(actions)) < self.student_eps
-            random_actions = np.random.randint(self.action_space.n, size=np.shape(actions))  # type: ignore[attr-defined]
+            random_actions = np.random.randint(self._n_actions_of(observation), size=np.shape(actions))
             actions = np.where(is_random, random_actions, actions)
         return actions, state
 

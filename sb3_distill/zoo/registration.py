@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 from sb3_distill.common.minatar import register_minatar
-from sb3_distill.common.multitask import register_multi_task
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 # Key of the Zoo's --algo -> class
@@ -29,7 +28,6 @@ def register_algorithms(utils: ModuleType) -> None:
     """
     # The ids that --env takes beside Gymnasium's own
     register_minatar()
-    register_multi_task()
     for key, name in ALGORITHMS.items():
         utils.ALGOS.setdefault(key, pkgutil.resolve_name(name))
 
