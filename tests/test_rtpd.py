@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from torch.nn import functional as F
 
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
+from sb3_distill.common.archive import Normalization
 from sb3_distill.common.losses import kl_loss
 from sb3_distill.common.replay import FrameReplayBuffer
 from sb3_distill.rtpd.curves import summarize
@@ -219,6 +220,18 @@ def test_warm_start_is_from_a_dqn():
         make(teacher=ppo)
 
 
+def test_warm_start_is_from_a_teacher_that_fits():
+    trained = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [32]}, device="cpu")
+    other = load_teacher(trained, env_id="CartPole-v0")
+    with pytest.raises(ValueError, match=r"was trained on CartPole-v0.*allow_env_mismatch=True"):
+        make(teacher=other)
+    make(teacher=other, allow_env_mismatch=True)
+    normalized = load_teacher(trained)
+    normalized.normalization = Normalization(np.zeros(4), np.ones(4), 1e-8, 10.0)
+    with pytest.raises(ValueError, match="trained behind VecNormalize"):
+        make(teacher=normalized)
+
+
 # --- Saving, resuming, acting
 
 
@@ -315,6 +328,46 @@ def test_environments_in_other_processes(tmp_path: Path):
     assert model.evaluations and (tmp_path / "results" / "learning_curves.csv").is_file()
 
 
+def test_students_are_written_without_evaluations_and_when_stopped(tmp_path: Path):
+    make(eval_freq=-1, results_dir=str(tmp_path / "never")).learn(200)
+    assert load_teacher(tmp_path / "never/students/small/pd/CartPole-v1_1").algo == "pd"
+    assert not (tmp_path / "never" / "learning_curves.csv").exists()
+    model = make(eval_freq=40, n_eval_episodes=1, results_dir=str(tmp_path / "stopped"))
+
+    def stop(variables, _):
+        if model.evaluations:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(400, callback=stop)
+    assert (tmp_path / "stopped" / "learning_curves.png").is_file()
+    assert load_teacher(tmp_path / "stopped/students/other/pd/CartPole-v1_1").algo == "pd"
+
+
+def test_environments_that_hide_their_folder_are_said(tmp_path: Path):
+    env = make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv, monitor_dir=str(tmp_path))
+    with pytest.warns(UserWarning, match="only where results_dir= says"):
+        make(env=env).learn(50)
+    env.close()
+
+
+def test_progress_bar_tells_of_updates():
+    model = make(train_freq=100, gradient_steps=200)
+    shown = []
+    model.learn(300, progress_bar=True, callback=lambda *_: shown.append(model._progress_bar.pbar.desc) or True)
+    assert "update 200 of 200" in shown
+
+
+def test_open_entries_of_a_student_are_the_algorithms():
+    entries = {"learning_rate": None, "self_learning": None, "imitation": None, "temperature": None}
+    model = make(students={"a": {**SMALL, **entries}}, imitation=True, self_learning=0.5, student_temperature=0.3)
+    _, student = next(model._each_student())
+    assert student.spec.imitation is True and student.spec.self_learning == 0.5
+    assert student.spec.temperature == 0.1 and student.spec.student_temperature == 0.3
+    assert student.lr_schedule(1.0) == DQN_KWARGS["learning_rate"]
+
+
 def test_summary_is_that_of_the_paper():
     curves = {"teacher": [1.0, 5.0, 4.0] + [2.0] * 8 + [4.0], "a": [0.0, 4.0, 8.0] + [1.0] * 9}
     evaluations = [
@@ -356,6 +409,13 @@ IMAGE_STUDENT = {"policy": "Net1Policy"}
         ({"temperature": -1.0}, "temperature must be a positive finite number"),
         ({"loss": "kll"}, "Unknown loss 'kll'.*Did you mean 'kl'"),
         ({"self_learning": -1.0}, "self_learning is a coefficient"),
+        ({"self_learning": "1"}, "self_learning is a coefficient"),
+        ({"self_learning": float("inf")}, "self_learning is a coefficient"),
+        ({"students": [SMALL, SMALL]}, "needs a name of its own, in a dictionary"),
+        ({"students": {"a": {**SMALL, "policy_kwargs": {"width": 3}}}}, r"students\['a'\]: .*'width'"),
+        ({"students": None, "teacher_source": "bests"}, "Unknown teacher_source 'bests'"),
+        ({"students": None, "temperature": 0.0}, "temperature must be a positive finite number"),
+        ({"n_eval_episodes": -3}, "n_eval_episodes must be at least 0"),
         ({"teacher_source": "bests"}, "Unknown teacher_source 'bests'.*latest, best.*Did you mean 'best'"),
         ({"teacher_source": "best", "eval_freq": -1}, "eval_freq=-1 and n_eval_episodes=30 evaluate nothing"),
         ({"teacher_source": "best", "n_eval_episodes": 0}, "evaluate nothing"),
@@ -396,6 +456,12 @@ def test_wrappers_that_the_id_does_not_tell_are_refused():
     env = gym.wrappers.TimeAwareObservation(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match=r"differs from a fresh CartPole-v1.*eval_freq=-1"):
         make(env=env, eval_freq=10).learn(10)
+
+
+def test_wrappers_that_evaluations_leave_out_are_named():
+    env = gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: 0.1 * reward)
+    with pytest.warns(UserWarning, match="fresh CartPole-v1, without the training environment's TransformReward"):
+        make(env=env, eval_freq=100).learn(10)
 
 
 # --- The Zoo

@@ -1,15 +1,16 @@
 """Learning curves of a teacher and its students: measured at the same points, from the same starts."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_distill.common.envs import describe_space_mismatch, monitor_folder
-from sb3_distill.common.evaluation import evaluate_paired, make_eval_env
+from sb3_distill.common.evaluation import evaluate_paired, is_atari, make_eval_env
 from sb3_distill.common.utils import env_id_of
 from sb3_distill.rtpd.curves import format_summary, plot_curves, write_csv
 from sb3_distill.rtpd.runs import write_student_run
@@ -32,9 +33,8 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
             "Evaluations make environments of their own, but the training environment has no registered id: register "
             "it with gymnasium.register, or pass eval_freq=-1."
         )
-    env_kwargs = {
-        key: value for key, value in env.get_attr("spec", indices=0)[0].kwargs.items() if key != "render_mode"
-    }
+    spec = env.get_attr("spec", indices=0)[0]
+    env_kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
     vec_normalize = unwrap_vec_normalize(env)
     shape = env.observation_space.shape
 
@@ -55,6 +55,17 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
         return venv
 
     trial = make(1)
+    if not is_atari(env_id):
+        # Atari's wrappers have counterparts of their own.
+        wrappers, known = (
+            {wrapper.name for wrapper in each.additional_wrappers}
+            for each in (spec, trial.get_attr("spec", indices=0)[0])
+        )
+        if wrappers - known:
+            warnings.warn(
+                f"Evaluations play a fresh {env_id}, without the training environment's {', '.join(wrappers - known)}. "
+                "Where that matters, register the wrapped environment under an id of its own."
+            )
     problem = describe_space_mismatch(env.observation_space, trial.observation_space)
     trial.close()
     if problem:
@@ -71,10 +82,10 @@ class StudentEvalCallback(BaseCallback):
     and writes the learning curves and the students into the run's folder.
 
     Logs ``eval/<player>_mean_reward``, appends to ``model.evaluations``, and tells the model of every new high score of
-    the teacher.
+    the teacher. Files are written at every evaluation, so that a run that is stopped leaves what it has.
 
-    :param eval_freq: updates between two evaluations
-    :param n_eval_episodes: episodes of each player
+    :param eval_freq: updates between two evaluations; -1: never, students are written at the end all the same
+    :param n_eval_episodes: episodes of each player; 0: no evaluations
     :param epsilon: share of uniformly random actions
     :param results_dir: folder for ``learning_curves.csv``, ``learning_curves.png``, ``students/``; None takes that of
         the Monitor files
@@ -92,31 +103,47 @@ class StudentEvalCallback(BaseCallback):
         self.epsilon = epsilon
         self.results_dir = None if results_dir is None else Path(results_dir)
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are evaluations at all."""
+        return self.eval_freq > 0 and self.n_eval_episodes > 0
+
     def _on_training_start(self) -> None:
-        self.make_env = eval_env_maker(self.training_env)
         if self.results_dir is None:
             self.results_dir = monitor_folder(self.training_env)
-        self._set_next_evaluation()
+        if self.results_dir is None and isinstance(self.training_env.unwrapped, SubprocVecEnv):
+            warnings.warn(
+                "Environments in other processes do not tell their Monitor's folder: learning curves and students are "
+                "written only where results_dir= says."
+            )
+        if self.evaluates:
+            self.make_env = eval_env_maker(self.training_env)
+            self._set_next_evaluation()
 
     def _set_next_evaluation(self) -> None:
         self.next_evaluation = (self.model._n_updates // self.eval_freq + 1) * self.eval_freq
 
     def _on_step(self) -> bool:
-        if self.model._n_updates >= self.next_evaluation:
+        if self.evaluates and self.model._n_updates >= self.next_evaluation:
             self._evaluate()
         return True
 
     def _on_training_end(self) -> None:
-        if self.model._n_updates >= self.next_evaluation:
+        if self.evaluates and self.model._n_updates >= self.next_evaluation:
             self._evaluate()
-        if not self.model.evaluations:
-            return
-        if self.verbose > 0:
+        else:
+            self._write_results()
+        if self.verbose > 0 and self.model.evaluations:
             print(format_summary(self.model.evaluations))
-        if self.results_dir is not None:
+
+    def _write_results(self) -> None:
+        if self.results_dir is None:
+            return
+        if self.model.evaluations:
+            write_csv(self.model.evaluations, self.results_dir / "learning_curves.csv")
             plot_curves(self.model.evaluations, self.results_dir / "learning_curves.png")
-            for name in self.model.students:
-                write_student_run(self.model, name, self.results_dir)
+        for name in self.model.students:
+            write_student_run(self.model, name, self.results_dir)
 
     def _evaluate(self) -> None:
         self._set_next_evaluation()
@@ -148,5 +175,4 @@ class StudentEvalCallback(BaseCallback):
         if self.verbose > 0:
             players = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
             print(f"Eval n_updates={model._n_updates}: {players}")
-        if self.results_dir is not None:
-            write_csv(model.evaluations, self.results_dir / "learning_curves.csv")
+        self._write_results()

@@ -21,15 +21,24 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_distill.common.callbacks import list_callbacks
-from sb3_distill.common.envs import frame_channels_of, native_or_same
+from sb3_distill.common.callbacks import UpdateProgressBar, list_callbacks
+from sb3_distill.common.envs import check_teacher, frame_channels_of, native_or_same
+from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.replay import FrameReplayBuffer
 from sb3_distill.common.teachers import Teacher, ValueTeacher, load_teacher
-from sb3_distill.common.utils import check_device, unknown_choice
+from sb3_distill.common.utils import check_device, env_id_of, unknown_choice
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.rtpd.evaluation import StudentEvalCallback
 from sb3_distill.rtpd.policies import TEACHER_POLICIES
-from sb3_distill.rtpd.students import TEACHER, SharedBatch, Student, StudentsArgument, StudentSpec, read_students
+from sb3_distill.rtpd.students import (
+    TEACHER,
+    SharedBatch,
+    Student,
+    StudentsArgument,
+    StudentSpec,
+    check_student_arguments,
+    read_students,
+)
 
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
@@ -51,7 +60,8 @@ class RealTimeDistillDQN(DQN):
     all students too, "simultaneously and independently". With ``teacher_source="best"`` students follow the best
     network so far instead of the latest (online distillation, Rusu et al. 2015, section 4.5).
 
-    The teacher is bit-equal to SB3's ``DQN`` with the same seed, with students and without.
+    The teacher is bit-equal to SB3's ``DQN`` with the same seed in the same environment, with students and without.
+    (Atari games behind Python wrappers are stepped natively, as in ``PolicyDistillation``.)
 
     :param policy: The teacher's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, GridCnnPolicy)
     :param env: The environment to learn from (if registered in Gym, can be str)
@@ -76,6 +86,7 @@ class RealTimeDistillDQN(DQN):
     :param results_dir: where learning curves and students are written; None takes the folder of the environment's
         Monitor files, and writes nothing where there is none
     :param act_with: whose actions ``predict`` returns: "teacher", or the name of a student
+    :param allow_env_mismatch: start from a teacher that was trained on an environment with another id
     :raises ValueError: an argument that cannot be, or a teacher to start from that does not fit
 
     All other parameters are those of SB3's ``DQN``.
@@ -104,6 +115,7 @@ class RealTimeDistillDQN(DQN):
         eval_eps: float = 0.0,
         results_dir: str | None = None,
         act_with: str = TEACHER,
+        allow_env_mismatch: bool = False,
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
         **dqn_kwargs: Any,
@@ -131,6 +143,8 @@ class RealTimeDistillDQN(DQN):
         self.eval_eps = eval_eps
         self.results_dir = results_dir
         self.act_with = act_with
+        self.allow_env_mismatch = allow_env_mismatch
+        self._progress_bar: UpdateProgressBar | None = None
         # One entry per evaluation and player, see StudentEvalCallback
         self.evaluations: list[dict[str, Any]] = []
         if students is not None and not students:
@@ -185,6 +199,13 @@ class RealTimeDistillDQN(DQN):
             raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
         if not 0.0 <= self.eval_eps <= 1.0:
             raise ValueError(f"eval_eps is a probability and must lie in [0, 1], not {self.eval_eps!r}.")
+        if self.n_eval_episodes < 0:
+            raise ValueError(
+                f"n_eval_episodes must be at least 0, which evaluates nothing; not {self.n_eval_episodes}."
+            )
+        # What holds for all students, even where there are none
+        DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)
+        check_student_arguments(self.teacher_source, self.self_learning)
 
     def _make_student(self, name: str, entries: dict[str, Any]) -> Student:
         defaults = {
@@ -195,14 +216,14 @@ class RealTimeDistillDQN(DQN):
             "imitation": self.imitation,
             "teacher_source": self.teacher_source,
         }
-        entries = {**defaults, **entries}
+        entries = {**defaults, **{key: value for key, value in entries.items() if value is not None}}
         if entries.get("student_temperature") is None:
-            own = "temperature" in self.students[name] or self.student_temperature is None
+            own = self.students[name].get("temperature") is not None or self.student_temperature is None
             entries["student_temperature"] = entries["temperature"] if own else self.student_temperature
         assert isinstance(self.action_space, spaces.Discrete)
         try:
             return Student(StudentSpec(**entries), self.observation_space, self.action_space, self.device)
-        except ValueError as error:
+        except (ValueError, TypeError, AssertionError) as error:
             raise ValueError(f"students[{name!r}]: {error}") from error
 
     def _each_student(self) -> Iterator[tuple[str, Student]]:
@@ -218,6 +239,13 @@ class RealTimeDistillDQN(DQN):
                 f"The teacher to start from, {trained.source}, is a {trained.algo} agent; real-time distillation goes "
                 "on with a DQN. Distil it with PolicyDistillation instead."
             )
+        if trained.normalization is not None:
+            raise ValueError(
+                f"The teacher to start from, {trained.source}, was trained behind VecNormalize, whose statistics a DQN "
+                "that goes on learning would not keep. Distil it with PolicyDistillation instead."
+            )
+        assert self.env is not None
+        check_teacher(trained, self.env, env_id_of(self.env), self.allow_env_mismatch)
         for network in (self.q_net, self.q_net_target):
             try:
                 network.load_state_dict(trained.network.state_dict())
@@ -231,13 +259,16 @@ class RealTimeDistillDQN(DQN):
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)
-        if self.students and self.eval_freq > 0 and self.n_eval_episodes > 0:
+        if self.students:
             callbacks.append(
                 StudentEvalCallback(
                     self.eval_freq, self.n_eval_episodes, self.eval_eps, self.results_dir, verbose=self.verbose
                 )
             )
-        return super()._init_callback(CallbackList(callbacks), progress_bar)
+        self._progress_bar = UpdateProgressBar() if progress_bar else None
+        if self._progress_bar is not None:
+            callbacks.append(self._progress_bar)
+        return super()._init_callback(CallbackList(callbacks))
 
     def learn(
         self: SelfRealTimeDistillDQN,
@@ -280,7 +311,9 @@ class RealTimeDistillDQN(DQN):
 
         losses = []
         student_losses: dict[str, list[dict[str, th.Tensor]]] = {name: [] for name in self.students}
-        for _ in range(gradient_steps):
+        for step in range(gradient_steps):
+            if self._progress_bar is not None and step % 100 == 99:
+                self._progress_bar.show_updates(step + 1, gradient_steps)
             # Sample replay buffer
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
@@ -412,7 +445,7 @@ class RealTimeDistillDQN(DQN):
         return model
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "teacher"]
+        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "teacher", "_progress_bar"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()

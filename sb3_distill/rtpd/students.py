@@ -72,6 +72,12 @@ def read_students(
             f"students maps names to policies, such as {{'small': 'Net3Policy'}}, or lists policies; not {students!r}."
         )
     if not isinstance(students, Mapping):
+        for name in students:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"A list of students names policies, such as 'Net3Policy'; {name!r} needs a name of its own, in a "
+                    "dictionary such as {'small': ...}."
+                )
         twice = [name for name, count in Counter(students).items() if count > 1]
         if twice:
             raise ValueError(f"students names {twice[0]!r} twice: give the two different names, in a dictionary.")
@@ -109,6 +115,24 @@ def _read_student(name: Any, entry: Any) -> dict[str, Any]:
     if not (isinstance(policy, type) and issubclass(policy, StudentPolicy)) and policy not in STUDENT_POLICIES:
         raise ValueError(f"students[{name!r}]: " + unknown_choice("policy", policy, STUDENT_POLICIES))
     return spec
+
+
+def check_student_arguments(teacher_source: str, self_learning: float) -> None:
+    """
+    :param teacher_source: see ``StudentSpec``
+    :param self_learning: see ``StudentSpec``
+    :raises ValueError: an unknown source, or a coefficient that cannot be
+    """
+    if teacher_source not in TEACHER_SOURCES:
+        raise ValueError(unknown_choice("teacher_source", teacher_source, TEACHER_SOURCES))
+    if (
+        isinstance(self_learning, bool)
+        or not isinstance(self_learning, (int, float))
+        or not 0 <= self_learning < math.inf
+    ):
+        raise ValueError(
+            f"self_learning is a coefficient and must be a finite number of at least 0, not {self_learning!r}."
+        )
 
 
 def read_schedule(learning_rate: float | str | Schedule) -> Schedule:
@@ -185,10 +209,8 @@ class Student(nn.Module):
         assert spec.loss is not None and spec.temperature is not None and spec.student_temperature is not None
         self.spec = spec
         self.distillation_loss = DistillationLoss(spec.loss, spec.temperature, spec.student_temperature)
-        if spec.teacher_source not in TEACHER_SOURCES:
-            raise ValueError(unknown_choice("teacher_source", spec.teacher_source, TEACHER_SOURCES))
-        if not spec.self_learning >= 0:
-            raise ValueError(f"self_learning is a coefficient and must be at least 0, not {spec.self_learning!r}.")
+        assert spec.teacher_source is not None
+        check_student_arguments(spec.teacher_source, spec.self_learning)
         self.lr_schedule = read_schedule(spec.learning_rate)
         policy_class = STUDENT_POLICIES[spec.policy] if isinstance(spec.policy, str) else spec.policy
         self.policy = policy_class(observation_space, action_space, self.lr_schedule, **spec.policy_kwargs).to(device)
