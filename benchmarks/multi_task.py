@@ -16,13 +16,14 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from sb3_distill.common.multitask import Task
 from sb3_distill.common.policies import CnnPolicy
 from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer
 from sb3_distill.mtpd.mtpd import MultiTaskDistillation
 from sb3_distill.mtpd.policies import MultiTaskCnnPolicy
 from sb3_distill.pd import PolicyDistillation
 
-TASK_ACTIONS = [3, 3, 6]
+TASK_ACTIONS = {"Freeway": 3, "Pong": 3, "Qbert": 6}
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
 
@@ -53,14 +54,14 @@ def make_multi() -> MultiTaskDistillation:
     model = MultiTaskDistillation(
         MultiTaskCnnPolicy,
         None,  # type: ignore[arg-type]
-        policy_kwargs={"task_actions": TASK_ACTIONS},
+        policy_kwargs={"task_actions": list(TASK_ACTIONS.values())},
         device="cpu",
         _init_setup_model=False,
     )
-    model.observation_space, model.action_space, model.n_envs = space, spaces.Discrete(max(TASK_ACTIONS)), 1
-    model.task_names = ["Freeway", "Pong", "Qbert"]
+    model.observation_space, model.action_space, model.n_envs = space, spaces.Discrete(max(TASK_ACTIONS.values())), 1
+    model.tasks = [Task(name, f"{name}NoFrameskip-v4", FRAMES, n) for name, n in TASK_ACTIONS.items()]
     model._setup_model()
-    fill(model.replay_buffer, len(TASK_ACTIONS), max(TASK_ACTIONS), 2_000)
+    fill(model.replay_buffer, len(TASK_ACTIONS), max(TASK_ACTIONS.values()), 2_000)
     return model
 
 
