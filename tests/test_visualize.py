@@ -7,11 +7,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from matplotlib.text import Text
 from PIL import Image
 from torch import nn
 
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.common.evaluation import make_eval_env
+from sb3_distill.common.figures import line_style, short_name
 from sb3_distill.common.layers import chain_of
 from sb3_distill.visualize.activations import (
     Geometry,
@@ -24,7 +26,15 @@ from sb3_distill.visualize.activations import (
 )
 from sb3_distill.visualize.cli import main
 from sb3_distill.visualize.episodes import play_episodes
-from sb3_distill.visualize.figures import plot_bars, plot_learning_curves, plot_sizes, read_curve
+from sb3_distill.visualize.figures import (
+    distinct_names,
+    plot_bars,
+    plot_learning_curves,
+    plot_q_values,
+    plot_sizes,
+    read_curve,
+    temperature_of,
+)
 from sb3_distill.visualize.localization import measure_localization, object_positions
 from sb3_distill.visualize.maps import draw_maps, write_pictures
 
@@ -169,6 +179,8 @@ def test_pictures(student, tmp_path):
     for name in ("maps.png", "maps.gif", "maps.mp4"):
         write_pictures(pictures, tmp_path / "out" / name)
         assert (tmp_path / "out" / name).stat().st_size > 500
+    # Drawn when they are asked for
+    assert np.array_equal(pictures[3], list(pictures)[3]) and not isinstance(pictures, list)
     with Image.open(tmp_path / "out" / "maps.gif") as image:
         assert image.n_frames > 1 and image.size[0] == pictures[0].shape[1]
     with pytest.raises(ValueError, match="between 1 and the 32 maps"):
@@ -199,6 +211,20 @@ def test_sizes_and_bars_show_the_rows():
     assert np.allclose(first.lines[2][0].get_segments()[0][:, 1], [88, 92])
     heights = [bar.get_height() for bar in plot_bars(rows, "loss").axes[0].patches]
     assert heights == [90, 100]
+    # A choice that the first game lacks is in the legend all the same.
+    figure = plot_bars([*rows, rows_of(env="Acrobot-v1", loss="mse")], "loss")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kl", "nll", "mse"]
+    # Tasks are counted from a random player on: here 20 points are 25%, so 4 are 5%. Geometric means have no return.
+    task = rows_of(mean=80.0, mean_interval=[76.0, 84.0], teacher_mean=100.0, percent_of_teacher=75.0)
+    mean = {
+        "env": task["env"],
+        "algo": "pd",
+        "n_parameters": 9,
+        "percent_of_teacher": 50.0,
+        "percent_interval": [40, 70],
+    }
+    segments = plot_sizes([task, mean]).axes[0].containers[0].lines[2][0].get_segments()
+    assert np.allclose([segment[:, 1] for segment in segments], [[40, 70], [70, 80]])
     with pytest.raises(ValueError, match=r"of Acrobot-v1, CartPole-v1: choose with --env"):
         plot_sizes([*rows, rows_of(env="Acrobot-v1")])
     with pytest.raises(ValueError, match="evaluate with the teacher"):
@@ -211,16 +237,58 @@ def test_curves(tmp_path):
     run = tmp_path / "pd" / "CartPole-v1_1"
     run.mkdir(parents=True)
     (run / "0.monitor.csv").write_text("#{}\nr,l,t\n" + "".join(f"{i},10,{i}\n" for i in range(30)))
-    steps, returns = read_curve(run)["CartPole-v1_1"]
+    steps, returns = read_curve(run)["training episodes"]
     assert len(steps) == 11 and steps[0] == 200 and returns[0] == pytest.approx(9.5)
     np.savez(run / "evaluations.npz", timesteps=[10, 20], results=[[1.0, 3.0], [5.0, 5.0]])
-    assert read_curve(run)["CartPole-v1_1"][1].tolist() == [2, 5]
+    assert read_curve(run)[""][1].tolist() == [2, 5]
+    np.savez(run / "evaluations.npz", timesteps=[10], results=[[1.0, 3.0]])
+    (line,) = plot_learning_curves([run]).axes[0].lines
+    assert line.get_marker() == "o" and line.get_label() == "CartPole-v1_1"
     other = tmp_path / "pd" / "Acrobot-v1_1"
     other.mkdir()
     with pytest.raises(ValueError, match="of Acrobot-v1, CartPole-v1"):
         plot_learning_curves([run, other])
     with pytest.raises(ValueError, match="Acrobot-v1_1 has no curve"):
         plot_learning_curves([other])
+
+
+@pytest.mark.parametrize("rollout_policy", ["teacher", "student"])
+def test_the_teachers_episodes_are_no_curve_of_the_student(cartpole_teacher, tmp_path, rollout_policy):
+    run = tmp_path / "pd" / "CartPole-v1_1"
+    kwargs = {"rollout_policy": rollout_policy, "learning_starts": 10, "n_teacher_episodes": 0, "device": "cpu"}
+    PolicyDistillation("MlpPolicy", "CartPole-v1", cartpole_teacher, **kwargs).learn(30).save(run / "CartPole-v1")
+    (run / "0.monitor.csv").write_text("#{}\nr,l,t\n9,9,1\n")
+    if rollout_policy == "student":
+        assert list(read_curve(run)) == ["training episodes"]
+        return
+    with pytest.raises(ValueError, match=r"the teacher played .*'teacher'.* --eval-freq"):
+        read_curve(run)
+
+
+def test_styles_and_names():
+    assert len({str(line_style(index)) for index in range(20)}) == 20
+    assert distinct_names(["a/b/x_1/x.zip", "a/c/x_1/x.zip"]) == ["b/x_1/x.zip", "c/x_1/x.zip"]
+    assert distinct_names(["a/b"]) == ["b"] and distinct_names(["zoo:dqn/A", "x/A"]) == ["zoo:dqn/A", "x/A"]
+    assert short_name("PongNoFrameskip-v4 kl") == "Pong kl"
+
+
+def test_q_values_show_every_student_at_its_own_temperature(cartpole_teacher, tmp_path):
+    sources = []
+    for name, changes in {"a": {}, "b": {"student_temperature": 0.1}, "c": {"loss": "mse"}}.items():
+        kwargs = {"learning_starts": 10, "n_teacher_episodes": 0, "device": "cpu", "seed": 0, **changes}
+        sources.append(tmp_path / name / "student.zip")
+        PolicyDistillation("MlpPolicy", "CartPole-v1", cartpole_teacher, **kwargs).learn(30).save(sources[-1])
+    students = [load_teacher(source, device="cpu") for source in sources]
+    assert [temperature_of(student, 0.01) for student in students] == [1.0, 0.1, 0.01]
+    teacher = load_teacher(cartpole_teacher, device="cpu")
+    (episode,) = play_episodes(teacher, "CartPole-v1", max_steps=20)
+    figure = plot_q_values(teacher, students, episode, 0.01)
+    n_parameters = students[0].n_parameters
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["targets", *(f"{name}/student.zip ({n_parameters:,})" for name in "abc")]
+    # One size in points everywhere, and 6 of them where a column of 3.4 inches takes the figure
+    texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text())
+    assert min(text.get_fontsize() for text in texts) * 3.4 / figure.get_figwidth() >= 6
 
 
 def test_tsne_of_a_shared_trunk(cartpole_teacher, tmp_path):
@@ -250,6 +318,10 @@ def test_command_line(student, cartpole_teacher, tmp_path, capsys):
     results.write_text(json.dumps({"agents": [rows_of(), rows_of(loss="nll")]}))
     assert main(["sizes", str(results), "--size", "n_bytes", "-o", str(tmp_path / "s.png")]) == 0
     assert main(["bars", str(results), "-o", str(tmp_path / "b.png")]) == 0
+    arguments = ["maps", str(student), "--max-steps", "8", "--episodes", "2", "--first", "7", "--last", "10"]
+    assert main([*arguments, "-o", str(tmp_path / "m.gif")]) == 0
+    with Image.open(tmp_path / "m.gif") as image:
+        assert image.n_frames <= 3
 
 
 @pytest.mark.parametrize(
@@ -262,12 +334,37 @@ def test_command_line(student, cartpole_teacher, tmp_path, capsys):
         (["bars", "{rows}", "--env", "CartPole-v2", "-o", "b.png"], "Did you mean 'CartPole-v1'?"),
         (["curves", "nothing_1", "-o", "c.png"], "has no curve"),
         (["maps", "nowhere.zip", "-o", "m.png"], "nowhere.zip"),
+        (["maps", "{student}", "--env", "BreakoutNoFrameskip-v4", "-o", "{tmp}/m.png"], "cannot play Breakout"),
+        (["maps", "{student}", "--first", "5", "--max-steps", "3", "-o", "{tmp}/m.png"], "3 steps were played"),
+        (["localization", "{student}", "--max-steps", "3"], "which is too little to measure by"),
+        (["q-values", "{cartpole}", "{student}", "-o", "{tmp}/q.png"], "has other observations or actions"),
+        (["q-values", "{cartpole}", "--env", "Pendulum-v1", "-o", "{tmp}/q.png"], "cannot play Pendulum-v1"),
+        (["q-values", "nowhere.zip", "-o", "{student}/q.png"], "q.png cannot be written (File exists)"),
+        (["q-values", "nowhere.zip", "-o", "{tmp}/q.xyz"], "figures are written as one of"),
+        (["sizes", "{empty}", "-o", "{tmp}/s.png"], "holds no results"),
     ],
 )
 def test_command_line_refuses(student, cartpole_teacher, tmp_path, capsys, arguments, message):
     (tmp_path / "broken.json").write_text("{}")
     (tmp_path / "rows.json").write_text(json.dumps({"agents": [rows_of()]}))
-    names = {"cartpole": cartpole_teacher, "student": student}
+    (tmp_path / "empty.json").write_text('{"agents": [{}]}')
+    names = {"cartpole": cartpole_teacher, "student": student, "tmp": tmp_path, "empty": tmp_path / "empty.json"}
     names |= {"broken": tmp_path / "broken.json", "rows": tmp_path / "rows.json"}
     assert main([argument.format(**names) for argument in arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["maps", "a", "-o", "m.png", "--episodes", "0"], "must be a whole number of at least 1, not 0"),
+        (["maps", "a", "-o", "m.png", "--max-steps", "0"], "at least 1, not 0"),
+        (["maps", "a", "-o", "m.png", "--first", "-1"], "at least 0, not -1"),
+        (["q-values", "a", "-o", "q.png", "--epsilon", "3"], "is a probability, between 0 and 1, not 3"),
+        (["q-values", "a", "-o", "q.png", "--temperature", "0"], "must be a number above 0, not 0"),
+    ],
+)
+def test_options_out_of_range(capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        main(arguments)
     assert message in capsys.readouterr().err

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import ale_py
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecTransposeImage
@@ -236,7 +237,12 @@ def _play_batch(player: Player, venv: VecEnv, epsilon: float, seed: int, determi
     while len(episodes) < venv.num_envs:
         actions, state = player.predict(obs, state=state, episode_start=episode_starts, deterministic=deterministic)
         if epsilon > 0:
-            n_actions = int(venv.action_space.n)  # type: ignore[attr-defined]
+            if not isinstance(venv.action_space, spaces.Discrete):
+                raise ValueError(
+                    f"epsilon={epsilon:g} is a share of random discrete actions, but these are {venv.action_space}: "
+                    "leave it at 0."
+                )
+            n_actions = int(venv.action_space.n)
             actions = np.array(
                 [mix_random_actions(action, n_actions, epsilon, rng) for action, rng in zip(actions, rngs, strict=True)]
             )

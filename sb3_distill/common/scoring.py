@@ -6,11 +6,31 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.common.evaluation import Score, evaluate_paired, is_atari, make_eval_env
 from sb3_distill.common.layers import count_macs
 from sb3_distill.common.statistics import summarize
 from sb3_distill.common.teachers import Teacher
+
+
+def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
+    """
+    :param agent: a loaded agent
+    :param env_id: where it is to play
+    :param venv: the same
+    :raises ValueError: it was trained on something else
+    """
+    own = agent.observation_space, agent.action_space
+    there = venv.observation_space, venv.action_space
+    for kind, mine, its in zip(("observations", "actions"), own, there, strict=True):
+        # SB3 turns images that have their channels last.
+        same_shape = sorted(mine.shape or ()) == sorted(its.shape or ())
+        if not same_shape or getattr(mine, "n", None) != getattr(its, "n", None):
+            raise ValueError(
+                f"{agent.source} cannot play {env_id}: it was trained with {kind} {mine}"
+                f"{'' if agent.env_id is None else f' on {agent.env_id}'}, not {its}. Name its own environment."
+            )
 
 
 def score_agent(
@@ -22,6 +42,7 @@ def score_agent(
     deterministic: bool = True,
     start_wrapper: Callable[[gym.Env], gym.Env] | None = None,
     native: bool = False,
+    env_kwargs: dict[str, Any] | None = None,
 ) -> Score:
     """
     :param agent: a loaded agent
@@ -32,15 +53,24 @@ def score_agent(
     :param deterministic: whether the agent acts greedily
     :param start_wrapper: chooses where episodes of Atari games start
     :param native: step Atari games in C++
+    :param env_kwargs: passed to the environment's constructor
     :return: the returns
+    :raises ValueError: the agent was trained on something else
     """
-    make_env = partial(
+    plain_env = partial(
         make_eval_env,
         env_id,
         frame_stack=(agent.frame_stack or 1) if is_atari(env_id) else 1,
+        env_kwargs=env_kwargs,
         start_wrapper=start_wrapper,
         native=native,
     )
+
+    def make_env(n_envs: int) -> VecEnv:
+        venv = plain_env(n_envs)
+        check_fits(agent, env_id, venv)
+        return venv
+
     return evaluate_paired(agent, make_env, n_episodes, epsilon, seed, deterministic=deterministic)
 
 
@@ -61,7 +91,8 @@ def describe(agent: Teacher, env_id: str, score: Score, reference: Score | None)
         "n_macs": count_macs(agent),
         **asdict(summarize(score.returns)),
         "teacher_mean": None if reference is None else reference.mean,
-        "percent_of_teacher": None if reference is None else score.percent_of(reference),
+        # Of a teacher that scores nothing there is no share.
+        "percent_of_teacher": None if reference is None or reference.mean == 0 else score.percent_of(reference),
         "returns": score.returns,
         "lengths": score.lengths,
     }

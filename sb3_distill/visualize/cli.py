@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.figures import save_figure
+from sb3_distill.common.arguments import check_writable, positive, probability, whole_number
+from sb3_distill.common.figures import check_format, save_figure
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import Teacher, load_teacher
 from sb3_distill.common.utils import unknown_choice
@@ -40,10 +41,11 @@ def load(source: str, env: str | None) -> tuple[Teacher, str]:
 
 def draw_maps(args: argparse.Namespace) -> None:
     """Localization maps of an agent's own episodes."""
-    from sb3_distill.visualize.maps import check_format, draw_maps, write_pictures
+    from sb3_distill.visualize.maps import Pictures, check_format, draw_maps, write_pictures
 
     for path in args.output:
         check_format(path)
+        check_writable(path)
     agent, env_id = load(args.agent, args.env)
     if not is_pooled(agent):
         print(
@@ -52,13 +54,20 @@ def draw_maps(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     episodes = play_episodes(agent, env_id, args.episodes, args.epsilon, args.seed, args.max_steps)
-    pictures: list[np.ndarray] = []
+    n_steps = sum(len(episode.frames) for episode in episodes)
+    shown = range(n_steps)[args.first : args.last]
+    if not shown:
+        raise VisualizeError(
+            f"Nothing is left to show: {n_steps} steps were played, --first is {args.first}, --last {args.last}."
+        )
+    places: list[tuple[Pictures, int]] = []
     for episode in episodes:
         drawn, chosen = draw_maps(agent, episode, args.maps)
-        pictures += drawn
+        places += [(drawn, step) for step in range(len(drawn))]
         print(f"maps {', '.join(map(str, chosen))}: those that the chosen actions' values depend on most")
+    pictures = Pictures(lambda index: places[shown[index]][0][places[shown[index]][1]], len(shown))
     for path in args.output:
-        write_pictures(pictures[args.first : args.last], path)
+        write_pictures(pictures, path)
         print(path)
 
 
@@ -86,6 +95,14 @@ def draw_q_values(args: argparse.Namespace) -> None:
 
     teacher, env_id = load(args.teacher, args.env)
     students = [load_teacher(source, device="cpu") for source in args.students]
+    for student in students:
+        spaces = student.observation_space.shape, student.n_actions
+        if spaces != (teacher.observation_space.shape, teacher.n_actions):
+            raise VisualizeError(
+                f"{student.source} has other observations or actions ({student.observation_space}, "
+                f"{student.action_space}) than the teacher ({teacher.observation_space}, {teacher.action_space}): "
+                "one figure shows one game."
+            )
     (episode,) = play_episodes(teacher, env_id, 1, args.epsilon, args.seed, args.max_steps)
     write(plot_q_values(teacher, students, episode, args.temperature), args.output)
 
@@ -100,8 +117,9 @@ def read_rows(paths: list[Path], env: str | None) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in paths:
         try:
-            rows += json.loads(path.read_text())["agents"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            found = json.loads(path.read_text())["agents"]
+            rows += [{**row, "env": row["env"], "algo": row["algo"]} for row in found]
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise VisualizeError(
                 f"{path} holds no results: write it with `sb3-distill evaluate … -o {path}`."
             ) from error
@@ -166,9 +184,13 @@ def make_parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
         verb.set_defaults(function=function)
         if plays:
-            verb.add_argument("--epsilon", type=float, default=0.05, help="share of random actions (default: 0.05)")
-            verb.add_argument("--seed", type=int, default=0)
-            verb.add_argument("--max-steps", type=int, default=10_000, help="an episode is left after so many")
+            verb.add_argument(
+                "--epsilon", type=probability, default=0.05, help="share of random actions (default: 0.05)"
+            )
+            verb.add_argument("--seed", type=whole_number(0), default=0)
+            verb.add_argument(
+                "--max-steps", type=whole_number(1), default=10_000, help="an episode is left after so many"
+            )
         if output:
             verb.add_argument("-o", "--output", type=Path, nargs="+", required=True, help="files to write")
         return verb
@@ -176,19 +198,19 @@ def make_parser() -> argparse.ArgumentParser:
     maps = add("maps", draw_maps, plays=True)
     maps.add_argument("agent", help="run folder or zip of an agent with convolutions")
     maps.add_argument("--env", help="environment (default: the agent's own)")
-    maps.add_argument("--episodes", type=int, default=1)
-    maps.add_argument("--maps", type=int, default=4, help="maps with a panel of their own (default: 4)")
-    maps.add_argument("--first", type=int, default=0, help="first step that is shown")
-    maps.add_argument("--last", type=int, help="step before which the pictures end")
+    maps.add_argument("--episodes", type=whole_number(1), default=1)
+    maps.add_argument("--maps", type=whole_number(1), default=4, help="maps with a panel of their own (default: 4)")
+    maps.add_argument("--first", type=whole_number(0), default=0, help="first step that is shown")
+    maps.add_argument("--last", type=whole_number(1), help="step before which the pictures end")
     localization = add("localization", localize, plays=True, output=False)
     localization.add_argument("agents", nargs="+", help="agents; the first one plays, all look")
     localization.add_argument("--env", help="Pong or Breakout (default: the first agent's own)")
-    localization.add_argument("--episodes", type=int, default=4)
+    localization.add_argument("--episodes", type=whole_number(1), default=4)
     q_values = add("q-values", draw_q_values, plays=True)
     q_values.add_argument("teacher")
     q_values.add_argument("students", nargs="*")
     q_values.add_argument("--env")
-    q_values.add_argument("--temperature", type=float, default=0.01, help="of the targets (default: 0.01)")
+    q_values.add_argument("--temperature", type=positive, default=0.01, help="of the targets (default: 0.01)")
     for name, function in (("sizes", draw_sizes), ("bars", draw_bars)):
         rows = add(name, function, plays=False)
         rows.add_argument("files", type=Path, nargs="+", help="written by `sb3-distill evaluate -o` or a study")
@@ -201,7 +223,7 @@ def make_parser() -> argparse.ArgumentParser:
     curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game")
     tsne = add("tsne", draw_tsne, plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
-    tsne.add_argument("--points", type=int, default=500, help="moments of each game (default: 500)")
+    tsne.add_argument("--points", type=whole_number(1), default=500, help="moments of each game (default: 500)")
     return parser
 
 
@@ -214,6 +236,10 @@ def main(argv: list[str]) -> int:
     """
     args = make_parser().parse_args(argv)
     try:
+        if args.function is not draw_maps:
+            for path in getattr(args, "output", ()):
+                check_format(path)
+                check_writable(path)
         args.function(args)
     except (TeacherError, ValueError, OSError, gym.error.Error) as error:
         print(f"sb3-distill visualize: {error}", file=sys.stderr)

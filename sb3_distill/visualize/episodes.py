@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_distill.common.evaluation import is_atari, make_eval_env, mix_random_actions
+from sb3_distill.common.scoring import check_fits
 from sb3_distill.common.teachers import Teacher
 
 
@@ -40,9 +42,14 @@ def play_episodes(
     :param seed: of the first episode and of the random actions
     :param max_steps: an episode is left after so many
     :return: the episodes
+    :raises ValueError: the environment is none of the agent's kind, or its actions are not discrete
     """
     atari = is_atari(env_id)
     venv = make_eval_env(env_id, 1, (agent.frame_stack or 1) if atari else 1, {"render_mode": "rgb_array"})
+    check_fits(agent, env_id, venv)
+    if not isinstance(venv.action_space, spaces.Discrete):
+        raise ValueError(f"Pictures are drawn of discrete actions; those of {env_id} are {venv.action_space}.")
+    n_actions = int(venv.action_space.n)
     base: VecEnv = venv
     while isinstance(base, VecEnvWrapper):
         base = base.venv
@@ -62,7 +69,7 @@ def play_episodes(
             if atari:
                 episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
             actions, _ = agent.predict(obs, deterministic=True)
-            actions = mix_random_actions(actions, int(venv.action_space.n), epsilon, rng)  # type: ignore[attr-defined]
+            actions = mix_random_actions(actions, n_actions, epsilon, rng)
             obs, rewards, dones, _ = venv.step(actions)
             episode.actions.append(int(actions[0]))
             episode.rewards.append(float(rewards[0]))

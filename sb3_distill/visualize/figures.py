@@ -1,7 +1,6 @@
 """The papers' figures, from what agents do and from files that ``sb3-distill evaluate`` and studies write."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,38 @@ import numpy as np
 import torch as th
 from matplotlib.figure import Figure
 
-from sb3_distill.common.figures import COLOURS, make_axes
+from sb3_distill.common.archive import TeacherNotFoundError, read_archive
+from sb3_distill.common.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, short_name
+from sb3_distill.common.teacher_sources import find_agent
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher
 from sb3_distill.visualize.episodes import Episode
 
-MARKERS = "os^Dv<>P"
+
+def distinct_names(paths: Sequence[str | Path]) -> list[str]:
+    """
+    :param paths: of agents or runs
+    :return: the paths without the folders in which all of them lie, which say nothing
+    """
+    parts = [Path(path).parts for path in paths]
+    n_shared = 0
+    while all(len(own) > n_shared + 1 for own in parts) and len({own[n_shared] for own in parts}) == 1:
+        n_shared += 1
+    return ["/".join(own[n_shared:]) for own in parts]
+
+
+def temperature_of(student: Teacher, temperature: float) -> float:
+    """
+    :param student: a loaded agent
+    :param temperature: of the targets
+    :return: what divides its outputs before the softmax: students of a KL or NLL loss answer with logits of the targets
+        at the temperature that they were trained with; agents that answer with values need that of the targets
+    """
+    if student.algo == "qpd" or isinstance(student, ActorCriticTeacher):
+        return 1.0
+    if student.algo != "pd":
+        return temperature
+    data = read_archive(find_agent(student.source).zip_path).data
+    return temperature if data.get("loss") == "mse" else float(data.get("student_temperature", 1.0))
 
 
 def plot_q_values(
@@ -36,23 +62,20 @@ def plot_q_values(
     targets = (logits / temperature).softmax(dim=1)
     order = np.argsort(-targets.max(dim=1).values.numpy(), kind="stable")
     moments = np.sort(order[np.linspace(0, len(order) - 1, n_moments).round().astype(int)])
-    answers = {"targets": targets}
-    for student in students:
-        is_student = student.algo in ("pd", "qpd") or isinstance(student, ActorCriticTeacher)
-        outputs = student.logits(observations.to(student.device)).cpu()
-        # Students answer with logits of these targets; other agents with values of their own scale.
-        answers[f"{student.algo}, {student.n_parameters:,}"] = (outputs / (1.0 if is_student else temperature)).softmax(
-            dim=1
-        )
-    figure = Figure(figsize=(1.9 * n_moments, 4.6), layout="constrained")
+    answers = [("targets", targets)]
+    for name, student in zip(distinct_names([student.source for student in students]), students, strict=True):
+        outputs = student.logits(observations.to(student.device)).cpu() / temperature_of(student, temperature)
+        answers.append((f"{name} ({student.n_parameters:,})", outputs.softmax(dim=1)))
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplots(3, n_moments, squeeze=False, height_ratios=[1.5, 1, 1])
     actions = np.arange(logits.shape[1])
     for column, moment in enumerate(moments):
         axes[0, column].imshow(episode.frames[moment])
-        axes[0, column].set_title(f"step {moment}", fontsize="small")
-        axes[1, column].bar(actions, logits[moment].numpy(), color="0.5")
+        axes[0, column].set_title(f"step {moment}", fontsize="medium")
+        # Points: values have no zero that means something.
+        axes[1, column].plot(actions, logits[moment].numpy(), "o", color="0.3", markersize=4)
         width = 0.8 / len(answers)
-        for index, (label, probabilities) in enumerate(answers.items()):
+        for index, (label, probabilities) in enumerate(answers):
             axes[2, column].bar(
                 actions - 0.4 + (index + 0.5) * width,
                 probabilities[moment].numpy(),
@@ -61,18 +84,21 @@ def plot_q_values(
                 label=label if column == 0 else None,
             )
         for row in (1, 2):
-            axes[row, column].set_xticks(actions)
+            # Numbers of 18 actions would overlap.
+            axes[row, column].set_xticks(actions[:: 1 + (len(actions) - 1) // 6])
+            axes[row, column].sharey(axes[row, 0])
+            axes[row, column].tick_params(labelleft=column == 0)
             axes[row, column].spines[["top", "right"]].set_visible(False)
         axes[2, column].set_xlabel("action")
     lowest, highest = float(logits[moments].min()), float(logits[moments].max())
     margin = 0.1 * (highest - lowest) or 1.0
     for column in range(n_moments):
         axes[0, column].set_axis_off()
-        axes[1, column].set_ylim(lowest - margin, highest + margin)
-        axes[2, column].set_ylim(0, 1)
-    axes[1, 0].set_ylabel("teacher's output", fontsize="small")
-    axes[2, 0].set_ylabel(f"probability, τ = {temperature:g}", fontsize="small")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    axes[1, 0].set_ylim(lowest - margin, highest + margin)
+    axes[2, 0].set_ylim(0, 1)
+    axes[1, 0].set_ylabel("teacher's\noutput")
+    axes[2, 0].set_ylabel(f"probability,\nτ = {temperature:g}")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -91,31 +117,33 @@ def plot_sizes(rows: Sequence[Mapping[str, Any]], size: str = "n_parameters") ->
     algos = list(dict.fromkeys(row["algo"] for row in rows))
     for index, algo in enumerate(algos):
         chosen = sorted((row for row in rows if row["algo"] == algo), key=lambda row: row[size])
-        percents = np.array([row["percent_of_teacher"] for row in chosen])
-        # The interval of the return, on the scale of percentages
-        scale = np.array([_percent_per_point(row) for row in chosen])
-        low, high = (
-            np.array([abs(row["mean_interval"][end] - row["mean"]) for row in chosen]) * scale for end in (0, 1)
-        )
         axes.errorbar(
             [row[size] for row in chosen],
-            percents,
-            np.stack([low, high]),
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
+            [row["percent_of_teacher"] for row in chosen],
+            np.transpose([_percent_errors(row) for row in chosen]),
+            **marker_style(index),
             linestyle="none",
             capsize=2,
             label=algo,
         )
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
     axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False)
     return figure
 
 
-def _percent_per_point(row: Mapping[str, Any]) -> float:
-    teacher = row["teacher_mean"]
-    return 100.0 / abs(teacher) if teacher else 0.0
+def _percent_errors(row: Mapping[str, Any]) -> tuple[float, float]:
+    """How far the interval reaches below and above the row's share of the teacher's score."""
+    percent = row["percent_of_teacher"]
+    if "percent_interval" in row:
+        # Geometric means over tasks
+        low, high = row["percent_interval"]
+        return max(percent - low, 0.0), max(high - percent, 0.0)
+    distance = row["mean"] - row["teacher_mean"]
+    # Shares of tasks are counted from a random player's score on: a point is worth what the row itself says.
+    per_point = abs((percent - 100.0) / distance) if distance else 100.0 / abs(row["teacher_mean"])
+    low, high = (abs(end - row["mean"]) * per_point for end in row["mean_interval"])
+    return low, high
 
 
 def check_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -148,29 +176,32 @@ def plot_bars(rows: Sequence[Mapping[str, Any]], by: str) -> Figure:
         raise ValueError(f"The results have no field {by!r} to compare by. They have {', '.join(known) or 'no rows'}.")
     games = list(dict.fromkeys(row["env"] for row in rows))
     choices = list(dict.fromkeys(str(row[by]) for row in rows))
-    figure, axes = make_axes("", "% of the teacher's return")
+    figure, axes = make_axes("", "% of the teacher's return", max(WIDTH, 0.18 * len(games) * (len(choices) + 1) + 1.5))
     width = 0.8 / len(choices)
     for index, choice in enumerate(choices):
+        label: str | None = choice
         for position, game in enumerate(games):
             percents = [row["percent_of_teacher"] for row in rows if (row["env"], str(row[by])) == (game, choice)]
             if not percents:
                 continue
             x = position - 0.4 + (index + 0.5) * width
-            color = COLOURS[index % len(COLOURS)]
-            axes.bar(x, np.mean(percents), width, color=color, label=choice if position == 0 else None)
+            axes.bar(x, np.mean(percents), width, color=COLOURS[index % len(COLOURS)], label=label)
             axes.plot([x] * len(percents), percents, "o", color="black", markersize=2.5)
+            label = None
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
-    axes.set_xticks(range(len(games)), games)
-    figure.legend(loc="outside right upper", title=by, frameon=False, fontsize="small")
+    names = [short_name(game) for game in games]
+    crowded = max(map(len, names)) * len(names) > 40
+    axes.set_xticks(range(len(names)), names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
+    figure.legend(loc="outside right upper", title=by, frameon=False)
     return figure
 
 
 def read_curve(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     :param folder: a run folder
-    :return: by player, steps or updates and mean returns: the run's evaluations if there are any, else its training
-        episodes, averaged over 20
-    :raises ValueError: the folder has neither
+    :return: steps and mean returns, by who played: the players of a real-time run; nobody in particular for the run's
+        evaluations; else "training episodes", averaged over 20
+    :raises ValueError: the folder has neither, or its teacher played the training episodes
     """
     if (folder / "learning_curves.csv").is_file():
         with (folder / "learning_curves.csv").open() as file:
@@ -183,11 +214,11 @@ def read_curve(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                 if entry["player"] == player
             ]
             x, y = np.array(points).T
-            curves[f"{folder.name}: {player}"] = x, y
+            curves[player] = x, y
         return curves
     if (folder / "evaluations.npz").is_file():
         with np.load(folder / "evaluations.npz", allow_pickle=False) as data:
-            return {folder.name: (data["timesteps"], data["results"].mean(axis=1))}
+            return {"": (data["timesteps"], data["results"].mean(axis=1))}
     episodes = []
     for path in sorted(folder.glob("*.monitor.csv")):
         with path.open() as file:
@@ -197,13 +228,31 @@ def read_curve(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         raise ValueError(
             f"{folder} has no curve: no learning_curves.csv, evaluations.npz or monitor.csv with episodes."
         )
+    _check_player(folder)
     episodes.sort()
     _, lengths, returns = np.array(episodes).T
     window = min(20, len(returns))
     return {
         # Monitor counts the game's own steps: frames on Atari
-        folder.name: (lengths.cumsum()[window - 1 :], np.convolve(returns, np.full(window, 1 / window), mode="valid"))
+        "training episodes": (
+            lengths.cumsum()[window - 1 :],
+            np.convolve(returns, np.full(window, 1 / window), mode="valid"),
+        )
     }
+
+
+def _check_player(folder: Path) -> None:
+    """Refuse a student's run whose episodes are its teacher's."""
+    try:
+        data = read_archive(find_agent(folder).zip_path).data
+    except TeacherNotFoundError:
+        # Not finished: who played cannot be asked.
+        return
+    if data.get("rollout_policy", "student") != "student":
+        raise ValueError(
+            f"{folder} has no evaluations, and its training episodes are not the student's: the teacher played "
+            f"(rollout_policy={data['rollout_policy']!r}). Train with --eval-freq to get the student's curve."
+        )
 
 
 def plot_learning_curves(folders: Sequence[Path]) -> Figure:
@@ -218,13 +267,15 @@ def plot_learning_curves(folders: Sequence[Path]) -> Figure:
     if len(games) > 1:
         raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}.")
     figure, axes = make_axes("steps (thousands)", "mean return")
-    # What the folders' paths have in common says nothing.
-    shared = os.path.commonpath([folder.resolve().parent.parent for folder in folders])
-    curves = {}
-    for folder in folders:
-        for label, curve in read_curve(folder).items():
-            curves[str(folder.resolve().parent.relative_to(shared) / label)] = curve
-    for index, (label, (steps, returns)) in enumerate(curves.items()):
-        axes.plot(steps / 1000, returns, color=COLOURS[index % len(COLOURS)], linewidth=1.5, label=label)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    names = distinct_names([folder.resolve() for folder in folders])
+    curves = [
+        (name if not player else player if len(folders) == 1 else f"{name}: {player}", curve)
+        for name, folder in zip(names, folders, strict=True)
+        for player, curve in read_curve(folder).items()
+    ]
+    for index, (label, (steps, returns)) in enumerate(curves):
+        # A line of one point would not be seen.
+        marker = "o" if len(steps) == 1 else None
+        axes.plot(steps / 1000, returns, **line_style(index), marker=marker, linewidth=1.5, label=label)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -32,7 +32,7 @@ class Localization:
     How well one agent's maps find one object.
 
     :param thing: the object
-    :param best_map: index of the map that finds it most often in the first half of the episodes
+    :param best_map: index of the map that finds it most often in the first half of all frames
     :param hits: share of the second half's frames in which the largest activation of that map is at the object's cell
     :param near_hits: or at one of the eight around it
     :param chance: ``hits`` where the map's places are shuffled in time: what a map that always lies where the object
@@ -93,10 +93,11 @@ def measure_localization(agent: Teacher, env_id: str, episodes: Sequence[Episode
     """
     :param agent: an agent with convolutions
     :param env_id: Pong or Breakout
-    :param episodes: what was seen, by whoever played; the first half chooses each object's map, the second measures it
+    :param episodes: what was seen, by whoever played; the first half of all frames chooses each object's map, the
+        second measures it
     :param seed: of the shuffling
     :return: one entry per object
-    :raises ValueError: the game is another one
+    :raises ValueError: the game is another one, or an object is hardly ever seen
     """
     observations = np.concatenate([np.stack(episode.observations) for episode in episodes])
     rams = np.concatenate([np.stack(episode.rams) for episode in episodes])
@@ -122,6 +123,11 @@ def measure_localization(agent: Teacher, env_id: str, episodes: Sequence[Episode
             axis=1,
         )
         first, second = np.flatnonzero(visible[:half]), half + np.flatnonzero(visible[half:])
+        if len(first) == 0 or len(second) == 0:
+            raise ValueError(
+                f"The {name} is seen in {visible.sum()} of {len(visible)} frames, which is too little to measure by: "
+                "play more episodes, or longer ones."
+            )
         best = int(_hits(places[first], cells[first])[0].argmax())
         hits, near = _hits(places[second], cells[second])
         shuffled = [_hits(places[rng.permutation(second)][:, [best]], cells[second]) for _ in range(20)]

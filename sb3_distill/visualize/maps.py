@@ -1,6 +1,6 @@
 """Localization maps: feature maps before the global max-pool, laid over the game's own frames."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,28 @@ def _caption(panel: np.ndarray, text: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[list[np.ndarray], np.ndarray]:
+class Pictures(Sequence[np.ndarray]):
+    """
+    Pictures that are drawn when they are asked for: those of a long episode would fill the memory.
+
+    :param draw: from a step to its RGB picture
+    :param n_steps: number of steps
+    """
+
+    def __init__(self, draw: Callable[[int], np.ndarray], n_steps: int) -> None:
+        self.draw = draw
+        self.n_steps = n_steps
+
+    def __len__(self) -> int:
+        return self.n_steps
+
+    def __getitem__(self, step: int) -> np.ndarray:  # type: ignore[override]
+        if not 0 <= step < self.n_steps:
+            raise IndexError(f"There are {self.n_steps} pictures, none with the index {step}.")
+        return self.draw(step)
+
+
+def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[Pictures, np.ndarray]:
     """
     One picture per step: the frame, the maps that matter most (see ``rank_maps``), and the maximum over all maps.
 
@@ -56,13 +77,15 @@ def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[list[n
     layers = np.concatenate([normalized[:, chosen], normalized.max(axis=1, keepdims=True)], axis=1)
     captions = ["frame", *(f"map {index}" for index in chosen), "maximum"]
     geometry = geometry_of(agent)
-    pictures = []
-    for frame, heats in zip(episode.frames, layers, strict=True):
-        placed = place_on_frame(heats, geometry, *frame.shape[:2]).clip(0, 1)
+
+    def draw(step: int) -> np.ndarray:
+        frame = episode.frames[step]
+        placed = place_on_frame(layers[step], geometry, *frame.shape[:2]).clip(0, 1)
         panels = [frame, *(overlay(frame, heat) for heat in placed)]
         captioned = [_caption(panel, text) for panel, text in zip(panels, captions, strict=True)]
-        pictures.append(np.concatenate([np.pad(panel, ((0, 0), (0, 4), (0, 0))) for panel in captioned], axis=1))
-    return pictures, chosen
+        return np.concatenate([np.pad(panel, ((0, 0), (0, 4), (0, 0))) for panel in captioned], axis=1)
+
+    return Pictures(draw, len(episode.frames)), chosen
 
 
 def check_format(path: Path) -> None:
@@ -88,17 +111,16 @@ def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_
         rows = np.linspace(0, len(pictures) - 1, min(n_rows, len(pictures))).round().astype(int)
         Image.fromarray(np.concatenate([pictures[row] for row in rows])).save(path, optimize=True)
     elif path.suffix == ".gif":
-        images = [Image.fromarray(picture).quantize(64, method=Image.Quantize.FASTOCTREE) for picture in pictures]
-        images[0].save(path, save_all=True, append_images=images[1:], duration=1000 // fps, loop=0, optimize=True)
+        images = (Image.fromarray(picture).quantize(64, method=Image.Quantize.FASTOCTREE) for picture in pictures)
+        next(images).save(path, save_all=True, append_images=images, duration=1000 // fps, loop=0, optimize=True)
     else:
         _write_mp4(pictures, path, fps)
 
 
-def _write_mp4(pictures: Iterable[np.ndarray], path: Path, fps: int) -> None:
+def _write_mp4(pictures: Sequence[np.ndarray], path: Path, fps: int) -> None:
     # Comes with its own ffmpeg, so that none has to be installed
     import imageio_ffmpeg
 
-    pictures = list(pictures)
     height, width = (side - side % 2 for side in pictures[0].shape[:2])
     writer = imageio_ffmpeg.write_frames(
         str(path), (width, height), fps=fps, macro_block_size=2, quality=7, ffmpeg_log_level="error"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.figures import COLOURS
+from sb3_distill.common.figures import HEIGHT, WIDTH, marker_style, short_name
 from sb3_distill.common.layers import chain_of
 from sb3_distill.common.teachers import Teacher
 
@@ -52,7 +52,7 @@ def plot_tsne(
     from sklearn.manifold import TSNE
 
     labels = np.concatenate([np.full(len(early), index) for index, (early, _) in enumerate(activations)])
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     for axes, layer, title in zip(figure.subplots(1, 2), (0, 1), ("first layer", "last hidden layer"), strict=True):
         shapes = {pair[layer].shape[1] for pair in activations}
         if len(shapes) > 1:
@@ -62,7 +62,7 @@ def plot_tsne(
         points = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
         placed = TSNE(perplexity=min(perplexity, (len(points) - 1) / 3), random_state=seed).fit_transform(points)
         for index, game in enumerate(games):
-            axes.scatter(*placed[labels == index].T, s=3, color=COLOURS[index % len(COLOURS)], label=game)
+            axes.scatter(*placed[labels == index].T, s=3, **marker_style(index), label=short_name(game))
         axes.set_title(title, fontsize="medium")
         axes.set_xticks([])
         axes.set_yticks([])

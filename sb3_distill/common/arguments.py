@@ -1,0 +1,78 @@
+"""What command lines may be given, and where they may write."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from sb3_distill.common.utils import check_device
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """
+    :param least: the smallest one
+    :return: a type of argparse
+    """
+
+    def parse(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text}")
+        return int(text)
+
+    return parse
+
+
+def probability(text: str) -> float:
+    """
+    :param text: what was written
+    :return: the number
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number <= 1.0:
+        raise argparse.ArgumentTypeError(f"is a probability, between 0 and 1, not {text}")
+    return number
+
+
+def positive(text: str) -> float:
+    """
+    :param text: what was written
+    :return: the number
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+    return number
+
+
+def device(text: str) -> str:
+    """
+    :param text: what was written
+    :return: the name of a device that is there
+    """
+    try:
+        check_device(text)
+    except (RuntimeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or auto, not {text}: {error}") from error
+    return text
+
+
+def check_writable(path: Path) -> None:
+    """
+    Find out before the work and not after it.
+
+    :param path: a file to write
+    :raises OSError: it cannot be written
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        path.open("ab").close()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}): name another file with -o.") from error
+    if is_new:
+        path.unlink()
