@@ -2,9 +2,13 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +18,21 @@ from conftest import run_python
 
 from sb3_distill.common.recordings import Recording
 from sb3_distill.study.backends import run_locally, run_on_ray
-from sb3_distill.study.cells import train_arguments
-from sb3_distill.study.cli import collect, estimate_seconds, main, manifest_of, phases, run_study
+from sb3_distill.study.cells import score_teacher, train_arguments
+from sb3_distill.study.cli import collect, estimate_seconds, locked, main, manifest_of, ready_cells, run_study
+from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.files import Cell, StudyError, merge, read_study
 from sb3_distill.study.report import main as report
-from sb3_distill.study.tables import find_published, group_rows, label_names, spread, table_of, to_latex
+from sb3_distill.study.tables import (
+    Group,
+    find_published,
+    geometric_groups,
+    group_rows,
+    label_names,
+    spread,
+    table_of,
+    to_latex,
+)
 
 STUDIES = Path(__file__).parent.parent / "studies"
 CARTPOLE = {
@@ -110,6 +124,23 @@ def test_shipped_studies_are_whole(path):
         ({"grid": {"loss": {"x": 3}}}, "grid.loss.x must map names to values, not 3"),
         ({"settings": {"env": "CartPole-v1"}}, "algo and env must be named"),
         ({"settings": {"algo": "pd", "env": "CartPole-v1"}}, "say rollout_policy: teacher in settings"),
+        ({"settings": {"algo": "pd", "env": "CartPol-v1"}, "record": False}, "no environment 'CartPol-v1'.*CartPole"),
+        ({"settings": {**CARTPOLE["settings"], "policy": "MlpPolice"}}, "Unknown policy of pd 'MlpPolice'.*MlpPolicy"),
+        ({"settings": {**CARTPOLE["settings"], "n_timesteps": "many"}}, "n_timesteps must be a whole number"),
+        ({"settings": {**CARTPOLE["settings"], "n_timesteps": -5}}, "n_timesteps must be .* at least 1, not -5"),
+        ({"settings": {**CARTPOLE["settings"], "env_kwargs": 3}}, "env_kwargs must map names to values, not 3"),
+        ({"grid": {"loss": ["kl"], "seed": ["abc"]}}, "seed must be a whole number of at least 0, not 'abc'"),
+        ({"grid": {"loss": ["kl"], "seed": [0, 1, 0]}}, "the same cell twice: .*'seed': '0'"),
+        ({"grid": {}}, "has no grid"),
+        ({"record": "yes please"}, "record must be true or false, not 'yes please'"),
+        ({"evaluation": {"n_episodes": 0}}, "evaluation.n_episodes must be a whole number of at least 1, not 0"),
+        ({"evaluation": {"n_episodes": True}}, "evaluation.n_episodes must be a whole number"),
+        ({"evaluation": {"epsilon": 3}}, "evaluation.epsilon must be a number between 0 and 1, not 3"),
+        ({"evaluation": {"eval_freq": "often"}}, "evaluation.eval_freq must be .* at least 1, not 'often'"),
+        ({"evaluation": {"starts_from": "random"}}, "states of Atari games .* not for pd on CartPole-v1"),
+        ({"published": [{"loss": "kl"}]}, "row {'loss': 'kl'} of published must say percent"),
+        ({"published": {"loss": "kl", "percent": 1}}, "published must be a list of rows such as"),
+        ({"published": ["94.7"]}, "published must be a list of rows such as"),
     ],
 )
 def test_bad_study_files(tmp_path, changes, message):
@@ -117,14 +148,28 @@ def test_bad_study_files(tmp_path, changes, message):
         read_study(write(tmp_path / "s.yml", **changes))
 
 
+@pytest.mark.parametrize("algo, students", [("rtpd", {"small": "MlpPolicy"}), ("mtdqn", None)])
+def test_the_best_model_is_of_runs_that_keep_one(tmp_path, algo, students):
+    settings = {"algo": algo, "env": "CartPole-v1", **({"students": students} if students else {})}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None}
+    best = {"select": "best", "eval_freq": 100}
+    with pytest.raises(StudyError, match=f"'best' is for pd, qpd.*this {algo} run keeps no best model"):
+        read_study(write(tmp_path / "s.yml", settings=settings, evaluation=best, **changes))
+    alone = {"algo": "rtpd", "env": "CartPole-v1", "students": None}
+    (cell,) = read_study(write(tmp_path / "s.yml", settings=alone, evaluation=best, **changes)).cells
+    arguments = train_arguments(cell, tmp_path, None)
+    assert arguments[arguments.index("--eval-freq") + 1] == "100"
+
+
 @pytest.mark.parametrize("text, message", [("[1", "is no YAML"), ("3", "must map"), ("title: x", "has no grid")])
 def test_files_that_are_no_studies(tmp_path, text, message, capsys):
     (tmp_path / "s.yml").write_text(text)
     assert main([str(tmp_path / "s.yml"), "--dry-run"]) == 1
     assert message in capsys.readouterr().err
-    with pytest.raises(StudyError, match="is no YAML"):
-        (tmp_path / "s.yml").write_text("a: !!python/object:os.system {}")
-        read_study(tmp_path / "s.yml")
+    for content in (b"a: !!python/object:os.system {}", b"title: \xff\xfe"):
+        (tmp_path / "s.yml").write_bytes(content)
+        with pytest.raises(StudyError, match="is no YAML"):
+            read_study(tmp_path / "s.yml")
 
 
 def test_one_cell_of_each_recording_comes_first(tmp_path):
@@ -134,16 +179,19 @@ def test_one_cell_of_each_recording_comes_first(tmp_path):
         for loss in ("kl", "nll")
         for seed in (0, 1)
     ]
-    first, others = phases(cells, tmp_path)
-    assert [cell.env for cell in first] == ["CartPole-v1", "Acrobot-v1"] and len(others) == 6
+    alone = Cell("rtpd", "CartPole-v1", 0)
+    ready = ready_cells([*cells, alone], tmp_path)
+    # Cells without a recording need not wait.
+    assert [cell.env for cell in ready[:2]] == ["CartPole-v1", "Acrobot-v1"] and ready[2:] == [alone]
+    # Where the first one has failed, another one records: not all of them at once.
+    assert ready_cells([cell for cell in cells if cell not in ready], tmp_path) == [cells[1], cells[5]]
     keys = {cell.env: cell.recording_key for cell in cells}
     assert len(set(keys.values())) == 2
     # What the play depends on makes it another one.
     assert replace(cells[0], hyperparams={"teacher_eps": 0.3}).recording_key != keys["CartPole-v1"]
     assert replace(cells[0], hyperparams={"loss": "mse", "learning_rate": 1.0}).recording_key == keys["CartPole-v1"]
     (tmp_path / "recordings" / keys["CartPole-v1"]).mkdir(parents=True)
-    assert [cell.env for cell in phases(cells, tmp_path)[0]] == ["Acrobot-v1"]
-    assert phases([Cell("rtpd", "CartPole-v1", 0)], tmp_path) == [[Cell("rtpd", "CartPole-v1", 0)]]
+    assert ready_cells(cells, tmp_path) == [cells[4], *cells[:4]]
 
 
 def test_estimates():
@@ -155,6 +203,8 @@ def test_estimates():
         for seconds in (3, 5, 100)
     ]
     assert estimate_seconds(cell, manifests) == 6
+    # Frames take longer than vectors.
+    assert estimate_seconds(replace(cell, env="PongNoFrameskip-v4"), []) > 100
 
 
 def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
@@ -165,6 +215,10 @@ def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
     assert [row["loss"] for row in results["agents"]] == ["kl", "nll"]
     assert results["agents"][0]["n_parameters"] > 0 and len(results["agents"][0]["returns"]) == 2
     assert manifests[0]["command"].startswith("python -m rl_zoo3.train --algo pd --env CartPole-v1")
+    # It can be pasted, and names what is there now.
+    words = shlex.split(manifests[0]["command"])
+    assert f"teacher:{study.cells[0].hyperparams['teacher']!r}" in words
+    assert Path(words[words.index("-f") + 1]) == finished / "cells" / study.cells[0].key
     assert manifests[0]["versions"]["torch"]
     # A Zoo run folder in every cell, one recording and one score of the teacher for all
     assert (finished / "cells" / study.cells[0].key / "pd" / "CartPole-v1_1" / "CartPole-v1.zip").is_file()
@@ -187,9 +241,67 @@ def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, c
     assert "FAILED" in captured.out and "temperature" in captured.err
     (failed,) = (tmp_path / "out" / "failed").iterdir()
     assert "temperature" in (failed / "stderr.txt").read_text()
-    # What did not fail is there, nothing half done is.
-    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["agents"]) == 1
+    # What did not fail is there, nothing half done is; the second cell recorded where the first one could not.
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(results["agents"]) == 1 and len(list((tmp_path / "out" / "recordings").iterdir())) == 1
+    (failure,) = results["failures"]
+    assert failure["labels"]["temperature"] == "-1.0" and "temperature" in failure["problem"]
+    assert "cells wait for it" in captured.out and "1/2 done, 0 running, 0 waiting" in captured.out
+    # The report names it, and what the grid compares though one value alone has come to its end.
+    assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "1 of 2 cells have not finished" in page and "kl -1.0 0:" in page
+    assert (tmp_path / "report" / "tables.md").read_text().splitlines()[2].startswith("| temperature |")
     assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
+
+
+def cells_under_way(folder: Path) -> list[int]:
+    import psutil
+
+    commands = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
+    return [pid for pid, words in commands.items() if "sb3_distill.study.cells" in words and str(folder) in words[-1]]
+
+
+def test_interrupted_studies_end_at_once(study_file, tmp_path):
+    content = yaml.safe_load(study_file.read_text())
+    content = {**content, "settings": {**content["settings"], "n_timesteps": 50_000_000}, "record": False}
+    path = write(tmp_path / "s.yml", **{**content, "grid": {"loss": ["kl", "nll", "mse"]}})
+    command = [sys.executable, "-m", "sb3_distill", "study", str(path), "-o", str(tmp_path / "out"), "-j", "2"]
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # The Zoo would save what was learned so far, and the study would take it for a finished cell.
+    while len(list((tmp_path / "out").glob("cells/.*/pd"))) < 2 and study.poll() is None:
+        time.sleep(0.1)
+    assert len(cells_under_way(tmp_path)) == 2
+    study.send_signal(signal.SIGINT)
+    _, errors = study.communicate(timeout=20)
+    assert study.returncode == 130 and len(errors.splitlines()) == 1 and "interrupted" in errors
+    assert not cells_under_way(tmp_path) and not list((tmp_path / "out" / "cells").iterdir())
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["agents"] == []
+
+
+def test_a_folder_is_of_one_study_at_a_time_and_cleared_of_what_was_killed(study_file, finished, capsys):
+    for name in ("cells/.key.0123", "recordings/x.7.partial"):
+        (finished / name).mkdir()
+    with locked(finished):
+        assert not list(finished.glob("*/*.partial")) and not list(finished.glob("cells/.*"))
+        assert main([str(study_file), "-o", str(finished)]) == 1
+    assert "another process runs its cells" in capsys.readouterr().err
+    assert main([str(study_file), "-o", str(finished)]) == 0
+
+
+def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path):
+    settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher), "env_kwargs": {"max_episode_steps": 5}}
+    evaluation = {"n_episodes": 2, "select": "best", "eval_freq": 200, "eval_episodes": 1}
+    path = write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, grid={"loss": ["kl"]}, record=False)
+    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 0
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["agents"]
+    assert row["returns"] == [5, 5] and row["teacher_mean"] == 5 and row["percent_of_teacher"] == 100
+    # Teachers are scored anew where the environment is another one.
+    (cell,) = read_study(path).cells
+    folder = tmp_path / "out" / "teachers"
+    protocol = {"n_episodes": 2, "epsilon": 0.0, "seed": 0}
+    assert score_teacher(replace(cell, env_kwargs={}), str(cartpole_teacher), folder, protocol).mean > 5
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file, tmp_path):
@@ -230,15 +342,68 @@ def test_published_numbers_and_tables():
         {**sizes, "loss": loss, "seed": seed, "percent_of_teacher": percent, "mean": percent / 2}
         for loss, seed, percent in (("kl", 0, 90.0), ("kl", 1, 110.0), ("nll", 0, 80.0))
     ]
-    assert label_names(rows, ["env", "loss", "seed"]) == ["loss"]
-    groups = group_rows(rows, ["env", "loss", "seed"], [{"loss": "kl", "percent": 94.7}])
+    grid = {"env": ["A"], "loss": ["kl", "nll"], "seed": ["0", "1"]}
+    assert label_names(rows, grid) == ["loss"]
+    # What the grid compares counts, not what has finished.
+    assert label_names(rows[:1], grid) == ["loss"] and label_names(rows, {"env": ["A"], "seed": ["0"]}) == ["env"]
+    groups = group_rows(rows, grid, [{"loss": "kl", "percent": 94.7}])
     table = table_of(groups)
     assert table[0] == ["loss", "parameters", "bytes", "teacher", "student", "% of teacher", "seeds", "paper, %"]
     assert table[1] == ["kl", "1,000", "4,000", "50.00", "50.00 ± 5.00", "100.0 ± 10.0", "2", "94.7"]
     assert table[2][-1] == "" and spread(()) == ""
     assert find_published({"loss": "mse"}, [{"loss": "kl", "percent": 1}]) is None
     latex = to_latex(table, 1, "50% & more")
+    assert r"\textbackslash{}a\textasciicircum{}b\textasciitilde{}c\_d" in to_latex([["\\a^b~c_d"], ["1"]], 1, "")
     assert r"\caption{50\% \& more}" in latex and r"100.0 $\pm$ 10.0" in latex and latex.count(r"\\") == 3
+
+
+def test_geometric_means_over_games():
+    rows = [
+        {
+            "env": env,
+            "loss": loss,
+            "percent_of_teacher": percent,
+            "max_percent": percent + 5,
+            "teacher_mean": 1.0,
+            "n_parameters": size,
+            "n_bytes": 400,
+        }
+        for env, loss, percent, size in (
+            ("A", "kl", 40.0, 100),
+            ("A", "kl", 60.0, 100),
+            ("B", "kl", 200.0, 120),
+            ("A", "nll", 70.0, 100),
+        )
+    ]
+    published = [{"env": "A", "percent": 90.0}, {"env": "B", "percent": 40.0}]
+    groups = group_rows(rows, {"env": ["A", "B"], "loss": ["kl", "nll"]}, published)
+    (mean,) = geometric_groups(groups, ["A", "B"])
+    # The mean of two runs is 50%; nll has not finished in B.
+    assert mean.labels == {"env": "geometric mean", "loss": "kl"} and mean.percents == pytest.approx([100.0])
+    assert mean.published == pytest.approx(60.0) and (mean.n_parameters, mean.n_bytes) == (None, 400)
+    assert geometric_groups(groups[:1], ["A"]) == []
+    table = table_of([*groups, mean])
+    assert table[0][6:] == ["% of teacher", "max %", "seeds", "paper, %"]
+    assert table[-1] == ["geometric mean", "kl", "", "400", "", "", "100.0", "", "1", "60.0"]
+
+
+def test_figures_of_groups():
+    groups = [
+        Group({"env": env, "loss": loss}, (percent, 90.0), (), (), (), 100, n_bytes, None, 2)
+        for env, loss, percent, n_bytes in (
+            ("PongNoFrameskip-v4", "kl", 80.0, 400),
+            ("QbertNoFrameskip-v4", "kl", 100.0, 100),
+            ("QbertNoFrameskip-v4", "nll", 70.0, 100),
+        )
+    ]
+    figure = plot_groups(groups)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [85, 95, 80]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["Pong", "Qbert"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kl", "nll"]
+    many = [replace(group, labels={"env": f"game {index}", "loss": "kl"}) for index in range(20) for group in groups]
+    assert plot_groups(many).get_figwidth() > figure.get_figwidth()
+    axes = plot_group_sizes(groups).axes[0]
+    assert [line.lines[0].get_xydata().tolist() for line in axes.containers] == [[[400, 85]], [[100, 95], [100, 80]]]
 
 
 def test_report_of_no_study(tmp_path, capsys):

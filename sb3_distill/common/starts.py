@@ -1,6 +1,7 @@
 """Held-out start states of Atari games: positions that neither teacher nor student has brought about."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import gymnasium as gym
 import numpy as np
 from ale_py import ALEState
 
-from sb3_distill.common.evaluation import Player, is_atari, make_eval_env
+from sb3_distill.common.evaluation import Player, RandomPlayer, is_atari, make_eval_env
+from sb3_distill.common.teachers import load_teacher
 
 _NOOP = 0
 
@@ -23,11 +25,13 @@ class HeldOutStarts:
     :param env_id: the game
     :param states: serialized emulator states
     :param recorded_by: who played
+    :param recorder_sha256: the hash of this agent; empty where it has none
     """
 
     env_id: str
     states: tuple[bytes, ...]
     recorded_by: str
+    recorder_sha256: str = ""
 
     @property
     def sha256(self) -> str:
@@ -41,16 +45,20 @@ class HeldOutStarts:
         """
         :param path: the ``.npz`` to write
         """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        with partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 env_id=np.array(self.env_id),
                 recorded_by=np.array(self.recorded_by),
+                recorder_sha256=np.array(self.recorder_sha256),
                 sha256=np.array(self.sha256),
                 sizes=np.array([len(state) for state in self.states]),
                 states=np.frombuffer(b"".join(self.states), dtype=np.uint8),
             )
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "HeldOutStarts":
@@ -64,7 +72,8 @@ class HeldOutStarts:
                 ends = np.cumsum(data["sizes"])
                 content = data["states"].tobytes()
                 states = tuple(content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
-                starts = cls(str(data["env_id"]), states, str(data["recorded_by"]))
+                recorder = str(data["recorder_sha256"]) if "recorder_sha256" in data else ""
+                starts = cls(str(data["env_id"]), states, str(data["recorded_by"]), recorder)
                 expected = str(data["sha256"])
         except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
             if isinstance(error, FileNotFoundError):
@@ -93,6 +102,7 @@ def record_starts(
     n_episodes: int = 20,
     epsilon: float = 0.05,
     seed: int = 0,
+    env_kwargs: dict[str, Any] | None = None,
 ) -> HeldOutStarts:
     """
     Rusu et al. 2015, section 4: states from the first 20% of episodes played by an agent that is neither teacher nor
@@ -106,12 +116,13 @@ def record_starts(
     :param n_episodes: how many episodes they are drawn from
     :param epsilon: share of random actions, without which the episodes would be much alike
     :param seed: of the episodes, the random actions and the drawing
+    :param env_kwargs: passed to the environment's constructor
     :return: the starts
     :raises ValueError: the environment is no Atari game
     """
     check_atari(env_id)
     rng = np.random.default_rng(seed)
-    venv = make_eval_env(env_id, 1, frame_stack)
+    venv = make_eval_env(env_id, 1, frame_stack, env_kwargs)
     game: Any = venv.get_attr("unwrapped")[0]
     states: list[bytes] = []
     for episode in range(n_episodes):
@@ -128,7 +139,41 @@ def record_starts(
         early = max(len(visited) // 5, 1)
         states += [visited[step] for step in rng.choice(early, share, replace=early < share)]
     venv.close()
-    return HeldOutStarts(env_id, tuple(states), recorded_by)
+    return HeldOutStarts(env_id, tuple(states), recorded_by, getattr(player, "sha256", ""))
+
+
+def load_or_record(
+    path: Path, env_id: str, source: str | None, seed: int = 0, env_kwargs: dict[str, Any] | None = None
+) -> HeldOutStarts:
+    """
+    :param path: a file of start states that exists, or is to be
+    :param env_id: the game
+    :param source: who plays where it does not exist: an agent, or "random"
+    :param seed: of the play
+    :param env_kwargs: passed to the environment's constructor
+    :return: the starts
+    :raises ValueError: the file belongs to another game, or nobody is there to record it
+    """
+    check_atari(env_id)
+    if path.is_file():
+        starts = HeldOutStarts.load(path)
+        if starts.env_id != env_id:
+            raise ValueError(f"{path} holds starts of {starts.env_id}, not of {env_id}.")
+        return starts
+    if source is None:
+        raise ValueError(f"{path} does not exist: --starts-from AGENT (or 'random') records it.")
+    player: Player
+    frame_stack = 4
+    if source == "random":
+        env = gym.make(env_id, **(env_kwargs or {}))
+        player = RandomPlayer(int(env.action_space.n), seed)  # type: ignore[attr-defined]
+        env.close()
+    else:
+        agent = load_teacher(source, device="cpu")
+        player, frame_stack = agent, agent.frame_stack or 1
+    starts = record_starts(player, source, env_id, frame_stack, seed=seed, env_kwargs=env_kwargs)
+    starts.save(path)
+    return starts
 
 
 class StartFrom(gym.Wrapper):

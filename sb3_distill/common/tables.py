@@ -1,6 +1,9 @@
-"""Tables for terminals and documents."""
+"""Results as text: tables for terminals and documents, and JSON."""
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def format_table(rows: Sequence[Sequence[str]], n_left: int) -> str:
@@ -30,3 +33,19 @@ def format_markdown(rows: Sequence[Sequence[str]], n_left: int) -> str:
     header, *body = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     rule = ["---" if column < n_left else "---:" for column in range(len(header))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(content: Any) -> str:
+    """
+    :param content: results
+    :return: JSON that every reader takes: what is no number, such as a share of nothing, is null
+    """
+    return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"

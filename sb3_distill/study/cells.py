@@ -2,21 +2,25 @@
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import platform
+import shlex
 import sys
 import threading
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sb3_distill.study.files import Cell
+from sb3_distill.common.tables import to_json
+from sb3_distill.study.files import Cell, leaves_one_agent
 
-MANIFEST, SETTINGS, LOG = "manifest.json", "cell.json", "train.log"
+MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "problem.txt"
 
 
 def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[str]:
@@ -34,8 +38,8 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
         hyperparams.setdefault("n_teacher_episodes", 0)
     if cell.algo == "mtpd":
         hyperparams.setdefault("n_eval_episodes", 0)
-    # Real-time and multi-task runs have evaluations of their own.
-    eval_freq = cell.evaluation.get("eval_freq", -1) if ROWS[cell.algo] is distilled_rows else -1
+    # Students beside a teacher and those of several tasks have evaluations of their own.
+    eval_freq = cell.evaluation.get("eval_freq", -1) if leaves_one_agent(cell.algo, cell.hyperparams) else -1
     arguments = ["--algo", cell.algo, "--env", cell.env, "--seed", str(cell.seed), "-f", str(folder)]
     arguments += ["--eval-freq", str(eval_freq), "--eval-episodes", str(cell.evaluation.get("eval_episodes", 10))]
     if cell.n_timesteps is not None:
@@ -65,20 +69,22 @@ def train(cell: Cell, folder: Path, recording: Path | None) -> Path:
     sys.argv = ["rl_zoo3.train", *train_arguments(cell, folder, recording)]
     try:
         with (folder / LOG).open("w", buffering=1) as log, contextlib.redirect_stdout(log):
-            print("python -m", *sys.argv)
+            # As it would be typed: in the folder that the cell has once it is finished
+            print("python -m", shlex.join(sys.argv).replace(str(folder), str(folder.with_name(cell.key))))
             zoo_train()
     finally:
         sys.argv = arguments
     return folder / cell.algo / f"{cell.env.replace('/', '-')}_1"
 
 
-def score_teacher(cell: Cell, source: str, folder: Path) -> Any:
+def score_teacher(cell: Cell, source: str, folder: Path, protocol: dict[str, Any]) -> Any:
     """
     The teacher's score under the cell's evaluation, kept for the other cells of the study.
 
     :param cell: the cell
     :param source: the teacher
     :param folder: where scores are kept
+    :param protocol: the arguments of ``score_agent``
     :return: its ``Score``
     """
     from sb3_distill import load_teacher
@@ -86,8 +92,11 @@ def score_teacher(cell: Cell, source: str, folder: Path) -> Any:
     from sb3_distill.common.scoring import score_agent
 
     teacher = load_teacher(source, device="cpu")
-    protocol = evaluation_of(cell)
-    name = "-".join([cell.env.replace("/", "-"), teacher.sha256[:12], *(f"{value:g}" for value in protocol.values())])
+    numbers = [f"{value:g}" for value in evaluation_of(cell).values()]
+    name = "-".join([cell.env.replace("/", "-"), teacher.sha256[:12], *numbers])
+    special = {"env_kwargs": cell.env_kwargs, "starts_from": cell.evaluation.get("starts_from")}
+    if any(special.values()):
+        name += "-" + hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8]
     path = folder / f"{name}.json"
     if path.is_file():
         return Score(**json.loads(path.read_text()))
@@ -99,28 +108,52 @@ def score_teacher(cell: Cell, source: str, folder: Path) -> Any:
 def evaluation_of(cell: Cell) -> dict[str, Any]:
     """
     :param cell: a cell
-    :return: the arguments of ``score_agent``
+    :return: episodes, share of random actions and seed
     """
     defaults = {"n_episodes": 30, "epsilon": 0.0, "seed": 0}
     return {name: cell.evaluation.get(name, default) for name, default in defaults.items()}
+
+
+def starts_of(cell: Cell, study: Path) -> Any:
+    """
+    The start states of a game, recorded once for the study.
+
+    :param cell: a cell
+    :param study: the study's folder
+    :return: its ``HeldOutStarts``, None where episodes begin as the game does
+    """
+    from sb3_distill.common.starts import load_or_record
+
+    source = cell.evaluation.get("starts_from")
+    if source is None:
+        return None
+    digest = hashlib.sha256(json.dumps([source, cell.env_kwargs], sort_keys=True).encode()).hexdigest()[:8]
+    path = study / "starts" / f"{cell.env.replace('/', '-')}-{digest}.npz"
+    return load_or_record(path, cell.env, source, env_kwargs=cell.env_kwargs)
 
 
 def distilled_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
     """Score the one agent that a run leaves, last or best."""
     from sb3_distill import load_teacher
     from sb3_distill.common.scoring import describe, score_agent
+    from sb3_distill.common.starts import StartFrom
 
     best = cell.evaluation.get("select") == "best"
     student = load_teacher(run / ("best_model.zip" if best else f"{cell.env.replace('/', '-')}.zip"), device="cpu")
     source = cell.evaluation.get("teacher") or student.teacher_source
-    reference = None if source is None else score_teacher(cell, source, study / "teachers")
-    score = score_agent(student, cell.env, **evaluation_of(cell))
-    return [describe(student, cell.env, score, reference)]
+    protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}
+    starts = starts_of(cell, study)
+    if starts is not None:
+        protocol["start_wrapper"] = partial(StartFrom, starts=starts)
+    reference = None if source is None else score_teacher(cell, source, study / "teachers", protocol)
+    score = score_agent(student, cell.env, **protocol)
+    row = describe(student, cell.env, score, reference)
+    return [row if starts is None else {**row, "starts_sha256": starts.sha256}]
 
 
 def real_time_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
     """Table 1 of Sun & Fazli 2019 from the learning curves of an ``rtpd`` run; without students, the DQN's score."""
-    if not cell.hyperparams.get("students", True):
+    if leaves_one_agent(cell.algo, cell.hyperparams):
         return distilled_rows(cell, run, study)
     from sb3_distill import load_teacher
     from sb3_distill.common.statistics import summarize as summarize_returns
@@ -233,9 +266,9 @@ def write_json(path: Path, content: Any) -> None:
     :param content: what goes in
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    incomplete = path.with_name(f"{path.name}.{os.getpid()}")
+    incomplete.write_text(to_json(content))
+    incomplete.replace(path)
 
 
 def run_cell(folder: Path) -> None:

@@ -4,22 +4,29 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from sb3_distill.common.evaluation import is_atari
 from sb3_distill.common.tables import format_table
 from sb3_distill.study.backends import Backend, run_locally, run_on_ray
-from sb3_distill.study.cells import MANIFEST, write_json
+from sb3_distill.study.cells import MANIFEST, PROBLEM, write_json
 from sb3_distill.study.files import Cell, Study, StudyError, read_study
 
 RESULTS, TABLE = "results.json", "results.csv"
-# Steps per second with vectors on one core of the machine that this was written on: a rough guess for the first plan
+# Steps per second on one core of the machine that this was written on, with vectors and with Atari's frames: a rough
+# guess for the first plan
 _STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
+_ATARI_STEPS_PER_SECOND = 50
 
 
 def manifest_of(study: Path, cell: Cell) -> dict[str, Any] | None:
@@ -32,19 +39,22 @@ def manifest_of(study: Path, cell: Cell) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def phases(cells: Sequence[Cell], study: Path) -> list[list[Cell]]:
+def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
     """
     :param cells: those to run
     :param study: the study's folder
-    :return: first one cell of each recording that is still to be made, then the others
+    :return: those that can start: first one cell of each recording that is still to be made, then all that need none
+        or find theirs
     """
     first: dict[str, Cell] = {}
+    others = []
     for cell in cells:
         key = cell.recording_key
-        if key is not None and not (study / "recordings" / key).exists():
+        if key is None or (study / "recordings" / key).exists():
+            others.append(cell)
+        else:
             first.setdefault(key, cell)
-    others = [cell for cell in cells if cell not in first.values()]
-    return [phase for phase in (list(first.values()), others) if phase]
+    return [*first.values(), *others]
 
 
 def estimate_seconds(cell: Cell, manifests: Sequence[dict[str, Any]]) -> float | None:
@@ -61,7 +71,10 @@ def estimate_seconds(cell: Cell, manifests: Sequence[dict[str, Any]]) -> float |
     ]
     if seconds:
         return statistics.median(seconds)
-    return None if cell.n_timesteps is None else cell.n_timesteps / _STEPS_PER_SECOND[cell.algo]
+    if cell.n_timesteps is None:
+        return None
+    atari = cell.env == "MultiTaskAtari-v0" or is_atari(cell.env)
+    return cell.n_timesteps / (_ATARI_STEPS_PER_SECOND if atari else _STEPS_PER_SECOND[cell.algo])
 
 
 def format_seconds(seconds: float | None) -> str:
@@ -99,7 +112,7 @@ def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
 
 def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
     """
-    Write the rows of all finished cells as JSON and CSV.
+    Write the rows of all finished cells as JSON and CSV, and why others failed.
 
     :param study: the study
     :param folder: its folder
@@ -107,8 +120,14 @@ def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
     """
     manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
     rows = [row for manifest in manifests for row in manifest["rows"]]
-    described = {**asdict(study), "cells": len(study.cells)}
-    write_json(folder / RESULTS, {"study": described, "agents": rows, "manifests": manifests})
+    grid = {name: list(dict.fromkeys(cell.labels[name] for cell in study.cells)) for name in study.cells[0].labels}
+    described = {**asdict(study), "cells": len(study.cells), "grid": grid}
+    failures = [
+        {"labels": cell.labels, "problem": path.read_text().strip()}
+        for cell in study.cells
+        if (path := folder / "failed" / cell.key / PROBLEM).is_file()
+    ]
+    write_json(folder / RESULTS, {"study": described, "agents": rows, "manifests": manifests, "failures": failures})
     lists = ("returns", "lengths")
     names = list(dict.fromkeys(name for row in rows for name in row if name not in lists))
     with (folder / TABLE).open("w", newline="") as file:
@@ -116,6 +135,30 @@ def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
         writer.writeheader()
         writer.writerows(rows)
     return rows
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """
+    Keep a study's folder for this process, and clear away what a process that was killed has left half done.
+
+    :param folder: of the study
+    :raises StudyError: another process runs the study
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StudyError(
+            f"{folder} is in use: another process runs its cells. Wait for it, or name another folder with -o."
+        ) from error
+    try:
+        for left in [*folder.glob("cells/.*"), *folder.glob("recordings/*.partial")]:
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
@@ -127,27 +170,33 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     :param backend: where cells run
     :return: why cells failed, by their keys
     """
-    remaining = [cell for cell in study.cells if manifest_of(folder, cell) is None]
-    by_key = {cell.key: cell for cell in remaining}
-    n_done, failures = len(study.cells) - len(remaining), {}
+    waiting = [cell for cell in study.cells if manifest_of(folder, cell) is None]
+    n_done, failures = len(study.cells) - len(waiting), {}
     start = time.time()
     width = len(str(len(study.cells)))
-    for phase in phases(remaining, folder):
-        jobs = [(cell.key, json.dumps(asdict(cell))) for cell in phase]
-        for key, problem in backend(jobs, folder):
-            labels = " ".join(by_key[key].labels.values())
-            if problem:
-                failures[key] = problem
-                state = f"FAILED: {problem}"
-            else:
-                n_done += 1
-                manifest = manifest_of(folder, by_key[key])
-                assert manifest is not None
-                percents = [row["percent_of_teacher"] for row in manifest["rows"]]
-                scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
-                state = f"{scores} of the teacher, {format_seconds(sum(manifest['seconds'].values()))}"
-            clock = format_seconds(time.time() - start)
-            print(f"{clock}  {n_done:>{width}}/{len(study.cells)}  {labels}: {state}", flush=True)
+    while waiting:
+        phase = {cell.key: cell for cell in ready_cells(waiting, folder)}
+        waiting = [cell for cell in waiting if cell.key not in phase]
+        if waiting:
+            print(f"Teachers' play is recorded first; {len(waiting)} cells wait for it.", flush=True)
+        with closing(backend([(key, json.dumps(asdict(cell))) for key, cell in phase.items()], folder)) as results:
+            for n_ended, (key, problem) in enumerate(results, start=1):
+                labels = " ".join(phase[key].labels.values())
+                if problem:
+                    failures[key] = problem
+                    state = f"FAILED: {problem}"
+                else:
+                    n_done += 1
+                    manifest = manifest_of(folder, phase[key])
+                    assert manifest is not None
+                    percents = [row["percent_of_teacher"] for row in manifest["rows"]]
+                    scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
+                    state = f"{scores} of the teacher, {format_seconds(sum(manifest['seconds'].values()))}"
+                # A cell that runs has a folder without a name of its own.
+                n_running = len(list(folder.glob("cells/.*")))
+                n_waiting = max(len(phase) - n_ended - n_running, 0) + len(waiting)
+                counts = f"{n_done:>{width}}/{len(study.cells)} done, {n_running} running, {n_waiting} waiting"
+                print(f"{format_seconds(time.time() - start)}  {counts}  {labels}: {state}", flush=True)
     return failures
 
 
@@ -181,12 +230,21 @@ def main(argv: list[str]) -> int:
             backend = run_on_ray(args.address, args.jobs, args.threads)
         else:
             backend = run_locally(args.jobs, args.threads)
-        folder.mkdir(parents=True, exist_ok=True)
-        failures = run_study(study, folder, backend)
+        with locked(folder):
+            try:
+                failures = run_study(study, folder, backend)
+            except KeyboardInterrupt:
+                rows = collect(study, folder)
+                print(
+                    f"sb3-distill study: interrupted. {folder / RESULTS} has the {len(rows)} rows of finished cells; "
+                    "the same command goes on.",
+                    file=sys.stderr,
+                )
+                return 130
+            rows = collect(study, folder)
     except (StudyError, OSError) as error:
         print(f"sb3-distill study: {error}", file=sys.stderr)
         return 1
-    rows = collect(study, folder)
     print_results(study, rows)
     print(f"{folder / RESULTS}; the report: sb3-distill report {folder}")
     for key, problem in failures.items():

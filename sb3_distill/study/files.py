@@ -1,9 +1,11 @@
 """Study files: what they may say, and the cells that they stand for."""
 
+import difflib
 import hashlib
 import inspect
 import itertools
 import json
+import math
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping
@@ -11,13 +13,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import yaml
 
+from sb3_distill.common.evaluation import is_atari
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.zoo.registration import ALGORITHMS
 
 KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
-EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "select", "eval_freq", "eval_episodes", "teacher", "teachers")
+# Whole numbers of evaluation, and the least that they may be
+COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
+EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
 SELECTIONS = ("last", "best")
 # What says which run it is; everything else is a hyperparameter.
 RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
@@ -126,6 +132,27 @@ def known_hyperparams(algo: str) -> list[str]:
     return sorted(names - {"self", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"})
 
 
+def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
+    """
+    :param algo: key of the Zoo's ``--algo``
+    :param hyperparams: of the run
+    :return: whether the run leaves one agent of one game, last or best; students beside a teacher and those of several
+        tasks have evaluations of their own
+    """
+    return algo in ("pd", "qpd") or (algo == "rtpd" and not hyperparams.get("students", True))
+
+
+def _number(where: str, name: str, value: Any, least: float, most: float = math.inf, whole: bool = True) -> Any:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not least <= number <= most or (whole and not number.is_integer()):
+        bounds = f"of at least {least:g}" if math.isinf(most) else f"between {least:g} and {most:g}"
+        raise StudyError(f"{where}: {name} must be a {'whole ' if whole else ''}number {bounds}, not {value!r}.")
+    return int(number) if whole else number
+
+
 def _mapping(where: str, name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise StudyError(f"{where}: {name} must map names to values, not {value!r}.")
@@ -154,6 +181,65 @@ def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
+    evaluation = _mapping(where, "evaluation", value or {})
+    check_names(where, "key of evaluation", evaluation, EVALUATION_KEYS)
+    for name, least in COUNTS.items():
+        if name in evaluation:
+            evaluation[name] = _number(where, f"evaluation.{name}", evaluation[name], least)
+    if "epsilon" in evaluation:
+        evaluation["epsilon"] = _number(where, "evaluation.epsilon", evaluation["epsilon"], 0, 1, whole=False)
+    check_names(where, "evaluation.select", [evaluation.get("select", "last")], SELECTIONS)
+    if evaluation.get("select") == "best" and "eval_freq" not in evaluation:
+        raise StudyError(
+            f"{where}: evaluation.select 'best' needs evaluation.eval_freq, the steps between evaluations."
+        )
+    return evaluation
+
+
+def _read_published(where: str, value: Any, names: Iterable[str]) -> tuple[dict[str, Any], ...]:
+    rows = value or []
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise StudyError(
+            f"{where}: published must be a list of rows such as {{loss: kl, percent: 94.7}}, not {rows!r}."
+        )
+    for row in rows:
+        check_names(where, "field of published", row, [*names, "player", "task", "percent", "score"])
+        if isinstance(row.get("percent"), bool) or not isinstance(row.get("percent"), (int, float)):
+            raise StudyError(
+                f"{where}: the row {dict(row)} of published must say percent, the paper's % of its teacher."
+            )
+    return tuple(dict(row) for row in rows)
+
+
+def _check_cell(where: str, cell: Cell) -> None:
+    if ":" not in cell.env and cell.env not in gym.registry:
+        close = difflib.get_close_matches(cell.env, gym.registry, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise StudyError(f"{where}: there is no environment {cell.env!r}.{hint}")
+    policy = cell.hyperparams.get("policy")
+    if policy is not None:
+        check_names(
+            where, f"policy of {cell.algo}", [policy], pkgutil.resolve_name(ALGORITHMS[cell.algo]).policy_aliases
+        )
+    one_agent = leaves_one_agent(cell.algo, cell.hyperparams)
+    if cell.evaluation.get("select") == "best" and not one_agent:
+        raise StudyError(
+            f"{where}: evaluation.select 'best' is for pd, qpd, and rtpd with students: null; this {cell.algo} run "
+            "keeps no best model. Leave select out."
+        )
+    if "starts_from" in cell.evaluation and not (one_agent and is_atari(cell.env)):
+        raise StudyError(
+            f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, and rtpd with students: null, "
+            f"not for {cell.algo} on {cell.env}. Leave it out."
+        )
+    if cell.records and cell.algo in ("pd", "qpd") and cell.hyperparams.get("rollout_policy") != "teacher":
+        raise StudyError(
+            f"{where}: record shares the teacher's play between students; say rollout_policy: teacher in settings, "
+            "or leave record out."
+        )
+
+
 def read_study(path: str | Path) -> Study:
     """
     :param path: a YAML file
@@ -163,31 +249,27 @@ def read_study(path: str | Path) -> Study:
     path = Path(path)
     where = str(path)
     try:
-        content = _mapping(where, "the file", yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise StudyError(f"{where} is no YAML: {error}") from error
+        content = _mapping(where, "the file", yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{where} is no YAML in UTF-8: {error}") from error
     check_names(where, "key", content, KEYS)
-    if "grid" not in content:
+    if not content.get("grid"):
         raise StudyError(f"{where} has no grid: say at least grid: {{algo: […], env: […], seed: […]}}.")
     settings = _mapping(where, "settings", content.get("settings") or {})
     per_env = _mapping(where, "per_env", content.get("per_env") or {})
-    evaluation = _mapping(where, "evaluation", content.get("evaluation") or {})
-    check_names(where, "key of evaluation", evaluation, EVALUATION_KEYS)
-    if evaluation.get("select", "last") not in SELECTIONS:
-        raise StudyError(f"{where}: " + unknown_choice("evaluation.select", evaluation["select"], SELECTIONS))
-    if evaluation.get("select") == "best" and evaluation.get("eval_freq", -1) <= 0:
-        raise StudyError(
-            f"{where}: evaluation.select 'best' needs evaluation.eval_freq, the steps between evaluations."
-        )
+    evaluation = _read_evaluation(where, content.get("evaluation"))
+    record = content.get("record") or False
+    if not isinstance(record, bool):
+        raise StudyError(f"{where}: record must be true or false, not {record!r}.")
     grid = _mapping(where, "grid", content["grid"])
     dimensions = {name: _variants(where, name, value) for name, value in grid.items()}
-    cells = []
+    cells: dict[str, Cell] = {}
     for combination in itertools.product(*dimensions.values()):
         changes: dict[str, Any] = {}
         for _, variant in combination:
             changes = merge(changes, variant)
         chosen = merge(settings, changes)
-        if "env" not in chosen or "algo" not in chosen:
+        if not isinstance(chosen.get("env"), str) or not isinstance(chosen.get("algo"), str):
             raise StudyError(f"{where}: algo and env must be named, in the grid or in settings.")
         check_names(where, "algorithm", [chosen["algo"]], ALGORITHMS)
         # What the file says of this environment, before what the grid says of this cell
@@ -195,33 +277,28 @@ def read_study(path: str | Path) -> Study:
         chosen = merge(merge(settings, own), changes)
         hyperparams = {name: value for name, value in chosen.items() if name not in RUN_FIELDS}
         check_names(where, "setting", hyperparams, [*RUN_FIELDS, *known_hyperparams(chosen["algo"])])
-        if content.get("record") and chosen["algo"] in ("pd", "qpd") and chosen.get("rollout_policy") != "teacher":
-            raise StudyError(
-                f"{where}: record shares the teacher's play between students; say rollout_policy: teacher in settings, "
-                "or leave record out."
-            )
         n_timesteps = chosen.get("n_timesteps")
-        cells.append(
-            Cell(
-                algo=chosen["algo"],
-                env=chosen["env"],
-                seed=int(chosen.get("seed", 0)),
-                n_timesteps=None if n_timesteps is None else int(float(n_timesteps)),
-                hyperparams=hyperparams,
-                labels=dict(zip(dimensions, (label for label, _ in combination), strict=True)),
-                evaluation=evaluation,
-                env_kwargs=dict(chosen.get("env_kwargs", {})),
-                records=bool(content.get("record", False)),
-            )
+        cell = Cell(
+            algo=chosen["algo"],
+            env=chosen["env"],
+            seed=_number(where, "seed", chosen.get("seed", 0), 0),
+            n_timesteps=None if n_timesteps is None else _number(where, "n_timesteps", n_timesteps, 1),
+            hyperparams=hyperparams,
+            labels=dict(zip(dimensions, (label for label, _ in combination), strict=True)),
+            evaluation=evaluation,
+            env_kwargs=_mapping(where, "env_kwargs", chosen.get("env_kwargs") or {}),
+            records=record,
         )
-    check_names(where, "environment of per_env", per_env, {cell.env for cell in cells})
-    for row in content.get("published") or ():
-        check_names(where, "field of published", row, [*dimensions, "player", "task", "percent", "score"])
+        _check_cell(where, cell)
+        if cell.key in cells:
+            raise StudyError(f"{where}: the grid has the same cell twice: {cell.labels}. Name every value once.")
+        cells[cell.key] = cell
+    check_names(where, "environment of per_env", per_env, {cell.env for cell in cells.values()})
     return Study(
         path.stem,
         str(content.get("title", path.stem)),
-        tuple(cells),
-        tuple(content.get("published") or ()),
+        tuple(cells.values()),
+        _read_published(where, content.get("published"), dimensions),
         str(content.get("paper", "")),
         str(content.get("notes", "")),
     )

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +13,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sb3_distill.common.figures import COLOURS, make_axes
 from sb3_distill.common.tables import format_markdown
 from sb3_distill.study.cli import RESULTS
+from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.files import StudyError
-from sb3_distill.study.tables import Group, group_rows, table_of, to_latex
+from sb3_distill.study.tables import Group, geometric_groups, group_rows, table_of, to_latex
+from sb3_distill.visualize.figures import plot_learning_curves
 
 # Steps of an episode that a video of maps shows
 _VIDEO_STEPS = 240
@@ -45,41 +47,6 @@ def encode(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def plot_groups(groups: Sequence[Group]) -> Figure:
-    """
-    :param groups: of a study
-    :return: bars of per cent of the teacher, the seeds as points, the paper's numbers as lines
-    """
-    figure, axes = make_axes("", "% of the teacher's return")
-    names = list(groups[0].labels)
-    last = names[-1]
-    outer = list(dict.fromkeys(" ".join(group.labels[name] for name in names[:-1]) for group in groups))
-    inner = list(dict.fromkeys(group.labels[last] for group in groups))
-    width = 0.8 / len(inner)
-    labelled: set[str] = set()
-    for group in groups:
-        position = outer.index(" ".join(group.labels[name] for name in names[:-1]))
-        index = inner.index(group.labels[last])
-        x = position - 0.4 + (index + 0.5) * width
-        if not group.percents:
-            continue
-        mean = sum(group.percents) / len(group.percents)
-        label = group.labels[last] if group.labels[last] not in labelled else None
-        labelled.add(group.labels[last])
-        axes.bar(x, mean, width * 0.9, color=COLOURS[index % len(COLOURS)], label=label)
-        axes.plot([x] * len(group.percents), group.percents, "o", color="black", markersize=2.5)
-        if group.published is not None:
-            paper = "paper" if "paper" not in labelled else None
-            labelled.add("paper")
-            axes.plot([x - width * 0.4, x + width * 0.4], [group.published] * 2, color="black", label=paper)
-    axes.axhline(100, color="0.7", linewidth=1, zorder=0)
-    axes.set_xticks(
-        range(len(outer)), outer, rotation=20 if len(outer) > 2 else 0, ha="right" if len(outer) > 2 else "center"
-    )
-    figure.legend(loc="outside right upper", title=last, frameon=False, fontsize="small")
-    return figure
 
 
 def draw_videos(folder: Path, manifests: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -121,6 +88,48 @@ def draw_videos(folder: Path, manifests: Sequence[dict[str, Any]]) -> list[dict[
     return list(videos.values())
 
 
+def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    :param folder: of a study
+    :param groups: its results
+    :param manifests: of its finished cells
+    :return: what the page shows of each figure
+    """
+    figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")]
+    if len({group.n_bytes for group in groups if group.percents}) > 1:
+        figures.append(
+            (plot_group_sizes(groups), "Size against return: mean over seeds, and the range of single runs.")
+        )
+    for cell in first_seeds([manifest["cell"] | {"key": manifest["rows"][0]["agent"]} for manifest in manifests]):
+        run = folder / "cells" / cell["key"] / cell["algo"] / f"{cell['env'].replace('/', '-')}_1"
+        if cell["algo"] == "rtpd" and (run / "learning_curves.csv").is_file():
+            labels = " ".join(cell["labels"].values())
+            figures.append((plot_learning_curves([run]), f"Learning curves: {labels}, seed {cell['seed']}."))
+    return [
+        {"data": encode(figure), "inches": figure.get_figwidth(), "caption": caption} for figure, caption in figures
+    ]
+
+
+def first_seeds(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    :param cells: of manifests
+    :return: the first of those that differ in their seed alone
+    """
+    first: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell in cells:
+        first.setdefault(tuple(value for name, value in cell["labels"].items() if name != "seed"), cell)
+    return list(first.values())
+
+
+def describe_versions(manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """
+    :param manifests: of finished cells
+    :return: versions and hardware, one entry for each combination with the number of its cells
+    """
+    found = Counter(", ".join(f"{name} {version}" for name, version in m["versions"].items()) for m in manifests)
+    return [versions if len(found) == 1 else f"{count} cells: {versions}" for versions, count in found.items()]
+
+
 def describe_study(folder: Path) -> dict[str, Any]:
     """
     :param folder: of a study
@@ -128,17 +137,19 @@ def describe_study(folder: Path) -> dict[str, Any]:
     """
     results = load_results(folder)
     study, manifests = results["study"], results["manifests"]
-    labels = list(manifests[0]["cell"]["labels"])
-    groups = group_rows(results["agents"], labels, study["published"])
-    evaluation = manifests[0]["cell"]["evaluation"]
+    cells = [manifest["cell"] for manifest in manifests]
+    grid = study.get("grid") or {name: [cell["labels"][name] for cell in cells] for name in cells[0]["labels"]}
+    groups = group_rows(results["agents"], grid, study["published"])
+    table = [*groups, *geometric_groups(groups, list(dict.fromkeys(grid.get("env", ()))))]
+    evaluation = cells[0]["evaluation"]
     minutes = sum(sum(manifest["seconds"].values()) for manifest in manifests) / 60
-    environments = ", ".join(dict.fromkeys(manifest["cell"]["env"] for manifest in manifests))
+    environments = ", ".join(dict.fromkeys(cell["env"] for cell in cells))
+    seeds = sorted({cell["seed"] for cell in cells})
     legend = (
-        f"{environments}. Mean and standard deviation over seeds; {evaluation.get('n_episodes', 30)} episodes with "
-        f"{evaluation.get('epsilon', 0.0):.0%} random actions for each run, the same starts for teacher and student. "
-        f"{minutes:.0f} minutes of computing."
+        f"{environments}. Mean and standard deviation over seeds ({', '.join(map(str, seeds))}); "
+        f"{evaluation.get('n_episodes', 30)} episodes with {evaluation.get('epsilon', 0.0):.0%} random actions for "
+        f"each run, the same starts for teacher and student. {minutes:.0f} minutes of computing."
     )
-    versions = manifests[0]["versions"]
     return {
         "name": study["name"],
         "title": study["title"],
@@ -146,13 +157,16 @@ def describe_study(folder: Path) -> dict[str, Any]:
         "notes": study["notes"],
         "n_cells": study["cells"],
         "missing": study["cells"] - len(manifests),
-        "table": table_of(groups),
+        "failures": [
+            f"{' '.join(failure['labels'].values())}: {failure['problem']}" for failure in results.get("failures", ())
+        ],
+        "table": table_of(table),
         "n_left": len(groups[0].labels),
         "legend": legend,
-        "figures": [{"data": encode(plot_groups(groups)), "caption": "Bars: mean over seeds. Points: single runs."}],
+        "figures": draw_figures(folder, groups, manifests),
         "videos": draw_videos(folder, manifests),
         "commands": [manifest["command"] for manifest in manifests],
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": describe_versions(manifests),
     }
 
 
@@ -165,7 +179,6 @@ def write_report(folders: Sequence[Path], output: Path, title: str) -> None:
     :param title: of the page
     :raises StudyError: a folder holds no results
     """
-    # torch depends on it already
     from jinja2 import Environment, PackageLoader
 
     studies = [describe_study(folder) for folder in folders]
@@ -176,6 +189,7 @@ def write_report(folders: Sequence[Path], output: Path, title: str) -> None:
     (output / "tables.md").write_text(
         "\n".join(
             f"## {study['title']}\n\n{format_markdown(study['table'], study['n_left'])}\n{study['legend']}\n"
+            + "".join(f"\nFailed: {failure}\n" for failure in study["failures"])
             + (f"\n{study['notes']}\n" if study["notes"] else "")
             for study in studies
         )

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sb3_distill.common.statistics import geometric_mean
+
 # Fields that say which row it is, beside the labels of the grid
 PARTS = ("player", "task")
 
@@ -18,9 +20,10 @@ class Group:
     :param labels: what they have in common
     :param percents: per cent of the teacher, one number per run; empty where there is none
     :param scores: mean return, one number per run; empty where there is none
+    :param highest: the highest per cent of each run, where runs tell it
     :param teacher: the teachers' mean returns
-    :param n_parameters: parameters of the student
-    :param n_bytes: bytes of what acts
+    :param n_parameters: parameters of the student; None where they differ between games
+    :param n_bytes: bytes of what acts; None where they differ
     :param published: the paper's per cent, None where it has no such number
     :param n_seeds: number of runs
     """
@@ -28,35 +31,37 @@ class Group:
     labels: dict[str, str]
     percents: tuple[float, ...]
     scores: tuple[float, ...]
+    highest: tuple[float, ...]
     teacher: tuple[float, ...]
-    n_parameters: int
-    n_bytes: int
+    n_parameters: int | None
+    n_bytes: int | None
     published: float | None
     n_seeds: int
 
 
-def label_names(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[str]:
+def label_names(rows: Sequence[Mapping[str, Any]], grid: Mapping[str, Sequence[str]]) -> list[str]:
     """
     :param rows: of a study
-    :param labels: names of the grid's dimensions
-    :return: what tells groups apart: dimensions with several values, and environments; not the seed
+    :param grid: the labels of each dimension, also of cells that have not finished
+    :return: what tells groups apart: dimensions with several values, players and tasks; not the seed
     """
-    names = [name for name in labels if name != "seed"]
-    names += [name for name in PARTS if name not in names and any(name in row for row in rows)]
-    varying = [name for name in names if len({str(row.get(name)) for row in rows}) > 1]
-    return varying or names[:1]
+    values = {name: set(labels) for name, labels in grid.items() if name != "seed"}
+    for name in PARTS:
+        if any(name in row for row in rows):
+            values.setdefault(name, {str(row.get(name)) for row in rows})
+    return [name for name, labels in values.items() if len(labels) > 1] or list(values or grid)[:1]
 
 
 def group_rows(
-    rows: Sequence[Mapping[str, Any]], labels: Sequence[str], published: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]], grid: Mapping[str, Sequence[str]], published: Sequence[Mapping[str, Any]]
 ) -> list[Group]:
     """
     :param rows: of a study
-    :param labels: names of the grid's dimensions
+    :param grid: the labels of each dimension
     :param published: the paper's rows
     :return: one group per setting, in the order of the study
     """
-    names = label_names(rows, labels)
+    names = label_names(rows, grid)
     together: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         together.setdefault(tuple(str(row.get(name, "")) for name in names), []).append(row)
@@ -68,6 +73,7 @@ def group_rows(
                 dict(zip(names, key, strict=True)),
                 tuple(float(row["percent_of_teacher"]) for row in members if row["percent_of_teacher"] is not None),
                 tuple(float(row["mean"]) for row in members if "mean" in row),
+                tuple(float(row["max_percent"]) for row in members if row.get("max_percent") is not None),
                 tuple(float(row["teacher_mean"]) for row in members if row.get("teacher_mean") is not None),
                 int(first["n_parameters"]),
                 int(first["n_bytes"]),
@@ -76,6 +82,40 @@ def group_rows(
             )
         )
     return groups
+
+
+def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Group]:
+    """
+    :param groups: of a study
+    :param games: its environments
+    :return: the geometric means over the games of what stands in all of them, ours and the paper's; none where there is
+        one game
+    """
+    together: dict[tuple[str, ...], list[Group]] = {}
+    for group in groups:
+        if group.labels.get("env") in games and group.percents:
+            key = tuple(value for name, value in group.labels.items() if name != "env")
+            together.setdefault(key, []).append(group)
+    means = []
+    for members in together.values():
+        if len(games) < 2 or {group.labels["env"] for group in members} != set(games):
+            continue
+        published = [group.published for group in members if group.published is not None]
+        n_parameters, n_bytes = {group.n_parameters for group in members}, {group.n_bytes for group in members}
+        means.append(
+            Group(
+                labels={**members[0].labels, "env": "geometric mean"},
+                percents=(geometric_mean([float(np.mean(group.percents)) for group in members]),),
+                scores=(),
+                highest=(),
+                teacher=(),
+                n_parameters=n_parameters.pop() if len(n_parameters) == 1 else None,
+                n_bytes=n_bytes.pop() if len(n_bytes) == 1 else None,
+                published=geometric_mean(published) if len(published) == len(members) else None,
+                n_seeds=min(group.n_seeds for group in members),
+            )
+        )
+    return means
 
 
 def find_published(row: Mapping[str, Any], published: Sequence[Mapping[str, Any]]) -> float | None:
@@ -110,21 +150,22 @@ def table_of(groups: Sequence[Group]) -> list[list[str]]:
     :return: cells, the header first
     """
     published = any(group.published is not None for group in groups)
-    header = [*groups[0].labels, "parameters", "bytes", "teacher", "student", "% of teacher", "seeds"]
-    table = [[*header, "paper, %"] if published else header]
+    highest = any(group.highest for group in groups)
+    columns = ["parameters", "bytes", "teacher", "student", "% of teacher"]
+    columns += ["max %"] * highest + ["seeds"] + ["paper, %"] * published
+    table = [[*groups[0].labels, *columns]]
     for group in groups:
         cells = [
             *group.labels.values(),
-            f"{group.n_parameters:,}",
-            f"{group.n_bytes:,}",
+            *("" if size is None else f"{size:,}" for size in (group.n_parameters, group.n_bytes)),
             # All runs have the same teacher, or each its own.
             spread(group.teacher[:1] if len(set(group.teacher)) == 1 else group.teacher, 2),
             spread(group.scores, 2),
             spread(group.percents),
+            *([spread(group.highest)] * highest),
             str(group.n_seeds),
+            *(["" if group.published is None else f"{group.published:.1f}"] * published),
         ]
-        if published:
-            cells.append("" if group.published is None else f"{group.published:g}")
         table.append(cells)
     return table
 
@@ -137,10 +178,15 @@ def to_latex(table: Sequence[Sequence[str]], n_left: int, caption: str) -> str:
     :return: LaTeX for the package booktabs
     """
 
+    special = {character: "\\" + character for character in "&%$#_{}"} | {
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "±": r"$\pm$",
+    }
+
     def escape(text: str) -> str:
-        for character in "&%$#_{}":
-            text = text.replace(character, "\\" + character)
-        return text.replace("±", r"$\pm$")
+        return "".join(special.get(character, character) for character in text)
 
     columns = "l" * n_left + "r" * (len(table[0]) - n_left)
     header, *body = [" & ".join(map(escape, row)) + r" \\" for row in table]
