@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -330,9 +331,16 @@ def test_a_run_folder_from_inside(run_folder, monkeypatch):
 
 def test_which_of_several_agents_is_taken(run_folder):
     MODELS["dqn-elu"]().save(run_folder / "best_model")
-    with pytest.warns(UserWarning, match=r"CartPole-v1.zip is taken, not best_model.zip"):
+    MODELS["dqn-elu"]().save(run_folder / "rl_model_8_steps")
+    with warnings.catch_warnings():
+        # A run as the Zoo leaves it
+        warnings.simplefilter("error")
         teacher = load_teacher(run_folder)
     assert teacher.sha256 == load_teacher(run_folder / "CartPole-v1.zip").sha256
+    (run_folder / "rl_model_8_steps.zip").rename(run_folder / "mine.zip")
+    with pytest.warns(UserWarning, match=r"CartPole-v1.zip is taken, not mine.zip\."):
+        load_teacher(run_folder)
+    (run_folder / "mine.zip").unlink()
     (run_folder / "CartPole-v1.zip").rename(run_folder / "rl_model_8_steps.zip")
     with pytest.warns(UserWarning, match=r"best_model.zip is taken, not rl_model_8_steps.zip"):
         load_teacher(run_folder)

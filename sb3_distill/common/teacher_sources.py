@@ -15,6 +15,8 @@ ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
 _HUB_ORGANIZATION = "sb3"
 # The Zoo's name for the file of VecNormalize's statistics, and the hub's
 _STATISTICS = ("vecnormalize.pkl", "vec_normalize.pkl")
+# What the Zoo leaves beside the last model of a run: the best of its evaluations, and checkpoints
+_BESIDE_LAST_MODEL = re.compile(r"best_model\.zip|rl_model_\d+_steps\.zip")
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,13 @@ def _find_in_run_folder(folder: Path) -> AgentFiles:
     # The Zoo's own order: the last model, then the best one
     for name in (f"{env_id}.zip", "best_model.zip"):
         if folder / name in zips:
-            if len(zips) > 1:
-                others = ", ".join(path.name for path in zips if path.name != name)
-                warnings.warn(f"{folder} holds several agents: {name} is taken, not {others}. Name the zip to choose.")
+            others = [path.name for path in zips if path.name != name]
+            if name != "best_model.zip":
+                others = [other for other in others if not _BESIDE_LAST_MODEL.fullmatch(other)]
+            if others:
+                warnings.warn(
+                    f"{folder} holds several agents: {name} is taken, not {', '.join(others)}. Name the zip to choose."
+                )
             return _around_zip(folder / name)
     if len(zips) > 1:
         raise TeacherError(f"{folder} holds several agents: name one of {', '.join(path.name for path in zips)}.")
@@ -192,7 +198,7 @@ def find_zoo_teacher(
     raise TeacherNotFoundError(
         f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {_list(zoo_roots())} "
         f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass {argument}, put the "
-        f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id)}"
+        f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id, algos)}"
     )
 
 
@@ -204,18 +210,26 @@ def _list(roots: list[Path]) -> str:
     return " or ".join(f"{root}/" for root in roots)
 
 
-def _similar(env_id: str) -> str:
-    """A hint at agents of other versions of the same environment."""
+def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
+    """A hint at agents of other versions of the same environment, and of other algorithms."""
     name = _file_name(env_id).rsplit("-v", 1)[0]
     found = {
         f"zoo:{run.parent.name}/{_env_id_of_run(run)}"
         for root in zoo_roots()
-        for algo in ZOO_ALGORITHMS
+        for algo in algos
         for run in (root / algo).glob(f"{name}-v*_*")
     }
-    if not found:
-        return ""
-    return f" At hand for other versions: {', '.join(sorted(found))} (with allow_env_mismatch=True)."
+    hint = ""
+    if found:
+        hint += f" At hand for other versions: {', '.join(sorted(found))} (with allow_env_mismatch=True)."
+    others = [
+        f"zoo:{algo}/{env_id}"
+        for algo in ("dqn", "qrdqn")
+        if algo not in algos and any(_runs(root, algo, env_id) for root in zoo_roots())
+    ]
+    if others:
+        hint += f" Of other algorithms: {', '.join(others)}, which --algo pd (PolicyDistillation) distils."
+    return hint
 
 
 def _download(source: str) -> AgentFiles:
