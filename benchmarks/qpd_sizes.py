@@ -15,9 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill import QPD, load_teacher
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure
-from sb3_distill.common.packing import stored_bytes
 from sb3_distill.common.teachers import Teacher
-from sb3_distill.qpd import quantize_after_training
+from sb3_distill.qpd import quantize_agent
 
 
 def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bits: int | None) -> QPD:
@@ -83,7 +82,7 @@ def main() -> None:
     make_env: Callable[[int], VecEnv] = lambda n_envs: make_eval_env(args.env, n_envs)  # noqa: E731
     teacher = load_teacher(args.teacher, device="cpu")
     teacher_score = evaluate_paired(teacher, make_env, args.n_episodes)
-    teacher_bytes = stored_bytes(teacher.policy)
+    teacher_bytes = teacher.stored_bytes
     print(f"teacher: {teacher_bytes:,} bytes, {teacher_score.mean:.2f} ± {teacher_score.std:.2f}", flush=True)
     cells: list[dict[str, Any]] = []
 
@@ -103,12 +102,11 @@ def main() -> None:
         for seed in args.seeds:
             full = distil(args, teacher, width, seed, None)
             note("full", width, 32, seed, full.stored_bytes(), full)
-            observations = full.replay_buffer.sample(1_000).observations
             for bits in args.bits:
                 few = distil(args, teacher, width, seed, bits)
                 note("qpd", width, bits, seed, few.stored_bytes(), few)
-                after = quantize_after_training(full.policy, bits, bits, observations)
-                note("ptq", width, bits, seed, few.stored_bytes(), after)
+                after = quantize_agent(full, bits, bits)
+                note("ptq", width, bits, seed, after.stored_bytes, after)
             if args.output is not None:
                 draw(cells, args.output)
 

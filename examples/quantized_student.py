@@ -4,10 +4,9 @@ import sys
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
-from sb3_distill.common.packing import stored_bytes
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import TeacherError
-from sb3_distill.qpd import quantize_after_training
+from sb3_distill.qpd import quantize_agent
 
 N_BITS = 4
 
@@ -42,12 +41,11 @@ except TeacherError as error:
 
 full = distil()
 few = distil(weight_bits=N_BITS, activation_bits=N_BITS, first_layer_bits=N_BITS, last_layer_bits=N_BITS)
-observations = full.replay_buffer.sample(1_000).observations
-after = quantize_after_training(full.policy, N_BITS, N_BITS, observations)
+after = quantize_agent(full, N_BITS, N_BITS)
 
 rows = [["agent", "bytes of the policy", "score"]]
-rows.append(["teacher (float32)", f"{stored_bytes(teacher.policy):,}", score(teacher)])
+rows.append(["teacher (float32)", f"{teacher.stored_bytes:,}", score(teacher)])
 rows.append(["student (float32)", f"{full.stored_bytes():,}", score(full)])
-rows.append([f"quantized after training, {N_BITS} bits", f"{few.stored_bytes():,}", score(after)])
+rows.append([f"quantized after training, {N_BITS} bits", f"{after.stored_bytes:,}", score(after)])
 rows.append([f"QPD, {N_BITS} bits", f"{few.stored_bytes():,}", score(few)])
 print(format_table(rows, n_left=1))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stable_baselines3 import DQN
+from stable_baselines3 import A2C, DQN, PPO
 
 # Networks this small lose time to a second thread, and much of it where others use the machine.
 torch.set_num_threads(1)
@@ -17,6 +17,21 @@ def cartpole_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "CartPole-v1.zip"
     DQN("MlpPolicy", "CartPole-v1", learning_starts=100, policy_kwargs={"net_arch": [32]}, seed=0).learn(500).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def ppo_teacher() -> PPO:
+    """An agent that has learned nothing: actor and critic for CartPole."""
+    return PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=1, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def gaussian_teacher() -> A2C:
+    """An agent that has learned nothing: a Gaussian and a critic for Pendulum."""
+    model = A2C("MlpPolicy", "Pendulum-v1", seed=1, device="cpu")
+    with torch.no_grad():
+        model.policy.log_std.fill_(-0.7)
+    return model
 
 
 def run_python(

@@ -100,6 +100,8 @@ def test_evaluate_verb(student, cartpole_teacher, tmp_path):
     teacher, found = facts["agents"]
     assert teacher["percent_of_teacher"] == 100 and len(found["returns"]) == 3
     assert found["n_bytes"] == 4 * found["n_parameters"]
+    assert teacher["percent_of_teacher_bytes"] == 100
+    assert found["percent_of_teacher_bytes"] == pytest.approx(100 * found["n_bytes"] / teacher["n_bytes"])
     assert found["percent_of_teacher"] == pytest.approx(100 * found["mean"] / teacher["mean"])
 
 

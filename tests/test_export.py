@@ -17,9 +17,13 @@ from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.quantization import set_blend
 from sb3_distill.common.teachers import Teacher
-from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, export_agent, to_integers
+from sb3_distill.export import runner
+from sb3_distill.export.bench import bench_folder, plot_returns
+from sb3_distill.export.cli import main as export
+from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, _bound, export_agent
 from sb3_distill.export.graph import build_graph
 from sb3_distill.export.runner import PolicyRunner
+from sb3_distill.qpd.post_training import quantize_on
 
 SMALL = {"policy_kwargs": {"net_arch": [16]}, "seed": 0, "device": "cpu"}
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -91,7 +95,7 @@ def test_float_graphs_compute_what_the_agent_does(name):
 def test_integer_graphs_compute_what_the_quantized_policy_does(name):
     agent = load_teacher(AGENTS[name](), device="cpu")
     observations = raw_observations(agent)
-    quantized = to_integers(agent, observations)
+    quantized = quantize_on(observations, agent, 8, 8, None)
     graph = build_graph(quantized)
     weights = [item for item in graph.graph.initializer if item.data_type == onnx.TensorProto.INT8 and item.dims]
     assert len(weights) >= 2
@@ -156,7 +160,7 @@ def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
     assert "out/policy_int.onnx" in bench.stdout and "under torch" in bench.stdout
     with (tmp_path / "figures/bench.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["runtime"] for row in rows] == ["ONNX Runtime", "torch"]
+    assert [row["kind"] for row in rows] == ["integer", "torch"]
     # The same episodes, and no torch in the file's process
     assert rows[0]["return"] == rows[1]["return"] and float(rows[0]["memory"]) < float(rows[1]["memory"]) / 2
     # 64 units, 4 inputs, 2 outputs
@@ -164,16 +168,96 @@ def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
     assert (tmp_path / "figures/bench.csv").is_file() and (tmp_path / "figures/bench.png").is_file()
 
 
-def test_files_that_disagree_are_not_written(tmp_path: Path):
-    agent = load_teacher(AGENTS["dqn"](), device="cpu")
+@pytest.mark.parametrize(("name", "advice"), [("dqn", "distil a student"), ("ppo", "--algo qpd")])
+def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
+    agent = load_teacher(AGENTS["dqn"]() if name == "dqn" else PPO("MlpPolicy", "CartPole-v1", **SMALL), device="cpu")
     # Nearly all actions are close calls: eight bits cannot tell them.
     with th.no_grad():
-        head = agent.network.q_net[-1]
+        head = agent.network.q_net[-1] if name == "dqn" else agent.policy.action_net
         head.weight[1] = head.weight[0] + 1e-4 * th.randn(16, generator=th.Generator().manual_seed(0))
         head.bias[1] = head.bias[0]
-    with pytest.raises(ExportError, match=r"policy_int.onnx would choose another action .*--algo qpd"):
+    # What an earlier export has left does not stay.
+    (tmp_path / INTEGER_FILE).touch()
+    with pytest.raises(
+        ExportError, match=rf"policy_int.onnx would choose another action .*; written: .*{FLOAT_FILE}"
+    ) as error:
         export_agent(agent, tmp_path, "CartPole-v1", 200, max_disagreement=0.0)
+    assert advice in str(error.value) and "--max-disagreement" in str(error.value)
+    assert ("--algo qpd" in str(error.value)) == (name == "ppo")
     assert (tmp_path / FLOAT_FILE).is_file() and not (tmp_path / INTEGER_FILE).exists()
+    assert list(json.loads((tmp_path / "policy.json").read_text())["files"]) == [FLOAT_FILE]
+
+
+def test_description_says_what_there_is(few_bits, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(few_bits.parent)
+    agent = load_teacher("CartPole-v1", device="cpu")
+    (tmp_path / FLOAT_FILE).touch()
+    description = export_agent(agent, tmp_path, n_observations=40, max_disagreement=1.0)
+    assert not (tmp_path / FLOAT_FILE).exists() and list(description["files"]) == [INTEGER_FILE]
+    assert description["source"] == str(few_bits.with_suffix("")) and description["sha256"] == agent.sha256
+    assert description["macs"] == 64 * 4 + 2 * 64 and description["n_parameters"] == 64 * 5 + 2 * 65
+    # CartPole bounds positions and angles, not velocities, and JSON knows no infinity.
+    low, high = description["observation"]["low"], description["observation"]["high"]
+    assert low[0] == pytest.approx(-4.8) and high[0] == pytest.approx(4.8) and low[1] is high[3] is None
+    json.loads((tmp_path / "policy.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_bounds_of_frames_are_one_number_each():
+    assert (_bound(FRAMES.low), _bound(FRAMES.high)) == (0, 255)
+
+
+def test_bench_of_what_is_there(few_bits, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("sb3_distill.export.bench.peak_memory", lambda *arguments: None)
+    student = tmp_path / "student.zip"
+    student.write_bytes(few_bits.read_bytes())
+    export_agent(student, tmp_path / "out", "CartPole-v1", 40, max_disagreement=1.0)
+    # Neither named by policy.json nor measured
+    (tmp_path / "out" / FLOAT_FILE).touch()
+    kinds = [row["kind"] for row in bench_folder(tmp_path / "out", 3, 0)]
+    assert kinds == ["integer", "torch"] and not capsys.readouterr().err
+    PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, **SMALL).save(student)
+    rows = bench_folder(tmp_path / "out", 3, 0)
+    assert [row["kind"] for row in rows] == ["integer"] and rows[0]["macs"] == 64 * 4 + 2 * 64
+    assert "has changed since the export (sha256" in capsys.readouterr().err
+    student.write_bytes(b"nothing")
+    bench_folder(tmp_path / "out", 3, 0)
+    assert (
+        "torch is not measured: " in (message := capsys.readouterr().err) and "cannot be read as an SB3 zip" in message
+    )
+    content = (tmp_path / "out" / INTEGER_FILE).read_bytes()
+    (tmp_path / "out" / INTEGER_FILE).write_bytes(content[:100])
+    with pytest.raises(ExportError, match=r"policy_int.onnx cannot be run .*: export the agent again"):
+        bench_folder(tmp_path / "out", 3, 0)
+    (tmp_path / "out/policy.json").write_text("{}")
+    with pytest.raises(ExportError, match=r"policy.json has no .*macs.*: export the agent again"):
+        bench_folder(tmp_path / "out", 3, 0)
+
+
+def test_figure_has_a_colour_per_folder_and_a_marker_per_kind():
+    rows = [
+        {"folder": folder, "kind": kind, "bytes": size, "return": size}
+        for folder in ("teacher", "net1", "net3")
+        for size, kind in enumerate(("float", "integer", "torch"), start=1)
+    ]
+    figure = plot_returns(rows)
+    points = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    assert len({line.get_color() for line in points}) == len({line.get_marker() for line in points}) == 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        *("teacher", "net1", "net3"),
+        *("float", "integer", "torch"),
+    ]
+
+
+def test_squashed_actions_are_refused():
+    kwargs = {"use_sde": True, "policy_kwargs": {"squash_output": True, "net_arch": [4]}, "device": "cpu"}
+    agent = load_teacher(PPO("MlpPolicy", "Pendulum-v1", n_steps=8, batch_size=8, **kwargs), device="cpu")
+    with pytest.raises(TeacherError, match=r"its actions are squashed \(squash_output=True\)"):
+        build_graph(agent)
+
+
+def test_runner_without_arguments_tells_its_usage(tmp_path: Path):
+    result = run_python(tmp_path, runner.__file__, status=1)
+    assert result.stderr.strip() == "usage: python runner.py policy.onnx observation.npy"
 
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path):
@@ -184,10 +268,26 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path):
     student.save(tmp_path / "student")
     with pytest.raises(TeacherError, match=r"does not say its environment: name it with --env"):
         export_agent(tmp_path / "student.zip", tmp_path)
-    result = run_python(tmp_path, "-m", "sb3_distill", "export", "nowhere.zip", "-o", "out", status=1)
-    assert "nowhere.zip" in result.stderr
-    result = run_python(tmp_path, "-m", "sb3_distill", "export", "bench", "nowhere", status=1)
-    assert "nowhere" in result.stderr
-    for option, message in (("--max-disagreement=2", "between 0 and 1"), ("--n-observations=0", "at least 1")):
-        result = run_python(tmp_path, "-m", "sb3_distill", "export", "student.zip", "-o", "out", option, status=2)
-        assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["nowhere.zip", "-o", "out"], 1, "There is no agent at nowhere.zip"),
+        (["{agent}", "-o", "out", "--env", "Nonsense-v0"], 1, "The environment Nonsense-v0 of"),
+        (["{agent}", "-o", "out", "--env", "LunarLander-v2"], 1, "LunarLander-v3"),
+        (["{agent}", "-o", "out", "--env", "Pendulum-v1"], 1, "cannot play Pendulum-v1: it was trained with"),
+        (["{agent}", "-o", "out", "--bits", "4"], 1, "is quantized already"),
+        (["{agent}", "-o", "out", "--bits", "1"], 2, "--bits must be between 2 and 8, not 1"),
+        (["{agent}", "-o", "out", "--max-disagreement=2"], 2, "between 0 and 1"),
+        (["{agent}", "-o", "out", "--n-observations=0"], 2, "at least 1"),
+        (["bench", "nowhere"], 1, "nowhere/policy.json is not there"),
+    ],
+)
+def test_verb_refuses_bad_input(few_bits, tmp_path: Path, monkeypatch, capsys, arguments, status, message):
+    monkeypatch.chdir(tmp_path)
+    try:
+        result = export([argument.format(agent=few_bits) for argument in arguments])
+    except SystemExit as error:
+        result = error.code
+    assert result == status and message in " ".join(capsys.readouterr().err.split())

@@ -15,8 +15,9 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_distill.common import policies as dqn_students
+from sb3_distill.common.packing import count_parameters
 from sb3_distill.common.policies import StudentMixin, fused_where_possible
-from sb3_distill.common.torch_layers import FrameScaler, GridCNN, StudentCNN
+from sb3_distill.common.torch_layers import GridCNN, StudentCNN
 
 
 class MlpPolicy(StudentMixin, ActorCriticPolicy):
@@ -80,9 +81,18 @@ class MlpPolicy(StudentMixin, ActorCriticPolicy):
         distribution = self._get_action_dist_from_latent(latent_pi)
         return th.cat([distribution_parameters(distribution), self.value_net(latent_vf)], dim=1)
 
-    def actor_modules(self) -> list[nn.Module]:
-        """What acts, in the order in which an observation passes it; the critic is not needed on a device."""
-        return [self.pi_features_extractor, self.mlp_extractor.policy_net, self.action_net]
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters of the actor."""
+        return count_parameters(actor_modules(self))
+
+
+def actor_modules(policy: ActorCriticPolicy) -> list[nn.Module]:
+    """
+    :param policy: an actor-critic policy
+    :return: what acts, in the order in which an observation passes it; the critic is not needed on a device
+    """
+    return [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
 
 
 def is_known_distribution(distribution: Any) -> bool:
@@ -161,14 +171,6 @@ class GridCnnPolicy(MlpPolicy):
     """Student for small grids such as MinAtar's (see ``GridCNN``)."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = GridCNN
-
-
-def has_exact_input(policy: MlpPolicy) -> bool:
-    """
-    :param policy: an actor-critic student
-    :return: whether its first layer sees bytes (scaled, which folds into the layer), exact at any precision
-    """
-    return any(isinstance(module, FrameScaler) for module in policy.pi_features_extractor.modules())
 
 
 ACTOR_CRITIC_POLICIES: dict[str, type[MlpPolicy]] = {

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from torch import nn
 
@@ -35,19 +34,6 @@ class ChannelsFirst(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-def acting_modules(agent: Teacher) -> list[nn.Module]:
-    """
-    :param agent: a loaded agent
-    :return: the parts of its policy that act, in the order in which an observation passes them
-    """
-    policy: Any = agent.policy
-    if isinstance(policy, ActorCriticPolicy):
-        return [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
-    network = agent.network
-    head = network.quantile_net if agent.algo == "qrdqn" else network.q_net
-    return [network.features_extractor, head]  # type: ignore[list-item]
-
-
 def chain_of(agent: Teacher) -> list[nn.Module]:
     """
     :param agent: a loaded agent
@@ -55,7 +41,7 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
         Gaussian, or QR-DQN's quantiles
     :raises TeacherError: its features extractor is not a known one
     """
-    extractor, *rest = acting_modules(agent)
+    extractor, *rest = agent.acting_modules
     layers: list[nn.Module] = []
     if isinstance(extractor, StudentCNN):
         layers += [extractor.scaler, *extractor.cnn, *extractor.linear]
@@ -86,7 +72,7 @@ def count_macs(agent: Teacher) -> int:
         nonlocal total
         total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
 
-    layers = [layer for module in acting_modules(agent) for layer in module.modules()]
+    layers = [layer for module in agent.acting_modules for layer in module.modules()]
     handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, (nn.Conv2d, nn.Linear))]
     agent.predict(agent.observation_space.sample())
     for handle in handles:

@@ -1,10 +1,12 @@
-"""The bytes of a quantized policy: packed integers, step sizes and biases, as a device would store them."""
+"""The size of what acts: parameters, and bytes as a device would store them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_distill.common.quantization import quantized_layers
+from sb3_distill.common.quantization import describe_transition, quantized_layers, quantizers
 
 
 def pack_bits(integers: np.ndarray, bits: int) -> bytes:
@@ -53,14 +55,25 @@ def _float_bytes(tensor: th.Tensor) -> bytes:
     return tensor.detach().cpu().to(th.float32).numpy().tobytes()
 
 
-def stored_bytes(policy: nn.Module) -> int:
+def count_parameters(acting: Sequence[nn.Module]) -> int:
     """
-    The real size of what acts: of a quantized policy its packed parts, of any other its float32 parameters.
+    :param acting: the parts of a policy that act
+    :return: number of their weights and biases; step sizes are a way to store these
+    """
+    modules = nn.ModuleList(acting)
+    steps = {quantizer.step for quantizer in quantizers(modules)}
+    return sum(parameter.numel() for parameter in modules.parameters() if parameter not in steps)
 
-    :param policy: a policy, or the part of it that acts
+
+def stored_bytes(acting: Sequence[nn.Module]) -> int:
+    """
+    The real size of what acts: packed where it is quantized, float32 otherwise, and as long as it has not reached its
+    final precision.
+
+    :param acting: the parts of a policy that act
     :return: number of bytes
     """
-    layers = quantized_layers(policy)
-    if layers:
-        return sum(len(data) for _, data in pack_layers(policy))
-    return sum(4 * parameter.numel() for parameter in policy.parameters())
+    modules = nn.ModuleList(acting)
+    if quantized_layers(modules) and not describe_transition(modules):
+        return sum(len(data) for _, data in pack_layers(modules))
+    return 4 * count_parameters(acting)

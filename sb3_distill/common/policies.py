@@ -108,14 +108,6 @@ class StudentPolicy(StudentMixin, DQNPolicy):
             **self.optimizer_kwargs,
         )
 
-    def outputs(self, obs: PyTorchObs) -> th.Tensor:
-        """As ``logits``: all that a student of a DQN answers with."""
-        return self.logits(obs)
-
-    def actor_modules(self) -> list[nn.Module]:
-        """What acts, in the order in which an observation passes it."""
-        return [self.q_net.features_extractor, self.q_net.q_net]
-
     def output_layers(self) -> list[nn.Module]:
         """The layers whose outputs are the logits."""
         return [self.q_net.q_net[-1]]

@@ -1,17 +1,45 @@
 """Layers that compute with few bits: learned step sizes, and a transition from full to low precision."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch as th
+from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_distill.common.utils import unknown_choice
+
 MIN_BITS, MAX_BITS = 2, 8
+LAYER_KINDS = ("conv", "linear")
 # Fractions of the largest value that are tried as the range of a quantizer
 _RANGES = th.linspace(0.2, 1.0, 33)
+
+
+def check_bits(field: str, bits: Any) -> None:
+    """
+    :param field: what the bits are of
+    :param bits: a number of bits, or one for "conv" and "linear" layers each
+    :raises ValueError: neither, or out of range
+    """
+    if isinstance(bits, Mapping):
+        for kind, value in bits.items():
+            if kind not in LAYER_KINDS:
+                raise ValueError(f"{field}: " + unknown_choice("layer", kind, LAYER_KINDS))
+            check_bits(f"{field}[{kind!r}]", value)
+    elif isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"{field} must be a whole number between {MIN_BITS} and {MAX_BITS} bits, not {bits!r}.")
+
+
+def has_exact_input(observation_space: spaces.Space) -> bool:
+    """
+    :param observation_space: what a network sees
+    :return: whether these are bytes or bits, which are exact already: their scaling folds into the first layer
+    """
+    return isinstance(observation_space, spaces.Box) and observation_space.dtype in (np.uint8, np.bool_)
 
 
 class Quantizer(nn.Module):
@@ -270,6 +298,18 @@ def set_blend(module: nn.Module, blend: float) -> None:
     """
     for quantizer in quantizers(module):
         quantizer.blend.fill_(blend)
+
+
+def describe_transition(module: nn.Module) -> str:
+    """
+    :param module: a network
+    :return: how far its quantizers are from their final precision, e.g. "blend 0.49, 6 bits of 3"; the empty string
+        where they have it, or where there are none
+    """
+    farthest = max(quantizers(module), key=lambda quantizer: int(quantizer.bits - quantizer.final_bits), default=None)
+    if farthest is None or (float(farthest.blend) == 1.0 and bool(farthest.bits == farthest.final_bits)):
+        return ""
+    return f"blend {float(farthest.blend):.2f}, {int(farthest.bits)} bits of {int(farthest.final_bits)}"
 
 
 def freeze_steps(module: nn.Module) -> None:

@@ -7,11 +7,39 @@ from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
 from sb3_distill.common.evaluation import Score, evaluate_paired, is_atari, make_eval_env
 from sb3_distill.common.layers import count_macs
 from sb3_distill.common.statistics import summarize
 from sb3_distill.common.teachers import Teacher
+
+
+def frame_stack_of(agent: Teacher, env_id: str) -> int:
+    """
+    :param agent: a loaded agent
+    :param env_id: its environment
+    :return: number of frames that it sees at once
+    """
+    return (agent.frame_stack or 1) if is_atari(env_id) else 1
+
+
+def architecture_of(agent: Teacher) -> tuple[Any, ...]:
+    """
+    :param agent: a loaded agent
+    :return: what agents have in common that differ in their game alone: the shapes of the layers without what observes
+        and what chooses, and the precisions of quantized ones
+    """
+    layers = {name: layer for name, layer in agent.network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+    (first, *_), last = layers, list(layers)[-1]
+    shapes = []
+    for name, layer in layers.items():
+        n_out, n_in, *kernel = layer.weight.shape
+        is_output = name in (last, "action_net")
+        quantizer = getattr(layer, "weight_quantizer", None)
+        bits = None if quantizer is None else int(quantizer.bits)
+        shapes.append((None if is_output else n_out, None if name == first else n_in, *kernel, bits))
+    return agent.algo, *shapes
 
 
 def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
@@ -60,7 +88,7 @@ def score_agent(
     plain_env = partial(
         make_eval_env,
         env_id,
-        frame_stack=(agent.frame_stack or 1) if is_atari(env_id) else 1,
+        frame_stack=frame_stack_of(agent, env_id),
         env_kwargs=env_kwargs,
         start_wrapper=start_wrapper,
         native=native,
@@ -74,12 +102,15 @@ def score_agent(
     return evaluate_paired(agent, make_env, n_episodes, epsilon, seed, deterministic=deterministic)
 
 
-def describe(agent: Teacher, env_id: str, score: Score, reference: Score | None) -> dict[str, Any]:
+def describe(
+    agent: Teacher, env_id: str, score: Score, reference: Score | None, teacher: Teacher | None = None
+) -> dict[str, Any]:
     """
     :param agent: who played
     :param env_id: where
     :param score: how well
     :param reference: how well the teacher did, where there is one
+    :param teacher: the teacher, where its size is to be compared too
     :return: one row of results
     """
     return {
@@ -88,6 +119,7 @@ def describe(agent: Teacher, env_id: str, score: Score, reference: Score | None)
         "algo": agent.algo,
         "n_parameters": agent.n_parameters,
         "n_bytes": agent.stored_bytes,
+        "percent_of_teacher_bytes": None if teacher is None else 100.0 * agent.stored_bytes / teacher.stored_bytes,
         "n_macs": count_macs(agent),
         **asdict(summarize(score.returns)),
         "teacher_mean": None if reference is None else reference.mean,

@@ -13,6 +13,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
 from sb3_distill.common.actor_critic_policies import MlpPolicy as ActorCriticStudent
+from sb3_distill.common.actor_critic_policies import actor_modules
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.policies import StudentPolicy
 from sb3_distill.common.quantization import quantize
@@ -215,7 +216,7 @@ def build_actor_critic_student(
         layers = {policy.get_submodule(name): choice for name, choice in bits.items()}
         quantize(
             policy,
-            policy.actor_modules(),
+            actor_modules(policy),
             lambda position, n_layers, layer: layers[layer][0],
             lambda position, n_layers, layer: None if layers[layer][1] is None else int(layers[layer][1]),  # type: ignore[arg-type]
         )

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device
 
+from sb3_distill.common.actor_critic_policies import actor_modules
 from sb3_distill.common.agent_data import (
     find_algo,
     find_normalization,
@@ -35,7 +37,8 @@ from sb3_distill.common.archive import (
     read_keywords,
     read_yaml,
 )
-from sb3_distill.common.packing import stored_bytes
+from sb3_distill.common.packing import count_parameters, stored_bytes
+from sb3_distill.common.quantization import describe_transition
 from sb3_distill.common.teacher_policies import BUILDERS, copy_policy, freeze
 from sb3_distill.common.teacher_sources import AgentFiles, find_agent, find_zoo_teacher
 from sb3_distill.common.utils import env_id_of, unknown_choice
@@ -57,6 +60,9 @@ _STOCK_MODULES = (
     "stable_baselines3.dqn.policies",
     "sb3_contrib.qrdqn.policies",
 )
+
+# SB3's and SB3-contrib's algorithms for continuous actions without a distribution that we compare
+_OTHER_ACTORS = ("sac", "td3", "ddpg", "tqc", "crossq")
 
 SelfTeacher = TypeVar("SelfTeacher", bound="Teacher")
 
@@ -114,7 +120,12 @@ class Teacher(ABC):
     @property
     @abstractmethod
     def network(self) -> th.nn.Module:
-        """The network that acts."""
+        """What is asked for answers: the Q-network, or actor and critic."""
+
+    @property
+    @abstractmethod
+    def acting_modules(self) -> list[th.nn.Module]:
+        """The parts of its policy that act, in the order in which an observation passes them."""
 
     @property
     def observation_space(self) -> spaces.Space:
@@ -145,13 +156,13 @@ class Teacher(ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters of the network that acts: without target networks."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        """Number of parameters of what acts: without target networks, without the critic of an actor-critic agent."""
+        return count_parameters(self.acting_modules)
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the network that acts: packed where it is quantized, float32 otherwise."""
-        return stored_bytes(self.network)
+        """Bytes of what acts: packed where it is quantized, float32 otherwise."""
+        return stored_bytes(self.acting_modules)
 
     @property
     def device(self) -> th.device:
@@ -231,6 +242,11 @@ class ValueTeacher(Teacher):
     def network(self) -> th.nn.Module:
         return self.policy.quantile_net if self.algo == "qrdqn" else self.policy.q_net
 
+    @property
+    def acting_modules(self) -> list[th.nn.Module]:
+        network: Any = self.network
+        return [network.features_extractor, network.quantile_net if self.algo == "qrdqn" else network.q_net]
+
     @th.no_grad()
     def q_values(self, obs: PyTorchObs) -> th.Tensor:
         """
@@ -252,6 +268,10 @@ class ActorCriticTeacher(Teacher):
     @property
     def network(self) -> th.nn.Module:
         return self.policy
+
+    @property
+    def acting_modules(self) -> list[th.nn.Module]:
+        return actor_modules(self.policy)
 
     @th.no_grad()
     def distribution(self, obs: PyTorchObs) -> Distribution:
@@ -322,6 +342,11 @@ def load_teacher(
 
 
 def _teacher_class(algo: str) -> type[Teacher]:
+    if algo.lower() in _OTHER_ACTORS:
+        raise TeacherError(
+            f"This is a {algo.lower()} agent, whose actor is neither categorical nor a plain Gaussian: its answers "
+            "cannot be distilled. For continuous actions train a PPO, A2C or TRPO agent."
+        )
     if algo not in BUILDERS:
         raise TeacherError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
     return ActorCriticTeacher if algo in ("ppo", "a2c", "trpo", "qpd") else ValueTeacher
@@ -368,6 +393,12 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         observation_space = read_space(archive.data, "observation_space", env_id)
         action_space = read_space(archive.data, "action_space", env_id)
         policy = BUILDERS[algo](archive.weights, observation_space, action_space, kwargs)
+    transition = describe_transition(policy)
+    if transition:
+        warnings.warn(
+            f"{source} is still in the transition to its final precision ({transition}), so its size is that of "
+            "float32: take the run's last model rather than best_model.zip, or finish its training."
+        )
     return teacher_class(
         policy,
         algo,

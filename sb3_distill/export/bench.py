@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -18,13 +19,14 @@ from matplotlib.figure import Figure
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure
-from sb3_distill.common.layers import count_macs
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import Teacher, load_teacher
-from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE
+from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.runner import PolicyRunner
 
 N_WARM_UP = 20
+KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer"}
+MARKERS = {"float": "o", "integer": "s", "torch": "^"}
 
 
 def latencies(function: Callable[[], Any], n_runs: int) -> tuple[float, float]:
@@ -115,43 +117,91 @@ def mean_return(player: Player, description: dict[str, Any], n_episodes: int) ->
     return evaluate_paired(player, make_env, n_episodes).mean
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """
+    :param folder: what ``sb3-distill export`` wrote
+    :return: its ``policy.json``
+    :raises ExportError: there is none, or it is not complete
+    """
+    path = folder / "policy.json"
+    if not path.is_file():
+        raise ExportError(f"{path} is not there: name folders that `sb3-distill export` wrote.")
+    try:
+        description = json.loads(path.read_text())
+        missing = {"source", "sha256", "env_id", "observation", "frame_stack", "macs", "files"} - set(description)
+    except (ValueError, TypeError) as error:
+        raise ExportError(f"{path} cannot be read ({error}): export the agent again.") from error
+    if missing:
+        raise ExportError(f"{path} has no {', '.join(sorted(missing))}: export the agent again.")
+    return description
+
+
+def find_source(folder: Path, description: dict[str, Any]) -> Teacher | None:
+    """
+    :param folder: of the export
+    :param description: what ``policy.json`` says
+    :return: the agent that was exported; None, and a line that says why, where it is not at hand any more
+    """
+    source, sha256 = description["source"], description["sha256"]
+    try:
+        agent = load_teacher(source, device="cpu")
+    except (TeacherError, OSError) as error:
+        print(f"{folder}: torch is not measured: {error}", file=sys.stderr)
+        return None
+    if agent.sha256 != sha256:
+        print(
+            f"{folder}: torch is not measured: {source} has changed since the export (sha256 {agent.sha256[:12]}, then "
+            f"{sha256[:12]}).",
+            file=sys.stderr,
+        )
+        return None
+    return agent
+
+
+def open_file(path: Path) -> FilePlayer:
+    """
+    :param path: an ONNX file
+    :return: its policy
+    :raises ExportError: ONNX Runtime does not read it
+    """
+    try:
+        return FilePlayer(PolicyRunner(path))
+    except Exception as error:
+        # ONNX Runtime's errors have no class in common but this one.
+        raise ExportError(f"{path} cannot be run ({' '.join(str(error).split())}): export the agent again.") from error
+
+
 def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, Any]]:
     """
     :param folder: what ``sb3-distill export`` wrote
     :param n_runs: inferences that are timed
     :param n_episodes: episodes that are played
     :return: one row per file, and one for the agent under torch where it is still at hand
-    :raises OSError: the folder holds no export
+    :raises ExportError: the folder holds no export, or a file that does not run
     """
-    description = json.loads((folder / "policy.json").read_text())
+    description = read_description(folder)
     shape, dtype = description["observation"]["shape"], description["observation"]["dtype"]
     rng = np.random.default_rng(0)
     observation = (rng.random((1, *shape)) * (255 if dtype == "uint8" else 1)).astype(dtype)
-    agent: Teacher | None = None
-    try:
-        agent = load_teacher(description["source"], device="cpu")
-    except (TeacherError, OSError):
-        print(f"{folder}: {description['source']} is not at hand, so torch is not measured.", file=sys.stderr)
-    macs = None if agent is None else count_macs(agent)
     players: list[tuple[str, str, int, Player, str, str]] = []
-    for file in (FLOAT_FILE, INTEGER_FILE):
-        path = folder / file
-        if path.is_file():
-            name = f"{folder.name}/{file}"
-            own = FilePlayer(PolicyRunner(path))
-            players.append((name, "ONNX Runtime", path.stat().st_size, own, _MEMORY_OF_FILE, str(path)))
+    for file in description["files"]:
+        path, name = folder / file, f"{folder.name}/{file}"
+        own = open_file(path)
+        players.append((name, KINDS[file], path.stat().st_size, own, _MEMORY_OF_FILE, str(path)))
+    agent = find_source(folder, description)
     if agent is not None:
         name = f"{folder.name} under torch"
         players.append((name, "torch", agent.stored_bytes, agent, _MEMORY_OF_AGENT, description["source"]))
     rows = []
-    for name, runtime, n_bytes, player, code, source in players:
+    for name, kind, n_bytes, player, code, source in players:
         median, tail = latencies(partial(player.predict, observation), n_runs)
         rows.append(
             {
+                "folder": folder.name,
                 "policy": name,
-                "runtime": runtime,
+                "kind": kind,
                 "bytes": n_bytes,
-                "macs": macs,
+                "macs": description["macs"],
                 "p50": median,
                 "p99": tail,
                 "memory": peak_memory(code, folder, source, shape, dtype),
@@ -163,16 +213,23 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, A
 
 def plot_returns(rows: Sequence[dict[str, Any]]) -> Figure:
     """
-    Figure 1 of Avé et al. 2022.
+    Figure 1 of Avé et al. 2022: a colour for each folder, a marker for each kind.
 
     :param rows: of ``bench_folder``
     :return: size of the files against their return
     """
     figure, axes = make_axes("bytes", "mean return")
-    for index, row in enumerate(rows):
-        axes.plot(row["bytes"], row["return"], "o", color=COLOURS[index % len(COLOURS)], label=row["policy"])
+    folders = list(dict.fromkeys(row["folder"] for row in rows))
+    kinds = [kind for kind in MARKERS if any(row["kind"] == kind for row in rows)]
+    colours = dict(zip(folders, itertools.cycle(COLOURS), strict=False))
+    for row in rows:
+        axes.plot(row["bytes"], row["return"], MARKERS[row["kind"]], color=colours[row["folder"]], alpha=0.8)
+    for folder in folders:
+        axes.plot([], [], "o", color=colours[folder], label=folder)
+    for kind in kinds:
+        axes.plot([], [], MARKERS[kind], color="grey", markerfacecolor="none", label=kind)
     axes.set_xscale("log")
-    figure.legend(loc="outside lower center", frameon=False, fontsize="x-small")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="x-small")
     return figure
 
 
@@ -187,7 +244,7 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
             [
                 row["policy"],
                 f"{row['bytes']:,}",
-                "" if row["macs"] is None else f"{row['macs']:,}",
+                f"{row['macs']:,}",
                 f"{row['p50']:.0f}",
                 f"{row['p99']:.0f}",
                 "" if row["memory"] is None else f"{row['memory']:.0f}",
@@ -215,8 +272,8 @@ def main(argv: list[str]) -> int:
     th.set_num_threads(1)
     try:
         rows = [row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes)]
-    except (OSError, KeyError, ValueError) as error:
-        print(f"sb3-distill export bench: no export there: {error}", file=sys.stderr)
+    except (ExportError, OSError) as error:
+        print(f"sb3-distill export bench: {error}", file=sys.stderr)
         return 1
     print(format_rows(rows))
     if args.output is not None:

@@ -33,8 +33,7 @@ def main(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    from sb3_distill.common.archive import TeacherError
-    from sb3_distill.export.export import ExportError, export_agent
+    from sb3_distill.export.export import export_agent
 
     parser = argparse.ArgumentParser(
         prog="sb3-distill export",
@@ -48,17 +47,20 @@ def _export(argv: list[str]) -> int:
     parser.add_argument(
         "--max-disagreement", type=float, default=0.01, help="share of them with another action (default: 0.01)"
     )
+    parser.add_argument("--bits", type=int, help="precision of agents that are not quantized, 2 to 8 (default: 8)")
     parser.add_argument("--opset", type=int, default=21, help="version of ONNX's operators, 18 to 21 (default: 21)")
     args = parser.parse_args(argv)
     if args.n_observations < 1:
         parser.error(f"--n-observations must be at least 1, not {args.n_observations}")
     if not 0.0 <= args.max_disagreement <= 1.0:
         parser.error(f"--max-disagreement is a share, between 0 and 1, not {args.max_disagreement}")
+    if args.bits is not None and not 2 <= args.bits <= 8:
+        parser.error(f"--bits must be between 2 and 8, not {args.bits}")
     try:
         description = export_agent(
-            args.agent, args.output, args.env, args.n_observations, args.max_disagreement, args.opset
+            args.agent, args.output, args.env, args.n_observations, args.max_disagreement, args.opset, args.bits
         )
-    except (TeacherError, ExportError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"sb3-distill export: {error}", file=sys.stderr)
         return 1
     for name, entry in description["files"].items():

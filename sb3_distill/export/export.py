@@ -10,87 +10,21 @@ import numpy as np
 import onnx
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.evaluation import is_atari, make_eval_env
-from sb3_distill.common.layers import acting_modules
-from sb3_distill.common.quantization import calibrate, quantize, quantized_layers, set_blend
-from sb3_distill.common.teacher_policies import copy_policy
+from sb3_distill.common.layers import count_macs
+from sb3_distill.common.observations import find_env_id, record_observations
+from sb3_distill.common.quantization import describe_transition, quantized_layers
+from sb3_distill.common.scoring import frame_stack_of
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, load_teacher
 from sb3_distill.export import runner
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
+from sb3_distill.qpd.post_training import quantize_on
 
 FLOAT_FILE, INTEGER_FILE = "policy.onnx", "policy_int.onnx"
 
 
 class ExportError(ValueError):
     """An exported policy does not do what the agent does."""
-
-
-def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = 0) -> np.ndarray:
-    """
-    Let an agent play, with a tenth of random actions so that it sees more than its own ways.
-
-    :param agent: a loaded agent
-    :param env_id: its environment
-    :param n_observations: how many observations
-    :param seed: of the environment and the random actions
-    :return: raw observations ``(n_observations, ...)``
-    """
-    assert agent.observation_space.shape is not None
-    frame_stack = agent.observation_space.shape[0] if is_atari(env_id) else 1
-    venv = make_eval_env(env_id, 4, frame_stack)
-    venv.seed(seed)
-    venv.action_space.seed(seed)
-    rng = np.random.default_rng(seed)
-    obs: Any = venv.reset()
-    recorded: list[np.ndarray] = []
-    while len(recorded) * venv.num_envs < n_observations:
-        recorded.append(obs)
-        actions, _ = agent.predict(obs)
-        for env in np.flatnonzero(rng.random(venv.num_envs) < 0.1):
-            actions[env] = venv.action_space.sample()
-        obs, *_ = venv.step(actions)
-    venv.close()
-    return np.concatenate(recorded)[:n_observations]
-
-
-@th.no_grad()
-def to_integers(agent: Teacher, observations: np.ndarray, bits: int = 8) -> Teacher:
-    """
-    :param agent: a loaded agent
-    :param observations: raw observations that choose the step sizes
-    :param bits: precision of weights and activations
-    :return: a quantized copy; the agent itself where it is quantized already
-    """
-    if quantized_layers(agent.policy):
-        return agent
-    copied = type(agent)(
-        copy_policy(agent.policy),
-        agent.algo,
-        agent.source,
-        agent.sha256,
-        agent.env_id,
-        agent.normalization,
-    )
-    quantize(
-        copied.policy,
-        acting_modules(copied),
-        lambda position, n_layers, layer: bits,
-        # Frames are exact; the entries of a vector have scales too different for one step size.
-        lambda position, n_layers, layer: None if position == 0 else bits,
-    )
-    tensors = obs_as_tensor(observations, copied.device)
-
-    def run() -> Any:
-        if isinstance(copied, ActorCriticTeacher):
-            return copied.distribution(tensors)
-        return copied.logits(tensors)
-
-    calibrate(copied.policy, run)
-    set_blend(copied.policy, 1.0)
-    return copied
 
 
 def disagreement(player: runner.PolicyRunner, agent: Teacher, observations: np.ndarray) -> float:
@@ -110,16 +44,36 @@ def disagreement(player: runner.PolicyRunner, agent: Teacher, observations: np.n
     return float((exported != actions).mean())
 
 
+def _source_of(agent: Teacher) -> str:
+    """Where the agent is, from whatever folder it is asked for."""
+    path = Path(agent.source)
+    return str(path.absolute()) if path.exists() or Path(f"{path}.zip").exists() else agent.source
+
+
+def _bound(values: np.ndarray) -> Any:
+    """A space's bounds: one number where all are the same, None where there is none (JSON knows no infinity)."""
+    finite = values.astype(object)
+    finite[~np.isfinite(values)] = None
+    return finite.flat[0] if (values == values.flat[0]).all() else finite.tolist()
+
+
 def _describe(agent: Teacher, env_id: str, opset: int) -> dict[str, Any]:
     space, actions = agent.observation_space, agent.action_space
     assert isinstance(space, spaces.Box)
     described: dict[str, Any] = {
-        "source": agent.source,
+        "source": _source_of(agent),
         "sha256": agent.sha256,
         "algo": agent.algo,
         "env_id": env_id,
-        "observation": {"shape": list(space.shape), "dtype": str(space.dtype)},
-        "frame_stack": space.shape[0] if is_atari(env_id) else 1,
+        "observation": {
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+            "low": _bound(space.low),
+            "high": _bound(space.high),
+        },
+        "frame_stack": frame_stack_of(agent, env_id),
+        "n_parameters": agent.n_parameters,
+        "macs": count_macs(agent),
         "opset": opset,
     }
     if isinstance(actions, spaces.Discrete):
@@ -138,6 +92,13 @@ def _describe(agent: Teacher, env_id: str, opset: int) -> dict[str, Any]:
     return described
 
 
+def _advice(agent: Teacher) -> str:
+    """What helps where a file disagrees with its agent."""
+    if isinstance(agent, ActorCriticTeacher):
+        return "Train a student with quantization (--algo qpd), take more bits (--bits)"
+    return "Take more bits (--bits), distil a student whose actions are further apart"
+
+
 @th.no_grad()
 def export_agent(
     source: str | Path | Teacher,
@@ -146,6 +107,7 @@ def export_agent(
     n_observations: int = 1_000,
     max_disagreement: float = 0.01,
     opset: int = OPSET,
+    bits: int | None = None,
 ) -> dict[str, Any]:
     """
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
@@ -157,25 +119,36 @@ def export_agent(
     :param n_observations: observations that they are checked on
     :param max_disagreement: share of them at which an exported policy may choose another action than the agent
     :param opset: version of ONNX's operators, 18 to 21
+    :param bits: precision of the integers of an agent that is not quantized yet, 2 to 8; None takes 8
     :return: what ``policy.json`` says
     :raises TeacherError: the agent cannot be loaded or has parts that cannot be exported
-    :raises ExportError: a file would disagree with the agent more often; that one is not written, the others are
+    :raises ValueError: bits out of range, or the environment is not one for this agent
+    :raises ExportError: the agent is a student still in its transition; or a file would disagree with the agent more
+        often: that one is not written, the others are
     """
     check_opset(opset)
     agent = load_teacher(source, device="cpu")
-    env_id = env_id or agent.env_id
-    if env_id is None:
-        raise TeacherError(f"{agent.source} does not say its environment: name it with --env.")
+    transition = describe_transition(agent.policy)
+    if transition:
+        raise ExportError(f"{agent.source} is still in the transition ({transition}): finish its training.")
+    env_id = find_env_id(agent, env_id)
     observations = record_observations(agent, env_id, n_observations)
     models: dict[str, onnx.ModelProto] = {}
     if not quantized_layers(agent.policy):
         models[FLOAT_FILE] = build_graph(agent, opset)
-    models[INTEGER_FILE] = build_graph(to_integers(agent, observations), opset)
+    # Bits that are asked of a quantized agent are refused.
+    is_ready = bits is None and quantized_layers(agent.policy)
+    # The observations come as they are: vectors in float32, frames as bytes.
+    quantized = agent if is_ready else quantize_on(observations, agent, bits or 8, bits or 8, input_bits=None)
+    models[INTEGER_FILE] = build_graph(quantized, opset)
 
     description: dict[str, Any] = {**_describe(agent, env_id, opset), "n_observations": len(observations), "files": {}}
     refused = []
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (FLOAT_FILE, INTEGER_FILE):
+        # What an earlier export left
+        (folder / name).unlink(missing_ok=True)
     for name, model in models.items():
         data = model.SerializeToString()
         share = disagreement(runner.PolicyRunner(data), agent, observations)
@@ -187,9 +160,10 @@ def export_agent(
     (folder / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
     shutil.copy(runner.__file__, folder / "runner.py")
     if refused:
+        written = ", ".join(f"{folder / name}" for name in description["files"]) or "no file"
         raise ExportError(
             f"Not written: {'; '.join(refused)} of {len(observations)} observations, more than the "
-            f"{max_disagreement:.1%} that max_disagreement allows. Train a student with quantization (--algo qpd), or "
-            "allow more."
+            f"{max_disagreement:.1%} of --max-disagreement; written: {written}. {_advice(agent)}, or allow more with "
+            "--max-disagreement."
         )
     return description

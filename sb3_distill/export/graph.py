@@ -157,8 +157,13 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
     :raises TeacherError: a part of it has no counterpart, or the version is too old
     """
     check_opset(opset)
-    space = agent.observation_space
+    layers, space = chain_of(agent), agent.observation_space
     assert isinstance(space, spaces.Box)
+    if agent.policy.squash_output:
+        raise TeacherError(
+            f"{agent.source} cannot be exported: its actions are squashed (squash_output=True), which the graph does "
+            "not do. Train it without."
+        )
     builder = GraphBuilder("observation", opset)
     input_type = INPUT_TYPES.get(str(space.dtype), TensorProto.FLOAT)
     if input_type != TensorProto.FLOAT:
@@ -170,7 +175,7 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
         builder.apply("Div", builder.constant(deviation))
         limit = np.float32(statistics.clip_obs)
         builder.apply("Clip", builder.constant(-limit), builder.constant(limit))
-    for layer in chain_of(agent):
+    for layer in layers:
         builder.add_layer(layer, agent.source)
 
     actions = agent.action_space

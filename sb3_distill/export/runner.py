@@ -47,4 +47,6 @@ class PolicyRunner:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python runner.py policy.onnx observation.npy")
     print(PolicyRunner(sys.argv[1]).predict(np.load(sys.argv[2], allow_pickle=False))[0])

@@ -227,7 +227,7 @@ class MultiTaskDistillation(PolicyDistillation):
         # Of one observation, or of a batch
         return np.array(self.policy.task_actions)[tasks.reshape(tasks.shape[:1])]
 
-    def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, th.Tensor]:
+    def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         assert isinstance(samples.observations, dict)
         student_logits = self.policy.logits(samples.observations)
         same_action = student_logits.argmax(dim=1) == samples.teacher_logits.argmax(dim=1)
@@ -241,7 +241,7 @@ class MultiTaskDistillation(PolicyDistillation):
                 samples.teacher_logits[rows, :n_actions], student_logits[rows, :n_actions]
             )
             loss = loss + task_loss * rows.float().mean()
-        return loss, same_action.float().mean()
+        return loss, {"distill_loss": loss.detach(), "agreement": same_action.float().mean()}
 
     def _fit_frame_scalers(self) -> None:
         # One scale for all tasks, from an equal share of each

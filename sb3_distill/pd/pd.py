@@ -105,8 +105,6 @@ class PolicyDistillation(OffPolicyAlgorithm):
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
     # What the memory keeps of the teacher for each observation
     _teacher_outputs: ClassVar[str] = "logits"
-    # What ``train/<name>`` says of student and teacher beside the loss
-    agreement_name: str = "agreement"
     policy: StudentPolicy
     replay_buffer: DistillationBuffer
 
@@ -392,18 +390,18 @@ class PolicyDistillation(OffPolicyAlgorithm):
         # A resumed run begins with an empty memory.
         if n_observations < min(self.learning_starts, self.replay_buffer.buffer_size * self.n_envs):
             return
-        self._fit_frame_scalers()
+        self._prepare_updates()
         # Switch to train mode (this affects batch norm / dropout)
         self.policy.set_training_mode(True)
         # Update learning rate according to schedule
         self._update_learning_rate(self.policy.optimizer)
 
-        losses, agreements = [], []
+        losses, records = [], []
         for step in range(gradient_steps):
             if self._progress_bar is not None and step % 100 == 99:
                 self._progress_bar.show_updates(step + 1, gradient_steps)
             samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            loss, agreement = self._forward_loss(samples)
+            loss, metrics = self._forward_loss(samples)
 
             # Optimize the policy
             self.policy.optimizer.zero_grad()
@@ -413,7 +411,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
             self.policy.optimizer.step()
 
             losses.append(loss.detach())
-            agreements.append(agreement)
+            records.append(metrics)
 
         # Increase update counter
         self._n_updates += gradient_steps
@@ -423,14 +421,19 @@ class PolicyDistillation(OffPolicyAlgorithm):
             raise ValueError(f"The loss became {mean_loss} after {self._n_updates} updates: lower learning_rate.")
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/loss", mean_loss)
-        self.logger.record("train/distill_loss", mean_loss)
-        self.logger.record(f"train/{self.agreement_name}", th.stack(agreements).mean().item())
+        for name in records[0]:
+            self.logger.record(f"train/{name}", th.stack([record[name] for record in records]).mean().item())
 
-    def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, th.Tensor]:
-        """The minibatch's loss, and the share of observations in which student and teacher prefer the same action."""
+    def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        """The minibatch's loss, and what is logged of it: the loss's terms, the share of equal preferred actions."""
         student_logits = self.policy.logits(samples.observations)
         same_action = student_logits.argmax(dim=1) == samples.teacher_logits.argmax(dim=1)
-        return self.distillation_loss(samples.teacher_logits, student_logits), same_action.float().mean()
+        loss = self.distillation_loss(samples.teacher_logits, student_logits)
+        return loss, {"distill_loss": loss.detach(), "agreement": same_action.float().mean()}
+
+    def _prepare_updates(self) -> None:
+        """What comes before updates, as soon as the memory holds enough for them."""
+        self._fit_frame_scalers()
 
     def _fit_frame_scalers(self) -> None:
         """Estimate the pixel statistics of image students from the first data, before the first update."""

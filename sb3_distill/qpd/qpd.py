@@ -1,7 +1,6 @@
 """Quantization-aware Policy Distillation (Avé, Mets, De Schepper & Latré 2022)."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -9,17 +8,17 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
-from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill.common.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     MlpPolicy,
+    actor_modules,
     distribution_parameters,
-    has_exact_input,
     is_known_distribution,
 )
 from sb3_distill.common.buffers import DistillationSamples
@@ -27,46 +26,32 @@ from sb3_distill.common.envs import check_discrete, check_teacher
 from sb3_distill.common.evaluation import mix_random_actions
 from sb3_distill.common.losses import DistillationLoss, gaussian_kl_loss
 from sb3_distill.common.packing import stored_bytes
-from sb3_distill.common.quantization import (
-    MAX_BITS,
-    MIN_BITS,
-    calibrate,
-    freeze_steps,
-    quantize,
-    quantizers,
-    set_blend,
-)
+from sb3_distill.common.quantization import calibrate, freeze_steps
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, find_zoo_teacher
-from sb3_distill.common.utils import unknown_choice
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.pd.pd import RolloutPolicy
+from sb3_distill.qpd.precision import BITS, Bits, check_precision, check_schedule, quantize_student, set_precision
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 
-SCHEDULES = ("blend", "bits")
 ALGORITHMS = ("ppo", "a2c", "trpo")
-
-Bits = int | Mapping[str, int] | None
-
-
-def check_bits(field: str, bits: Any) -> None:
-    """
-    :param field: what the bits are of
-    :param bits: a number of bits, or one for "conv" and "linear" layers each
-    :raises ValueError: neither, or out of range
-    """
-    entries = dict(bits) if isinstance(bits, Mapping) else {"": bits}
-    for kind, value in entries.items():
-        if isinstance(bits, Mapping) and kind not in ("conv", "linear"):
-            raise ValueError(f"{field}: " + unknown_choice("layer", kind, ["conv", "linear"]))
-        if isinstance(value, bool) or not isinstance(value, int) or not MIN_BITS <= value <= MAX_BITS:
-            raise ValueError(f"{field} must be between {MIN_BITS} and {MAX_BITS} bits, or None; not {value!r}.")
+# What PolicyDistillation has and this algorithm settles
+SETTLED = {
+    "loss": "its loss is the KL divergence, with value_coef and ent_coef",
+    "student_temperature": "the student's distribution is compared as it is; temperature is the teacher's",
+    "student_eps": "the student explores by sampling its actions",
+    "bf16": "few bits are learned on float32 weights",
+}
 
 
 class QPD(PolicyDistillation):
     """
     Quantization-aware Policy Distillation: an actor-critic student learns from an actor-critic teacher, first at full
-    precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes.
+    precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. Precision
+    never goes back: a student that goes on learning, with its timesteps reset or not, waits where it is until the new
+    run's schedule has come as far, and a finished one stays at its final precision.
+
+    A student of full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, and ``learn``.
 
     Paper: Avé et al. 2022. The loss ties the student's distribution over actions to the teacher's (KL divergence) and
     its critic to the teacher's (squared error); the exact published form is not public to us, hence the coefficients.
@@ -82,9 +67,10 @@ class QPD(PolicyDistillation):
     :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or a
         function from the remaining progress to the probability that the teacher acts; actions are sampled
     :param teacher_eps: share of uniformly random actions (Discrete only)
-    :param weight_bits: precision of the actor's weights, 2 to 8 bits, or one for "conv" and "linear" layers each; None
-        is plain actor-critic distillation
-    :param activation_bits: precision of the inputs of the actor's layers; None takes 8
+    :param weight_bits: precision of the weights of the actor's layers between the first and the last, 2 to 8 bits, or
+        one for "conv" and "linear" layers each (all kinds that there are must be named); None is plain actor-critic
+        distillation
+    :param activation_bits: precision of the inputs of these layers; None takes 8
     :param first_layer_bits: precision of weight and input of the first layer (frames are exact in any case)
     :param last_layer_bits: precision of weight and input of the last layer
     :param quantization_schedule: how precision falls: "bits" steps from 8 bits down, "blend" mixes a growing share of
@@ -126,6 +112,9 @@ class QPD(PolicyDistillation):
         _init_setup_model: bool = True,
         **pd_kwargs: Any,
     ) -> None:
+        for name, reason in SETTLED.items():
+            if name in pd_kwargs:
+                raise ValueError(f"QPD takes no {name}: {reason}.")
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -153,7 +142,8 @@ class QPD(PolicyDistillation):
         self.quantization_schedule = quantization_schedule
         self.full_precision_fraction = full_precision_fraction
         self.final_fraction = final_fraction
-        self._is_calibrated = False
+        # Share of the transition that lies behind the student; None at full precision, before step sizes are chosen
+        self.transition_share: float | None = None
         if _init_setup_model:
             self._setup_model()
             if self.env is not None:
@@ -162,28 +152,11 @@ class QPD(PolicyDistillation):
     def _setup_model(self) -> None:
         self._check_arguments()
         super()._setup_model()
-        if self.weight_bits is None:
-            return
-        exact_input = has_exact_input(self.policy)
+        if self.weight_bits is not None:
+            self._quantize()
 
-        def bits_of(choice: Bits, kind: str) -> int:
-            return int(choice[kind]) if isinstance(choice, Mapping) else int(choice or 8)
-
-        def final_bits(choice: Bits, position: int, n_layers: int, layer: nn.Module) -> int:
-            if position == 0:
-                return self.first_layer_bits
-            if position == n_layers - 1:
-                return self.last_layer_bits
-            return bits_of(choice, "linear" if isinstance(layer, nn.Linear) else "conv")
-
-        quantize(
-            self.policy,
-            self.policy.actor_modules(),
-            lambda position, n_layers, layer: final_bits(self.weight_bits, position, n_layers, layer),
-            lambda position, n_layers, layer: (
-                None if exact_input and position == 0 else final_bits(self.activation_bits, position, n_layers, layer)
-            ),
-        )
+    def _quantize(self) -> None:
+        quantize_student(self.policy, **self.bits)
         # The step sizes are learned too.
         self.policy.optimizer = self.policy.optimizer_class(
             self.policy.parameters(),
@@ -192,23 +165,23 @@ class QPD(PolicyDistillation):
         )
 
     def _check_arguments(self) -> None:
-        if self.weight_bits is not None:
-            check_bits("weight_bits", self.weight_bits)
-        if self.activation_bits is not None:
-            check_bits("activation_bits", self.activation_bits)
-        check_bits("first_layer_bits", self.first_layer_bits)
-        check_bits("last_layer_bits", self.last_layer_bits)
+        check_precision(**self.bits)
+        check_schedule(self.quantization_schedule, self.full_precision_fraction, self.final_fraction)
+        if self.weight_bits is not None and self.compile_update:
+            raise ValueError("compile_update=True does not go with weight_bits: precision changes while training.")
+        for name in ("use_sde", "squash_output"):
+            if self.policy_kwargs.get(name):
+                raise ValueError(
+                    f"policy_kwargs: {name}=True is not for students of QPD, which have a plain Gaussian: leave it out."
+                )
         for name in ("value_coef", "ent_coef"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is a coefficient and must be at least 0, not {getattr(self, name)!r}.")
-        if self.quantization_schedule not in SCHEDULES:
-            raise ValueError(unknown_choice("quantization_schedule", self.quantization_schedule, SCHEDULES))
-        shares = self.full_precision_fraction, self.final_fraction
-        if not (0 <= shares[0] < 1 and 0 < shares[1] <= 1 and sum(shares) <= 1):
-            raise ValueError(
-                f"The schedule never reaches the final precision: full_precision_fraction={shares[0]} and "
-                f"final_fraction={shares[1]} must be shares of the run, the second above 0, and at most 1 together."
-            )
+
+    @property
+    def bits(self) -> dict[str, Any]:
+        """The four arguments that name bits."""
+        return {name: getattr(self, name) for name in BITS}
 
     def _make_loss(self) -> DistillationLoss:
         return DistillationLoss("kl", self.temperature, 1.0)
@@ -234,6 +207,11 @@ class QPD(PolicyDistillation):
                 f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions and "
                 "no critic: distil it with PolicyDistillation (--algo pd)."
             )
+        if getattr(teacher.policy, "value_net", None) is None:
+            raise ValueError(
+                f"The teacher {teacher.source} has no value_net, so its critic cannot be distilled: give the whole "
+                "agent, as SB3 trains and saves it."
+            )
         if isinstance(self.action_space, spaces.Discrete):
             check_discrete(teacher, self.env)
         elif teacher.action_space.shape != self.action_space.shape:
@@ -248,6 +226,23 @@ class QPD(PolicyDistillation):
                 "distillation knows categorical and diagonal Gaussian ones. Train it without squash_output."
             )
         check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        is_finished = self.weight_bits is None or self.transition_share == 1.0
+        start = 0 if reset_num_timesteps else min(self.num_timesteps, self.replay_buffer.size() * self.n_envs)
+        if not is_finished and start + total_timesteps <= self.learning_starts:
+            raise ValueError(
+                f"learning_starts={self.learning_starts} leaves no update in {total_timesteps} timesteps, so that the "
+                "student never reaches its final precision: lower learning_starts or learn for longer."
+            )
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def learn(
         self: SelfQPD,
@@ -290,61 +285,46 @@ class QPD(PolicyDistillation):
         actions = mix_random_actions(actions, self._n_actions_of(self._last_obs), epsilon, self._rollout_rng)
         return actions, actions
 
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        if self.weight_bits is not None and self.replay_buffer.size() > 0:
+    def _prepare_updates(self) -> None:
+        super()._prepare_updates()
+        if self.weight_bits is not None:
             self._update_precision()
-        super().train(gradient_steps, batch_size)
 
     def _update_precision(self) -> None:
         progress = 1.0 - self._current_progress_remaining
-        if progress < self.full_precision_fraction:
-            return
-        if not self._is_calibrated:
+        if self.transition_share is None:
+            if progress < self.full_precision_fraction:
+                return
             observations = self.replay_buffer.sample(1_000, env=self._vec_normalize_env).observations
             calibrate(self.policy, lambda: self.policy.outputs(observations))
-            self._is_calibrated = True
+            self.transition_share = 0.0
         transition = 1.0 - self.full_precision_fraction - self.final_fraction
-        share = 1.0 if transition <= 0 else min((progress - self.full_precision_fraction) / transition, 1.0)
-        self.set_precision(share)
-        if share == 1.0:
+        share = 1.0 if transition <= 0 else (progress - self.full_precision_fraction) / transition
+        # A run that goes on may be less far in its schedule than the student is.
+        self.transition_share = min(max(share, self.transition_share), 1.0)
+        set_precision(self.policy, self.quantization_schedule, self.transition_share)
+        if self.transition_share == 1.0:
             freeze_steps(self.policy)
-        self.logger.record("train/quantized", share)
+        self.logger.record("train/quantized", self.transition_share)
 
-    def set_precision(self, share: float) -> None:
-        """
-        Place the student within the transition from full to final precision.
-
-        :param share: 0 at its beginning, 1 at its end
-        """
-        if self.quantization_schedule == "blend":
-            set_blend(self.policy, share)
-            return
-        set_blend(self.policy, 1.0)
-        for quantizer in quantizers(self.policy):
-            final = int(quantizer.final_bits)
-            bits = final + math.ceil((1.0 - share) * (MAX_BITS - final))
-            if bits != int(quantizer.bits):
-                quantizer.set_bits(bits)
-
-    def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, th.Tensor]:
+    def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         outputs, teacher = self.policy.outputs(samples.observations), samples.teacher_logits
         value_loss = F.mse_loss(outputs[:, -1], teacher[:, -1])
         if isinstance(self.action_space, spaces.Discrete):
             actor_loss = self.distillation_loss(teacher[:, :-1], outputs[:, :-1])
             entropy = -(outputs[:, :-1].exp() * outputs[:, :-1]).sum(dim=1).mean()
-            agreement = (outputs[:, :-1].argmax(dim=1) == teacher[:, :-1].argmax(dim=1)).float().mean()
+            same_action = outputs[:, :-1].argmax(dim=1) == teacher[:, :-1].argmax(dim=1)
+            comparison = {"agreement": same_action.float().mean()}
         else:
             mean, log_std = outputs[:, :-1].chunk(2, dim=1)
             teacher_mean, teacher_log_std = teacher[:, :-1].chunk(2, dim=1)
             actor_loss = gaussian_kl_loss(teacher_mean, teacher_log_std, mean, log_std, self.temperature)
             entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1).mean()
-            agreement = (mean - teacher_mean).abs().mean()
-        return actor_loss + self.value_coef * value_loss - self.ent_coef * entropy, agreement
-
-    @property
-    def agreement_name(self) -> str:  # type: ignore[override]
-        """What ``train/`` says beside the loss: agreement of actions, or the mean distance of continuous ones."""
-        return "agreement" if isinstance(self.action_space, spaces.Discrete) else "action_distance"
+            comparison = {"action_distance": (mean - teacher_mean).abs().mean()}
+        distill_loss = actor_loss + self.value_coef * value_loss
+        terms = {"distill_loss": distill_loss, "actor_loss": actor_loss, "value_loss": value_loss, "entropy": entropy}
+        metrics = {name: term.detach() for name, term in {**terms, **comparison}.items()}
+        return distill_loss - self.ent_coef * entropy, metrics
 
     def predict(
         self,
@@ -358,6 +338,34 @@ class QPD(PolicyDistillation):
 
     def stored_bytes(self) -> int:
         """
-        :return: bytes of the actor as a device stores it: packed integers, step sizes and biases, or float32
+        :return: bytes of the actor as a device stores it: packed integers, step sizes and biases; float32 where there
+            are no bits, and until the final precision is reached
         """
-        return stored_bytes(nn.ModuleList(self.policy.actor_modules()))
+        return stored_bytes(actor_modules(self.policy))
+
+    @classmethod
+    def load(cls: type[SelfQPD], path: Any, *args: Any, **kwargs: Any) -> SelfQPD:
+        """
+        Load the model from a zip-file. Bits (``weight_bits`` ...) quantize a student of full precision, which then
+        learns them.
+
+        :param path: path to the file (or a file-like)
+        :param args: as SB3's ``load``: env, device, custom_objects
+        :param kwargs: extra arguments to change the model when loading
+        :return: new model instance with loaded parameters
+        :raises ValueError: bits out of range, or other bits than a quantized student has
+        """
+        bits = {name: kwargs.pop(name) for name in BITS if name in kwargs}
+        model = super().load(path, *args, **kwargs)
+        changed = {name: value for name, value in bits.items() if value != model.bits[name]}
+        if changed and model.weight_bits is not None:
+            own = ", ".join(f"{name}={value}" for name, value in model.bits.items())
+            raise ValueError(
+                f"This student is quantized already ({own}), so {', '.join(changed)} cannot change: load a student of "
+                "full precision with other bits, or distil a new one."
+            )
+        vars(model).update(changed)
+        model._check_arguments()
+        if changed and model.weight_bits is not None:
+            model._quantize()
+        return model

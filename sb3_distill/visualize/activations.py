@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.layers import ChannelsFirst, acting_modules, chain_of
+from sb3_distill.common.layers import ChannelsFirst, chain_of
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.torch_layers import GlobalMaxPool
 
@@ -47,7 +47,7 @@ def split_at_maps(agent: Teacher) -> tuple[list[nn.Module], list[nn.Module]]:
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     if not convolutions:
         raise TeacherError(
-            f"{agent.source} has no feature maps: its features extractor is {type(acting_modules(agent)[0]).__name__}. "
+            f"{agent.source} has no feature maps: its features extractor is {type(agent.acting_modules[0]).__name__}. "
             "Maps are drawn of agents with convolutions."
         )
     behind = convolutions[-1] + 2
