@@ -109,8 +109,7 @@ def test_evaluate_verb(student, cartpole_teacher, tmp_path):
     ("arguments", "status", "message"),
     [
         (("evaluate", "nothing.zip"), 1, "There is no agent at nothing.zip"),
-        (("evaluate", "{student}", "-n", "0"), 2, "--n-episodes must be at least 1"),
-        (("evaluate", "{student}", "--epsilon", "2"), 2, "--epsilon is a probability"),
+        (("evaluate", "{student}", "-n", "0"), 2, "must be a whole number of at least 1, not 0"),
         (("evaluate", "{student}", "--env", "Nothing-v0"), 1, "Pass the environment to play with --env ID"),
         (("teachers", "nothing.zip"), 1, "There is no agent at nothing.zip"),
     ],

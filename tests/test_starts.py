@@ -81,14 +81,17 @@ def test_no_atari_game():
         record_starts(RandomPlayer(2), "random", "CartPole-v1")
 
 
-def test_native_games_score_as_the_wrappers_do():
-    class Up:
+@pytest.mark.parametrize("game, action, score", [(PONG, 2, -21.0), ("SpaceInvadersNoFrameskip-v4", 1, 285.0)])
+def test_native_games_score_as_the_wrappers_do(game, action, score):
+    class Always:
         def predict(self, observation, state=None, episode_start=None, deterministic=False):
-            return np.full(len(observation), 2), state
+            return np.full(len(observation), action), state
 
     for native in (False, True):
-        score = evaluate_paired(Up(), partial(make_eval_env, PONG, native=native), 2)
-        assert score.returns == [-21.0, -21.0]
+        assert evaluate_paired(Always(), partial(make_eval_env, game, native=native), 1).returns == [score]
+
+
+def test_what_cannot_be_stepped_natively():
     with pytest.raises(ValueError, match="CartPole-v1 cannot be stepped natively"):
         make_eval_env("CartPole-v1", native=True)
 

@@ -1,8 +1,10 @@
 """What command lines may be given, and where they may write."""
 
 import argparse
+import ast
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sb3_distill.common.utils import check_device
 
@@ -59,6 +61,20 @@ def device(text: str) -> str:
     except (RuntimeError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"must be cpu, cuda or auto, not {text}: {error}") from error
     return text
+
+
+def keyword(text: str) -> tuple[str, Any]:
+    """
+    :param text: ``key:value`` as the Zoo writes it; the value is a Python literal, and nothing is evaluated
+    :return: both
+    """
+    name, _, value = text.partition(":")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"takes key:value with a Python literal such as mode:1 or name:\"'text'\", not {text}"
+        ) from error
 
 
 def check_writable(path: Path) -> None:
