@@ -16,12 +16,15 @@ import pytest
 import yaml
 from conftest import run_python
 
+from sb3_distill.common.evaluation import RandomPlayer
 from sb3_distill.common.recordings import Recording
+from sb3_distill.common.starts import record_starts
 from sb3_distill.study.backends import run_locally, run_on_ray
-from sb3_distill.study.cells import score_teacher, train_arguments
+from sb3_distill.study.cells import score_path, score_teacher, starts_of, starts_path, train_arguments
 from sb3_distill.study.cli import collect, estimate_seconds, locked, main, manifest_of, ready_cells, run_study
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.files import Cell, StudyError, merge, read_study
+from sb3_distill.study.report import describe_study
 from sb3_distill.study.report import main as report
 from sb3_distill.study.tables import (
     Group,
@@ -304,6 +307,26 @@ def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path)
     assert len(list(folder.iterdir())) == 2
 
 
+def test_starts_are_recorded_once_for_a_game(tmp_path, cartpole_teacher):
+    evaluation = {"n_episodes": 3, "starts_from": "random"}
+    settings = {"algo": "pd", "env": "PongNoFrameskip-v4"}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None}
+    (cell,) = read_study(write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, **changes)).cells
+    with pytest.raises(StudyError, match=r"states of Atari games .* not for mtdqn"):
+        read_study(write(tmp_path / "s.yml", settings={**settings, "algo": "mtdqn"}, evaluation=evaluation, **changes))
+    recorded = record_starts(RandomPlayer(6), "random", "PongNoFrameskip-v4", n_states=2, n_episodes=1)
+    path = starts_path(cell, tmp_path)
+    assert path != starts_path(replace(cell, env_kwargs={"mode": 1}), tmp_path)
+    recorded.save(path)
+    assert starts_of(cell, tmp_path) == recorded and starts_of(replace(cell, evaluation={}), tmp_path) is None
+    # Scores from there are others than those of the game's own start, and one of a name of its own.
+    names = {
+        score_path(cell, "0" * 64, tmp_path),
+        score_path(replace(cell, evaluation={"n_episodes": 3}), "0" * 64, tmp_path),
+    }
+    assert len(names) == 2
+
+
 def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file, tmp_path):
     pytest.importorskip("ray")
     import psutil
@@ -403,7 +426,31 @@ def test_figures_of_groups():
     many = [replace(group, labels={"env": f"game {index}", "loss": "kl"}) for index in range(20) for group in groups]
     assert plot_groups(many).get_figwidth() > figure.get_figwidth()
     axes = plot_group_sizes(groups).axes[0]
-    assert [line.lines[0].get_xydata().tolist() for line in axes.containers] == [[[400, 85]], [[100, 95], [100, 80]]]
+    assert [line.lines[0].get_xydata().tolist() for line in axes.containers] == [[[100, 95], [100, 80]], [[400, 85]]]
+    assert table_of(groups)[1][0] == "Pong"
+
+
+def test_report_of_a_real_time_study(tmp_path):
+    rows, manifests = [], []
+    for seed, torch in ((0, "2.10"), (1, "2.11")):
+        row = {"env": "CartPole-v1", "agent": f"cell{seed}", "teacher_mean": 9.0, "mean": 9.0, "seed": seed}
+        row |= {"n_parameters": 10, "n_bytes": 40, "percent_of_teacher": 100.0, "max_percent": 130.0}
+        rows += [{**row, "player": "large"}, {**row, "player": "small", "n_bytes": 20}]
+        cell = {"algo": "rtpd", "env": "CartPole-v1", "seed": seed, "labels": {"seed": str(seed)}, "evaluation": {}}
+        seconds, versions = {"train": 60.0, "evaluate": 0.0}, {"torch": torch}
+        manifests.append({"cell": cell, "rows": rows[-2:], "seconds": seconds, "command": "x", "versions": versions})
+    run = tmp_path / "cells" / "cell0" / "rtpd" / "CartPole-v1_1"
+    run.mkdir(parents=True)
+    (run / "learning_curves.csv").write_text("player,n_timesteps,mean_reward\nlarge,10,1\nlarge,20,2\n")
+    # As studies wrote it before they told their grid
+    study = {"name": "s", "title": "T", "paper": "", "notes": "", "published": [], "cells": 2}
+    (tmp_path / "results.json").write_text(json.dumps({"study": study, "agents": rows, "manifests": manifests}))
+    described = describe_study(tmp_path)
+    assert [cells[0] for cells in described["table"]] == ["player", "large", "small"]
+    assert described["table"][1][-2:] == ["130.0 ± 0.0", "2"] and "over seeds (0, 1)" in described["legend"]
+    assert described["versions"] == ["torch 2.10 (cells: 1)", "torch 2.11 (cells: 1)"]
+    captions = [figure["caption"].split(":")[0] for figure in described["figures"]]
+    assert captions == ["Bars", "Size against return", "Learning curves"]
 
 
 def test_report_of_no_study(tmp_path, capsys):

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -30,6 +31,16 @@ def make_axes(xlabel: str, ylabel: str, width: float = WIDTH) -> tuple[Figure, A
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def scale_by_size(axes: Axes) -> None:
+    """
+    :param axes: whose x axis shows sizes: it becomes logarithmic, with labels such as 200k that do not overlap
+    """
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def line_style(index: int) -> dict[str, Any]:

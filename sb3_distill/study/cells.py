@@ -92,17 +92,27 @@ def score_teacher(cell: Cell, source: str, folder: Path, protocol: dict[str, Any
     from sb3_distill.common.scoring import score_agent
 
     teacher = load_teacher(source, device="cpu")
-    numbers = [f"{value:g}" for value in evaluation_of(cell).values()]
-    name = "-".join([cell.env.replace("/", "-"), teacher.sha256[:12], *numbers])
-    special = {"env_kwargs": cell.env_kwargs, "starts_from": cell.evaluation.get("starts_from")}
-    if any(special.values()):
-        name += "-" + hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8]
-    path = folder / f"{name}.json"
+    path = score_path(cell, teacher.sha256, folder)
     if path.is_file():
         return Score(**json.loads(path.read_text()))
     score = score_agent(teacher, cell.env, **protocol)
     write_json(path, asdict(score))
     return score
+
+
+def score_path(cell: Cell, sha256: str, folder: Path) -> Path:
+    """
+    :param cell: a cell
+    :param sha256: of an agent
+    :param folder: where scores are kept
+    :return: where the agent's score under the cell's evaluation is kept
+    """
+    numbers = [f"{value:g}" for value in evaluation_of(cell).values()]
+    parts = [cell.env.replace("/", "-"), sha256[:12], *numbers]
+    special = {"env_kwargs": cell.env_kwargs, "starts_from": cell.evaluation.get("starts_from")}
+    if any(special.values()):
+        parts.append(hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8])
+    return folder / f"{'-'.join(parts)}.json"
 
 
 def evaluation_of(cell: Cell) -> dict[str, Any]:
@@ -127,9 +137,18 @@ def starts_of(cell: Cell, study: Path) -> Any:
     source = cell.evaluation.get("starts_from")
     if source is None:
         return None
-    digest = hashlib.sha256(json.dumps([source, cell.env_kwargs], sort_keys=True).encode()).hexdigest()[:8]
-    path = study / "starts" / f"{cell.env.replace('/', '-')}-{digest}.npz"
-    return load_or_record(path, cell.env, source, env_kwargs=cell.env_kwargs)
+    return load_or_record(starts_path(cell, study), cell.env, source, env_kwargs=cell.env_kwargs)
+
+
+def starts_path(cell: Cell, study: Path) -> Path:
+    """
+    :param cell: a cell whose episodes begin at recorded states
+    :param study: the study's folder
+    :return: the file of these states
+    """
+    about = [cell.evaluation["starts_from"], cell.env_kwargs]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    return study / "starts" / f"{cell.env.replace('/', '-')}-{digest}.npz"
 
 
 def distilled_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_distill.common.figures import COLOURS, WIDTH, make_axes, marker_style, short_name
+from sb3_distill.common.figures import COLOURS, WIDTH, make_axes, marker_style, scale_by_size, short_name
 from sb3_distill.study.tables import Group
 
 
@@ -52,26 +52,22 @@ def plot_group_sizes(groups: Sequence[Group]) -> Figure:
     Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022, over the seeds of each group.
 
     :param groups: of a study
-    :return: per cent of the teacher against bytes, one colour for each game
+    :return: per cent of the teacher against bytes: points of one colour differ in the last dimension of the grid
     """
     figure, axes = make_axes("bytes", "% of the teacher's return")
-    games = list(dict.fromkeys(group.labels.get("env", "") for group in groups))
-    for index, game in enumerate(games):
-        chosen = [group for group in groups if group.labels.get("env", "") == game and group.percents]
-        means = np.array([np.mean(group.percents) for group in chosen])
-        low = means - [min(group.percents) for group in chosen]
-        high = [max(group.percents) for group in chosen] - means
-        axes.errorbar(
-            np.array([group.n_bytes for group in chosen], dtype=float),
-            means,
-            np.stack([low, high]),
-            **marker_style(index),
-            linestyle="none",
-            capsize=2,
-            label=short_name(game),
-        )
+    series: dict[str, list[Group]] = {}
+    for group in sorted(groups, key=lambda group: group.n_bytes or 0):
+        if group.percents:
+            series.setdefault(short_name(" ".join(list(group.labels.values())[:-1])), []).append(group)
+    for index, (label, members) in enumerate(series.items()):
+        means = np.array([np.mean(group.percents) for group in members])
+        low = means - [min(group.percents) for group in members]
+        high = [max(group.percents) for group in members] - means
+        sizes = np.array([group.n_bytes for group in members], dtype=float)
+        style = {**marker_style(index), "linewidth": 1, "elinewidth": 0.6, "markersize": 5}
+        axes.errorbar(sizes, means, np.stack([low, high]), label=label, **style)
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
-    axes.set_xscale("log")
-    if len(games) > 1:
+    scale_by_size(axes)
+    if len(series) > 1:
         figure.legend(loc="outside right upper", frameon=False)
     return figure

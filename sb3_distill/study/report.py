@@ -127,7 +127,7 @@ def describe_versions(manifests: Sequence[dict[str, Any]]) -> list[str]:
     :return: versions and hardware, one entry for each combination with the number of its cells
     """
     found = Counter(", ".join(f"{name} {version}" for name, version in m["versions"].items()) for m in manifests)
-    return [versions if len(found) == 1 else f"{count} cells: {versions}" for versions, count in found.items()]
+    return [versions if len(found) == 1 else f"{versions} (cells: {count})" for versions, count in found.items()]
 
 
 def describe_study(folder: Path) -> dict[str, Any]:

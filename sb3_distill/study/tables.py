@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_distill.common.figures import short_name
 from sb3_distill.common.statistics import geometric_mean
 
 # Fields that say which row it is, beside the labels of the grid
@@ -156,7 +157,7 @@ def table_of(groups: Sequence[Group]) -> list[list[str]]:
     table = [[*groups[0].labels, *columns]]
     for group in groups:
         cells = [
-            *group.labels.values(),
+            *map(short_name, group.labels.values()),
             *("" if size is None else f"{size:,}" for size in (group.n_parameters, group.n_bytes)),
             # All runs have the same teacher, or each its own.
             spread(group.teacher[:1] if len(set(group.teacher)) == 1 else group.teacher, 2),

@@ -10,7 +10,7 @@ import torch as th
 from matplotlib.figure import Figure
 
 from sb3_distill.common.archive import TeacherNotFoundError, read_archive
-from sb3_distill.common.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, short_name
+from sb3_distill.common.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, scale_by_size, short_name
 from sb3_distill.common.teacher_sources import find_agent
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher
 from sb3_distill.visualize.episodes import Episode
@@ -127,7 +127,7 @@ def plot_sizes(rows: Sequence[Mapping[str, Any]], size: str = "n_parameters") ->
             label=algo,
         )
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
-    axes.set_xscale("log")
+    scale_by_size(axes)
     axes.legend(frameon=False)
     return figure
 
