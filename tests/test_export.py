@@ -168,7 +168,7 @@ def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
     assert (tmp_path / "figures/bench.csv").is_file() and (tmp_path / "figures/bench.png").is_file()
 
 
-@pytest.mark.parametrize(("name", "advice"), [("dqn", "distil a student"), ("ppo", "--algo qpd")])
+@pytest.mark.parametrize(("name", "advice"), [("dqn", "--algo pd"), ("ppo", "--algo qpd")])
 def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
     agent = load_teacher(AGENTS["dqn"]() if name == "dqn" else PPO("MlpPolicy", "CartPole-v1", **SMALL), device="cpu")
     # Nearly all actions are close calls: eight bits cannot tell them.
@@ -182,10 +182,12 @@ def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
         ExportError, match=rf"policy_int.onnx would choose another action .*; written: .*{FLOAT_FILE}"
     ) as error:
         export_agent(agent, tmp_path, "CartPole-v1", 200, max_disagreement=0.0)
-    assert advice in str(error.value) and "--max-disagreement" in str(error.value)
+    assert advice in str(error.value) and "--bits" not in str(error.value)
     assert ("--algo qpd" in str(error.value)) == (name == "ppo")
     assert (tmp_path / FLOAT_FILE).is_file() and not (tmp_path / INTEGER_FILE).exists()
     assert list(json.loads((tmp_path / "policy.json").read_text())["files"]) == [FLOAT_FILE]
+    with pytest.raises(ExportError, match=r"take more bits \(--bits\), or allow more"):
+        export_agent(agent, tmp_path, "CartPole-v1", 200, max_disagreement=0.0, bits=2)
 
 
 def test_description_says_what_there_is(few_bits, tmp_path: Path, monkeypatch):

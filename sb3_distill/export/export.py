@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from sb3_distill.common.layers import count_macs
 from sb3_distill.common.observations import find_env_id, record_observations
-from sb3_distill.common.quantization import describe_transition, quantized_layers
+from sb3_distill.common.quantization import MAX_BITS, describe_transition, quantized_layers
 from sb3_distill.common.scoring import frame_stack_of
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, load_teacher
 from sb3_distill.export import runner
@@ -92,11 +92,11 @@ def _describe(agent: Teacher, env_id: str, opset: int) -> dict[str, Any]:
     return described
 
 
-def _advice(agent: Teacher) -> str:
+def _advice(agent: Teacher, bits: int | None) -> str:
     """What helps where a file disagrees with its agent."""
-    if isinstance(agent, ActorCriticTeacher):
-        return "Train a student with quantization (--algo qpd), take more bits (--bits)"
-    return "Take more bits (--bits), distil a student whose actions are further apart"
+    actor_critic = isinstance(agent, ActorCriticTeacher)
+    advice = "Train a student with quantization (--algo qpd)" if actor_critic else "Distil a student (--algo pd)"
+    return f"{advice}{', take more bits (--bits)' if bits is not None and bits < MAX_BITS else ''}, or allow more."
 
 
 @th.no_grad()
@@ -139,7 +139,7 @@ def export_agent(
     # Bits that are asked of a quantized agent are refused.
     is_ready = bits is None and quantized_layers(agent.policy)
     # The observations come as they are: vectors in float32, frames as bytes.
-    quantized = agent if is_ready else quantize_on(observations, agent, bits or 8, bits or 8, input_bits=None)
+    quantized = agent if is_ready else quantize_on(observations, agent, bits or MAX_BITS, bits or MAX_BITS, None)
     models[INTEGER_FILE] = build_graph(quantized, opset)
 
     description: dict[str, Any] = {**_describe(agent, env_id, opset), "n_observations": len(observations), "files": {}}
@@ -163,7 +163,6 @@ def export_agent(
         written = ", ".join(f"{folder / name}" for name in description["files"]) or "no file"
         raise ExportError(
             f"Not written: {'; '.join(refused)} of {len(observations)} observations, more than the "
-            f"{max_disagreement:.1%} of --max-disagreement; written: {written}. {_advice(agent)}, or allow more with "
-            "--max-disagreement."
+            f"{max_disagreement:.1%} of --max-disagreement; written: {written}. {_advice(agent, bits)}"
         )
     return description
