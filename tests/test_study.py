@@ -1,9 +1,8 @@
-"""Study files, their cells, the backends that run them, and the report of what came out."""
+"""Study files, their cells, and the backends that run them."""
 
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,20 +21,8 @@ from sb3_distill.common.starts import record_starts
 from sb3_distill.study.backends import run_locally, run_on_ray
 from sb3_distill.study.cells import score_path, score_teacher, starts_of, starts_path, train_arguments
 from sb3_distill.study.cli import collect, estimate_seconds, locked, main, manifest_of, ready_cells, run_study
-from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.files import Cell, StudyError, merge, read_study
-from sb3_distill.study.report import describe_study
 from sb3_distill.study.report import main as report
-from sb3_distill.study.tables import (
-    Group,
-    find_published,
-    geometric_groups,
-    group_rows,
-    label_names,
-    spread,
-    table_of,
-    to_latex,
-)
 
 STUDIES = Path(__file__).parent.parent / "studies"
 CARTPOLE = {
@@ -249,7 +236,7 @@ def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, c
     assert len(results["agents"]) == 1 and len(list((tmp_path / "out" / "recordings").iterdir())) == 1
     (failure,) = results["failures"]
     assert failure["labels"]["temperature"] == "-1.0" and "temperature" in failure["problem"]
-    assert "cells wait for it" in captured.out and "1/2 done, 0 running, 0 waiting" in captured.out
+    assert "Cells that wait for it: 1" in captured.out and "1/2 done, 0 running, 0 waiting" in captured.out
     # The report names it, and what the grid compares though one value alone has come to its end.
     assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
@@ -307,7 +294,7 @@ def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path)
     assert len(list(folder.iterdir())) == 2
 
 
-def test_starts_are_recorded_once_for_a_game(tmp_path, cartpole_teacher):
+def test_starts_are_recorded_once_for_a_game(tmp_path):
     evaluation = {"n_episodes": 3, "starts_from": "random"}
     settings = {"algo": "pd", "env": "PongNoFrameskip-v4"}
     changes = {"grid": {"seed": [0]}, "record": False, "published": None}
@@ -357,132 +344,6 @@ def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file,
         ray.shutdown()
     assert killed.is_set() and not failures
     assert collect(study, tmp_path) == json.loads((finished / "results.json").read_text())["agents"]
-
-
-def test_published_numbers_and_tables():
-    sizes = {"env": "A", "teacher_mean": 50.0, "n_parameters": 1_000, "n_bytes": 4_000}
-    rows = [
-        {**sizes, "loss": loss, "seed": seed, "percent_of_teacher": percent, "mean": percent / 2}
-        for loss, seed, percent in (("kl", 0, 90.0), ("kl", 1, 110.0), ("nll", 0, 80.0))
-    ]
-    grid = {"env": ["A"], "loss": ["kl", "nll"], "seed": ["0", "1"]}
-    assert label_names(rows, grid) == ["loss"]
-    # What the grid compares counts, not what has finished.
-    assert label_names(rows[:1], grid) == ["loss"] and label_names(rows, {"env": ["A"], "seed": ["0"]}) == ["env"]
-    groups = group_rows(rows, grid, [{"loss": "kl", "percent": 94.7}])
-    table = table_of(groups)
-    assert table[0] == ["loss", "parameters", "bytes", "teacher", "student", "% of teacher", "seeds", "paper, %"]
-    assert table[1] == ["kl", "1,000", "4,000", "50.00", "50.00 ± 5.00", "100.0 ± 10.0", "2", "94.7"]
-    assert table[2][-1] == "" and spread(()) == ""
-    assert find_published({"loss": "mse"}, [{"loss": "kl", "percent": 1}]) is None
-    latex = to_latex(table, 1, "50% & more")
-    assert r"\textbackslash{}a\textasciicircum{}b\textasciitilde{}c\_d" in to_latex([["\\a^b~c_d"], ["1"]], 1, "")
-    assert r"\caption{50\% \& more}" in latex and r"100.0 $\pm$ 10.0" in latex and latex.count(r"\\") == 3
-
-
-def test_geometric_means_over_games():
-    rows = [
-        {
-            "env": env,
-            "loss": loss,
-            "percent_of_teacher": percent,
-            "max_percent": percent + 5,
-            "teacher_mean": 1.0,
-            "n_parameters": size,
-            "n_bytes": 400,
-        }
-        for env, loss, percent, size in (
-            ("A", "kl", 40.0, 100),
-            ("A", "kl", 60.0, 100),
-            ("B", "kl", 200.0, 120),
-            ("A", "nll", 70.0, 100),
-        )
-    ]
-    published = [{"env": "A", "percent": 90.0}, {"env": "B", "percent": 40.0}]
-    groups = group_rows(rows, {"env": ["A", "B"], "loss": ["kl", "nll"]}, published)
-    (mean,) = geometric_groups(groups, ["A", "B"])
-    # The mean of two runs is 50%; nll has not finished in B.
-    assert mean.labels == {"env": "geometric mean", "loss": "kl"} and mean.percents == pytest.approx([100.0])
-    assert mean.published == pytest.approx(60.0) and (mean.n_parameters, mean.n_bytes) == (None, 400)
-    assert geometric_groups(groups[:1], ["A"]) == []
-    table = table_of([*groups, mean])
-    assert table[0][6:] == ["% of teacher", "max %", "seeds", "paper, %"]
-    assert table[-1] == ["geometric mean", "kl", "", "400", "", "", "100.0", "", "1", "60.0"]
-
-
-def test_figures_of_groups():
-    groups = [
-        Group({"env": env, "loss": loss}, (percent, 90.0), (), (), (), 100, n_bytes, None, 2)
-        for env, loss, percent, n_bytes in (
-            ("PongNoFrameskip-v4", "kl", 80.0, 400),
-            ("QbertNoFrameskip-v4", "kl", 100.0, 100),
-            ("QbertNoFrameskip-v4", "nll", 70.0, 100),
-        )
-    ]
-    figure = plot_groups(groups)
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [85, 95, 80]
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["Pong", "Qbert"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kl", "nll"]
-    many = [replace(group, labels={"env": f"game {index}", "loss": "kl"}) for index in range(20) for group in groups]
-    assert plot_groups(many).get_figwidth() > figure.get_figwidth()
-    axes = plot_group_sizes(groups).axes[0]
-    assert [line.lines[0].get_xydata().tolist() for line in axes.containers] == [[[100, 95], [100, 80]], [[400, 85]]]
-    assert table_of(groups)[1][0] == "Pong"
-
-
-def test_report_of_a_real_time_study(tmp_path):
-    rows, manifests = [], []
-    for seed, torch in ((0, "2.10"), (1, "2.11")):
-        row = {"env": "CartPole-v1", "agent": f"cell{seed}", "teacher_mean": 9.0, "mean": 9.0, "seed": seed}
-        row |= {"n_parameters": 10, "n_bytes": 40, "percent_of_teacher": 100.0, "max_percent": 130.0}
-        rows += [{**row, "player": "large"}, {**row, "player": "small", "n_bytes": 20}]
-        cell = {"algo": "rtpd", "env": "CartPole-v1", "seed": seed, "labels": {"seed": str(seed)}, "evaluation": {}}
-        seconds, versions = {"train": 60.0, "evaluate": 0.0}, {"torch": torch}
-        manifests.append({"cell": cell, "rows": rows[-2:], "seconds": seconds, "command": "x", "versions": versions})
-    run = tmp_path / "cells" / "cell0" / "rtpd" / "CartPole-v1_1"
-    run.mkdir(parents=True)
-    (run / "learning_curves.csv").write_text("player,n_timesteps,mean_reward\nlarge,10,1\nlarge,20,2\n")
-    # As studies wrote it before they told their grid
-    study = {"name": "s", "title": "T", "paper": "", "notes": "", "published": [], "cells": 2}
-    (tmp_path / "results.json").write_text(json.dumps({"study": study, "agents": rows, "manifests": manifests}))
-    described = describe_study(tmp_path)
-    assert [cells[0] for cells in described["table"]] == ["player", "large", "small"]
-    assert described["table"][1][-2:] == ["130.0 ± 0.0", "2"] and "over seeds (0, 1)" in described["legend"]
-    assert described["versions"] == ["torch 2.10 (cells: 1)", "torch 2.11 (cells: 1)"]
-    captions = [figure["caption"].split(":")[0] for figure in described["figures"]]
-    assert captions == ["Bars", "Size against return", "Learning curves"]
-
-
-def test_report_of_no_study(tmp_path, capsys):
-    assert report([str(tmp_path)]) == 1
-    assert "holds no results of a study" in capsys.readouterr().err
-
-
-def test_report_in_a_browser(finished, tmp_path):
-    assert report([str(finished), "-o", str(tmp_path / "report"), "--title", "<Losses>"]) == 0
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert "&lt;Losses&gt;" in page and "CartPole &amp; losses" in page and "101.5" in page
-    # Self-contained
-    assert "http://" not in page and "https://" not in page and 'src="data:image/png' in page
-    assert "| kl |" in (tmp_path / "report" / "tables.md").read_text()
-    assert r"\toprule" in (tmp_path / "report" / "tables.tex").read_text()
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    playwright = pytest.importorskip("playwright.sync_api")
-    if browser_path is None:
-        pytest.skip("no Chromium on the path")
-    with playwright.sync_playwright() as driver:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = driver.chromium.launch(executable_path=browser_path, args=options)
-        errors: list[str] = []
-        for width, height in ((1280, 900), (390, 844)):
-            tab = browser.new_page(viewport={"width": width, "height": height})
-            tab.on("pageerror", lambda error: errors.append(str(error)))
-            tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-            tab.goto((tmp_path / "report" / "index.html").as_uri())
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-            assert tab.locator("td").first.is_visible() and not errors
-        browser.close()
 
 
 def test_local_backend_survives_a_cell_that_dies(study_file, tmp_path):

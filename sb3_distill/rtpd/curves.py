@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sb3_distill.common.figures import COLOURS, make_axes, save_figure
+from sb3_distill.common.figures import line_style, make_axes, save_figure
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.utils import percent_of_teacher
 from sb3_distill.rtpd.students import TEACHER
 
-LINES = ("-", "--", ":")
 N_LAST = 10
 
 Evaluations = Sequence[dict[str, Any]]
@@ -109,9 +108,6 @@ def plot_curves(evaluations: Evaluations, path: Path) -> None:
     axes.plot(updates, np.maximum.accumulate(teacher), color="0.45", linewidth=1, linestyle="--", label="best so far")
     for index, player in enumerate(player for player in players_of(evaluations) if player != TEACHER):
         student_updates = curve_of(evaluations, player, "n_updates") / 1000
-        # Where the colours are used up, the lines change.
-        color, linestyle = COLOURS[index % len(COLOURS)], LINES[index // len(COLOURS) % len(LINES)]
-        scores = curve_of(evaluations, player)
-        axes.plot(student_updates, scores, color=color, linestyle=linestyle, linewidth=1.5, label=player)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+        axes.plot(student_updates, curve_of(evaluations, player), **line_style(index), linewidth=1.5, label=player)
+    figure.legend(loc="outside right upper", frameon=False)
     save_figure(figure, path)

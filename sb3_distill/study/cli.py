@@ -178,7 +178,7 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
         phase = {cell.key: cell for cell in ready_cells(waiting, folder)}
         waiting = [cell for cell in waiting if cell.key not in phase]
         if waiting:
-            print(f"Teachers' play is recorded first; {len(waiting)} cells wait for it.", flush=True)
+            print(f"Teachers' play is recorded first. Cells that wait for it: {len(waiting)}", flush=True)
         with closing(backend([(key, json.dumps(asdict(cell))) for key, cell in phase.items()], folder)) as results:
             for n_ended, (key, problem) in enumerate(results, start=1):
                 labels = " ".join(phase[key].labels.values())
