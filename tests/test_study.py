@@ -352,16 +352,11 @@ def test_local_backend_survives_a_cell_that_dies(study_file, tmp_path):
     done = threading.Event()
 
     def kill_the_cell() -> None:
-        import psutil
-
-        n_killed = 0
-        while n_killed < 2 and not done.wait(0.2):
-            for process in psutil.process_iter(["cmdline"]):
-                command = process.info["cmdline"] or []
-                if "sb3_distill.study.cells" in command and str(tmp_path) in command[-1]:
-                    process.kill()
-                    process.wait()
-                    n_killed += 1
+        killed: set[int] = set()
+        while len(killed) < 2 and not done.wait(0.2):
+            for pid in set(cells_under_way(tmp_path)) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
 
     killer = threading.Thread(target=kill_the_cell)
     killer.start()
