@@ -115,7 +115,7 @@ DAMAGED_ZIPS = {
     ),
     "weights of another agent": (lambda path: change_weights(path, {"w": th.zeros(2)}), "stock architecture"),
     "no agent in the folder": (lambda path: path.unlink(), "holds no agent: no .zip in it"),
-    "unknown algorithm": (another_algorithm, "'sac': choose one of dqn, qrdqn, ppo, a2c, trpo"),
+    "another kind of algorithm": (another_algorithm, "sac agent, whose actor is neither categorical nor"),
     "unknown activation": (
         lambda path: change_data(path, policy_kwargs={"activation_fn": "my.Swish"}),
         "activation function 'my.Swish' is not known",
