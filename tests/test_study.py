@@ -257,13 +257,24 @@ def test_interrupted_studies_end_at_once(study_file, tmp_path):
     content = {**content, "settings": {**content["settings"], "n_timesteps": 50_000_000}, "record": False}
     path = write(tmp_path / "s.yml", **{**content, "grid": {"loss": ["kl", "nll", "mse"]}})
     command = [sys.executable, "-m", "sb3_distill", "study", str(path), "-o", str(tmp_path / "out"), "-j", "2"]
-    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # The Zoo would save what was learned so far, and the study would take it for a finished cell.
-    while len(list((tmp_path / "out").glob("cells/.*/pd"))) < 2 and study.poll() is None:
-        time.sleep(0.1)
-    assert len(cells_under_way(tmp_path)) == 2
-    study.send_signal(signal.SIGINT)
-    _, errors = study.communicate(timeout=20)
+    study = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Who runs the tests in the background ignores Ctrl-C, and so would the study.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        # The Zoo would save what was learned so far, and the study would take it for a finished cell.
+        while len(list((tmp_path / "out").glob("cells/.*/pd"))) < 2 and study.poll() is None:
+            time.sleep(0.1)
+        assert len(cells_under_way(tmp_path)) == 2
+        study.send_signal(signal.SIGINT)
+        _, errors = study.communicate(timeout=60)
+    finally:
+        # The cells end with it.
+        study.kill()
     assert study.returncode == 130 and len(errors.splitlines()) == 1 and "interrupted" in errors
     assert not cells_under_way(tmp_path) and not list((tmp_path / "out" / "cells").iterdir())
     assert json.loads((tmp_path / "out" / "results.json").read_text())["agents"] == []
