@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sb3_distill.common.utils import check_device
+from sb3_distill.common.utils import check_device, to_number
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -28,10 +28,7 @@ def probability(text: str) -> float:
     :param text: what was written
     :return: the number
     """
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
+    number = to_number(text)
     if not 0.0 <= number <= 1.0:
         raise argparse.ArgumentTypeError(f"is a probability, between 0 and 1, not {text}")
     return number
@@ -42,10 +39,7 @@ def positive(text: str) -> float:
     :param text: what was written
     :return: the number
     """
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
+    number = to_number(text)
     if not 0.0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
     return number

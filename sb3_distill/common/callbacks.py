@@ -42,14 +42,15 @@ def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
 
 
 class UpdateProgressBar(ProgressBarCallback):
-    """SB3's progress bar, which also tells how far a long series of updates has come."""
+    """SB3's progress bar, which also tells, every hundred updates, how far a long series of them has come."""
 
     def show_updates(self, n_done: int, n_updates: int) -> None:
         """
         :param n_done: updates done of this series
         :param n_updates: updates in it
         """
-        self.pbar.set_description_str(f"update {n_done:,} of {n_updates:,}")
+        if n_done % 100 == 0:
+            self.pbar.set_description_str(f"update {n_done:,} of {n_updates:,}")
 
     def _on_step(self) -> bool:
         if self.pbar.desc:

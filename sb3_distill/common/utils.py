@@ -1,8 +1,9 @@
 """Small things that several modules share."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch as th
 from stable_baselines3.common.vec_env import VecEnv
@@ -24,6 +25,17 @@ def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(value).lower(), lower_case, n=1)
     hint = f" Did you mean '{lower_case[close[0]]}'?" if close else ""
     return f"Unknown {field} {value!r}: choose one of {', '.join(choices)}.{hint}"
+
+
+def to_number(value: Any) -> float:
+    """
+    :param value: what somebody wrote
+    :return: the number, NaN where it is none: outside of all bounds
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def check_device(device: th.device | str) -> None:

@@ -17,6 +17,7 @@ import torch as th
 from matplotlib.figure import Figure
 
 from sb3_distill.common.archive import TeacherError
+from sb3_distill.common.arguments import whole_number
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure
 from sb3_distill.common.tables import format_table
@@ -263,12 +264,10 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="sb3-distill export bench", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="what `sb3-distill export` wrote: teacher, students")
-    parser.add_argument("--n-runs", type=int, default=500, help="inferences that are timed (default: 500)")
-    parser.add_argument("--n-episodes", type=int, default=10, help="episodes of each policy, 0: none (default: 10)")
+    parser.add_argument("--n-runs", type=whole_number(1), default=500, help="inferences that are timed (default: 500)")
+    parser.add_argument("--n-episodes", type=whole_number(0), default=10, help="episodes of each policy (default: 10)")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.csv and bench.png (size against return)")
     args = parser.parse_args(argv)
-    if args.n_runs < 1 or args.n_episodes < 0:
-        parser.error("--n-runs must be at least 1, --n-episodes at least 0")
     th.set_num_threads(1)
     try:
         rows = [row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes)]

@@ -71,14 +71,13 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
     def _share(self) -> int:
         return max(self.buffer_size // self.n_envs, 1)
 
-    def task_size(self, task: int) -> int:
-        """Number of observations of a task that can be sampled."""
-        return sum(memory.size() for (owner, _), memory in self.memories.items() if owner == task)
-
     @property
     def has_all_tasks(self) -> bool:
         """Whether every task has observations: before that, updates would know some tasks alone."""
-        return all(self.task_size(task) > 0 for task in range(self.n_tasks))
+        return len(self._tasks_at_hand()) == self.n_tasks
+
+    def _tasks_at_hand(self) -> list[int]:
+        return sorted({task for (task, _), memory in self.memories.items() if memory.size() > 0})
 
     def size(self) -> int:
         """Number of observations of all tasks that can be sampled, per environment."""
@@ -102,7 +101,7 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
 
     def _draw(self, batch_size: int) -> list[tuple[int, list[tuple[Memory, int]]]]:
         """Which tasks a minibatch is of, and how many observations come from which of their memories."""
-        tasks = sorted({task for (task, _), memory in self.memories.items() if memory.size() > 0})
+        tasks = self._tasks_at_hand()
         if self.task_sampling == "random":
             counts = {tasks[np.random.randint(len(tasks))]: batch_size}
         else:

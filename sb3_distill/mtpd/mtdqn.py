@@ -8,16 +8,16 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.dqn.dqn import DQN
 
-from sb3_distill.common.multitask import Task, check_same_tasks, tasks_of
+from sb3_distill.common.multitask import Task
 from sb3_distill.common.utils import check_device, unknown_choice
 from sb3_distill.mtpd.buffers import MultiTaskReplayBuffer
-from sb3_distill.mtpd.mtpd import task_policy_kwargs
 from sb3_distill.mtpd.policies import DQN_POLICIES, DQNMlpPolicy
+from sb3_distill.mtpd.tasks import MultiTaskMixin
 
 SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
 
 
-class MultiTaskDQN(DQN):
+class MultiTaskDQN(MultiTaskMixin, DQN):
     """
     One DQN for several tasks, trained jointly: a memory per task, interleaved updates, a controller per task.
 
@@ -74,25 +74,9 @@ class MultiTaskDQN(DQN):
     def _setup_model(self) -> None:
         if self.n_steps != 1:
             raise ValueError(f"The memories of several tasks keep single steps: n_steps must be 1, not {self.n_steps}.")
-        if self.env is not None:
-            if self._vec_normalize_env is not None:
-                raise ValueError("VecNormalize mixes the statistics of tasks: leave it out.")
-            tasks = tasks_of(self.env)
-            check_same_tasks(self.tasks, tasks)
-            self.policy_kwargs = task_policy_kwargs(self.policy_kwargs, tasks)
-            self.tasks = tasks
+        self._read_tasks()
         self.replay_buffer_kwargs = {"task_sampling": self.task_sampling}
         super()._setup_model()
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """As SB3's; the environment must have the same tasks."""
-        env = self._wrap_env(env, self.verbose)
-        check_same_tasks(self.tasks, tasks_of(env))
-        super().set_env(env, force_reset)
-
-    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        if self.replay_buffer.has_all_tasks:  # type: ignore[union-attr]
-            super().train(gradient_steps, batch_size)
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1

@@ -15,13 +15,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill.common.buffers import DistillationSamples
 from sb3_distill.common.callbacks import list_callbacks
 from sb3_distill.common.losses import DistillationLoss
-from sb3_distill.common.multitask import Task, check_same_tasks, tasks_of
+from sb3_distill.common.multitask import Task, tasks_of
 from sb3_distill.common.policies import StudentPolicy
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer
 from sb3_distill.mtpd.evaluation import TaskEvalCallback
 from sb3_distill.mtpd.policies import MULTI_TASK_POLICIES, MultiTaskMlpPolicy
+from sb3_distill.mtpd.tasks import MultiTaskMixin
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, load_teachers
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.pd.pd import RolloutPolicy
@@ -29,21 +30,7 @@ from sb3_distill.pd.pd import RolloutPolicy
 SelfMultiTaskDistillation = TypeVar("SelfMultiTaskDistillation", bound="MultiTaskDistillation")
 
 
-def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) -> dict[str, Any]:
-    """
-    :param policy_kwargs: what the user says
-    :param tasks: the environment's tasks
-    :return: the same with the number of actions of every task
-    :raises ValueError: the policy has been made for other tasks
-    """
-    task_actions = [task.n_actions for task in tasks]
-    known = (policy_kwargs or {}).get("task_actions", task_actions)
-    if list(known) != task_actions:
-        raise ValueError(f"The policy has been made for tasks with {known} actions; these have {task_actions}.")
-    return {**(policy_kwargs or {}), "task_actions": task_actions}
-
-
-class MultiTaskDistillation(PolicyDistillation):
+class MultiTaskDistillation(MultiTaskMixin, PolicyDistillation):
     """
     Multi-task Policy Distillation: a student with one trunk and a controller per task learns from a teacher per task.
 
@@ -126,13 +113,7 @@ class MultiTaskDistillation(PolicyDistillation):
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
-        if self.env is not None:
-            if self._vec_normalize_env is not None:
-                raise ValueError("VecNormalize mixes the statistics of tasks: teachers normalise by themselves.")
-            tasks = tasks_of(self.env)
-            check_same_tasks(self.tasks, tasks)
-            self.policy_kwargs = task_policy_kwargs(self.policy_kwargs, tasks)
-            self.tasks = tasks
+        self._read_tasks()
         if self.recording is not None:
             raise ValueError(
                 "recording= keeps the play of one teacher; several tasks have no recordings. Leave it out."
@@ -161,16 +142,6 @@ class MultiTaskDistillation(PolicyDistillation):
 
     def _make_loss(self) -> DistillationLoss:
         return self.distillation_losses[0]
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """As SB3's; the environment must have the same tasks."""
-        env = self._wrap_env(env, self.verbose)
-        check_same_tasks(self.tasks, tasks_of(env))
-        super().set_env(env, force_reset)
-
-    def train(self, gradient_steps: int, batch_size: int = 32) -> None:
-        if self.replay_buffer.has_all_tasks:  # type: ignore[attr-defined]
-            super().train(gradient_steps, batch_size)
 
     def _buffer_kwargs(self) -> dict[str, Any]:
         return {"task_sampling": self.task_sampling}
@@ -246,7 +217,7 @@ class MultiTaskDistillation(PolicyDistillation):
     def _fit_frame_scalers(self) -> None:
         # One scale for all tasks, from an equal share of each
         if self._n_updates == 0:
-            self.policy.fit_frame_scalers(self.replay_buffer.sample_equally(1_000).observations)  # type: ignore[attr-defined]
+            self.policy.fit_frame_scalers(self.replay_buffer.sample_equally(1_000).observations)
 
     def task(self, name: str) -> PolicyDistillation:
         """

@@ -398,7 +398,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
 
         losses, records = [], []
         for step in range(gradient_steps):
-            if self._progress_bar is not None and step % 100 == 99:
+            if self._progress_bar is not None:
                 self._progress_bar.show_updates(step + 1, gradient_steps)
             samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             loss, metrics = self._forward_loss(samples)

@@ -312,7 +312,7 @@ class RealTimeDistillDQN(DQN):
         losses = []
         student_losses: dict[str, list[dict[str, th.Tensor]]] = {name: [] for name in self.students}
         for step in range(gradient_steps):
-            if self._progress_bar is not None and step % 100 == 99:
+            if self._progress_bar is not None:
                 self._progress_bar.show_updates(step + 1, gradient_steps)
             # Sample replay buffer
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from sb3_distill.common.envs import describe_space_mismatch
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.common.torch_layers import set_train_dtype
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.pd import PolicyDistillation
 
 TEACHER = "teacher"
@@ -144,10 +144,7 @@ def read_schedule(learning_rate: float | str | Schedule) -> Schedule:
     if callable(learning_rate):
         return learning_rate
     falls = isinstance(learning_rate, str) and learning_rate.startswith("lin_")
-    try:
-        value = float(str(learning_rate).removeprefix("lin_"))
-    except ValueError:
-        value = math.nan
+    value = to_number(str(learning_rate).removeprefix("lin_"))
     if not 0 < value < math.inf:
         raise ValueError(
             "learning_rate must be a positive number, a schedule, or 'lin_VALUE' (linearly from VALUE to 0), "

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sb3_distill.common.arguments import whole_number
 from sb3_distill.common.evaluation import is_atari
 from sb3_distill.common.tables import format_table
 from sb3_distill.study.backends import Backend, run_locally, run_on_ray
@@ -214,12 +215,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, help="folder (default: logs/studies/NAME)")
     parser.add_argument("--backend", choices=["local", "ray"], default="local")
     parser.add_argument("--address", help="of a running Ray cluster (default: start Ray here)")
-    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, help="cells at the same time")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each cell (default: 1)")
+    parser.add_argument("-j", "--jobs", type=whole_number(1), default=os.cpu_count() or 1, help="cells at once")
+    parser.add_argument("--threads", type=whole_number(1), default=1, help="threads of each cell (default: 1)")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated time, run nothing")
     args = parser.parse_args(argv)
-    if args.jobs < 1 or args.threads < 1:
-        parser.error("--jobs and --threads must be at least 1")
     try:
         study = read_study(args.file)
         folder = args.output or Path("logs") / "studies" / study.name

@@ -17,7 +17,7 @@ import gymnasium as gym
 import yaml
 
 from sb3_distill.common.evaluation import is_atari
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.zoo.registration import ALGORITHMS
 
 KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
@@ -143,10 +143,7 @@ def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
 
 
 def _number(where: str, name: str, value: Any, least: float, most: float = math.inf, whole: bool = True) -> Any:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = to_number(value)
     if isinstance(value, bool) or not least <= number <= most or (whole and not number.is_integer()):
         bounds = f"of at least {least:g}" if math.isinf(most) else f"between {least:g} and {most:g}"
         raise StudyError(f"{where}: {name} must be a {'whole ' if whole else ''}number {bounds}, not {value!r}.")

@@ -1,0 +1,54 @@
+"""What the multi-task algorithms share: the same tasks in the same order, and all of them before the first update."""
+
+from typing import Any
+
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.common.multitask import Task, check_same_tasks, tasks_of
+
+
+def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) -> dict[str, Any]:
+    """
+    :param policy_kwargs: what the user says
+    :param tasks: the environment's tasks
+    :return: the same with the number of actions of every task
+    :raises ValueError: the policy has been made for other tasks
+    """
+    task_actions = [task.n_actions for task in tasks]
+    known = (policy_kwargs or {}).get("task_actions", task_actions)
+    if list(known) != task_actions:
+        raise ValueError(f"The policy has been made for tasks with {known} actions; these have {task_actions}.")
+    return {**(policy_kwargs or {}), "task_actions": task_actions}
+
+
+class MultiTaskMixin:
+    """An off-policy algorithm of SB3 that learns several tasks, from a ``MultiTaskBuffer``."""
+
+    tasks: list[Task]
+    env: VecEnv | None
+    policy_kwargs: dict[str, Any]
+    replay_buffer: Any
+    _vec_normalize_env: Any
+
+    def _read_tasks(self) -> None:
+        """Take over the environment's tasks, which must be the agent's own where it has some."""
+        if self.env is None:
+            return
+        if self._vec_normalize_env is not None:
+            raise ValueError("VecNormalize mixes the statistics of tasks: leave it out; teachers bring their own.")
+        tasks = tasks_of(self.env)
+        check_same_tasks(self.tasks, tasks)
+        self.policy_kwargs = task_policy_kwargs(self.policy_kwargs, tasks)
+        self.tasks = tasks
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """As SB3's; the environment must have the same tasks."""
+        wrapped: VecEnv = self._wrap_env(env, self.verbose)  # type: ignore[attr-defined]
+        check_same_tasks(self.tasks, tasks_of(wrapped))
+        super().set_env(wrapped, force_reset)  # type: ignore[misc]
+
+    def train(self, gradient_steps: int, batch_size: int = 32) -> None:
+        """As SB3's, once every task has been played."""
+        if self.replay_buffer.has_all_tasks:
+            super().train(gradient_steps, batch_size)  # type: ignore[misc]
