@@ -18,7 +18,7 @@ from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.quantization import set_blend
 from sb3_distill.common.teachers import Teacher
 from sb3_distill.export import runner
-from sb3_distill.export.bench import bench_folder, plot_returns
+from sb3_distill.export.bench import bench_folder, mean_return, open_file, plot_returns
 from sb3_distill.export.cli import main as export
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, _bound, export_agent
 from sb3_distill.export.graph import build_graph
@@ -233,6 +233,19 @@ def test_bench_of_what_is_there(few_bits, tmp_path: Path, capsys, monkeypatch):
     (tmp_path / "out/policy.json").write_text("{}")
     with pytest.raises(ExportError, match=r"policy.json has no .*macs.*: export the agent again"):
         bench_folder(tmp_path / "out", 3, 0)
+
+
+def test_agents_play_in_the_environment_of_their_training(few_bits, tmp_path: Path):
+    run = tmp_path / "qpd" / "CartPole-v1_1"
+    (run / "CartPole-v1").mkdir(parents=True)
+    (run / "CartPole-v1.zip").write_bytes(few_bits.read_bytes())
+    (run / "CartPole-v1" / "args.yml").write_text("env: CartPole-v1\nenv_kwargs: {max_episode_steps: 7}\n")
+    description = export_agent(run, tmp_path / "out", None, 40, max_disagreement=1.0)
+    assert description["env_kwargs"] == {"max_episode_steps": 7}
+    player = open_file(tmp_path / "out" / INTEGER_FILE)
+    assert mean_return(player, description, 2) == 7.0
+    # Elsewhere they say nothing.
+    assert export_agent(run, tmp_path / "out", "CartPole-v0", 40, max_disagreement=1.0)["env_kwargs"] == {}
 
 
 def test_figure_has_a_colour_per_folder_and_a_marker_per_kind():

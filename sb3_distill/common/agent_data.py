@@ -140,12 +140,6 @@ def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalizati
     return None
 
 
-def read_env_kwargs(files: AgentFiles) -> dict[str, Any]:
-    """The arguments of the environment that a run was trained in: as the Zoo's ``enjoy`` finds them."""
-    config, arguments = read_yaml(files.yaml("config.yml")), read_yaml(files.yaml("args.yml"))
-    return read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {})
-
-
 def read_score(files: AgentFiles) -> dict[str, Any] | None:
     """The score that the run folder records: its results.yml, else the best of its evaluations."""
     results = read_yaml(files.yaml("results.yml")).get("evaluation")

@@ -12,13 +12,11 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_distill.common.agent_data import read_env_kwargs
 from sb3_distill.common.arguments import check_writable, device, keyword, probability, whole_number
 from sb3_distill.common.scoring import architecture_of, describe, score_agent
 from sb3_distill.common.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.common.statistics import geometric_mean_interval
 from sb3_distill.common.tables import format_markdown, format_table, to_json
-from sb3_distill.common.teacher_sources import find_agent
 from sb3_distill.common.teachers import Teacher, TeacherError, load_teacher
 
 FORMATS = (".json", ".csv", ".md")
@@ -155,14 +153,13 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
             raise TeacherError(f"{agent.source} does not say its environment: name it with --env.")
         game = games.setdefault(env_id, Game(env_id, env_kwargs=dict(args.env_kwargs)))
         game.agents.append(agent)
-        own = read_env_kwargs(find_agent(source))
-        if not args.env_kwargs and own:
-            if game.env_kwargs not in ({}, own):
+        if not args.env_kwargs and agent.env_kwargs:
+            if game.env_kwargs not in ({}, agent.env_kwargs):
                 raise TeacherError(
                     f"The runs of {env_id} were trained with different arguments of the environment ({game.env_kwargs} "
-                    f"and {own}): say with --env-kwargs key:value which are meant."
+                    f"and {agent.env_kwargs}): say with --env-kwargs key:value which are meant."
                 )
-            game.env_kwargs = own
+            game.env_kwargs = agent.env_kwargs
     if args.teacher and len(games) > 1:
         raise TeacherError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
     for game in games.values():

@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.evaluation import make_eval_env
 from sb3_distill.common.layers import chain_of
-from sb3_distill.common.scoring import check_fits, frame_stack_of
+from sb3_distill.common.scoring import check_fits, env_kwargs_of, frame_stack_of
 from sb3_distill.common.teachers import Teacher
 
 N_ENVS = 4
@@ -39,7 +39,7 @@ def make_env_of(agent: Teacher, env_id: str) -> VecEnv:
     :raises ValueError: it is not one for this agent
     """
     try:
-        venv = make_eval_env(env_id, N_ENVS, frame_stack_of(agent, env_id))
+        venv = make_eval_env(env_id, N_ENVS, frame_stack_of(agent, env_id), env_kwargs_of(agent, env_id))
     except gym.error.Error as error:
         raise TeacherError(
             f"The environment {env_id} of {agent.source} cannot be made: {error} Name another one with --env, such as "

@@ -24,6 +24,15 @@ def frame_stack_of(agent: Teacher, env_id: str) -> int:
     return (agent.frame_stack or 1) if is_atari(env_id) else 1
 
 
+def env_kwargs_of(agent: Teacher, env_id: str) -> dict[str, Any]:
+    """
+    :param agent: a loaded agent
+    :param env_id: where it plays
+    :return: arguments of the environment: those of its training in its own environment, none elsewhere
+    """
+    return dict(agent.env_kwargs) if agent.env_id == env_id else {}
+
+
 def architecture_of(agent: Teacher) -> tuple[Any, ...]:
     """
     :param agent: a loaded agent

@@ -84,6 +84,7 @@ class Teacher(ABC):
     :param recorded_score: the score that its run folder records
     :param teacher_source: where the teacher of a student was found
     :param frame_stack: number of stacked frames; None: as many as an image has channels
+    :param env_kwargs: arguments of the environment it was trained on
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Teacher(ABC):
         recorded_score: dict[str, Any] | None = None,
         teacher_source: str | None = None,
         frame_stack: int | None = None,
+        env_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if normalization is not None and normalization.mean.shape != policy.observation_space.shape:
             raise TeacherError(
@@ -115,6 +117,7 @@ class Teacher(ABC):
         self.recorded_score = recorded_score
         self.teacher_source = teacher_source
         self._frame_stack = frame_stack
+        self.env_kwargs = env_kwargs or {}
         self._set_normalization_tensors()
 
     @property
@@ -412,6 +415,8 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         plain_text(archive.data.get("teacher_source")) if algo in ("pd", "qpd") else None,
         # A configuration without the entry is that of an agent without a stack.
         config.get("frame_stack", 1) if config else None,
+        # As the Zoo's enjoy finds them
+        read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {}),
     )
 
 

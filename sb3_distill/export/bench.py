@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.arguments import whole_number
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
-from sb3_distill.common.figures import COLOURS, make_axes, save_figure
+from sb3_distill.common.figures import COLOURS, make_axes, save_figure, scale_by_size
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import Teacher, load_teacher
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
@@ -27,6 +27,7 @@ from sb3_distill.export.runner import PolicyRunner
 
 N_WARM_UP = 20
 KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer"}
+NEEDED = {"source", "sha256", "env_id", "env_kwargs", "observation", "frame_stack", "macs", "files"}
 MARKERS = {"float": "o", "integer": "s", "torch": "^"}
 
 
@@ -114,7 +115,12 @@ def mean_return(player: Player, description: dict[str, Any], n_episodes: int) ->
     """
     if n_episodes == 0:
         return None
-    make_env = partial(make_eval_env, description["env_id"], frame_stack=description["frame_stack"])
+    make_env = partial(
+        make_eval_env,
+        description["env_id"],
+        frame_stack=description["frame_stack"],
+        env_kwargs=description["env_kwargs"],
+    )
     return evaluate_paired(player, make_env, n_episodes).mean
 
 
@@ -129,7 +135,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{path} is not there: name folders that `sb3-distill export` wrote.")
     try:
         description = json.loads(path.read_text())
-        missing = {"source", "sha256", "env_id", "observation", "frame_stack", "macs", "files"} - set(description)
+        missing = NEEDED - set(description)
     except (ValueError, TypeError) as error:
         raise ExportError(f"{path} cannot be read ({error}): export the agent again.") from error
     if missing:
@@ -229,7 +235,7 @@ def plot_returns(rows: Sequence[dict[str, Any]]) -> Figure:
         axes.plot([], [], "o", color=colours[folder], label=folder)
     for kind in kinds:
         axes.plot([], [], MARKERS[kind], color="grey", markerfacecolor="none", label=kind)
-    axes.set_xscale("log")
+    scale_by_size(axes)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="x-small")
     return figure
 

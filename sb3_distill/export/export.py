@@ -14,7 +14,7 @@ from gymnasium import spaces
 from sb3_distill.common.layers import count_macs
 from sb3_distill.common.observations import find_env_id, record_observations
 from sb3_distill.common.quantization import MAX_BITS, describe_transition, quantized_layers
-from sb3_distill.common.scoring import frame_stack_of
+from sb3_distill.common.scoring import env_kwargs_of, frame_stack_of
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, load_teacher
 from sb3_distill.export import runner
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
@@ -65,6 +65,7 @@ def _describe(agent: Teacher, env_id: str, opset: int) -> dict[str, Any]:
         "sha256": agent.sha256,
         "algo": agent.algo,
         "env_id": env_id,
+        "env_kwargs": env_kwargs_of(agent, env_id),
         "observation": {
             "shape": list(space.shape),
             "dtype": str(space.dtype),
@@ -78,7 +79,7 @@ def _describe(agent: Teacher, env_id: str, opset: int) -> dict[str, Any]:
     }
     if isinstance(actions, spaces.Discrete):
         described["action"] = {"n": int(actions.n)}
-        env = gym.make(env_id)
+        env = gym.make(env_id, **described["env_kwargs"])
         if hasattr(env.unwrapped, "get_action_meanings"):
             described["action"]["labels"] = env.unwrapped.get_action_meanings()
         env.close()

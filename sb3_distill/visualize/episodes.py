@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_distill.common.evaluation import is_atari, make_eval_env, mix_random_actions
-from sb3_distill.common.scoring import check_fits, frame_stack_of
+from sb3_distill.common.scoring import check_fits, env_kwargs_of, frame_stack_of
 from sb3_distill.common.teachers import Teacher
 
 
@@ -45,7 +45,8 @@ def play_episodes(
     :raises ValueError: the environment is none of the agent's kind, or its actions are not discrete
     """
     atari = is_atari(env_id)
-    venv = make_eval_env(env_id, 1, frame_stack_of(agent, env_id), {"render_mode": "rgb_array"})
+    env_kwargs = {**env_kwargs_of(agent, env_id), "render_mode": "rgb_array"}
+    venv = make_eval_env(env_id, 1, frame_stack_of(agent, env_id), env_kwargs)
     check_fits(agent, env_id, venv)
     if not isinstance(venv.action_space, spaces.Discrete):
         raise ValueError(f"Pictures are drawn of discrete actions; those of {env_id} are {venv.action_space}.")
