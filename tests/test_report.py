@@ -104,7 +104,8 @@ def real_time_study(tmp_path) -> Path:
         rows += [{**row, "player": "large"}, {**row, "player": "small", "n_bytes": 20}]
         cell = {"algo": "rtpd", "env": "CartPole-v1", "seed": seed, "labels": {"seed": str(seed)}, "evaluation": {}}
         seconds, versions = {"train": 60.0, "evaluate": 0.0}, {"torch": torch}
-        manifests.append({"cell": cell, "rows": rows[-2:], "seconds": seconds, "command": "x", "versions": versions})
+        manifests.append({"cell": cell, "rows": rows[-2:], "seconds": seconds, "versions": versions})
+        manifests[-1]["command"] = f"rl_zoo3.train -f {folder}/cells/cell{seed}"
     run = folder / "cells" / "cell0" / "rtpd" / "CartPole-v1_1"
     run.mkdir(parents=True)
     (run / "learning_curves.csv").write_text("player,n_timesteps,mean_reward\nlarge,10,1\nlarge,20,2\n")
@@ -120,6 +121,7 @@ def test_report_of_a_real_time_study(real_time_study):
     assert [cells[0] for cells in described["table"]] == ["player", "large", "small"]
     assert described["table"][1][-3:] == ["130.0 ± 0.0", "2", "101.5"] and "over seeds (0, 1)" in described["legend"]
     assert described["versions"] == ["torch 2.10 (cells: 1)", "torch 2.11 (cells: 1)"]
+    assert described["commands"][0] == "rl_zoo3.train -f study/cells/cell0"
     captions = [figure["caption"].split(":")[0] for figure in described["figures"]]
     assert captions == ["Bars", "Size against return", "Learning curves"]
 

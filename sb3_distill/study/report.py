@@ -165,7 +165,8 @@ def describe_study(folder: Path) -> dict[str, Any]:
         "legend": legend,
         "figures": draw_figures(folder, groups, manifests),
         "videos": draw_videos(folder, manifests),
-        "commands": [manifest["command"] for manifest in manifests],
+        # As typed in the folder that holds the study's: where that lies is nobody's business.
+        "commands": [manifest["command"].replace(f"{folder.resolve().parent}/", "") for manifest in manifests],
         "versions": describe_versions(manifests),
     }
 
