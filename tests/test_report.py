@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
-from sb3_distill.study.report import describe_study
+from sb3_distill.study.report import describe_study, draw_figures
 from sb3_distill.study.report import main as report
 from sb3_distill.study.tables import (
     Group,
@@ -91,6 +92,18 @@ def test_figures_of_groups():
     axes = plot_group_sizes(groups).axes[0]
     assert [line.lines[0].get_xydata().tolist() for line in axes.containers] == [[[100, 95], [100, 80]], [[400, 85]]]
     assert table_of(groups)[1][0] == "Pong"
+
+
+def test_sizes_of_multi_task_students_stand_against_the_mean_of_their_tasks(tmp_path, monkeypatch):
+    groups = [
+        Group({"student": student, "task": task}, (percent,), (), (), (), n_bytes, n_bytes, None, 1)
+        for student, n_bytes in (("small", 100), ("large", 400))
+        for task, percent in (("Pong", 90.0), ("geometric mean", 80.0))
+    ]
+    drawn: list[Group] = []
+    monkeypatch.setattr("sb3_distill.study.report.plot_group_sizes", lambda sized: drawn.extend(sized) or Figure())
+    assert len(draw_figures(tmp_path, groups, [])) == 2
+    assert [group.percents for group in drawn] == [(80.0,), (80.0,)]
 
 
 @pytest.fixture

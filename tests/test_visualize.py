@@ -225,6 +225,9 @@ def test_sizes_and_bars_show_the_rows():
     }
     segments = plot_sizes([task, mean]).axes[0].containers[0].lines[2][0].get_segments()
     assert np.allclose([segment[:, 1] for segment in segments], [[40, 70], [70, 80]])
+    # One network plays all tasks: their mean alone stands against its size.
+    tasks = [{**task, "task": "CartPole-v1"}, {**mean, "task": "geometric mean"}]
+    assert plot_sizes(tasks).axes[0].containers[0].lines[0].get_xydata().tolist() == [[9, 50]]
     with pytest.raises(ValueError, match=r"of Acrobot-v1, CartPole-v1: choose with --env"):
         plot_sizes([*rows, rows_of(env="Acrobot-v1")])
     with pytest.raises(ValueError, match="evaluate with the teacher"):

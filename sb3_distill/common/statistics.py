@@ -9,6 +9,8 @@ from sb3_distill.common.utils import percent_of_teacher
 
 # A game that was not learned at all counts as one per cent: with zero, no other game would matter.
 LEAST_PERCENT = 1.0
+# Stands for the game or the task in rows of all of them
+GEOMETRIC_MEAN = "geometric mean"
 
 Interval = tuple[float, float]
 

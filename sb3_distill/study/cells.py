@@ -213,7 +213,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
     from sb3_distill import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.common.evaluation import RandomPlayer
     from sb3_distill.common.multitask import tasks_of
-    from sb3_distill.common.statistics import summarize
+    from sb3_distill.common.statistics import GEOMETRIC_MEAN, summarize
     from sb3_distill.mtpd.evaluation import normalized_percent, score_task, score_tasks, task_interval
     from sb3_distill.mtpd.teachers import MultiTaskTeacher, load_teachers
 
@@ -230,7 +230,8 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
         task.name: score_task(task, RandomPlayer(task.n_actions), protocol["n_episodes"], 0.0, protocol["seed"])
         for task in tasks
     }
-    n_parameters = sum(parameter.numel() for parameter in model.policy.parameters())
+    # What acts: the multi-task DQN has a target network too.
+    n_parameters = sum(parameter.numel() for parameter in model.policy.q_net.parameters())
     sizes = {"env": cell.env, "n_parameters": n_parameters, "n_bytes": 4 * n_parameters}
     rows = [
         {
@@ -243,7 +244,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
         for name, score in students.items()
     ]
     mean, low, high = task_interval(students, references, randoms)
-    return [*rows, {**sizes, "task": "geometric mean", "percent_of_teacher": mean, "percent_interval": [low, high]}]
+    return [*rows, {**sizes, "task": GEOMETRIC_MEAN, "percent_of_teacher": mean, "percent_interval": [low, high]}]
 
 
 ROWS = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from sb3_distill.common.statistics import GEOMETRIC_MEAN
 from sb3_distill.common.tables import format_markdown
 from sb3_distill.study.cli import RESULTS
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
@@ -96,10 +97,10 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[dict
     :return: what the page shows of each figure
     """
     figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")]
-    if len({group.n_bytes for group in groups if group.percents}) > 1:
-        figures.append(
-            (plot_group_sizes(groups), "Size against return: mean over seeds, and the range of single runs.")
-        )
+    # One network plays all tasks: its size stands against their mean.
+    sized = [group for group in groups if group.labels.get("task", GEOMETRIC_MEAN) == GEOMETRIC_MEAN]
+    if len({group.n_bytes for group in sized if group.percents}) > 1:
+        figures.append((plot_group_sizes(sized), "Size against return: mean over seeds, and the range of single runs."))
     for cell in first_seeds([manifest["cell"] | {"key": manifest["rows"][0]["agent"]} for manifest in manifests]):
         run = folder / "cells" / cell["key"] / cell["algo"] / f"{cell['env'].replace('/', '-')}_1"
         if cell["algo"] == "rtpd" and (run / "learning_curves.csv").is_file():

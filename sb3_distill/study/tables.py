@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sb3_distill.common.figures import short_name
-from sb3_distill.common.statistics import geometric_mean
+from sb3_distill.common.statistics import GEOMETRIC_MEAN, geometric_mean
 
 # Fields that say which row it is, beside the labels of the grid
 PARTS = ("player", "task")
@@ -105,7 +105,7 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
         n_parameters, n_bytes = {group.n_parameters for group in members}, {group.n_bytes for group in members}
         means.append(
             Group(
-                labels={**members[0].labels, "env": "geometric mean"},
+                labels={**members[0].labels, "env": GEOMETRIC_MEAN},
                 percents=(geometric_mean([float(np.mean(group.percents)) for group in members]),),
                 scores=(),
                 highest=(),

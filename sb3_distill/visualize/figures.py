@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from sb3_distill.common.archive import TeacherNotFoundError, read_archive
 from sb3_distill.common.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, scale_by_size, short_name
+from sb3_distill.common.statistics import GEOMETRIC_MEAN
 from sb3_distill.common.teacher_sources import find_agent
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher
 from sb3_distill.visualize.episodes import Episode
@@ -149,13 +150,17 @@ def _percent_errors(row: Mapping[str, Any]) -> tuple[float, float]:
 def check_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """
     :param rows: of one evaluation
-    :return: those that know their share of the teacher's score
+    :return: those that know their share of the teacher's score; of several tasks their geometric mean
     :raises ValueError: there is none, or they belong to several games
     """
     games = sorted({row["env"] for row in rows})
     if len(games) > 1:
         raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: choose with --env.")
-    chosen = [row for row in rows if row.get("percent_of_teacher") is not None]
+    chosen = [
+        row
+        for row in rows
+        if row.get("percent_of_teacher") is not None and row.get("task", GEOMETRIC_MEAN) == GEOMETRIC_MEAN
+    ]
     if not chosen:
         raise ValueError("No row says its % of the teacher's score: evaluate with the teacher (--teacher).")
     return chosen
