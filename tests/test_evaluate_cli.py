@@ -94,9 +94,17 @@ def test_arguments_of_the_environment(student, tmp_path, capsys):
         other = tmp_path / "pd" / "CartPole-v1_1"
         (other / "CartPole-v1").mkdir(parents=True)
         (other / "CartPole-v1.zip").write_bytes((student / "CartPole-v1.zip").read_bytes())
-        (other / "CartPole-v1" / "args.yml").write_text("env_kwargs: {max_episode_steps: 9}\n")
-        assert main([str(student), str(other)]) == 1
-        assert "trained with different arguments of the environment" in capsys.readouterr().err
+        both = [str(student), str(other), "-n", "1", "--json"]
+        # None at all are different ones too, where a run says so.
+        for text in ("env_kwargs: {max_episode_steps: 9}\n", "env_kwargs: null\n"):
+            (other / "CartPole-v1" / "args.yml").write_text(text)
+            assert main(both) == 1
+            assert "trained with different arguments of the environment" in capsys.readouterr().err
+        assert main([*both, "--env-kwargs"]) == 0
+        assert json.loads(capsys.readouterr().out)["agents"][1]["returns"][0] > 7
+        # They are those of the run's own environment.
+        assert main([str(student), "-n", "1", "--json", "--env", "CartPole-v0"]) == 0
+        assert "env_kwargs" not in json.loads(capsys.readouterr().out)
     finally:
         arguments.unlink()
 
@@ -125,6 +133,7 @@ def test_json_without_nan():
         (["--epsilon", "x"], "is a probability, between 0 and 1, not x"),
         (["--device", "cud"], "must be cpu, cuda or auto, not cud"),
         (["--env-kwargs", "mode:fast"], "takes key:value with a Python literal"),
+        (["--env-kwargs", "mode:1"], "CartPole-v1 does not take the arguments {'mode': 1}"),
         (["-o", "{student}/CartPole-v1.zip/s.json"], "s.json cannot be written"),
         (["--env", "Acrobot-v1"], "cannot play Acrobot-v1: it was trained with observations"),
         (["--env", "Pendulum-v1"], "cannot play Pendulum-v1"),

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 
 from sb3_distill.common.arguments import check_writable, device, keyword, probability, whole_number
-from sb3_distill.common.scoring import architecture_of, describe, score_agent
+from sb3_distill.common.scoring import architecture_of, describe, env_kwargs_of, score_agent
 from sb3_distill.common.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.common.statistics import geometric_mean_interval
 from sb3_distill.common.tables import format_markdown, format_table, to_json
@@ -33,7 +33,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--teacher", help="the agent whose score is 100%% (default: the first student's own teacher)")
     parser.add_argument("--env", help="environment (default: the one that each agent was trained on)")
     parser.add_argument(
-        "--env-kwargs", type=keyword, nargs="+", default=[], help="key:value of the environment (default: of the run)"
+        "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of the runs)"
     )
     parser.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes per agent (default: 30)")
     parser.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions (paper: 0.05)")
@@ -136,6 +136,23 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
     return rows
 
 
+def find_env_kwargs(game: Game) -> dict[str, Any]:
+    """
+    :param game: the game and its players
+    :return: arguments of the environment, as the runs in it say
+    :raises TeacherError: they differ
+    """
+    known = [agent for agent in game.agents if agent.env_kwargs is not None and agent.env_id == game.env_id]
+    for agent in known:
+        if agent.env_kwargs != known[0].env_kwargs:
+            raise TeacherError(
+                f"The runs of {game.env_id} were trained with different arguments of the environment ("
+                f"{known[0].env_kwargs} of {known[0].source}, {agent.env_kwargs} of {agent.source}): say with "
+                "--env-kwargs key:value which are meant, and with --env-kwargs alone that none are."
+            )
+    return env_kwargs_of(known[0], game.env_id) if known else {}
+
+
 def group_by_game(args: argparse.Namespace) -> list[Game]:
     """
     :param args: the options
@@ -151,15 +168,7 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
         env_id = args.env or agent.env_id
         if env_id is None:
             raise TeacherError(f"{agent.source} does not say its environment: name it with --env.")
-        game = games.setdefault(env_id, Game(env_id, env_kwargs=dict(args.env_kwargs)))
-        game.agents.append(agent)
-        if not args.env_kwargs and agent.env_kwargs:
-            if game.env_kwargs not in ({}, agent.env_kwargs):
-                raise TeacherError(
-                    f"The runs of {env_id} were trained with different arguments of the environment ({game.env_kwargs} "
-                    f"and {agent.env_kwargs}): say with --env-kwargs key:value which are meant."
-                )
-            game.env_kwargs = agent.env_kwargs
+        games.setdefault(env_id, Game(env_id)).agents.append(agent)
     if args.teacher and len(games) > 1:
         raise TeacherError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
     for game in games.values():
@@ -168,6 +177,7 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
             teacher = load_teacher(named, device=args.device)
             game.agents = [teacher, *(agent for agent in game.agents if agent.sha256 != teacher.sha256)]
             game.has_teacher = True
+        game.env_kwargs = find_env_kwargs(game) if args.env_kwargs is None else dict(args.env_kwargs)
     return list(games.values())
 
 

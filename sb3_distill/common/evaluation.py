@@ -139,12 +139,20 @@ def make_eval_env(
     :param start_wrapper: chooses where episodes of Atari games start, instead of the no-ops
     :param native: step Atari games in C++, where that is possible
     :return: a vector environment whose sub-environments carry a Monitor
-    :raises ValueError: ``native``, and the environment has no native counterpart
+    :raises ValueError: the environment does not take the arguments; ``native``, and it has no native counterpart
     """
     atari = is_atari(env_id)
 
     def make_env() -> gym.Env:
-        env = gym.make(env_id, **(env_kwargs or {}))
+        try:
+            env = gym.make(env_id, **(env_kwargs or {}))
+        except TypeError as error:
+            if not env_kwargs:
+                raise
+            raise ValueError(
+                f"{env_id} does not take the arguments {env_kwargs} ({error}): say with --env-kwargs key:value which "
+                "are meant."
+            ) from error
         if not atari:
             return Monitor(env)
         noop_max = 30

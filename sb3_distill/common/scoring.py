@@ -30,7 +30,7 @@ def env_kwargs_of(agent: Teacher, env_id: str) -> dict[str, Any]:
     :param env_id: where it plays
     :return: arguments of the environment: those of its training in its own environment, none elsewhere
     """
-    return dict(agent.env_kwargs) if agent.env_id == env_id else {}
+    return dict(agent.env_kwargs or {}) if agent.env_id == env_id else {}
 
 
 def architecture_of(agent: Teacher) -> tuple[Any, ...]:

@@ -165,9 +165,9 @@ def load_or_record(
     player: Player
     frame_stack = 4
     if source == "random":
-        env = gym.make(env_id, **(env_kwargs or {}))
-        player = RandomPlayer(int(env.action_space.n), seed)  # type: ignore[attr-defined]
-        env.close()
+        venv = make_eval_env(env_id, env_kwargs=env_kwargs)
+        player = RandomPlayer(int(venv.action_space.n), seed)  # type: ignore[attr-defined]
+        venv.close()
     else:
         agent = load_teacher(source, device="cpu")
         player, frame_stack = agent, agent.frame_stack or 1

@@ -84,7 +84,7 @@ class Teacher(ABC):
     :param recorded_score: the score that its run folder records
     :param teacher_source: where the teacher of a student was found
     :param frame_stack: number of stacked frames; None: as many as an image has channels
-    :param env_kwargs: arguments of the environment it was trained on
+    :param env_kwargs: arguments of the environment it was trained on; None where they are not known
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Teacher(ABC):
         self.recorded_score = recorded_score
         self.teacher_source = teacher_source
         self._frame_stack = frame_stack
-        self.env_kwargs = env_kwargs or {}
+        self.env_kwargs = env_kwargs
         self._set_normalization_tensors()
 
     @property
@@ -416,7 +416,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         # A configuration without the entry is that of an agent without a stack.
         config.get("frame_stack", 1) if config else None,
         # As the Zoo's enjoy finds them
-        read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {}),
+        read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {}) if arguments or config else None,
     )
 
 
