@@ -2,6 +2,7 @@ import csv
 import json
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import onnx
 import pytest
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
@@ -28,6 +30,7 @@ from sb3_distill.qpd.post_training import quantize_on
 SMALL = {"policy_kwargs": {"net_arch": [16]}, "seed": 0, "device": "cpu"}
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 GRID = spaces.Box(0, 1, (10, 10, 4), bool)
+BYTE_GRID = spaces.Box(0, 255, (7, 7, 3), np.uint8)
 
 
 def normalized_ppo() -> PPO:
@@ -50,6 +53,9 @@ AGENTS = {
     "net5": lambda: image_student("Net5Policy"),
     "max-pool": lambda: image_student("MaxPoolCnnPolicy"),
     "grid": lambda: PolicyDistillation.of_policy("GridCnnPolicy", {}, GRID, spaces.Discrete(3), "cpu"),
+    # SB3 divides images by 255 whatever comes behind
+    "grid of bytes": lambda: PolicyDistillation.of_policy("GridCnnPolicy", {}, BYTE_GRID, spaces.Discrete(3), "cpu"),
+    "flat image": lambda: PolicyDistillation.of_policy("MlpPolicy", {}, BYTE_GRID, spaces.Discrete(3), "cpu"),
 }
 
 
@@ -116,6 +122,30 @@ def few_bits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("few") / "CartPole-v1.zip"
     model.save(path)
     return path
+
+
+def test_weights_of_one_sign_keep_it_in_the_file():
+    model = A2C("MlpPolicy", "Pendulum-v1", **SMALL)
+    with th.no_grad():
+        model.policy.action_net.weight.abs_()
+    agent = load_teacher(model, device="cpu")
+    observations = raw_observations(agent)
+    for bits in (8, 4):
+        quantized = quantize_on(observations, agent, bits, 8, None)
+        _, logits = PolicyRunner(build_graph(quantized).SerializeToString()).predict(observations)
+        expected = logits_of(quantized, observations)
+        assert np.abs(logits - expected).max() <= 0.1 * np.abs(expected).max() + 1e-6
+
+
+def test_images_with_their_channels_last(tmp_path: Path):
+    gym.register("ChannelsLast-v0", lambda: FakeImageEnv(screen_height=36, screen_width=36, n_channels=3))
+    try:
+        model = PPO("CnnPolicy", "ChannelsLast-v0", n_steps=8, batch_size=8, seed=0, device="cpu")
+        description = export_agent(load_teacher(model, device="cpu"), tmp_path, None, 20, max_disagreement=1.0)
+        assert description["observation"]["shape"] == [3, 36, 36]
+        assert mean_return(open_file(tmp_path / FLOAT_FILE), description, 1) is not None
+    finally:
+        gym.registry.pop("ChannelsLast-v0")
 
 
 def test_four_bits_take_half_a_byte(few_bits):

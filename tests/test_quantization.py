@@ -17,6 +17,7 @@ from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.observations import record_observations
 from sb3_distill.common.packing import pack_bits, pack_layers, unpack_bits
 from sb3_distill.common.quantization import (
+    QuantizedConv2d,
     QuantizedLinear,
     Quantizer,
     has_exact_input,
@@ -74,6 +75,27 @@ def test_entries_of_different_scales_have_steps_of_their_own():
     # They are learned in proportion.
     quantizer(x).square().sum().backward()
     assert th.equal(quantizer.step, th.ones(3)) and quantizer.step.grad is not None
+
+
+def test_entries_that_were_idle_can_come_to_life():
+    quantizer = Quantizer(8, 2, axis=1, relative=True)
+    quantizer.fit(th.tensor([[0.0, 3.0], [0.0, -1.0]]))
+    quantizer.blend.fill_(1.0)
+    assert th.allclose(quantizer(th.tensor([[0.5, 2.0]])), th.tensor([[0.5, 2.0]]), atol=0.02)
+
+
+def test_weights_may_change_their_sign():
+    layer = QuantizedLinear(nn.Linear(3, 2), 4, None)
+    layer.weight.data.abs_()
+    layer.weight_quantizer.fit(layer.weight)
+    assert layer.weight_quantizer.levels() == (-7, 7)
+
+
+def test_convolutions_keep_their_geometry():
+    th.manual_seed(0)
+    plain = nn.Conv2d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2, padding_mode="circular")
+    x = th.randn(2, 4, 11, 11)
+    assert th.equal(QuantizedConv2d(plain, 8, None)(x), plain(x))
 
 
 def test_blend_goes_from_full_to_quantized():
@@ -206,12 +228,23 @@ def test_agents_of_every_kind_are_quantized_on_their_own_episodes(agents, name):
     [
         (spaces.Box(0, 255, (4, 84, 84), np.uint8), True),
         (spaces.Box(0, 1, (10, 10, 4), bool), True),
+        (spaces.Discrete(5), True),
         (spaces.Box(-1, 1, (4,)), False),
         (spaces.Dict({"a": spaces.Box(0, 255, (2,), np.uint8)}), False),
     ],
 )
 def test_which_observations_are_exact(space, exact):
     assert has_exact_input(space) == exact
+
+
+def test_a_mean_frame_is_stored():
+    frames = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    sizes = []
+    for standardize in ("scalar", "frame"):
+        kwargs = {"features_extractor_kwargs": {"standardize": standardize}}
+        student = PolicyDistillation.of_policy("Net5Policy", kwargs, frames, spaces.Discrete(6), "cpu")
+        sizes.append(load_teacher(student, device="cpu").stored_bytes)
+    assert sizes[1] - sizes[0] == 4 * 84 * 84
 
 
 def test_frames_stay_as_they_are():

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from torch import nn
 
@@ -42,11 +43,15 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
     :raises TeacherError: its features extractor is not a known one
     """
     extractor, *rest = agent.acting_modules
-    layers: list[nn.Module] = []
+    policy = agent.policy
+    # As SB3's preprocess_obs, whatever comes behind it; students of frames scale them themselves.
+    layers: list[nn.Module] = (
+        [Scale(255.0)] if policy.normalize_images and is_image_space(policy.observation_space) else []
+    )
     if isinstance(extractor, StudentCNN):
         layers += [extractor.scaler, *extractor.cnn, *extractor.linear]
     elif isinstance(extractor, NatureCNN):
-        layers += [*([Scale(255.0)] if agent.policy.normalize_images else []), *extractor.cnn, *extractor.linear]
+        layers += [*extractor.cnn, *extractor.linear]
     elif isinstance(extractor, GridCNN):
         layers += [ChannelsFirst(), *extractor.cnn, *extractor.linear]
     elif isinstance(extractor, FlattenExtractor) and isinstance(agent.observation_space, spaces.Box):

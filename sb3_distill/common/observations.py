@@ -1,10 +1,11 @@
 """Observations of an agent's own episodes, on which it is quantized and its exported files are checked."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.evaluation import make_eval_env
@@ -50,7 +51,16 @@ def make_env_of(agent: Teacher, env_id: str) -> VecEnv:
     except ValueError:
         venv.close()
         raise
-    return venv
+    return transpose_for(venv, agent.observation_space.shape)
+
+
+def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:
+    """
+    :param venv: an environment that an agent fits
+    :param shape: of the agent's observations
+    :return: the environment with its images as the agent sees them, channels first
+    """
+    return venv if venv.observation_space.shape == tuple(shape or ()) else VecTransposeImage(venv)
 
 
 def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = 0) -> np.ndarray:
@@ -65,6 +75,8 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     :raises TeacherError: the agent's network is no chain of layers, or the environment cannot be made
     :raises ValueError: the environment is not one for this agent
     """
+    if n_observations < 1:
+        raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
     # Observations that are arrays, not Dict or Discrete ones
     chain_of(agent)
     venv = make_env_of(agent, env_id)

@@ -7,6 +7,7 @@ import torch as th
 from torch import nn
 
 from sb3_distill.common.quantization import describe_transition, quantized_layers, quantizers
+from sb3_distill.common.torch_layers import FrameScaler
 
 
 def pack_bits(integers: np.ndarray, bits: int) -> bytes:
@@ -74,6 +75,9 @@ def stored_bytes(acting: Sequence[nn.Module]) -> int:
     :return: number of bytes
     """
     modules = nn.ModuleList(acting)
+    # A mean frame does not fold into the first layer, as a single number does.
+    means = [module.mean for module in modules.modules() if isinstance(module, FrameScaler)]
+    n_bytes = sum(4 * mean.numel() for mean in means if mean.numel() > 1)
     if quantized_layers(modules) and not describe_transition(modules):
-        return sum(len(data) for _, data in pack_layers(modules))
-    return 4 * count_parameters(acting)
+        return n_bytes + sum(len(data) for _, data in pack_layers(modules))
+    return n_bytes + 4 * count_parameters(acting)

@@ -19,13 +19,14 @@ LAYER_KINDS = ("conv", "linear")
 _RANGES = th.linspace(0.2, 1.0, 33)
 
 
-def check_bits(field: str, bits: Any) -> None:
+def check_bits(field: str, bits: Any, by_kind: bool = False) -> None:
     """
     :param field: what the bits are of
-    :param bits: a number of bits, or one for "conv" and "linear" layers each
+    :param bits: a number of bits
+    :param by_kind: whether it may also be a mapping with one for "conv" and "linear" layers each
     :raises ValueError: neither, or out of range
     """
-    if isinstance(bits, Mapping):
+    if by_kind and isinstance(bits, Mapping):
         for kind, value in bits.items():
             if kind not in LAYER_KINDS:
                 raise ValueError(f"{field}: " + unknown_choice("layer", kind, LAYER_KINDS))
@@ -39,6 +40,9 @@ def has_exact_input(observation_space: spaces.Space) -> bool:
     :param observation_space: what a network sees
     :return: whether these are bytes or bits, which are exact already: their scaling folds into the first layer
     """
+    if isinstance(observation_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        # One-hot
+        return True
     return isinstance(observation_space, spaces.Box) and observation_space.dtype in (np.uint8, np.bool_)
 
 
@@ -54,6 +58,7 @@ class Quantizer(nn.Module):
     :param n_channels: step sizes: one for each output channel of a weight, one for a tensor of activations, one for
         each entry of a vector of observations, whose scales differ
     :param axis: the axis of these channels
+    :param signed: whether integers are negative too; None: where the values are that it is fitted to
     :param relative: learn the steps as multiples of the fitted ones: an optimizer's updates are then in proportion to
         steps that differ by orders of magnitude
     """
@@ -64,9 +69,12 @@ class Quantizer(nn.Module):
     blend: th.Tensor
     signed: th.Tensor
 
-    def __init__(self, bits: int, n_channels: int = 1, axis: int = 0, relative: bool = False) -> None:
+    def __init__(
+        self, bits: int, n_channels: int = 1, axis: int = 0, signed: bool | None = None, relative: bool = False
+    ) -> None:
         super().__init__()
         self.axis = axis
+        self.is_signed = signed
         self.relative = relative
         self.register_buffer("unit", th.ones(n_channels))
         self.step = nn.Parameter(th.ones(n_channels))
@@ -117,16 +125,19 @@ class Quantizer(nn.Module):
 
         :param x: a weight, or activations that have been seen
         """
-        self.signed.fill_(bool((x < 0).any()))
+        self.signed.fill_(bool((x < 0).any()) if self.is_signed is None else self.is_signed)
         rows = x.movedim(self.axis, 0).reshape(len(self.step), -1) if len(self.step) > 1 else x.reshape(1, -1)
         low, high = self.levels()
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        # What has been 0 throughout says nothing of its range, and a tiny one would keep it at 0 for good.
+        idle = largest == 0
+        largest = largest.masked_fill(idle, 1.0).clamp(min=1e-8)
         best_error = th.full_like(largest, th.inf)
         best_step = largest / max(high, 1)
         for fraction in _RANGES.tolist():
             step = fraction * largest / max(high, 1)
             error = ((rows / step).round().clamp(low, high) * step - rows).square().mean(dim=1, keepdim=True)
-            best_step = th.where(error < best_error, step, best_step)
+            best_step = th.where((error < best_error) & ~idle, step, best_step)
             best_error = th.minimum(error, best_error)
         if self.relative:
             self.unit.copy_(best_step.reshape(-1))
@@ -152,7 +163,8 @@ class _QuantizedLayer:
 
     def _adopt(self, layer: Any, weight_bits: int, activation_bits: int | None, n_input_steps: int = 1) -> None:
         self.weight, self.bias = layer.weight, layer.bias
-        self.weight_quantizer = Quantizer(weight_bits, len(layer.weight)).to(layer.weight.device)
+        # Weights of one sign may get the other one.
+        self.weight_quantizer = Quantizer(weight_bits, len(layer.weight), signed=True).to(layer.weight.device)
         self.weight_quantizer.fit(layer.weight)
         self.input_quantizer = None
         if activation_bits is not None:
@@ -200,12 +212,16 @@ class QuantizedConv2d(_QuantizedLayer, nn.Conv2d):
             layer.out_channels,
             layer.kernel_size,  # type: ignore[arg-type]
             layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+            layer.groups,
             bias=False,
+            padding_mode=layer.padding_mode,
         )
         self._adopt(layer, weight_bits, activation_bits)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
-        return F.conv2d(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias, self.stride)
+        return self._conv_forward(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
 
 
 def quantized_layers(module: nn.Module) -> list[Any]:

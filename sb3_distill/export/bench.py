@@ -20,6 +20,7 @@ from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.arguments import whole_number
 from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
 from sb3_distill.common.figures import COLOURS, make_axes, save_figure, scale_by_size
+from sb3_distill.common.observations import transpose_for
 from sb3_distill.common.tables import format_table
 from sb3_distill.common.teachers import Teacher, load_teacher
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
@@ -121,7 +122,8 @@ def mean_return(player: Player, description: dict[str, Any], n_episodes: int) ->
         frame_stack=description["frame_stack"],
         env_kwargs=description["env_kwargs"],
     )
-    return evaluate_paired(player, make_env, n_episodes).mean
+    shape = description["observation"]["shape"]
+    return evaluate_paired(player, lambda n_envs: transpose_for(make_env(n_envs), shape), n_episodes).mean
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -33,9 +33,9 @@ def check_precision(weight_bits: Bits, activation_bits: Bits, first_layer_bits: 
     :raises ValueError: out of range, or of activations alone
     """
     if weight_bits is not None:
-        check_bits("weight_bits", weight_bits)
+        check_bits("weight_bits", weight_bits, by_kind=True)
     if activation_bits is not None:
-        check_bits("activation_bits", activation_bits)
+        check_bits("activation_bits", activation_bits, by_kind=True)
         if weight_bits is None:
             raise ValueError(
                 f"activation_bits={activation_bits} needs weight_bits too; a student of full precision has neither."
