@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from conftest import run_python
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
@@ -14,6 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_distill import MultiTaskDistillation, MultiTaskDQN, PolicyDistillation, RealTimeDistillDQN, load_teacher
+from sb3_distill.common.archive import TeacherError
 from sb3_distill.common.evaluation import Score
 from sb3_distill.common.losses import kl_loss
 from sb3_distill.common.multitask import fit_frame, pad_last_axis, tasks_of
@@ -138,6 +140,12 @@ def test_grids_are_padded_and_cut_out(tmp_path: Path):
         expected = model.predict(padded, deterministic=True)[0]
         assert np.array_equal(model.task(env_id).predict(obs, deterministic=True)[0], expected)
     assert set(score_tasks(model._teacher.tasks, model.policy, 1)) == set(ids)
+    # Flattened, the padding lies between the entries.
+    flat = MultiTaskDistillation("MultiTaskMlpPolicy", env, sources, **kwargs)
+    obs = rng.random((30, 10, 10, 4)) < 0.2
+    padded = {"obs": th.as_tensor(pad_last_axis(obs, 6)), "task": th.zeros(30)}
+    own = flat.task(ids[0]).policy.logits(th.as_tensor(obs))
+    assert th.allclose(own, flat.policy.logits(padded)[:, : own.shape[1]], atol=1e-5)
     with pytest.raises(ValueError, match="of one type can be padded"):
         gym.make("MultiTask-v0", env_ids=["MinAtar/Breakout-v1", "CartPole-v1"], pad=True)
 
@@ -472,11 +480,25 @@ def test_teachers_that_are_no_better_than_random_give_no_measure():
     assert mean == pytest.approx(100) and 0 < low < 100 < high
 
 
+def test_both_algorithms_train_the_same_network_by_default():
+    folder = Path(__file__).parent.parent / "hyperparams"
+    settings = [yaml.safe_load((folder / f"{algo}.yml").read_text()) for algo in ("mtpd", "mtdqn")]
+    for name in set(settings[0]) | set(settings[1]):
+        networks = [(own[name]["policy"], own[name].get("policy_kwargs")) for own in settings]
+        assert networks[0] == networks[1]
+
+
 def test_evaluations_are_logged(teachers, capsys):
     model = make(teachers, n_eval_episodes=2, eval_freq=200, verbose=1).learn(400)
     assert [entry["task"] for entry in model.evaluations[:2]] == IDS
     assert [entry["n_timesteps"] for entry in model.evaluations] == [200, 200, 400, 400]
     assert "geometric mean" in capsys.readouterr().out
+
+
+def test_updates_begin_although_the_memories_hold_less_than_learning_starts(teachers):
+    env = make_env(4)
+    model = make(teachers, env, buffer_size=100, learning_starts=300).learn(600)
+    assert model._n_updates > 0 and model.replay_buffer.size() * 4 < 300
 
 
 # --- Bad input
@@ -505,6 +527,16 @@ def test_bad_input_is_refused_at_construction(teachers):
     for kwargs, message in cases:
         with pytest.raises(ValueError, match=message):
             make(**{"teachers": teachers, **kwargs})
+    with pytest.raises(ValueError, match="VecNormalize mixes the statistics"):
+        make(teachers).set_env(VecNormalize(make_env(), norm_obs_keys=["obs"]))
+
+
+def test_agents_of_several_tasks_are_no_teachers(teachers, tmp_path: Path):
+    model = make(teachers)
+    model.save(tmp_path / "model")
+    for source in (model, tmp_path / "model.zip", MultiTaskDQN("MultiTaskMlpPolicy", make_env(), buffer_size=10)):
+        with pytest.raises(TeacherError, match="plays several tasks: cut one out"):
+            load_teacher(source)
 
 
 def test_multi_task_dqn_refuses_what_its_memories_cannot_do():

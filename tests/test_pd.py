@@ -377,3 +377,11 @@ def test_no_teacher_anywhere(tmp_path, monkeypatch):
 def test_progress_bar_moves_through_long_updates(teacher, capfd):
     make(teacher, train_freq=100, gradient_steps=300).learn(200, progress_bar=True)
     assert "update 300 of 300" in "".join(capfd.readouterr())
+
+
+def test_colour_images_without_a_stack_are_one_frame_each():
+    env = make_vec_env(lambda: FakeImageEnv(screen_height=36, screen_width=36, n_channels=3), 1)
+    teacher = PPO("CnnPolicy", env, n_steps=8, batch_size=8, seed=0, device="cpu")
+    kwargs = {"buffer_size": 60, "learning_starts": 80, "n_teacher_episodes": 0, "seed": 0, "device": "cpu"}
+    model = PolicyDistillation("CnnPolicy", env, teacher, **kwargs).learn(100)
+    assert model.replay_buffer.size() == 60 and model._n_updates > 0

@@ -38,6 +38,7 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
         "sb3_contrib.qrdqn.policies": "qrdqn",
         "sb3_distill.common.policies": "pd",
         "sb3_distill.common.actor_critic_policies": "qpd",
+        "sb3_distill.mtpd.policies": "mtpd",
     }
     if module in by_module:
         return by_module[module]

@@ -12,14 +12,15 @@ from sb3_distill.common.teachers import Teacher
 def frame_channels_of(env: VecEnv) -> int:
     """
     :param env: a vector environment
-    :return: planes of one frame of its stacked images: 1 unless a ``VecFrameStack`` of colour images is in use
+    :return: planes of one frame of its images: 3 for colour, also within a ``VecFrameStack``, else 1
     """
+    shape = env.observation_space.shape or ()
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecFrameStack) and isinstance(env.observation_space, spaces.Box):
             n_planes = min(env.observation_space.shape[0], env.observation_space.shape[-1])
             return max(n_planes // env.stacked_obs.n_stack, 1)
         env = env.venv
-    return 1
+    return 3 if len(shape) == 3 and 3 in (shape[0], shape[-1]) else 1
 
 
 def monitor_folder(env: VecEnv) -> Path | None:

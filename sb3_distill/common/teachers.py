@@ -350,6 +350,11 @@ def _teacher_class(algo: str) -> type[Teacher]:
             f"This is a {algo.lower()} agent, whose actor is neither categorical nor a plain Gaussian: its answers "
             "cannot be distilled. For continuous actions train a PPO, A2C or TRPO agent."
         )
+    if algo == "mtpd":
+        raise TeacherError(
+            "This agent plays several tasks: cut one out with MultiTaskDistillation's model.task(NAME).save(PATH), and "
+            "name that file. (A multi-task DQN cannot be cut.)"
+        )
     if algo not in BUILDERS:
         raise TeacherError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
     return ActorCriticTeacher if algo in ("ppo", "a2c", "trpo", "qpd") else ValueTeacher
@@ -361,6 +366,8 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     algo = next(
         (name for cls in type(model).__mro__ if (name := names.get(cls.__name__, cls.__name__.lower())) in BUILDERS), ""
     )
+    if type(model.policy).__module__ == "sb3_distill.mtpd.policies":
+        algo = "mtpd"
     teacher_class = _teacher_class(algo or type(model).__name__)
     vec_normalize = model.get_vec_normalize_env()
     normalization = None

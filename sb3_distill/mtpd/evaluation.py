@@ -128,7 +128,7 @@ class TaskEvalCallback(BaseCallback):
     Scores the teachers and a random player at their tasks before training, and the student every so many steps and at
     the end.
 
-    Logs ``teacher/<task>``, ``eval/<task>``, ``eval/<task>_percent`` and ``eval/geometric_mean_percent``; appends to
+    Logs ``teacher/<task>``, ``eval/<task>``, ``eval_percent/<task>`` and ``eval/geometric_mean_percent``; appends to
     ``model.evaluations``.
 
     :param eval_freq: steps of the environment between two evaluations; -1: only at the end
@@ -186,7 +186,7 @@ class TaskEvalCallback(BaseCallback):
                 normalized_percent(score.mean, self.teacher_scores[name].mean, self.random_scores[name].mean)
             )
             self.logger.record(f"eval/{name}", score.mean)
-            self.logger.record(f"eval/{name}_percent", percents[-1])
+            self.logger.record(f"eval_percent/{name}", percents[-1])
             self.model.evaluations.append(
                 {
                     "n_timesteps": self.num_timesteps,

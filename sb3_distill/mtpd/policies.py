@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
@@ -61,7 +63,7 @@ class MultiTaskQNetwork(BasePolicy):
         """
         assert isinstance(obs, dict) and isinstance(self.observation_space, spaces.Dict)
         images = obs["obs"]
-        if self.normalize_images and self.observation_space["obs"].dtype == "uint8":
+        if self.normalize_images and is_image_space(self.observation_space["obs"]):
             images = images.float() / 255.0
         return self.trunk(self.features_extractor(images if images.dtype == th.uint8 else images.float()))
 
@@ -207,10 +209,14 @@ class MultiTaskMlpPolicy(MultiTaskMixin, StudentPolicy):  # type: ignore[misc]
             # A task of fewer channels than the others has no padding.
             tensor.copy_(own_state[name][:, : tensor.shape[1]] if tensor.ndim > 1 else own_state[name])
         layers = [*self.q_net.trunk, *self.q_net.controllers[task]]  # type: ignore[misc]
+        padded, own_shape = self.observation_space["obs"].shape, policy.observation_space.shape  # type: ignore[index]
+        # What the task's own observation has of the padded one, flattened
+        unpadded = tuple(slice(size) for size in own_shape or ())
+        entries = np.arange(np.prod(padded)).reshape(padded)[unpadded].ravel()
         for own, layer in zip(layers, network.q_net, strict=True):
             if isinstance(layer, nn.Linear):
-                # A shorter vector has no padding.
-                layer.weight.copy_(own.weight[:, : layer.in_features])
+                is_padded = own.in_features != layer.in_features
+                layer.weight.copy_(own.weight[:, entries] if is_padded else own.weight)
                 layer.bias.copy_(own.bias)
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.common.multitask import Task, check_same_tasks, tasks_of
 
@@ -22,6 +22,15 @@ def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) 
     return {**(policy_kwargs or {}), "task_actions": task_actions}
 
 
+def check_not_normalized(env: VecEnv) -> None:
+    """
+    :param env: the training environment
+    :raises ValueError: a ``VecNormalize`` is around it
+    """
+    if unwrap_vec_normalize(env) is not None:
+        raise ValueError("VecNormalize mixes the statistics of tasks: leave it out; teachers bring their own.")
+
+
 class MultiTaskMixin:
     """An off-policy algorithm of SB3 that learns several tasks, from a ``MultiTaskBuffer``."""
 
@@ -29,14 +38,12 @@ class MultiTaskMixin:
     env: VecEnv | None
     policy_kwargs: dict[str, Any]
     replay_buffer: Any
-    _vec_normalize_env: Any
 
     def _read_tasks(self) -> None:
         """Take over the environment's tasks, which must be the agent's own where it has some."""
         if self.env is None:
             return
-        if self._vec_normalize_env is not None:
-            raise ValueError("VecNormalize mixes the statistics of tasks: leave it out; teachers bring their own.")
+        check_not_normalized(self.env)
         tasks = tasks_of(self.env)
         check_same_tasks(self.tasks, tasks)
         self.policy_kwargs = task_policy_kwargs(self.policy_kwargs, tasks)
@@ -45,6 +52,7 @@ class MultiTaskMixin:
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As SB3's; the environment must have the same tasks."""
         wrapped: VecEnv = self._wrap_env(env, self.verbose)  # type: ignore[attr-defined]
+        check_not_normalized(wrapped)
         check_same_tasks(self.tasks, tasks_of(wrapped))
         super().set_env(wrapped, force_reset)  # type: ignore[misc]
 

@@ -203,6 +203,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         self._teacher_share = teacher_share_schedule(self.rollout_policy)
         self.replay_buffer_kwargs = self._buffer_kwargs()
         super()._setup_model()
+        self._n_collected = 0
         self._rollout_rng = np.random.default_rng(self.seed)
         set_train_dtype(self.policy, self.device, self.bf16)
         self._forward_loss = compile_or_same(self._eager_loss) if self.compile_update else self._eager_loss
@@ -379,6 +380,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
         # The loss needs no rewards and no next observations.
         raw_obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         replay_buffer.add(raw_obs, self._teacher_logits)  # type: ignore[arg-type]
+        self._n_collected += self.n_envs
         if self._recorder is not None:
             self._recorder.add(raw_obs, self._teacher_logits, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
         self._last_obs = new_obs
@@ -386,9 +388,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
             self._last_original_obs = self._vec_normalize_env.get_original_obs()
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
-        n_observations = self.replay_buffer.size() * self.n_envs
-        # A resumed run begins with an empty memory.
-        if n_observations < min(self.learning_starts, self.replay_buffer.buffer_size * self.n_envs):
+        # A resumed run begins with an empty memory, unless one was loaded.
+        if max(self._n_collected, self.replay_buffer.size() * self.n_envs) < self.learning_starts:
             return
         self._prepare_updates()
         # Switch to train mode (this affects batch norm / dropout)
@@ -481,6 +482,7 @@ class PolicyDistillation(OffPolicyAlgorithm):
             "_recorder",
             "_progress_bar",
             "_rollout_rng",
+            "_n_collected",
             "_forward_loss",
             "distillation_loss",
         ]
