@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
-from sb3_distill.study.cells import LOG, MANIFEST, PROBLEM, SETTINGS
+from sb3_distill.study.cells import MANIFEST, PROBLEM, SETTINGS
 from sb3_distill.study.files import StudyError
 
 # An attempt that failed is followed by one more.
@@ -50,6 +50,16 @@ def run_process(command: Sequence[str], environment: dict[str, str], stop: threa
                     os.killpg(process.pid, signal.SIGKILL)
 
 
+def describe_death(status: int) -> str:
+    """
+    :param status: exit status of a process that a signal has ended
+    :return: which signal
+    """
+    name = signal.Signals(-status).name
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"killed by signal {-status} ({name}){hint}"
+
+
 def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading.Event) -> str:
     """
     Run one cell in a process of its own and, once it is finished, give its folder its name: what has that name is
@@ -62,7 +72,7 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
     :param stop: set where the study is interrupted
     :return: nothing, or why it failed
     """
-    finished = Path(study).resolve() / "cells" / key
+    finished, failed = (Path(study).resolve() / place / key for place in ("cells", "failed"))
     folder = finished.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     (folder / SETTINGS).write_text(settings)
@@ -74,21 +84,20 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
         shutil.rmtree(folder)
         return "interrupted"
     if status != 0 or not (folder / MANIFEST).is_file():
-        problem = (stderr.strip() or f"ended with status {status}").splitlines()[-1]
-        failed = finished.parent.parent / "failed" / key
-        failed.mkdir(parents=True, exist_ok=True)
-        (failed / "stderr.txt").write_text(stderr)
-        (failed / PROBLEM).write_text(problem + "\n")
-        for name in (SETTINGS, LOG):
-            if (folder / name).is_file():
-                shutil.copy(folder / name, failed / name)
-        shutil.rmtree(folder)
+        said = (stderr.strip() or f"ended with status {status}").splitlines()[-1]
+        problem = describe_death(status) if status < 0 else said
+        (folder / "stderr.txt").write_text(stderr)
+        (folder / PROBLEM).write_text(problem + "\n")
+        # What was trained before an evaluation that failed stays there too.
+        shutil.rmtree(failed, ignore_errors=True)
+        failed.parent.mkdir(exist_ok=True)
+        folder.rename(failed)
         return problem
     if finished.exists():
         shutil.rmtree(folder)
     else:
         folder.rename(finished)
-    shutil.rmtree(finished.parent.parent / "failed" / key, ignore_errors=True)
+    shutil.rmtree(failed, ignore_errors=True)
     return ""
 
 

@@ -13,12 +13,15 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sb3_distill.common.tables import to_json
 from sb3_distill.study.files import Cell, leaves_one_agent
+
+if TYPE_CHECKING:
+    from sb3_distill.mtpd.teachers import MultiTaskTeacher
 
 MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "problem.txt"
 
@@ -107,8 +110,7 @@ def score_path(cell: Cell, sha256: str, folder: Path) -> Path:
     :param folder: where scores are kept
     :return: where the agent's score under the cell's evaluation is kept
     """
-    numbers = [f"{value:g}" for value in evaluation_of(cell).values()]
-    parts = [cell.env.replace("/", "-"), sha256[:12], *numbers]
+    parts = [cell.env.replace("/", "-"), sha256[:12], *map(str, evaluation_of(cell).values())]
     special = {"env_kwargs": cell.env_kwargs, "starts_from": cell.evaluation.get("starts_from")}
     if any(special.values()):
         parts.append(hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8])
@@ -175,11 +177,21 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
     if leaves_one_agent(cell.algo, cell.hyperparams):
         return distilled_rows(cell, run, study)
     from sb3_distill import load_teacher
+    from sb3_distill.common.archive import read_archive
     from sb3_distill.common.statistics import summarize as summarize_returns
     from sb3_distill.rtpd.curves import N_LAST, curve_of, summarize
     from sb3_distill.rtpd.students import TEACHER
 
-    with (run / "learning_curves.csv").open() as file:
+    path = run / "learning_curves.csv"
+    if not path.is_file():
+        settings = read_archive(run / f"{cell.env.replace('/', '-')}.zip").data
+        raise ValueError(
+            f"The run has no evaluation to score its students by: {settings['num_timesteps']} steps made "
+            f"{settings['_n_updates']} updates, with eval_freq={settings['eval_freq']} updates between evaluations of "
+            f"n_eval_episodes={settings['n_eval_episodes']}. Raise n_timesteps, or lower eval_freq; both numbers of "
+            "evaluations must be above 0."
+        )
+    with path.open() as file:
         evaluations: list[dict[str, Any]] = [
             {name: value if name == "player" else float(value) for name, value in row.items()}
             for row in csv.DictReader(file)
@@ -205,25 +217,52 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
-    """Score the student of an ``mtpd`` or ``mtdqn`` run at every task, and their geometric mean."""
+def load_task_teachers(cell: Cell) -> "MultiTaskTeacher":
+    """
+    :param cell: a cell of several tasks
+    :return: their teachers: those that the evaluation names, else the Zoo's own
+    """
     import gymnasium as gym
+    import torch as th
     from stable_baselines3.common.vec_env import DummyVecEnv
 
+    from sb3_distill.common.multitask import tasks_of
+    from sb3_distill.mtpd.teachers import MultiTaskTeacher, load_teachers
+
+    env = DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])
+    tasks = tasks_of(env)
+    env.close()
+    teachers = load_teachers(cell.evaluation.get("teachers"), tasks, th.device("cpu"))
+    return MultiTaskTeacher(teachers, tasks, int(env.action_space.n))  # type: ignore[attr-defined]
+
+
+def load_references(cell: Cell) -> None:
+    """
+    Load all agents that the evaluation names, so that a wrong name costs no training.
+
+    :param cell: the cell
+    """
+    from sb3_distill import load_teacher
+
+    if ROWS[cell.algo] is multi_task_rows:
+        load_task_teachers(cell)
+    elif leaves_one_agent(cell.algo, cell.hyperparams):
+        for source in (cell.evaluation.get("teacher"), cell.evaluation.get("starts_from")):
+            if source not in (None, "random"):
+                load_teacher(source, device="cpu")
+
+
+def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[dict[str, Any]]:
+    """Score the student of an ``mtpd`` or ``mtdqn`` run at every task, and their geometric mean."""
     from sb3_distill import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.common.evaluation import RandomPlayer
-    from sb3_distill.common.multitask import tasks_of
     from sb3_distill.common.statistics import GEOMETRIC_MEAN, summarize
     from sb3_distill.mtpd.evaluation import normalized_percent, score_task, score_tasks, task_interval
-    from sb3_distill.mtpd.teachers import MultiTaskTeacher, load_teachers
 
     cls: Any = MultiTaskDistillation if cell.algo == "mtpd" else MultiTaskDQN
     model = cls.load(run / f"{cell.env}.zip", device="cpu")
-    env = DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])
-    tasks = tasks_of(env)
-    teachers = load_teachers(cell.evaluation.get("teachers"), tasks, model.device)
-    teacher = MultiTaskTeacher(teachers, tasks, int(env.action_space.n))  # type: ignore[attr-defined]
-    env.close()
+    teacher = load_task_teachers(cell)
+    tasks = teacher.tasks
     protocol = evaluation_of(cell)
     students, references = (score_tasks(tasks, player, **protocol) for player in (model.policy, teacher))
     randoms = {
@@ -301,6 +340,7 @@ def run_cell(folder: Path) -> None:
     cell = Cell(**json.loads((folder / SETTINGS).read_text()))
     study = folder.parent.parent
     key = cell.recording_key
+    load_references(cell)
     run = train(cell, folder, None if key is None else study / "recordings" / key)
     trained = time.time()
     rows = ROWS[cell.algo](cell, run, study)
