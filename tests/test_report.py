@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
-from sb3_distill.study.report import describe_study, draw_figures
+from sb3_distill.study.report import describe_protocol, describe_study, draw_figures
 from sb3_distill.study.report import main as report
 from sb3_distill.study.tables import (
     Group,
@@ -33,6 +33,8 @@ def test_published_numbers_and_tables():
     assert label_names(rows, grid) == ["loss"]
     # What the grid compares counts, not what has finished.
     assert label_names(rows[:1], grid) == ["loss"] and label_names(rows, {"env": ["A"], "seed": ["0"]}) == ["env"]
+    # Seeds are not what is compared, though nothing else is there.
+    assert label_names(rows, {"seed": ["0", "1"]}) == ["env"]
     groups = group_rows(rows, grid, [{"loss": "kl", "percent": 94.7}])
     table = table_of(groups)
     assert table[0] == ["loss", "parameters", "bytes", "teacher", "student", "% of teacher", "seeds", "paper, %"]
@@ -116,6 +118,7 @@ def real_time_study(tmp_path) -> Path:
         row |= {"n_parameters": 10, "n_bytes": 40, "percent_of_teacher": 100.0, "max_percent": 130.0}
         rows += [{**row, "player": "large"}, {**row, "player": "small", "n_bytes": 20}]
         cell = {"algo": "rtpd", "env": "CartPole-v1", "seed": seed, "labels": {"seed": str(seed)}, "evaluation": {}}
+        cell["hyperparams"] = {}
         seconds, versions = {"train": 60.0, "evaluate": 0.0}, {"torch": torch}
         manifests.append({"cell": cell, "rows": rows[-2:], "seconds": seconds, "versions": versions})
         manifests[-1]["command"] = f"rl_zoo3.train -f {folder}/cells/cell{seed}"
@@ -132,11 +135,26 @@ def real_time_study(tmp_path) -> Path:
 def test_report_of_a_real_time_study(real_time_study):
     described = describe_study(real_time_study)
     assert [cells[0] for cells in described["table"]] == ["player", "large", "small"]
-    assert described["table"][1][-3:] == ["130.0 ± 0.0", "2", "101.5"] and "over seeds (0, 1)" in described["legend"]
+    assert described["table"][1][-3:] == ["130.0 ± 0.0", "2", "101.5"]
+    assert "over seeds (0, 1). Students beside a teacher: the mean over the last 10 evaluations" in described["legend"]
+    assert "30 episodes" not in described["legend"]
     assert described["versions"] == ["torch 2.10 (cells: 1)", "torch 2.11 (cells: 1)"]
     assert described["commands"][0] == "rl_zoo3.train -f study/cells/cell0"
     captions = [figure["caption"].split(":")[0] for figure in described["figures"]]
     assert captions == ["Bars", "Size against return", "Learning curves"]
+
+
+def test_legends_say_how_scores_were_measured():
+    evaluation = {"n_episodes": 100, "epsilon": 0.05, "select": "best", "starts_from": "random"}
+    cells = [{"algo": "pd", "hyperparams": {}, "evaluation": evaluation}]
+    assert describe_protocol(cells) == (
+        "100 episodes with 5% random actions for each run, the best model of its evaluations, the same held-out starts "
+        "for teacher and student."
+    )
+    both = [*cells, {"algo": "rtpd", "hyperparams": {}, "evaluation": evaluation}]
+    assert describe_protocol(both).endswith("student. " + describe_protocol(both[1:]))
+    alone = {"algo": "rtpd", "hyperparams": {"students": None}, "evaluation": {}}
+    assert describe_protocol([alone]).startswith("30 episodes with 0% random actions for each run, the same starts")
 
 
 def test_report_of_no_study(tmp_path, capsys):

@@ -18,8 +18,9 @@ from conftest import run_python
 from sb3_distill.common.evaluation import RandomPlayer
 from sb3_distill.common.recordings import Recording
 from sb3_distill.common.starts import record_starts
+from sb3_distill.common.teachers import TeacherError
 from sb3_distill.study.backends import run_locally, run_on_ray
-from sb3_distill.study.cells import score_path, score_teacher, starts_of, starts_path, train_arguments
+from sb3_distill.study.cells import load_references, score_path, score_teacher, starts_of, starts_path, train_arguments
 from sb3_distill.study.cli import collect, estimate_seconds, locked, main, manifest_of, ready_cells, run_study
 from sb3_distill.study.files import Cell, StudyError, merge, read_study
 from sb3_distill.study.report import main as report
@@ -81,6 +82,30 @@ def test_grid_settings_and_labels(tmp_path):
     assert arguments[arguments.index("--env") + 1] == "Acrobot-v1"
 
 
+def test_numbers_that_yaml_takes_for_text(tmp_path):
+    settings = {"algo": "pd", "env": "CartPole-v1", "buffer_size": "2.7e7", "learning_rate": "lin_1e-3"}
+    grid = {"temperature": ["1e-3", ".5E1"], "seed": [0]}
+    path = write(tmp_path / "s.yml", settings=settings, grid=grid, record=False, published=None)
+    first, second = read_study(path).cells
+    assert first.hyperparams == {"buffer_size": 27_000_000, "learning_rate": "lin_1e-3", "temperature": 0.001}
+    assert second.hyperparams["temperature"] == 5 and second.labels["temperature"] == "5"
+
+
+@pytest.mark.parametrize(
+    "settings, evaluation, reads",
+    [
+        ({"algo": "rtpd"}, {"n_episodes": 3}, "Settings say how rtpd evaluates students"),
+        ({"algo": "rtpd", "students": None}, {"teachers": {}}, "Its cells read .*teacher"),
+        ({"algo": "mtdqn"}, {"teacher": "x"}, "Its cells read epsilon, n_episodes, seed, teachers"),
+    ],
+)
+def test_keys_of_evaluation_that_nothing_reads(tmp_path, settings, evaluation, reads):
+    settings = {"env": "CartPole-v1", **settings}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None}
+    with pytest.raises(StudyError, match=f"reads evaluation.{next(iter(evaluation))}: leave it out. {reads}"):
+        read_study(write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, **changes))
+
+
 def test_merge_is_deep():
     assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "d": None}) == {"a": {"b": 5, "c": 2}, "d": None}
 
@@ -129,6 +154,15 @@ def test_shipped_studies_are_whole(path):
         ({"evaluation": {"eval_freq": "often"}}, "evaluation.eval_freq must be .* at least 1, not 'often'"),
         ({"evaluation": {"starts_from": "random"}}, "states of Atari games .* not for pd on CartPole-v1"),
         ({"published": [{"loss": "kl"}]}, "row {'loss': 'kl'} of published must say percent"),
+        ({"grid": {"student": {}}}, "grid.student must be a list of values or a mapping"),
+        ({"grid": {"mean": {"x": {}}}}, "grid.mean has the name of a field of the results"),
+        ({"published": [{"loss": "kll", "percent": 1}]}, "Unknown loss of published 'kll'.*Did you mean 'kl'"),
+        ({"published": [{"loss": "kl", "percent": 1, "score": 3}]}, "Unknown field of published 'score'"),
+        ({"evaluation": {"eval_episodes": 3}}, "eval_episodes needs evaluation.eval_freq"),
+        (
+            {"evaluation": {"teachers": {}}},
+            "no cell of the study reads evaluation.teachers: leave it out. Its cells read",
+        ),
         ({"published": {"loss": "kl", "percent": 1}}, "published must be a list of rows such as"),
         ({"published": ["94.7"]}, "published must be a list of rows such as"),
     ],
@@ -182,6 +216,21 @@ def test_one_cell_of_each_recording_comes_first(tmp_path):
     assert replace(cells[0], hyperparams={"loss": "mse", "learning_rate": 1.0}).recording_key == keys["CartPole-v1"]
     (tmp_path / "recordings" / keys["CartPole-v1"]).mkdir(parents=True)
     assert ready_cells(cells, tmp_path) == [cells[4], *cells[:4]]
+
+
+def test_a_plan_takes_as_long_as_its_longest_cell(tmp_path, capsys):
+    settings = {**CARTPOLE["settings"], "n_timesteps": 60_000}
+    path = write(tmp_path / "s.yml", settings=settings, grid={"seed": [0, 1, 2]}, published=None)
+    for jobs, minutes in ((2, "0:01:30"), (8, "0:01:00")):
+        assert main([str(path), "-o", str(tmp_path / "out"), "-j", str(jobs), "--dry-run"]) == 0
+        assert f"3 cells, 3 to do, time about {minutes} with {jobs} at the same time" in capsys.readouterr().out
+
+
+def test_environments_of_modules(tmp_path, capsys):
+    changes = {"settings": {"algo": "pd", "env": "nowhere:Game-v0"}, "grid": {"seed": [0]}, "record": False}
+    path = write(tmp_path / "s.yml", **changes, published=None, evaluation={"starts_from": "random"})
+    assert main([str(path), "--dry-run"]) == 1
+    assert "names an environment that is not registered: " in capsys.readouterr().err
 
 
 def test_estimates():
@@ -374,7 +423,30 @@ def test_local_backend_survives_a_cell_that_dies(study_file, tmp_path):
     failures = run_study(replace(study, cells=(cell,)), tmp_path, run_locally(1, 1))
     done.set()
     killer.join()
-    assert list(failures.values()) == ["ended with status -9"]
+    assert list(failures.values()) == ["killed by signal 9 (SIGKILL), perhaps for want of memory"]
+
+
+def test_wrong_names_of_the_evaluation_cost_no_training(cartpole_teacher, tmp_path):
+    cell = Cell("pd", "CartPole-v1", 0, evaluation={"teacher": str(cartpole_teacher), "starts_from": "random"})
+    load_references(cell)
+    with pytest.raises(TeacherError, match="no agent at nothing"):
+        load_references(replace(cell, evaluation={"starts_from": "nothing"}))
+    tasks = {"CartPole-v1": str(cartpole_teacher), "MountainCar-v0": "nothing"}
+    env_kwargs = {"env_ids": list(tasks), "pad": True}
+    with pytest.raises(TeacherError, match="no agent at nothing"):
+        load_references(Cell("mtdqn", "MultiTask-v0", 0, evaluation={"teachers": tasks}, env_kwargs=env_kwargs))
+
+
+def test_students_beside_a_teacher_need_evaluations(tmp_path, capsys):
+    settings = {"algo": "rtpd", "env": "CartPole-v1", "n_timesteps": 300, "eval_freq": 500}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None, "evaluation": None}
+    path = write(tmp_path / "s.yml", settings=settings, **changes)
+    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 1
+    assert "512 steps made 0 updates, with eval_freq=500 updates" in capsys.readouterr().err
+    # What was trained is there though it could not be scored.
+    (failed,) = (tmp_path / "out" / "failed").iterdir()
+    assert (failed / "rtpd" / "CartPole-v1_1" / "CartPole-v1.zip").is_file() and (failed / "train.log").is_file()
+    assert not list((tmp_path / "out" / "cells").iterdir())
 
 
 def test_command_line(study_file, tmp_path):

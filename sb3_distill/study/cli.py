@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from filelock import FileLock, Timeout
 
 from sb3_distill.common.arguments import whole_number
@@ -97,18 +98,21 @@ def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
     """
     manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
     rows = [[*study.cells[0].labels, "state", "time"]]
-    total: float | None = 0.0
+    remaining = []
     for cell in study.cells:
         finished = manifest_of(folder, cell)
         seconds = estimate_seconds(cell, manifests) if finished is None else sum(finished["seconds"].values())
         if finished is None:
-            total = None if total is None or seconds is None else total + seconds
+            remaining.append(seconds)
         rows.append([*cell.labels.values(), "to do" if finished is None else "finished", format_seconds(seconds)])
     print(format_table(rows, n_left=len(rows[0]) - 1))
-    remaining = sum(manifest_of(folder, cell) is None for cell in study.cells)
-    when = "unknown" if total is None else f"about {format_seconds(total / n_jobs)} with {n_jobs} at the same time"
+    when = "unknown"
+    known = [seconds for seconds in remaining if seconds is not None]
+    if len(known) == len(remaining):
+        total = max([sum(known) / n_jobs, *known])
+        when = f"about {format_seconds(total)} with {n_jobs} at the same time"
     basis = "finished cells" if manifests else "a rough guess; finished cells give a better one"
-    print(f"{len(study.cells)} cells, {remaining} to do, time {when} (from {basis})")
+    print(f"{len(study.cells)} cells, {len(remaining)} to do, time {when} (from {basis})")
 
 
 def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
@@ -241,6 +245,9 @@ def main(argv: list[str]) -> int:
                 )
                 return 130
             rows = collect(study, folder)
+    except gym.error.Error as error:
+        print(f"sb3-distill study: {args.file} names an environment that is not registered: {error}", file=sys.stderr)
+        return 1
     except (StudyError, OSError) as error:
         print(f"sb3-distill study: {error}", file=sys.stderr)
         return 1

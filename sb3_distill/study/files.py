@@ -9,7 +9,7 @@ import math
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import gymnasium as gym
 import yaml
 
 from sb3_distill.common.evaluation import is_atari
+from sb3_distill.common.statistics import Summary
 from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.zoo.registration import ALGORITHMS
 
@@ -24,11 +25,20 @@ KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record",
 # Whole numbers of evaluation, and the least that they may be
 COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
 EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
+MULTI_TASK_EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "teachers")
 SELECTIONS = ("last", "best")
 # What says which run it is; everything else is a hyperparameter.
 RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
+# What rows of results say beside these and the labels of the grid, and "percent" of published rows
+RESULT_FIELDS = (
+    *(entry.name for entry in fields(Summary)),
+    *("agent", "player", "task", "n_parameters", "n_bytes", "percent_of_teacher_bytes", "n_macs", "returns", "lengths"),
+    *("teacher_mean", "percent_of_teacher", "percent_interval", "max_percent", "starts_sha256", "percent"),
+)
 # The Zoo's own, beside the arguments of the algorithm
 ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
+
+_EXPONENTIAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class StudyError(ValueError):
@@ -142,12 +152,34 @@ def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
     return algo in ("pd", "qpd") or (algo == "rtpd" and not hyperparams.get("students", True))
 
 
+def evaluation_keys(cell: Cell) -> set[str]:
+    """
+    :param cell: a cell
+    :return: what its evaluation reads; nothing for students beside a teacher, which the run itself evaluates
+    """
+    if cell.algo in ("mtpd", "mtdqn"):
+        return set(MULTI_TASK_EVALUATION_KEYS)
+    return set(EVALUATION_KEYS) - {"teachers"} if leaves_one_agent(cell.algo, cell.hyperparams) else set()
+
+
 def _number(where: str, name: str, value: Any, least: float, most: float = math.inf, whole: bool = True) -> Any:
     number = to_number(value)
     if isinstance(value, bool) or not least <= number <= most or (whole and not number.is_integer()):
         bounds = f"of at least {least:g}" if math.isinf(most) else f"between {least:g} and {most:g}"
         raise StudyError(f"{where}: {name} must be a {'whole ' if whole else ''}number {bounds}, not {value!r}.")
     return int(number) if whole else number
+
+
+def _read_numbers(value: Any) -> Any:
+    """Numbers such as 1e-3 and 2.7e7, which YAML 1.1 takes for text."""
+    if isinstance(value, Mapping):
+        return {name: _read_numbers(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_read_numbers(entry) for entry in value]
+    if isinstance(value, str) and _EXPONENTIAL.fullmatch(value):
+        number = float(value)
+        return int(number) if number.is_integer() else number
+    return value
 
 
 def _mapping(where: str, name: str, value: Any) -> dict[str, Any]:
@@ -158,7 +190,9 @@ def _mapping(where: str, name: str, value: Any) -> dict[str, Any]:
 
 def _variants(where: str, name: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
     """A dimension of the grid as labels with the settings that they stand for."""
-    if isinstance(value, Mapping):
+    if name in RESULT_FIELDS:
+        raise StudyError(f"{where}: grid.{name} has the name of a field of the results: choose another one.")
+    if isinstance(value, Mapping) and value:
         return [(str(label), _mapping(where, f"grid.{name}.{label}", settings)) for label, settings in value.items()]
     if not isinstance(value, list) or not value:
         raise StudyError(f"{where}: grid.{name} must be a list of values or a mapping of names to hyperparameters.")
@@ -187,26 +221,35 @@ def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
     if "epsilon" in evaluation:
         evaluation["epsilon"] = _number(where, "evaluation.epsilon", evaluation["epsilon"], 0, 1, whole=False)
     check_names(where, "evaluation.select", [evaluation.get("select", "last")], SELECTIONS)
-    if evaluation.get("select") == "best" and "eval_freq" not in evaluation:
-        raise StudyError(
-            f"{where}: evaluation.select 'best' needs evaluation.eval_freq, the steps between evaluations."
-        )
+    needs = {"select 'best'": evaluation.get("select") == "best", "eval_episodes": "eval_episodes" in evaluation}
+    for name in (name for name, needed in needs.items() if needed and "eval_freq" not in evaluation):
+        raise StudyError(f"{where}: evaluation.{name} needs evaluation.eval_freq, the steps between evaluations.")
     return evaluation
 
 
-def _read_published(where: str, value: Any, names: Iterable[str]) -> tuple[dict[str, Any], ...]:
+def _read_published(where: str, value: Any, labels: Mapping[str, Iterable[str]]) -> tuple[dict[str, Any], ...]:
     rows = value or []
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise StudyError(
             f"{where}: published must be a list of rows such as {{loss: kl, percent: 94.7}}, not {rows!r}."
         )
     for row in rows:
-        check_names(where, "field of published", row, [*names, "player", "task", "percent", "score"])
+        check_names(where, "field of published", row, [*labels, "player", "task", "percent"])
+        for name in row.keys() & labels.keys():
+            check_names(where, f"{name} of published", [str(row[name])], labels[name])
         if isinstance(row.get("percent"), bool) or not isinstance(row.get("percent"), (int, float)):
             raise StudyError(
                 f"{where}: the row {dict(row)} of published must say percent, the paper's % of its teacher."
             )
     return tuple(dict(row) for row in rows)
+
+
+def _check_evaluation(where: str, evaluation: Mapping[str, Any], cells: Iterable[Cell]) -> None:
+    used = set().union(*(evaluation_keys(cell) for cell in cells))
+    for name in evaluation:
+        if name not in used:
+            hint = f"Its cells read {', '.join(sorted(used))}." if used else "Settings say how rtpd evaluates students."
+            raise StudyError(f"{where}: no cell of the study reads evaluation.{name}: leave it out. {hint}")
 
 
 def _check_cell(where: str, cell: Cell) -> None:
@@ -246,7 +289,7 @@ def read_study(path: str | Path) -> Study:
     path = Path(path)
     where = str(path)
     try:
-        content = _mapping(where, "the file", yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = _mapping(where, "the file", _read_numbers(yaml.safe_load(path.read_text(encoding="utf-8"))))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"{where} is no YAML in UTF-8: {error}") from error
     check_names(where, "key", content, KEYS)
@@ -260,6 +303,7 @@ def read_study(path: str | Path) -> Study:
         raise StudyError(f"{where}: record must be true or false, not {record!r}.")
     grid = _mapping(where, "grid", content["grid"])
     dimensions = {name: _variants(where, name, value) for name, value in grid.items()}
+    labels = {name: [label for label, _ in variants] for name, variants in dimensions.items()}
     cells: dict[str, Cell] = {}
     for combination in itertools.product(*dimensions.values()):
         changes: dict[str, Any] = {}
@@ -290,12 +334,13 @@ def read_study(path: str | Path) -> Study:
         if cell.key in cells:
             raise StudyError(f"{where}: the grid has the same cell twice: {cell.labels}. Name every value once.")
         cells[cell.key] = cell
+    _check_evaluation(where, evaluation, cells.values())
     check_names(where, "environment of per_env", per_env, {cell.env for cell in cells.values()})
     return Study(
         path.stem,
         str(content.get("title", path.stem)),
         tuple(cells.values()),
-        _read_published(where, content.get("published"), dimensions),
+        _read_published(where, content.get("published"), labels),
         str(content.get("paper", "")),
         str(content.get("notes", "")),
     )

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from sb3_distill.common.statistics import GEOMETRIC_MEAN
 from sb3_distill.common.tables import format_markdown
+from sb3_distill.rtpd.curves import N_LAST
 from sb3_distill.study.cli import RESULTS
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
-from sb3_distill.study.files import StudyError
+from sb3_distill.study.files import StudyError, leaves_one_agent
 from sb3_distill.study.tables import Group, geometric_groups, group_rows, table_of, to_latex
 from sb3_distill.visualize.figures import plot_learning_curves
 
@@ -131,6 +132,26 @@ def describe_versions(manifests: Sequence[dict[str, Any]]) -> list[str]:
     return [versions if len(found) == 1 else f"{versions} (cells: {count})" for versions, count in found.items()]
 
 
+def describe_protocol(cells: Sequence[dict[str, Any]]) -> str:
+    """
+    :param cells: of manifests
+    :return: how scores were measured
+    """
+    evaluation = cells[0]["evaluation"]
+    beside_teacher = [cell["algo"] == "rtpd" and not leaves_one_agent("rtpd", cell["hyperparams"]) for cell in cells]
+    sentences = []
+    if not all(beside_teacher):
+        best = ", the best model of its evaluations" if evaluation.get("select") == "best" else ""
+        starts = "held-out starts" if "starts_from" in evaluation else "starts"
+        sentences.append(
+            f"{evaluation.get('n_episodes', 30)} episodes with {evaluation.get('epsilon', 0.0):.0%} random actions for "
+            f"each run{best}, the same {starts} for teacher and student."
+        )
+    if any(beside_teacher):
+        sentences.append(f"Students beside a teacher: the mean over the last {N_LAST} evaluations of each run.")
+    return " ".join(sentences)
+
+
 def describe_study(folder: Path) -> dict[str, Any]:
     """
     :param folder: of a study
@@ -142,14 +163,12 @@ def describe_study(folder: Path) -> dict[str, Any]:
     grid = study.get("grid") or {name: [cell["labels"][name] for cell in cells] for name in cells[0]["labels"]}
     groups = group_rows(results["agents"], grid, study["published"])
     table = [*groups, *geometric_groups(groups, list(dict.fromkeys(grid.get("env", ()))))]
-    evaluation = cells[0]["evaluation"]
     minutes = sum(sum(manifest["seconds"].values()) for manifest in manifests) / 60
     environments = ", ".join(dict.fromkeys(cell["env"] for cell in cells))
     seeds = sorted({cell["seed"] for cell in cells})
     legend = (
-        f"{environments}. Mean and standard deviation over seeds ({', '.join(map(str, seeds))}); "
-        f"{evaluation.get('n_episodes', 30)} episodes with {evaluation.get('epsilon', 0.0):.0%} random actions for "
-        f"each run, the same starts for teacher and student. {minutes:.0f} minutes of computing."
+        f"{environments}. Mean and standard deviation over seeds ({', '.join(map(str, seeds))}). "
+        f"{describe_protocol(cells)} {minutes:.0f} minutes of computing."
     )
     return {
         "name": study["name"],

@@ -50,7 +50,7 @@ def label_names(rows: Sequence[Mapping[str, Any]], grid: Mapping[str, Sequence[s
     for name in PARTS:
         if any(name in row for row in rows):
             values.setdefault(name, {str(row.get(name)) for row in rows})
-    return [name for name, labels in values.items() if len(labels) > 1] or list(values or grid)[:1]
+    return [name for name, labels in values.items() if len(labels) > 1] or list(values)[:1] or ["env"]
 
 
 def group_rows(
@@ -126,7 +126,7 @@ def find_published(row: Mapping[str, Any], published: Sequence[Mapping[str, Any]
     :return: the per cent of the first of them all of whose labels the row has
     """
     for entry in published:
-        labels = {name: value for name, value in entry.items() if name not in ("percent", "score")}
+        labels = {name: value for name, value in entry.items() if name != "percent"}
         if all(str(row.get(name)) == str(value) for name, value in labels.items()):
             return float(entry["percent"])
     return None
