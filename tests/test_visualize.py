@@ -242,6 +242,15 @@ def test_curves(tmp_path):
     (run / "0.monitor.csv").write_text("#{}\nr,l,t\n" + "".join(f"{i},10,{i}\n" for i in range(30)))
     steps, returns = read_curve(run)["training episodes"]
     assert len(steps) == 11 and steps[0] == 200 and returns[0] == pytest.approx(9.5)
+    # A run that goes on has written half a line; one of Atari counts frames.
+    pong = tmp_path / "pd" / f"{PONG}_1"
+    pong.mkdir()
+    for end in ("", "30,1"):
+        (pong / "0.monitor.csv").write_text("#{}\nr,l,t\n" + "".join(f"{i},10,{i}\n" for i in range(30)) + end)
+        assert read_curve(pong)["training episodes"][0][0] == 50
+    (pong / "evaluations.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"evaluations\.npz holds no evaluations"):
+        read_curve(pong)
     np.savez(run / "evaluations.npz", timesteps=[10, 20], results=[[1.0, 3.0], [5.0, 5.0]])
     assert read_curve(run)[""][1].tolist() == [2, 5]
     np.savez(run / "evaluations.npz", timesteps=[10], results=[[1.0, 3.0]])

@@ -4,17 +4,23 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from matplotlib.figure import Figure
 
 from sb3_distill.common.archive import TeacherNotFoundError, read_archive
+from sb3_distill.common.evaluation import is_atari
 from sb3_distill.common.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, scale_by_size, short_name
 from sb3_distill.common.statistics import GEOMETRIC_MEAN
 from sb3_distill.common.teacher_sources import find_agent
 from sb3_distill.common.teachers import ActorCriticTeacher, Teacher
 from sb3_distill.visualize.episodes import Episode
+
+# Of SB3's AtariWrapper
+_ATARI_FRAME_SKIP = 4
 
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
@@ -206,7 +212,7 @@ def read_curve(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     :param folder: a run folder
     :return: steps and mean returns, by who played: the players of a real-time run; nobody in particular for the run's
         evaluations; else "training episodes", averaged over 20
-    :raises ValueError: the folder has neither, or its teacher played the training episodes
+    :raises ValueError: the folder has neither, or damaged ones, or its teacher played the training episodes
     """
     if (folder / "learning_curves.csv").is_file():
         with (folder / "learning_curves.csv").open() as file:
@@ -221,14 +227,22 @@ def read_curve(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             x, y = np.array(points).T
             curves[player] = x, y
         return curves
-    if (folder / "evaluations.npz").is_file():
-        with np.load(folder / "evaluations.npz", allow_pickle=False) as data:
-            return {"": (data["timesteps"], data["results"].mean(axis=1))}
+    path = folder / "evaluations.npz"
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return {"": (data["timesteps"], data["results"].mean(axis=1))}
+        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+            raise ValueError(
+                f"{path} holds no evaluations: {error}. Delete it to see the training episodes, or train again."
+            ) from error
     episodes = []
     for path in sorted(folder.glob("*.monitor.csv")):
         with path.open() as file:
             file.readline()
-            episodes += [(float(row["t"]), float(row["l"]), float(row["r"])) for row in csv.DictReader(file)]
+            # A run that goes on may be writing its last line.
+            lines = [line for line in file if line.endswith("\n")]
+        episodes += [(float(row["t"]), float(row["l"]), float(row["r"])) for row in csv.DictReader(lines)]
     if not episodes:
         raise ValueError(
             f"{folder} has no curve: no learning_curves.csv, evaluations.npz or monitor.csv with episodes."
@@ -237,13 +251,16 @@ def read_curve(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     episodes.sort()
     _, lengths, returns = np.array(episodes).T
     window = min(20, len(returns))
-    return {
-        # Monitor counts the game's own steps: frames on Atari
-        "training episodes": (
-            lengths.cumsum()[window - 1 :],
-            np.convolve(returns, np.full(window, 1 / window), mode="valid"),
-        )
-    }
+    steps = lengths.cumsum()[window - 1 :] / _frame_skip(folder)
+    return {"training episodes": (steps, np.convolve(returns, np.full(window, 1 / window), mode="valid"))}
+
+
+def _frame_skip(folder: Path) -> int:
+    """Lengths of a Monitor, which sits below the wrapper that skips frames, for one step of the run."""
+    name = folder.resolve().name.rsplit("_", 1)[0]
+    # The Zoo writes ids with a namespace so.
+    atari = any(is_atari(env_id) for env_id in gym.registry if env_id.replace("/", "-") == name)
+    return _ATARI_FRAME_SKIP if atari else 1
 
 
 def _check_player(folder: Path) -> None:
