@@ -125,10 +125,12 @@ def real_time_study(tmp_path) -> Path:
     run = folder / "cells" / "cell0" / "rtpd" / "CartPole-v1_1"
     run.mkdir(parents=True)
     (run / "learning_curves.csv").write_text("player,n_timesteps,mean_reward\nlarge,10,1\nlarge,20,2\n")
-    # As studies wrote it before they told their grid
     study = {"name": "s", "title": "CartPole & losses", "paper": "", "notes": "", "cells": 2}
+    study["grid"] = {"seed": ["0", "1"]}
     study["published"] = [{"player": "large", "percent": 101.5}]
-    (folder / "results.json").write_text(json.dumps({"study": study, "agents": rows, "manifests": manifests}))
+    (folder / "results.json").write_text(
+        json.dumps({"study": study, "agents": rows, "manifests": manifests, "failures": []})
+    )
     return folder
 
 
@@ -157,9 +159,28 @@ def test_legends_say_how_scores_were_measured():
     assert describe_protocol([alone]).startswith("30 episodes with 0% random actions for each run, the same starts")
 
 
+def test_report_of_a_study_that_has_just_begun(real_time_study, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    study = json.loads((real_time_study / "results.json").read_text())["study"] | {"name": "b", "title": "Begun"}
+    failures = [{"labels": {"seed": "0"}, "problem": "no teacher"}]
+    results = {"study": study, "agents": [], "manifests": [], "failures": failures}
+    (begun / "results.json").write_text(json.dumps(results))
+    assert report([str(begun), str(real_time_study), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "2 of 2 cells have not finished" in page and "<li>0: no teacher</li>" in page
+    assert page.count("<table>") == page.count("<details>") == 1
+    section = (tmp_path / "report" / "tables.md").read_text().split("## CartPole")[0]
+    assert section == "## Begun\n\n2 of 2 cells have not finished.\n\nFailed: 0: no teacher\n\n"
+    assert (tmp_path / "report" / "tables.tex").read_text().count(r"\begin{table}") == 1
+
+
 def test_report_of_no_study(tmp_path, capsys):
-    assert report([str(tmp_path)]) == 1
-    assert "holds no results of a study" in capsys.readouterr().err
+    for content in (None, "[]", '{"agents": []}'):
+        if content is not None:
+            (tmp_path / "results.json").write_text(content)
+        assert report([str(tmp_path)]) == 1
+        assert "holds no results of a study" in capsys.readouterr().err
 
 
 def test_report_in_a_browser(real_time_study, tmp_path):

@@ -319,6 +319,8 @@ def test_interrupted_studies_end_at_once(study_file, tmp_path):
         while len(list((tmp_path / "out").glob("cells/.*/pd"))) < 2 and study.poll() is None:
             time.sleep(0.1)
         assert len(cells_under_way(tmp_path)) == 2
+        # Reports can be written meanwhile.
+        assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
         study.send_signal(signal.SIGINT)
         _, errors = study.communicate(timeout=60)
     finally:

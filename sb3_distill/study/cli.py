@@ -168,7 +168,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     """
-    Run the cells that are not finished.
+    Run the cells that are not finished, and write down the results whenever one has ended.
 
     :param study: the study
     :param folder: where cells, recordings and results lie
@@ -179,6 +179,8 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     n_done, failures = len(study.cells) - len(waiting), {}
     start = time.time()
     width = len(str(len(study.cells)))
+    # Reports can be written while the study runs.
+    collect(study, folder)
     while waiting:
         phase = {cell.key: cell for cell in ready_cells(waiting, folder)}
         waiting = [cell for cell in waiting if cell.key not in phase]
@@ -197,6 +199,7 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
                     percents = [row["percent_of_teacher"] for row in manifest["rows"]]
                     scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
                     state = f"{scores} of the teacher, {format_seconds(sum(manifest['seconds'].values()))}"
+                collect(study, folder)
                 # A cell that runs has a folder without a name of its own.
                 n_running = len(list(folder.glob("cells/.*")))
                 n_waiting = max(len(phase) - n_ended - n_running, 0) + len(waiting)

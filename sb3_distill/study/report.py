@@ -34,10 +34,8 @@ def load_results(folder: Path) -> dict[str, Any]:
     """
     try:
         results = json.loads((folder / RESULTS).read_text())
-        if not results["agents"]:
-            raise StudyError(f"{folder} has no finished cell: run `sb3-distill study` first.")
-        return results
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        return {name: results[name] for name in ("study", "agents", "manifests", "failures")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{folder} holds no results of a study ({error}): run `sb3-distill study` first.") from error
 
 
@@ -97,7 +95,7 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[dict
     :param manifests: of its finished cells
     :return: what the page shows of each figure
     """
-    figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")]
+    figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")] if groups else []
     # One network plays all tasks: its size stands against their mean.
     sized = [group for group in groups if group.labels.get("task", GEOMETRIC_MEAN) == GEOMETRIC_MEAN]
     if len({group.n_bytes for group in sized if group.percents}) > 1:
@@ -152,6 +150,35 @@ def describe_protocol(cells: Sequence[dict[str, Any]]) -> str:
     return " ".join(sentences)
 
 
+def describe_legend(manifests: Sequence[dict[str, Any]]) -> str:
+    """
+    :param manifests: of finished cells
+    :return: what stands below the table
+    """
+    cells = [manifest["cell"] for manifest in manifests]
+    minutes = sum(sum(manifest["seconds"].values()) for manifest in manifests) / 60
+    environments = ", ".join(dict.fromkeys(cell["env"] for cell in cells))
+    seeds = ", ".join(map(str, sorted({cell["seed"] for cell in cells})))
+    return (
+        f"{environments}. Mean and standard deviation over seeds ({seeds}). {describe_protocol(cells)} "
+        f"{minutes:.0f} minutes of computing."
+    )
+
+
+def to_markdown(study: dict[str, Any]) -> str:
+    """
+    :param study: what ``describe_study`` says
+    :return: its section
+    """
+    text = f"## {study['title']}\n"
+    if study["table"]:
+        text += f"\n{format_markdown(study['table'], study['n_left'])}\n{study['legend']}\n"
+    if study["missing"]:
+        text += f"\n{study['missing']} of {study['n_cells']} cells have not finished.\n"
+    text += "".join(f"\nFailed: {failure}\n" for failure in study["failures"])
+    return text + (f"\n{study['notes']}\n" if study["notes"] else "")
+
+
 def describe_study(folder: Path) -> dict[str, Any]:
     """
     :param folder: of a study
@@ -159,17 +186,9 @@ def describe_study(folder: Path) -> dict[str, Any]:
     """
     results = load_results(folder)
     study, manifests = results["study"], results["manifests"]
-    cells = [manifest["cell"] for manifest in manifests]
-    grid = study.get("grid") or {name: [cell["labels"][name] for cell in cells] for name in cells[0]["labels"]}
+    grid = study["grid"]
     groups = group_rows(results["agents"], grid, study["published"])
     table = [*groups, *geometric_groups(groups, list(dict.fromkeys(grid.get("env", ()))))]
-    minutes = sum(sum(manifest["seconds"].values()) for manifest in manifests) / 60
-    environments = ", ".join(dict.fromkeys(cell["env"] for cell in cells))
-    seeds = sorted({cell["seed"] for cell in cells})
-    legend = (
-        f"{environments}. Mean and standard deviation over seeds ({', '.join(map(str, seeds))}). "
-        f"{describe_protocol(cells)} {minutes:.0f} minutes of computing."
-    )
     return {
         "name": study["name"],
         "title": study["title"],
@@ -178,11 +197,12 @@ def describe_study(folder: Path) -> dict[str, Any]:
         "n_cells": study["cells"],
         "missing": study["cells"] - len(manifests),
         "failures": [
-            f"{' '.join(failure['labels'].values())}: {failure['problem']}" for failure in results.get("failures", ())
+            f"{' '.join(failure['labels'].values())}: {failure['problem']}" for failure in results["failures"]
         ],
-        "table": table_of(table),
-        "n_left": len(groups[0].labels),
-        "legend": legend,
+        # Nothing before the first cell has finished
+        "table": table_of(table) if table else [],
+        "n_left": len(groups[0].labels) if groups else 0,
+        "legend": describe_legend(manifests) if manifests else "",
         "figures": draw_figures(folder, groups, manifests),
         "videos": draw_videos(folder, manifests),
         # As typed in the folder that holds the study's: where that lies is nobody's business.
@@ -207,15 +227,8 @@ def write_report(folders: Sequence[Path], output: Path, title: str) -> None:
     page = environment.get_template("report.html.j2").render(title=title, studies=studies)
     output.mkdir(parents=True, exist_ok=True)
     (output / "index.html").write_text(page)
-    (output / "tables.md").write_text(
-        "\n".join(
-            f"## {study['title']}\n\n{format_markdown(study['table'], study['n_left'])}\n{study['legend']}\n"
-            + "".join(f"\nFailed: {failure}\n" for failure in study["failures"])
-            + (f"\n{study['notes']}\n" if study["notes"] else "")
-            for study in studies
-        )
-    )
-    latex = [to_latex(study["table"], study["n_left"], study["title"]) for study in studies]
+    (output / "tables.md").write_text("\n".join(map(to_markdown, studies)))
+    latex = [to_latex(study["table"], study["n_left"], study["title"]) for study in studies if study["table"]]
     (output / "tables.tex").write_text("\n".join(latex))
 
 
