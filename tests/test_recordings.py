@@ -1,5 +1,7 @@
 """A recording gives back exactly what was played, and a student cannot tell it from the game."""
 
+import json
+
 import numpy as np
 import pytest
 import torch as th
@@ -132,6 +134,24 @@ def test_runs_that_would_have_played_otherwise(cartpole_teacher, tmp_path, chang
         distil(cartpole_teacher, tmp_path / "play", **changes)
 
 
+def test_arguments_of_the_environment(cartpole_teacher, tmp_path):
+    def learn(**env_kwargs):
+        venv = make_vec_env("CartPole-v1", 1, seed=0, env_kwargs={"render_mode": "rgb_array", **env_kwargs})
+        kwargs = {"recording": tmp_path / "play", "n_teacher_episodes": 0, **KWARGS}
+        PolicyDistillation("MlpPolicy", venv, cartpole_teacher, **kwargs).learn(64)
+
+    learn()
+    # As recorded before they were written down
+    path = tmp_path / "play" / "recording.json"
+    meta = json.loads(path.read_text())
+    assert meta["settings"].pop("env_kwargs") == {}
+    path.write_text(json.dumps(meta))
+    learn()
+    for env_kwargs in ({"sutton_barto_reward": True}, {"max_episode_steps": 7}):
+        with pytest.raises(RecordingError, match=r"was made with env_kwargs=\{\}, not \{'"):
+            learn(**env_kwargs)
+
+
 def test_other_teachers_damage_and_normalised_environments(cartpole_teacher, tmp_path):
     distil(cartpole_teacher, tmp_path / "play")
     with pytest.raises(RecordingError, match="made with teacher="):
@@ -158,8 +178,9 @@ def test_an_interrupted_recording_is_none(cartpole_teacher, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         model.learn(400, callback=stop)
+    assert not list(tmp_path.iterdir())
     model.learn(400, callback=lambda local, global_: local["self"].num_timesteps < 100)
-    assert not (tmp_path / "play").exists()
+    assert not list(tmp_path.iterdir())
     model.learn(400)
     assert Recording(tmp_path / "play").n_rows == 400
 

@@ -151,6 +151,12 @@ class RecordingWriter:
             self._offsets.append(self._offsets[-1] + len(data))
             self._pending = []
 
+    def abort(self) -> None:
+        """Leave nothing of a recording that will not be finished."""
+        if self.store is not None:
+            self._file.close()
+        shutil.rmtree(self.partial, ignore_errors=True)
+
     def close(self, teacher_score: tuple[float, float] | None = None) -> None:
         """
         Finish the recording.
@@ -298,7 +304,8 @@ class Recording:
         :raises RecordingError: the run would have played otherwise, or longer
         """
         wanted = {**settings, "n_envs": n_envs}
-        present = {**self.settings, "n_envs": self.n_envs}
+        # Recordings of earlier versions do not say the environment's arguments.
+        present = {"env_kwargs": {}, **self.settings, "n_envs": self.n_envs}
         for name, value in wanted.items():
             if present.get(name) != value:
                 raise RecordingError(

@@ -5,7 +5,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import gymnasium as gym
 import torch as th
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 
 Function = TypeVar("Function", bound=Callable)
@@ -49,16 +51,40 @@ def check_device(device: th.device | str) -> None:
         raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device: use 'cpu' or 'auto'.")
 
 
+def _spec_of(env: VecEnv) -> EnvSpec | None:
+    try:
+        return env.get_attr("spec", indices=0)[0]
+    except (AttributeError, NotImplementedError):
+        return None
+
+
 def env_id_of(env: VecEnv) -> str | None:
     """
     :param env: a vector environment
     :return: the registered id of its first sub-environment, None where it has none
     """
-    try:
-        spec = env.get_attr("spec", indices=0)[0]
-    except (AttributeError, NotImplementedError):
-        return None
+    spec = _spec_of(env)
     return None if spec is None else spec.id
+
+
+def env_arguments_of(env: VecEnv) -> dict[str, Any]:
+    """
+    :param env: a vector environment
+    :return: what its first sub-environment was made with beside its id and what is registered; not the render mode
+    """
+    spec = _spec_of(env)
+    if spec is None:
+        return {}
+    registered = gym.registry.get(spec.id)
+    known: dict[str, Any] = {"max_episode_steps": None}
+    if registered is not None:
+        known = {**registered.kwargs, "max_episode_steps": registered.max_episode_steps}
+    arguments = {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name != "render_mode" and (name not in known or known[name] != value)
+    }
 
 
 def percent_of_teacher(score: float, teacher_score: float) -> float:

@@ -25,7 +25,7 @@ from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.common.recordings import RecordedVecEnv, RecordingError, RecordingWriter, read_or_record
 from sb3_distill.common.teachers import Teacher, find_zoo_teacher, load_teacher
 from sb3_distill.common.torch_layers import set_train_dtype
-from sb3_distill.common.utils import check_device, compile_or_same, env_id_of, unknown_choice
+from sb3_distill.common.utils import check_device, compile_or_same, env_arguments_of, env_id_of, unknown_choice
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
 
@@ -291,6 +291,8 @@ class PolicyDistillation(OffPolicyAlgorithm):
         settings = {
             "teacher": self._teacher.sha256,
             "env_id": env_id_of(self.env),
+            # As text: they can be objects of any kind.
+            "env_kwargs": {name: repr(value) for name, value in env_arguments_of(self.env).items()},
             "observation_space": str(self.observation_space),
             "teacher_eps": self.teacher_eps,
             "outputs": self._teacher_outputs,
@@ -334,8 +336,11 @@ class PolicyDistillation(OffPolicyAlgorithm):
             # A callback may have stopped the run.
             if self._recorder is not None and self.num_timesteps >= self._total_timesteps:
                 self._recorder.close(self._reference.score)
+                self._recorder = None
         finally:
-            self._recorder = None
+            if self._recorder is not None:
+                self._recorder.abort()
+                self._recorder = None
             if isinstance(self.env, RecordedVecEnv):
                 self.env = self.env.venv
         return self

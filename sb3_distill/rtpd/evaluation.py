@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_distill.common.envs import describe_space_mismatch, monitor_folder
 from sb3_distill.common.evaluation import evaluate_paired, is_atari, make_eval_env
-from sb3_distill.common.utils import env_id_of
+from sb3_distill.common.utils import env_arguments_of, env_id_of
 from sb3_distill.rtpd.curves import format_summary, plot_curves, write_csv
 from sb3_distill.rtpd.runs import write_student_run
 from sb3_distill.rtpd.students import TEACHER
@@ -34,7 +34,7 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
             "it with gymnasium.register, or pass eval_freq=-1."
         )
     spec = env.get_attr("spec", indices=0)[0]
-    env_kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
+    env_kwargs = env_arguments_of(env)
     vec_normalize = unwrap_vec_normalize(env)
     shape = env.observation_space.shape
 
