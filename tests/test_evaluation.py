@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch as th
 from conftest import run_python
-from stable_baselines3 import DQN
+from stable_baselines3 import A2C, DQN
 
 from sb3_distill import PolicyDistillation
 from sb3_distill.common.evaluation import EpsilonGreedy, Score, evaluate_paired, is_atari, make_eval_env
@@ -40,6 +41,15 @@ def test_players_meet_the_same_starts_and_random_actions():
 def test_an_episode_does_not_depend_on_how_many_are_played_side_by_side():
     one, three = (evaluate_paired(Fixed(1), cartpoles, 6, epsilon=0.3, seed=0, n_envs=n) for n in (1, 3))
     assert one.returns == three.returns and one.lengths == three.lengths
+
+
+def test_sampled_actions_repeat_and_leave_the_generator_alone():
+    policy = A2C("MlpPolicy", "CartPole-v1", device="cpu", seed=0).policy
+    state = th.get_rng_state()
+    first, again, other = (
+        evaluate_paired(policy, cartpoles, 6, seed=seed, n_envs=3, deterministic=False).returns for seed in (0, 0, 9)
+    )
+    assert first == again != other and th.equal(th.get_rng_state(), state)
 
 
 def test_whole_games_with_their_own_scores_on_atari():

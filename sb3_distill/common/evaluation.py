@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import ale_py
 import gymnasium as gym
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import Monitor
@@ -209,7 +210,7 @@ def evaluate_paired(
 ) -> Score:
     """
     Play episodes whose starts and random actions depend on the seed alone, so that the scores of two players are
-    paired: episode ``i`` resets its own sub-environment with ``seed + i``.
+    paired: episode ``i`` resets its own sub-environment with ``seed + i``. Sampled actions depend on ``n_envs`` too.
 
     :param player: model, policy or teacher
     :param make_env: from a number of sub-environments to a vector environment with Monitors in it
@@ -227,7 +228,11 @@ def evaluate_paired(
         venv = make_env(batch)
         try:
             venv.seed(seed + first)
-            episodes = _play_batch(player, venv, epsilon, seed + first, deterministic)
+            # Sampled actions repeat too, and leave the caller's generator as it was.
+            with th.random.fork_rng(enabled=not deterministic):
+                if not deterministic:
+                    th.manual_seed(seed + first)
+                episodes = _play_batch(player, venv, epsilon, seed + first, deterministic)
         finally:
             venv.close()
         score.returns += [episode["r"] for episode in episodes]
