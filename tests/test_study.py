@@ -269,7 +269,8 @@ def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
     assert "2 cells, 0 to do" in capsys.readouterr().out
     assert main([str(study_file), "-o", str(finished)]) == 0
     assert times == [path.stat().st_mtime_ns for path in finished.glob("cells/*/manifest.json")]
-    assert (finished / "results.csv").read_text().count("\n") == 3
+    header, *lines = (finished / "results.csv").read_text().splitlines()
+    assert len(lines) == 2 and "mean_interval_low,mean_interval_high" in header and "[" not in lines[0]
 
 
 def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, capsys):

@@ -1,8 +1,6 @@
 """``sb3-distill evaluate``: students and teachers side by side, from the same starts."""
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from sb3_distill.common.arguments import check_writable, device, keyword, probab
 from sb3_distill.common.scoring import architecture_of, describe, env_kwargs_of, score_agent
 from sb3_distill.common.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.common.statistics import geometric_mean_interval
-from sb3_distill.common.tables import format_markdown, format_table, to_json
+from sb3_distill.common.tables import format_csv, format_markdown, format_table, to_json
 from sb3_distill.common.teachers import Teacher, TeacherError, load_teacher
 
 FORMATS = (".json", ".csv", ".md")
@@ -212,17 +210,6 @@ def geometric_means(
     return means
 
 
-def _in_columns(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without its lists: the ends of intervals get columns of their own."""
-    columns = {}
-    for name, value in row.items():
-        if name.endswith("_interval"):
-            columns[f"{name}_low"], columns[f"{name}_high"] = value
-        elif not isinstance(value, list):
-            columns[name] = value
-    return columns
-
-
 def write_output(path: Path, result: dict[str, Any]) -> None:
     """
     :param path: file, whose ending chooses the format
@@ -235,12 +222,7 @@ def write_output(path: Path, result: dict[str, Any]) -> None:
     elif path.suffix == ".md":
         text = format_markdown([("game", *HEADER), *([row["env"], *cells_of(row)] for row in rows)], n_left=3)
     else:
-        buffer = io.StringIO()
-        table = [_in_columns(row) for row in rows]
-        writer = csv.DictWriter(buffer, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-        text = buffer.getvalue()
+        text = format_csv(rows)
     path.write_text(text)
 
 

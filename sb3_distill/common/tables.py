@@ -1,5 +1,7 @@
 """Results as text: tables for terminals and documents, and JSON."""
 
+import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -33,6 +35,30 @@ def format_markdown(rows: Sequence[Sequence[str]], n_left: int) -> str:
     header, *body = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     rule = ["---" if column < n_left else "---:" for column in range(len(header))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+
+
+def _in_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without its lists: the ends of intervals get columns of their own."""
+    columns = {}
+    for name, value in row.items():
+        if name.endswith("_interval"):
+            columns[f"{name}_low"], columns[f"{name}_high"] = value
+        elif not isinstance(value, list):
+            columns[name] = value
+    return columns
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """
+    :param rows: results; a field that a row lacks stays empty
+    :return: them as CSV, with the ends of intervals in columns of their own and without other lists
+    """
+    table = [_in_columns(row) for row in rows]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(dict.fromkeys(name for row in table for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return buffer.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """``sb3-distill study``: run a grid of cells, skip those that are finished, and write down the results."""
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from sb3_distill.common.arguments import whole_number
 from sb3_distill.common.evaluation import is_atari
-from sb3_distill.common.tables import format_table
+from sb3_distill.common.tables import format_csv, format_table
 from sb3_distill.study.backends import Backend, run_locally, run_on_ray
 from sb3_distill.study.cells import MANIFEST, PROBLEM, write_json
 from sb3_distill.study.files import Cell, Study, StudyError, read_study
@@ -133,12 +132,7 @@ def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
         if (path := folder / "failed" / cell.key / PROBLEM).is_file()
     ]
     write_json(folder / RESULTS, {"study": described, "agents": rows, "manifests": manifests, "failures": failures})
-    lists = ("returns", "lengths")
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in lists))
-    with (folder / TABLE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    (folder / TABLE).write_text(format_csv(rows))
     return rows
 
 
