@@ -256,6 +256,11 @@ def test_bench_of_what_is_there(few_bits, tmp_path: Path, capsys, monkeypatch):
     assert (
         "torch is not measured: " in (message := capsys.readouterr().err) and "cannot be read as an SB3 zip" in message
     )
+    description = (tmp_path / "out/policy.json").read_text()
+    (tmp_path / "out/policy.json").write_text(json.dumps(json.loads(description) | {"files": {}}))
+    with pytest.raises(ExportError, match="no file and no agent to measure"):
+        bench_folder(tmp_path / "out", 3, 0)
+    (tmp_path / "out/policy.json").write_text(description)
     content = (tmp_path / "out" / INTEGER_FILE).read_bytes()
     (tmp_path / "out" / INTEGER_FILE).write_bytes(content[:100])
     with pytest.raises(ExportError, match=r"policy_int.onnx cannot be run .*: export the agent again"):

@@ -514,6 +514,8 @@ def test_bad_input_is_refused_at_construction(teachers):
             r"teacher of MountainCar-v0.* the task has Discrete\(3\)",
         ),
         ({"temperature": {"CartPole-v1": 1.0}}, "temperature has none for MountainCar-v0"),
+        ({"teacher": teachers["CartPole-v1"]}, "takes no teacher: every task has its own, in teachers="),
+        ({"n_teacher_episodes": 3}, "takes no n_teacher_episodes: n_eval_episodes"),
         ({"recording": "folder"}, "several tasks have no recordings"),
         ({"temperature": {"CartPole": 1.0}}, "temperature: Unknown task 'CartPole'"),
         ({"temperature": {"CartPole-v1": 0.0, "MountainCar-v0": 1.0}}, "temperature must be a positive finite number"),

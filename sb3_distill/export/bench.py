@@ -198,6 +198,8 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, A
         own = open_file(path)
         players.append((name, KINDS[file], path.stat().st_size, own, _MEMORY_OF_FILE, str(path)))
     agent = find_source(folder, description)
+    if not players and agent is None:
+        raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
         name = f"{folder.name} under torch"
         players.append((name, "torch", agent.stored_bytes, agent, _MEMORY_OF_AGENT, description["source"]))

@@ -27,6 +27,12 @@ from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_tea
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.pd.pd import RolloutPolicy
 
+# Arguments of PolicyDistillation that have others in their place
+REPLACED = {
+    "teacher": "every task has its own, in teachers={task: teacher}",
+    "n_teacher_episodes": "n_eval_episodes says how many episodes of each task the teachers play",
+}
+
 SelfMultiTaskDistillation = TypeVar("SelfMultiTaskDistillation", bound="MultiTaskDistillation")
 
 
@@ -77,6 +83,9 @@ class MultiTaskDistillation(MultiTaskMixin, PolicyDistillation):
         _init_setup_model: bool = True,
         **pd_kwargs: Any,
     ) -> None:
+        for name, reason in REPLACED.items():
+            if name in pd_kwargs:
+                raise ValueError(f"MultiTaskDistillation takes no {name}: {reason}.")
         super().__init__(
             policy,
             env,
