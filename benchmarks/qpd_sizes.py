@@ -31,6 +31,7 @@ def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bi
         teacher,
         learning_rate=2e-3,
         gradient_steps=4,
+        temperature=args.temperature,
         value_coef=args.value_coef,
         n_teacher_episodes=0,
         policy_kwargs={"net_arch": {"pi": [width], "vf": [16]}},
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--n-steps", type=int, default=30_000)
     parser.add_argument("--n-episodes", type=int, default=100)
+    parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--value-coef", type=float, default=0.001)
     parser.add_argument("--schedule", default="bits", choices=["bits", "blend"])
     parser.add_argument("-o", "--output", type=Path, help="picture; the figures go into a .json of the same name")
