@@ -45,7 +45,7 @@ def encode(figure: Figure) -> str:
     :return: PNG in base64
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -98,7 +98,9 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[dict
     figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")] if groups else []
     # One network plays all tasks: its size stands against their mean.
     sized = [group for group in groups if group.labels.get("task", GEOMETRIC_MEAN) == GEOMETRIC_MEAN]
-    if len({group.n_bytes for group in sized if group.percents}) > 1:
+    sizes = {(group.labels.get("env"), group.n_bytes) for group in sized if group.percents}
+    # One network has another size in every game; only students of one game differ in theirs.
+    if len(sizes) > len({env for env, _ in sizes}):
         figures.append((plot_group_sizes(sized), "Size against return: mean over seeds, and the range of single runs."))
     for cell in first_seeds([manifest["cell"] | {"key": manifest["rows"][0]["agent"]} for manifest in manifests]):
         run = folder / "cells" / cell["key"] / cell["algo"] / f"{cell['env'].replace('/', '-')}_1"
