@@ -361,13 +361,12 @@ def _teacher_class(algo: str) -> type[Teacher]:
 
 
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
-    names = {"PolicyDistillation": "pd"}
+    names = {"PolicyDistillation": "pd", "MultiTaskDistillation": "mtpd", "MultiTaskDQN": "mtpd"}
+    known = {*BUILDERS, *names.values()}
     # Subclasses of the five algorithms are welcome.
     algo = next(
-        (name for cls in type(model).__mro__ if (name := names.get(cls.__name__, cls.__name__.lower())) in BUILDERS), ""
+        (name for cls in type(model).__mro__ if (name := names.get(cls.__name__, cls.__name__.lower())) in known), ""
     )
-    if type(model.policy).__module__ == "sb3_distill.mtpd.policies":
-        algo = "mtpd"
     teacher_class = _teacher_class(algo or type(model).__name__)
     vec_normalize = model.get_vec_normalize_env()
     normalization = None

@@ -392,9 +392,13 @@ class PolicyDistillation(OffPolicyAlgorithm):
         if self._vec_normalize_env is not None:
             self._last_original_obs = self._vec_normalize_env.get_original_obs()
 
+    @property
+    def _n_observations(self) -> int:
+        """Observations that the memory has been given: a resumed run begins with none, unless a memory was loaded."""
+        return max(self._n_collected, self.replay_buffer.size() * self.n_envs)
+
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
-        # A resumed run begins with an empty memory, unless one was loaded.
-        if max(self._n_collected, self.replay_buffer.size() * self.n_envs) < self.learning_starts:
+        if self._n_observations < self.learning_starts:
             return
         self._prepare_updates()
         # Switch to train mode (this affects batch norm / dropout)

@@ -236,7 +236,7 @@ class QPD(PolicyDistillation):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         is_finished = self.weight_bits is None or self.transition_share == 1.0
-        start = 0 if reset_num_timesteps else min(self.num_timesteps, self.replay_buffer.size() * self.n_envs)
+        start = 0 if reset_num_timesteps else min(self.num_timesteps, self._n_observations)
         if not is_finished and start + total_timesteps <= self.learning_starts:
             raise ValueError(
                 f"learning_starts={self.learning_starts} leaves no update in {total_timesteps} timesteps, so that the "
