@@ -16,11 +16,11 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_distill.common.multitask import Task
-from sb3_distill.common.policies import CnnPolicy
-from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer
+from sb3_distill.buffers.tasks import MultiTaskDistillationBuffer
+from sb3_distill.envs.multitask import Task
 from sb3_distill.mtpd.mtpd import MultiTaskDistillation
-from sb3_distill.mtpd.policies import MultiTaskCnnPolicy
+from sb3_distill.networks.multi_task import MultiTaskCnnPolicy
+from sb3_distill.networks.policies import CnnPolicy
 from sb3_distill.pd import PolicyDistillation
 
 TASK_ACTIONS = {"Freeway": 3, "Pong": 3, "Qbert": 6}

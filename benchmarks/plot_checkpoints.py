@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sb3_distill.common.figures import COLOURS, make_axes, save_figure
+from sb3_distill.results.figures import COLOURS, make_axes, save_figure
 
 
 def read_curve(path: Path) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:

@@ -13,10 +13,12 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill import QPD, load_teacher
-from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
-from sb3_distill.common.figures import COLOURS, make_axes, save_figure
-from sb3_distill.common.teachers import Teacher
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.evaluation.players import Player
 from sb3_distill.qpd import quantize_agent
+from sb3_distill.results.figures import COLOURS, make_axes, save_figure
 
 
 def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bits: int | None) -> QPD:

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
 
 from sb3_distill import QPD
-from sb3_distill.common.actor_critic_policies import ACTOR_CRITIC_POLICIES
+from sb3_distill.networks.actor_critic_policies import ACTOR_CRITIC_POLICIES
 
 FRAMES, ACTIONS = spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6)
 

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from sb3_distill.study.backends import Backend, run_locally, run_on_ray
-from sb3_distill.study.cli import collect, run_study
-from sb3_distill.study.files import read_study
+from sb3_distill.study.file import read_study
+from sb3_distill.study.run import collect, run_study
 
 
 def main() -> None:

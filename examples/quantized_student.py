@@ -3,10 +3,12 @@
 import sys
 
 from sb3_distill import QPD, load_teacher
-from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
-from sb3_distill.common.tables import format_table
-from sb3_distill.common.teachers import TeacherError
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.evaluation.players import Player
 from sb3_distill.qpd import quantize_agent
+from sb3_distill.results.tables import format_table
 
 N_BITS = 4
 

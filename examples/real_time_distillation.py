@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN
-from sb3_distill.rtpd.curves import format_summary
+from sb3_distill.results.curves import format_summary
 
 results = Path("logs/real_time_distillation")
 model = RealTimeDistillDQN(

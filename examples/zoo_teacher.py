@@ -6,7 +6,8 @@ python examples/zoo_teacher.py [TEACHER]   (a run folder, a zip, "zoo:..." or "h
 import sys
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.common.evaluation import evaluate_paired, make_eval_env
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.play import evaluate_paired
 
 teacher = load_teacher(sys.argv[1] if len(sys.argv) > 1 else "zoo:dqn/CartPole-v1")
 

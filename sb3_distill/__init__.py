@@ -7,7 +7,8 @@ from gymnasium.envs.registration import register
 from sb3_distill.version import __version__
 
 if TYPE_CHECKING:
-    from sb3_distill.common.teachers import Teacher, load_teacher
+    from sb3_distill.agents.agent import Teacher
+    from sb3_distill.agents.load import load_teacher
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.pd import PolicyDistillation
     from sb3_distill.qpd import QPD
@@ -25,8 +26,8 @@ __all__ = [
 ]
 
 # For ``gymnasium.make`` in processes that import this package, and as "sb3_distill:MultiTask-v0" in all others
-register("MultiTask-v0", entry_point="sb3_distill.common.multitask:make_multi_task")
-register("MultiTaskAtari-v0", entry_point="sb3_distill.common.multitask:make_multi_task_atari")
+register("MultiTask-v0", entry_point="sb3_distill.envs.multitask:make_multi_task")
+register("MultiTaskAtari-v0", entry_point="sb3_distill.envs.multitask:make_multi_task_atari")
 
 _PUBLIC = {
     "QPD": "sb3_distill.qpd",
@@ -34,8 +35,8 @@ _PUBLIC = {
     "MultiTaskDistillation": "sb3_distill.mtpd",
     "PolicyDistillation": "sb3_distill.pd",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
-    "Teacher": "sb3_distill.common.teachers",
-    "load_teacher": "sb3_distill.common.teachers",
+    "Teacher": "sb3_distill.agents.agent",
+    "load_teacher": "sb3_distill.agents.load",
 }
 
 

@@ -21,7 +21,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from sb3_distill import load_teacher
-from sb3_distill.common.archive import TeacherError, read_archive, read_keywords, read_normalization, read_yaml
+from sb3_distill.agents.archive import read_archive
+from sb3_distill.agents.config import read_keywords, read_yaml
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.normalization import read_normalization
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.common.atari import NativeAtariVecEnv, native_atari
-from sb3_distill.common.buffers import FrameStore
+from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.envs.atari import NativeAtariVecEnv
+from sb3_distill.envs.native import native_atari
 
 ROOT = Path(os.environ.get("RL_TRAINED_AGENTS", Path(__file__).parents[2] / "shared" / "rl-trained-agents"))
 PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"

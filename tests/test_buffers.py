@@ -4,7 +4,8 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_distill.common.buffers import DistillationBuffer, FrameStore
+from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.frames import FrameStore
 
 SIZE = 5
 

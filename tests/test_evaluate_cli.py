@@ -9,11 +9,11 @@ import pytest
 from stable_baselines3 import DQN
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.common.evaluate_cli import Game, find_starts, geometric_means, main, parse_args
-from sb3_distill.common.scoring import architecture_of
-from sb3_distill.common.starts import HeldOutStarts
-from sb3_distill.common.statistics import summarize
-from sb3_distill.common.tables import to_json
+from sb3_distill.evaluation.cli import Game, find_starts, geometric_means, main, parse_args
+from sb3_distill.evaluation.scoring import architecture_of
+from sb3_distill.evaluation.starts import HeldOutStarts
+from sb3_distill.results.statistics import summarize
+from sb3_distill.results.tables import to_json
 
 
 def row(env, agent, returns, n_parameters=10):

@@ -9,9 +9,11 @@ from conftest import run_python
 from stable_baselines3 import A2C, DQN
 
 from sb3_distill import PolicyDistillation
-from sb3_distill.common.evaluation import EpsilonGreedy, Score, evaluate_paired, is_atari, make_eval_env
-from sb3_distill.common.tables import format_table
-from sb3_distill.common.utils import percent_of_teacher
+from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.evaluation.play import Score, evaluate_paired
+from sb3_distill.evaluation.players import EpsilonGreedy
+from sb3_distill.results.statistics import percent_of_teacher
+from sb3_distill.results.tables import format_table
 
 
 class Fixed:

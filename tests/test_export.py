@@ -16,16 +16,16 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
-from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.quantization import set_blend
-from sb3_distill.common.teachers import Teacher
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
 from sb3_distill.export import runner
 from sb3_distill.export.bench import bench_folder, mean_return, open_file, plot_returns
 from sb3_distill.export.cli import main as export
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, _bound, export_agent
 from sb3_distill.export.graph import build_graph
+from sb3_distill.export.post_training import quantize_on
 from sb3_distill.export.runner import PolicyRunner
-from sb3_distill.qpd.post_training import quantize_on
+from sb3_distill.quantization.layers import set_blend
 
 SMALL = {"policy_kwargs": {"net_arch": [16]}, "seed": 0, "device": "cpu"}
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)

@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 REPOSITORY = "sb3/dqn-CartPole-v1"
 COMMITS = {"main": "a" * 40, "v1": "b" * 40, "broken": "c" * 40}
 SHOW = """
-from sb3_distill.common.teachers import find_zoo_teacher, load_teacher
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import find_zoo_teacher
 for name in {}:
     teacher = load_teacher(name)
     print(teacher.algo, teacher.env_id, teacher.normalization is not None, teacher.sha256)

@@ -15,14 +15,14 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_distill import MultiTaskDistillation, MultiTaskDQN, PolicyDistillation, RealTimeDistillDQN, load_teacher
-from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.evaluation import Score
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.buffers.tasks import MultiTaskDistillationBuffer, MultiTaskReplayBuffer
 from sb3_distill.common.losses import kl_loss
-from sb3_distill.common.multitask import fit_frame, pad_last_axis, tasks_of
-from sb3_distill.common.statistics import geometric_mean
-from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer, MultiTaskReplayBuffer
-from sb3_distill.mtpd.evaluation import normalized_percent, score_tasks, task_interval
-from sb3_distill.mtpd.policies import MultiTaskCnnPolicy, MultiTaskGridCnnPolicy, MultiTaskLargeCnnPolicy
+from sb3_distill.envs.multitask import fit_frame, pad_last_axis, tasks_of
+from sb3_distill.evaluation.play import Score
+from sb3_distill.evaluation.tasks import score_tasks, task_interval
+from sb3_distill.networks.multi_task import MultiTaskCnnPolicy, MultiTaskGridCnnPolicy, MultiTaskLargeCnnPolicy
+from sb3_distill.results.statistics import geometric_mean, normalized_percent
 
 IDS = ["CartPole-v1", "MountainCar-v0"]
 ENV_KWARGS = {"env_ids": IDS, "pad": True}
@@ -437,7 +437,8 @@ def test_scores_are_taken_in_the_tasks_own_environments(teachers):
     assert list(scores) == IDS
     single = model.task("CartPole-v1")
     assert len(scores["CartPole-v1"].returns) == 4 and scores["MountainCar-v0"].mean < 0
-    from sb3_distill.common.evaluation import evaluate_paired, make_eval_env
+    from sb3_distill.envs.make import make_eval_env
+    from sb3_distill.evaluation.play import evaluate_paired
 
     expected = evaluate_paired(single.policy, lambda n: make_eval_env("CartPole-v1", n), 4)
     assert scores["CartPole-v1"].returns == expected.returns

@@ -4,9 +4,10 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.common.layers import count_macs
-from sb3_distill.common.policies import STUDENT_POLICIES, CnnPolicy, MaxPoolCnnPolicy, Net1Policy
-from sb3_distill.common.torch_layers import FrameScaler, StudentCNN
+from sb3_distill.agents.layers import count_macs
+from sb3_distill.networks.extractors import StudentCNN
+from sb3_distill.networks.layers import FrameScaler
+from sb3_distill.networks.policies import STUDENT_POLICIES, CnnPolicy, MaxPoolCnnPolicy, Net1Policy
 
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 

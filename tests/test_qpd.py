@@ -18,9 +18,9 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from sb3_distill import QPD, load_teacher
-from sb3_distill.common.archive import TeacherError
+from sb3_distill.agents.errors import TeacherError
 from sb3_distill.common.losses import gaussian_kl_loss, kl_loss
-from sb3_distill.common.quantization import quantizers
+from sb3_distill.quantization.layers import quantizers
 
 # The warning is that weight_bits has no layer left in students this small.
 pytestmark = pytest.mark.filterwarnings("ignore:The actor has no layer between")

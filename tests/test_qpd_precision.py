@@ -10,9 +10,9 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_distill import QPD, load_teacher
-from sb3_distill.common.quantization import quantized_layers, quantizers
 from sb3_distill.export.export import ExportError, export_agent
-from sb3_distill.qpd.precision import set_precision
+from sb3_distill.quantization.layers import quantized_layers, quantizers
+from sb3_distill.quantization.precision import set_precision
 
 # The warning is that weight_bits has no layer left in students this small.
 pytestmark = pytest.mark.filterwarnings("ignore:The actor has no layer between")

@@ -12,20 +12,14 @@ from stable_baselines3 import DQN
 from torch import nn
 
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
-from sb3_distill.common.actor_critic_policies import actor_modules
-from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.observations import record_observations
-from sb3_distill.common.packing import pack_bits, pack_layers, unpack_bits
-from sb3_distill.common.quantization import (
-    QuantizedConv2d,
-    QuantizedLinear,
-    Quantizer,
-    has_exact_input,
-    quantized_layers,
-    set_blend,
-)
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.export.cli import main as export
+from sb3_distill.networks.actor_critic_policies import actor_modules
 from sb3_distill.qpd import quantize_agent
+from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear, quantized_layers, set_blend
+from sb3_distill.quantization.packing import pack_bits, pack_layers, unpack_bits
+from sb3_distill.quantization.quantizer import Quantizer, has_exact_input
 
 # The warning is that weight_bits has no layer left in students this small.
 pytestmark = pytest.mark.filterwarnings("ignore:The actor has no layer between")

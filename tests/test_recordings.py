@@ -13,7 +13,7 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
-from sb3_distill.common.recordings import Recording, RecordingError, RecordingWriter
+from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingWriter
 
 KWARGS = {"learning_starts": 32, "buffer_size": 600, "train_freq": 8, "gradient_steps": 4, "device": "cpu", "seed": 0}
 
@@ -187,7 +187,7 @@ def test_an_interrupted_recording_is_none(cartpole_teacher, tmp_path):
 
 def test_minari_reads_the_episodes(cartpole_teacher, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari")
-    from sb3_distill.study.minari import to_minari
+    from sb3_distill.buffers.minari import to_minari
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     distil(cartpole_teacher, tmp_path / "play")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_distill.common.replay import FrameReplayBuffer
+from sb3_distill.buffers.replay import FrameReplayBuffer
 
 SIZE = 5
 N_ACTIONS = 3

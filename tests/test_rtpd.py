@@ -18,10 +18,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from torch.nn import functional as F
 
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
-from sb3_distill.common.archive import Normalization
+from sb3_distill.agents.normalization import Normalization
+from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import kl_loss
-from sb3_distill.common.replay import FrameReplayBuffer
-from sb3_distill.rtpd.curves import summarize
+from sb3_distill.results.curves import summarize
 from sb3_distill.rtpd.students import SharedBatch, Student, StudentSpec
 
 DQN_KWARGS = {

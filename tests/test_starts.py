@@ -7,9 +7,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from sb3_distill.common.evaluate_cli import main
-from sb3_distill.common.evaluation import RandomPlayer, evaluate_paired, make_eval_env
-from sb3_distill.common.starts import HeldOutStarts, StartFrom, record_starts
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.cli import main
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.evaluation.players import RandomPlayer
+from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, record_starts
 
 PONG = "PongNoFrameskip-v4"
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_distill.common.statistics import geometric_mean, geometric_mean_interval, summarize
-from sb3_distill.common.tables import format_markdown
+from sb3_distill.results.statistics import geometric_mean, geometric_mean_interval, summarize
+from sb3_distill.results.tables import format_markdown
 
 
 def test_summary_by_hand():

@@ -15,15 +15,17 @@ import pytest
 import yaml
 from conftest import run_python
 
-from sb3_distill.common.evaluation import RandomPlayer
-from sb3_distill.common.recordings import Recording
-from sb3_distill.common.starts import record_starts
-from sb3_distill.common.teachers import TeacherError
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.buffers.recordings import Recording
+from sb3_distill.evaluation.players import RandomPlayer
+from sb3_distill.evaluation.starts import record_starts
 from sb3_distill.study.backends import run_locally, run_on_ray
-from sb3_distill.study.cells import load_references, score_path, score_teacher, starts_of, starts_path, train_arguments
-from sb3_distill.study.cli import collect, estimate_seconds, locked, main, manifest_of, ready_cells, run_study
-from sb3_distill.study.files import Cell, StudyError, merge, read_study
+from sb3_distill.study.cell import Cell, StudyError
+from sb3_distill.study.cli import main
+from sb3_distill.study.file import merge, read_study
+from sb3_distill.study.job import load_references, score_path, score_teacher, starts_of, starts_path, train_arguments
 from sb3_distill.study.report import main as report
+from sb3_distill.study.run import collect, estimate_seconds, locked, manifest_of, ready_cells, run_study
 
 STUDIES = Path(__file__).parent.parent / "studies"
 CARTPOLE = {
@@ -299,7 +301,7 @@ def cells_under_way(folder: Path) -> list[int]:
     import psutil
 
     commands = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
-    return [pid for pid, words in commands.items() if "sb3_distill.study.cells" in words and str(folder) in words[-1]]
+    return [pid for pid, words in commands.items() if "sb3_distill.study.job" in words and str(folder) in words[-1]]
 
 
 def test_interrupted_studies_end_at_once(study_file, tmp_path):
@@ -390,7 +392,7 @@ def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file,
             for process in psutil.process_iter(["cmdline", "ppid"]):
                 command = process.info["cmdline"] or []
                 # A cell that is under way, whose parent is the worker
-                if "sb3_distill.study.cells" in command and str(tmp_path) in command[-1]:
+                if "sb3_distill.study.job" in command and str(tmp_path) in command[-1]:
                     os.kill(process.info["ppid"], signal.SIGKILL)
                     killed.set()
                     break

@@ -18,8 +18,10 @@ from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.common.archive import read_normalization, read_yaml
-from sb3_distill.common.teachers import ActorCriticTeacher, TeacherError, ValueTeacher
+from sb3_distill.agents.agent import ActorCriticTeacher, ValueTeacher
+from sb3_distill.agents.config import read_yaml
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.normalization import read_normalization
 
 ROOT = Path(os.environ.get("RL_TRAINED_AGENTS", Path(__file__).parents[2] / "shared" / "rl-trained-agents"))
 ZOO_RUNS = sorted(path.parent for path in ROOT.glob("*/*/*.zip"))

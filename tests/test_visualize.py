@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.common.evaluation import make_eval_env
-from sb3_distill.common.figures import line_style, short_name
-from sb3_distill.common.layers import chain_of
+from sb3_distill.agents.layers import chain_of
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.results.figures import line_style, short_name
 from sb3_distill.visualize.activations import (
     Geometry,
     feature_maps,

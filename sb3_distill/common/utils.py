@@ -5,10 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import gymnasium as gym
 import torch as th
-from gymnasium.envs.registration import EnvSpec
-from stable_baselines3.common.vec_env import VecEnv
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -49,58 +46,6 @@ def check_device(device: th.device | str) -> None:
     """
     if th.device("cpu" if device == "auto" else device).type == "cuda" and not th.cuda.is_available():
         raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device: use 'cpu' or 'auto'.")
-
-
-def _spec_of(env: VecEnv) -> EnvSpec | None:
-    try:
-        return env.get_attr("spec", indices=0)[0]
-    except (AttributeError, NotImplementedError):
-        return None
-
-
-def env_id_of(env: VecEnv) -> str | None:
-    """
-    :param env: a vector environment
-    :return: the registered id of its first sub-environment, None where it has none
-    """
-    spec = _spec_of(env)
-    return None if spec is None else spec.id
-
-
-def env_arguments_of(env: VecEnv) -> dict[str, Any]:
-    """
-    :param env: a vector environment
-    :return: what its first sub-environment was made with beside its id and what is registered; not the render mode
-    """
-    spec = _spec_of(env)
-    if spec is None:
-        return {}
-    registered = gym.registry.get(spec.id)
-    known: dict[str, Any] = {"max_episode_steps": None}
-    if registered is not None:
-        known = {**registered.kwargs, "max_episode_steps": registered.max_episode_steps}
-    arguments = {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
-    return {
-        name: value
-        for name, value in arguments.items()
-        if name != "render_mode" and (name not in known or known[name] != value)
-    }
-
-
-def percent_of_teacher(score: float, teacher_score: float) -> float:
-    """
-    A score as a percentage of the teacher's: ``100 + 100 (score - teacher) / |teacher|``.
-
-    For a positive teacher this is the papers' ``100 score / teacher``; for a negative one (Acrobot, MountainCar) it
-    still grows with the score, where the plain quotient would call twice the cost 200%.
-
-    :param score: the student's mean episode return
-    :param teacher_score: the teacher's
-    :return: percentage, 100 where both are equal; NaN where the teacher scored 0
-    """
-    if teacher_score == 0:
-        return float("nan")
-    return 100.0 + 100.0 * (score - teacher_score) / abs(teacher_score)
 
 
 def has_fast_bfloat16(device: th.device) -> bool:

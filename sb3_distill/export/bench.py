@@ -16,15 +16,18 @@ import numpy as np
 import torch as th
 from matplotlib.figure import Figure
 
-from sb3_distill.common.archive import TeacherError
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import whole_number
-from sb3_distill.common.evaluation import Player, evaluate_paired, make_eval_env
-from sb3_distill.common.figures import COLOURS, make_axes, save_figure, scale_by_size
-from sb3_distill.common.observations import transpose_for
-from sb3_distill.common.tables import format_table
-from sb3_distill.common.teachers import Teacher, load_teacher
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.observations import transpose_for
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.evaluation.players import Player
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.runner import PolicyRunner
+from sb3_distill.results.figures import COLOURS, make_axes, save_figure, scale_by_size
+from sb3_distill.results.tables import format_table
 
 N_WARM_UP = 20
 KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer"}

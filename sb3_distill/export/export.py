@@ -11,14 +11,16 @@ import onnx
 import torch as th
 from gymnasium import spaces
 
-from sb3_distill.common.layers import count_macs
-from sb3_distill.common.observations import find_env_id, record_observations
-from sb3_distill.common.quantization import MAX_BITS, describe_transition, quantized_layers
-from sb3_distill.common.scoring import env_kwargs_of, frame_stack_of
-from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, load_teacher
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.layers import count_macs
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.evaluation.observations import find_env_id, record_observations
+from sb3_distill.evaluation.scoring import env_kwargs_of, frame_stack_of
 from sb3_distill.export import runner
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
-from sb3_distill.qpd.post_training import quantize_on
+from sb3_distill.export.post_training import quantize_on
+from sb3_distill.quantization.layers import describe_transition, quantized_layers
+from sb3_distill.quantization.quantizer import MAX_BITS
 
 FLOAT_FILE, INTEGER_FILE = "policy.onnx", "policy_int.onnx"
 

@@ -9,12 +9,13 @@ from gymnasium import spaces
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.layers import ChannelsFirst, Scale, chain_of
-from sb3_distill.common.packing import pack_bits
-from sb3_distill.common.quantization import QuantizedConv2d, QuantizedLinear, Quantizer
-from sb3_distill.common.teachers import Teacher
-from sb3_distill.common.torch_layers import FrameScaler, GlobalMaxPool
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.layers import ChannelsFirst, Scale, chain_of
+from sb3_distill.networks.layers import FrameScaler, GlobalMaxPool
+from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear
+from sb3_distill.quantization.packing import pack_bits
+from sb3_distill.quantization.quantizer import Quantizer
 
 # The first version of the operators with 4-bit integers, the oldest that has all the others, and their file formats
 OPSET, OLDEST_OPSET = 21, 18

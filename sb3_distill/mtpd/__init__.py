@@ -1,6 +1,6 @@
 from sb3_distill.mtpd.mtdqn import MultiTaskDQN
 from sb3_distill.mtpd.mtpd import MultiTaskDistillation
-from sb3_distill.mtpd.policies import (
+from sb3_distill.networks.multi_task import (
     MultiTaskCnnPolicy,
     MultiTaskGridCnnPolicy,
     MultiTaskLargeCnnPolicy,

@@ -8,11 +8,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.dqn.dqn import DQN
 
-from sb3_distill.common.multitask import Task
+from sb3_distill.buffers.tasks import MultiTaskReplayBuffer
 from sb3_distill.common.utils import check_device, unknown_choice
-from sb3_distill.mtpd.buffers import MultiTaskReplayBuffer
-from sb3_distill.mtpd.policies import DQN_POLICIES, DQNMlpPolicy
+from sb3_distill.envs.multitask import Task
 from sb3_distill.mtpd.tasks import MultiTaskMixin
+from sb3_distill.networks.multi_task import DQN_POLICIES, DQNMlpPolicy
 
 SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
 

@@ -12,18 +12,18 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_distill.common.buffers import DistillationSamples
-from sb3_distill.common.callbacks import list_callbacks
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.base.callbacks import list_callbacks
+from sb3_distill.buffers.distillation import DistillationSamples
+from sb3_distill.buffers.tasks import MultiTaskDistillationBuffer
 from sb3_distill.common.losses import DistillationLoss
-from sb3_distill.common.multitask import Task, tasks_of
-from sb3_distill.common.policies import StudentPolicy
-from sb3_distill.common.teachers import Teacher
 from sb3_distill.common.utils import unknown_choice
-from sb3_distill.mtpd.buffers import MultiTaskDistillationBuffer
-from sb3_distill.mtpd.evaluation import TaskEvalCallback
-from sb3_distill.mtpd.policies import MULTI_TASK_POLICIES, MultiTaskMlpPolicy
+from sb3_distill.envs.multitask import Task, tasks_of
+from sb3_distill.mtpd.callbacks import TaskEvalCallback
 from sb3_distill.mtpd.tasks import MultiTaskMixin
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, load_teachers
+from sb3_distill.networks.multi_task import MULTI_TASK_POLICIES, MultiTaskMlpPolicy
+from sb3_distill.networks.policies import StudentPolicy
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.pd.pd import RolloutPolicy
 

@@ -5,7 +5,7 @@ from typing import Any
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_distill.common.multitask import Task, check_same_tasks, tasks_of
+from sb3_distill.envs.multitask import Task, check_same_tasks, tasks_of
 
 
 def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) -> dict[str, Any]:

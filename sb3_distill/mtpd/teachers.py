@@ -9,10 +9,12 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_distill.common.envs import describe_space_mismatch
-from sb3_distill.common.multitask import Task
-from sb3_distill.common.teachers import Teacher, find_zoo_teacher, load_teacher
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.inspection import describe_space_mismatch
+from sb3_distill.envs.multitask import Task
 
 Teachers = Mapping[str, str | Path | BaseAlgorithm | Teacher]
 

@@ -1,4 +1,4 @@
-from sb3_distill.common.policies import (
+from sb3_distill.networks.policies import (
     CnnPolicy,
     MaxPoolCnnPolicy,
     MlpPolicy,

@@ -16,16 +16,21 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_distill.common.buffers import DistillationBuffer, DistillationSamples
-from sb3_distill.common.callbacks import TeacherReferenceCallback, UpdateProgressBar, list_callbacks
-from sb3_distill.common.envs import check_discrete, check_teacher, frame_channels_of, native_or_same
-from sb3_distill.common.evaluation import mix_random_actions
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.checks import check_discrete, check_teacher
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.base.callbacks import TeacherReferenceCallback, UpdateProgressBar, list_callbacks
+from sb3_distill.buffers.distillation import DistillationBuffer, DistillationSamples
+from sb3_distill.buffers.recorded_env import RecordedVecEnv, read_or_record
+from sb3_distill.buffers.recordings import RecordingError, RecordingWriter
 from sb3_distill.common.losses import DistillationLoss
-from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
-from sb3_distill.common.recordings import RecordedVecEnv, RecordingError, RecordingWriter, read_or_record
-from sb3_distill.common.teachers import Teacher, find_zoo_teacher, load_teacher
-from sb3_distill.common.torch_layers import set_train_dtype
-from sb3_distill.common.utils import check_device, compile_or_same, env_arguments_of, env_id_of, unknown_choice
+from sb3_distill.common.utils import check_device, compile_or_same, unknown_choice
+from sb3_distill.envs.inspection import env_arguments_of, env_id_of, frame_channels_of
+from sb3_distill.envs.native import native_or_same
+from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.networks.extractors import set_train_dtype
+from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
 

@@ -14,23 +14,31 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
-from sb3_distill.common.actor_critic_policies import (
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.checks import check_discrete, check_teacher
+from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.buffers.distillation import DistillationSamples
+from sb3_distill.common.losses import DistillationLoss, gaussian_kl_loss
+from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     MlpPolicy,
     actor_modules,
     distribution_parameters,
     is_known_distribution,
 )
-from sb3_distill.common.buffers import DistillationSamples
-from sb3_distill.common.envs import check_discrete, check_teacher
-from sb3_distill.common.evaluation import mix_random_actions
-from sb3_distill.common.losses import DistillationLoss, gaussian_kl_loss
-from sb3_distill.common.packing import stored_bytes
-from sb3_distill.common.quantization import calibrate, freeze_steps
-from sb3_distill.common.teachers import ActorCriticTeacher, Teacher, find_zoo_teacher
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.pd.pd import RolloutPolicy
-from sb3_distill.qpd.precision import BITS, Bits, check_precision, check_schedule, quantize_student, set_precision
+from sb3_distill.quantization.layers import calibrate, freeze_steps
+from sb3_distill.quantization.packing import stored_bytes
+from sb3_distill.quantization.precision import (
+    BITS,
+    Bits,
+    check_precision,
+    check_schedule,
+    quantize_student,
+    set_precision,
+)
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 

@@ -21,15 +21,18 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_distill.common.callbacks import UpdateProgressBar, list_callbacks
-from sb3_distill.common.envs import check_teacher, frame_channels_of, native_or_same
+from sb3_distill.agents.agent import Teacher, ValueTeacher
+from sb3_distill.agents.checks import check_teacher
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
+from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
-from sb3_distill.common.replay import FrameReplayBuffer
-from sb3_distill.common.teachers import Teacher, ValueTeacher, load_teacher
-from sb3_distill.common.utils import check_device, env_id_of, unknown_choice
+from sb3_distill.common.utils import check_device, unknown_choice
+from sb3_distill.envs.inspection import env_id_of, frame_channels_of
+from sb3_distill.envs.native import native_or_same
+from sb3_distill.networks.dqn_policies import TEACHER_POLICIES
 from sb3_distill.pd import PolicyDistillation
-from sb3_distill.rtpd.evaluation import StudentEvalCallback
-from sb3_distill.rtpd.policies import TEACHER_POLICIES
+from sb3_distill.rtpd.callbacks import StudentEvalCallback
 from sb3_distill.rtpd.students import (
     TEACHER,
     SharedBatch,

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sb3_distill.common.utils import env_id_of
+from sb3_distill.envs.inspection import env_id_of
 
 if TYPE_CHECKING:
     from sb3_distill.rtpd.rtpd import RealTimeDistillDQN

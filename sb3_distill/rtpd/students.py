@@ -14,14 +14,14 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, polyak
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_distill.common.envs import describe_space_mismatch
 from sb3_distill.common.losses import DistillationLoss
-from sb3_distill.common.policies import STUDENT_POLICIES, StudentPolicy
-from sb3_distill.common.torch_layers import set_train_dtype
 from sb3_distill.common.utils import to_number, unknown_choice
+from sb3_distill.envs.inspection import describe_space_mismatch
+from sb3_distill.networks.extractors import set_train_dtype
+from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.pd import PolicyDistillation
+from sb3_distill.results.curves import TEACHER
 
-TEACHER = "teacher"
 TEACHER_SOURCES = ("latest", "best")
 
 StudentsArgument = Mapping[str, Any] | Sequence[str]

@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
-from sb3_distill.study.cells import MANIFEST, PROBLEM, SETTINGS
-from sb3_distill.study.files import StudyError
+from sb3_distill.study.cell import StudyError
+from sb3_distill.study.job import MANIFEST, PROBLEM, SETTINGS
 
 # An attempt that failed is followed by one more.
 N_ATTEMPTS = 2
@@ -78,7 +78,7 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
     (folder / SETTINGS).write_text(settings)
     # The same bits everywhere: threads decide in which order sums are taken.
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
-    command = [sys.executable, "-m", "sb3_distill.study.cells", str(folder)]
+    command = [sys.executable, "-m", "sb3_distill.study.job", str(folder)]
     status, stderr = run_process(command, environment, stop)
     if stop.is_set() and not (folder / MANIFEST).is_file():
         shutil.rmtree(folder)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_distill.common.figures import COLOURS, WIDTH, make_axes, marker_style, scale_by_size, short_name
+from sb3_distill.results.figures import COLOURS, WIDTH, make_axes, marker_style, scale_by_size, short_name
 from sb3_distill.study.tables import Group
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sb3_distill.common.statistics import GEOMETRIC_MEAN
-from sb3_distill.common.tables import format_markdown
-from sb3_distill.rtpd.curves import N_LAST
-from sb3_distill.study.cli import RESULTS
+from sb3_distill.results.curves import N_LAST
+from sb3_distill.results.statistics import GEOMETRIC_MEAN
+from sb3_distill.results.tables import format_markdown
+from sb3_distill.study.cell import StudyError, leaves_one_agent
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
-from sb3_distill.study.files import StudyError, leaves_one_agent
+from sb3_distill.study.run import RESULTS
 from sb3_distill.study.tables import Group, geometric_groups, group_rows, table_of, to_latex
 from sb3_distill.visualize.figures import plot_learning_curves
 
@@ -56,8 +56,8 @@ def draw_videos(folder: Path, manifests: Sequence[dict[str, Any]]) -> list[dict[
     :return: localization maps of its students with a global max-pool, one video per game
     """
     from sb3_distill import load_teacher
-    from sb3_distill.common.archive import TeacherError
-    from sb3_distill.common.evaluation import is_atari
+    from sb3_distill.agents.errors import TeacherError
+    from sb3_distill.envs.make import is_atari
     from sb3_distill.visualize.activations import is_pooled
     from sb3_distill.visualize.episodes import play_episodes
     from sb3_distill.visualize.maps import draw_maps, write_pictures

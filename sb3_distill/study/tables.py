@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_distill.common.figures import short_name
-from sb3_distill.common.statistics import GEOMETRIC_MEAN, geometric_mean
+from sb3_distill.results.figures import short_name
+from sb3_distill.results.statistics import GEOMETRIC_MEAN, geometric_mean
 
 # Fields that say which row it is, beside the labels of the grid
 PARTS = ("player", "task")

@@ -7,10 +7,10 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.layers import ChannelsFirst, chain_of
-from sb3_distill.common.teachers import Teacher
-from sb3_distill.common.torch_layers import GlobalMaxPool
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.layers import ChannelsFirst, chain_of
+from sb3_distill.networks.layers import GlobalMaxPool
 
 
 @dataclass(frozen=True)

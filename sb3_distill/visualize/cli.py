@@ -11,12 +11,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_distill.common.archive import TeacherError
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import check_writable, positive, probability, whole_number
-from sb3_distill.common.figures import check_format, save_figure
-from sb3_distill.common.tables import format_table
-from sb3_distill.common.teachers import Teacher, load_teacher
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.results.figures import check_format, save_figure
+from sb3_distill.results.tables import format_table
 from sb3_distill.visualize.activations import is_pooled
 from sb3_distill.visualize.episodes import play_episodes
 

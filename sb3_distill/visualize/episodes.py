@@ -7,9 +7,10 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_distill.common.evaluation import is_atari, make_eval_env, mix_random_actions
-from sb3_distill.common.scoring import check_fits, env_kwargs_of, frame_stack_of
-from sb3_distill.common.teachers import Teacher
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.evaluation.scoring import check_fits, env_kwargs_of, frame_stack_of
 
 
 @dataclass

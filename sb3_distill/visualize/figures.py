@@ -11,12 +11,13 @@ import numpy as np
 import torch as th
 from matplotlib.figure import Figure
 
-from sb3_distill.common.archive import TeacherNotFoundError, read_archive
-from sb3_distill.common.evaluation import is_atari
-from sb3_distill.common.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, scale_by_size, short_name
-from sb3_distill.common.statistics import GEOMETRIC_MEAN
-from sb3_distill.common.teacher_sources import find_agent
-from sb3_distill.common.teachers import ActorCriticTeacher, Teacher
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.archive import read_archive
+from sb3_distill.agents.errors import TeacherNotFoundError
+from sb3_distill.agents.sources import find_agent
+from sb3_distill.envs.make import is_atari
+from sb3_distill.results.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, scale_by_size, short_name
+from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.visualize.episodes import Episode
 
 # Of SB3's AtariWrapper

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sb3_distill.common.teachers import Teacher
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.visualize.activations import feature_maps, geometry_of
 from sb3_distill.visualize.episodes import Episode
 

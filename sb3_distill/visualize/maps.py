@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
-from sb3_distill.common.teachers import Teacher
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.visualize.activations import feature_maps, geometry_of, normalize_maps, place_on_frame, rank_maps
 from sb3_distill.visualize.episodes import Episode
 

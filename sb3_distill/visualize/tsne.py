@@ -7,10 +7,10 @@ import torch as th
 from matplotlib.figure import Figure
 from torch import nn
 
-from sb3_distill.common.archive import TeacherError
-from sb3_distill.common.figures import HEIGHT, WIDTH, marker_style, short_name
-from sb3_distill.common.layers import chain_of
-from sb3_distill.common.teachers import Teacher
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.layers import chain_of
+from sb3_distill.results.figures import HEIGHT, WIDTH, marker_style, short_name
 
 
 @th.no_grad()

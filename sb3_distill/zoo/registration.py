@@ -7,17 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sb3_distill.common.minatar import register_minatar
+from sb3_distill.algorithms import ALGORITHMS
+from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-
-# Key of the Zoo's --algo -> class
-ALGORITHMS = {
-    "pd": "sb3_distill.pd:PolicyDistillation",
-    "rtpd": "sb3_distill.rtpd:RealTimeDistillDQN",
-    "qpd": "sb3_distill.qpd:QPD",
-    "mtpd": "sb3_distill.mtpd:MultiTaskDistillation",
-    "mtdqn": "sb3_distill.mtpd:MultiTaskDQN",
-}
 
 
 def register_algorithms(utils: ModuleType) -> None:

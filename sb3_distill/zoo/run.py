@@ -4,7 +4,7 @@ import runpy
 import sys
 
 import sb3_distill_zoo
-from sb3_distill.cli import find_verb
+from sb3_distill.common.verbs import find_verb
 
 COMMANDS = {
     "train": ("rl_zoo3.train", "train an agent, or search for hyperparameters"),

@@ -1,0 +1,82 @@
+"""SB3's zip of a trained agent, read without unpickling what is in it."""
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch as th
+
+from sb3_distill.agents.errors import TeacherError
+
+# Far above any SB3 policy; a zip that claims more is an attack or a mistake.
+_MAX_MEMBER_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Archive:
+    """
+    What is read of an SB3 zip.
+
+    :param data: the plain-JSON parts of the algorithm's attributes; pickled parts stay unread strings
+    :param weights: the policy's state dict
+    :param sha256: of the zip file
+    :param n_bytes: size of the zip file
+    """
+
+    data: dict[str, Any]
+    weights: dict[str, th.Tensor]
+    sha256: str
+    n_bytes: int
+
+
+def read_archive(path: Path) -> Archive:
+    """
+    Read an SB3 zip.
+
+    :param path: the zip, as the user gave it
+    :return: what is in it
+    :raises TeacherError: the file is damaged, is no SB3 zip, or holds weights that are not finite
+    """
+    content = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            # A zip that was cut at its very end can open as the torch zip inside it.
+            missing = {"data", "policy.pth"} - set(names)
+            if missing:
+                raise TeacherError(
+                    f"{path} is not a complete SB3 zip: {' and '.join(sorted(missing))} missing, found {names[:8]}. "
+                    "Download or save it again."
+                )
+            members = {}
+            for name in ("data", "policy.pth"):
+                if archive.getinfo(name).file_size > _MAX_MEMBER_BYTES:
+                    raise TeacherError(f"{path}: the member {name} claims {archive.getinfo(name).file_size} bytes.")
+                members[name] = archive.read(name)
+        data = json.loads(members["data"])
+        weights = th.load(io.BytesIO(members["policy.pth"]), map_location="cpu", weights_only=True)
+        if not isinstance(data, dict) or not _is_state_dict(weights):
+            raise TeacherError(f"{path}: policy.pth holds no state dict of tensors, or data no attributes.")
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise TeacherError(f"{path}: the weights {name} hold NaN or infinite values; the agent cannot act.")
+    except TeacherError:
+        raise
+    except Exception as error:
+        # zipfile, zlib, json and torch report damage with exceptions of every kind.
+        reason = str(error).splitlines()[0] if str(error) else "no details"
+        raise TeacherError(
+            f"{path} cannot be read as an SB3 zip ({type(error).__name__}: {reason}). It is damaged, was not written "
+            "by model.save(), or holds more than weights; download or save it again."
+        ) from error
+    return Archive(data, dict(weights), hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, th.Tensor) for name, tensor in value.items()
+    )

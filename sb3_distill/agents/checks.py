@@ -1,0 +1,48 @@
+"""Whether a teacher fits the environment of its student."""
+
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.envs.inspection import describe_space_mismatch
+
+
+def check_discrete(teacher: Teacher, env: VecEnv) -> None:
+    """
+    Check that teacher and environment have the same discrete actions.
+
+    :param teacher: the loaded teacher
+    :param env: the student's environment
+    :raises ValueError: they have not
+    """
+    who = f"The teacher {teacher.source}"
+    if not isinstance(teacher.action_space, spaces.Discrete):
+        raise ValueError(
+            f"{who} has the action space {teacher.action_space}; policy distillation needs Discrete actions. "
+        )
+    if not isinstance(env.action_space, spaces.Discrete) or env.action_space.n != teacher.action_space.n:
+        raise ValueError(
+            f"{who} chooses among {teacher.action_space.n} actions, but the environment's action space is "
+            f"{env.action_space}: they must be the same."
+        )
+
+
+def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
+    """
+    Check that a teacher knows what an environment shows.
+
+    :param teacher: the loaded teacher
+    :param env: the student's environment
+    :param env_id: its id, None where it has none
+    :param allow_env_mismatch: accept a teacher of an environment with another id
+    :raises ValueError: what differs, and what to do
+    """
+    who = f"The teacher {teacher.source}"
+    problem = describe_space_mismatch(teacher.observation_space, env.observation_space)
+    if problem:
+        raise ValueError(f"{who} and the environment differ in their observations: {problem}")
+    if None not in (teacher.env_id, env_id) and teacher.env_id != env_id and not allow_env_mismatch:
+        raise ValueError(
+            f"{who} was trained on {teacher.env_id}, but the student's environment is {env_id}. "
+            "Pass allow_env_mismatch=True if that is meant."
+        )

@@ -1,0 +1,144 @@
+"""``sb3-distill teachers``: what an agent is, read without running anything that is in its files."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch as th
+
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.results.tables import format_table
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The verb's options."""
+    parser = argparse.ArgumentParser(
+        prog="sb3-distill teachers",
+        description="Print what trained agents are: algorithm, environment, spaces, layers, size, recorded score.",
+    )
+    parser.add_argument("paths", nargs="+", help="zips, run folders, collections of them, zoo: or hub: names")
+    parser.add_argument("--json", action="store_true", help="print one JSON list")
+    return parser.parse_args(argv)
+
+
+def expand(path: str) -> list[str]:
+    """The run folders of a collection such as ``rl-trained-agents/``; other names as they are."""
+    folder = Path(path)
+    if not folder.is_dir() or list(folder.glob("*.zip")):
+        return [path]
+    runs = {found.parent for pattern in ("*/*.zip", "*/*/*.zip") for found in folder.glob(pattern)}
+    return [str(run) for run in sorted(runs)] or [path]
+
+
+def layers(network: th.nn.Module) -> dict[str, dict[str, Any]]:
+    """Kind and shape of everything that has weights, under the names of the weights."""
+    return {
+        name: {
+            "kind": type(network.get_submodule(name.rpartition(".")[0])).__name__ if "." in name else "Parameter",
+            "shape": list(weight.shape),
+        }
+        for name, weight in network.named_parameters()
+    }
+
+
+def describe(teacher: Teacher) -> dict[str, Any]:
+    """Everything there is to say about an agent."""
+    normalization = teacher.normalization
+    return {
+        "source": teacher.source,
+        "algo": teacher.algo,
+        "env": teacher.env_id,
+        "observation_space": str(teacher.observation_space),
+        "action_space": str(teacher.action_space),
+        "frame_stack": teacher.frame_stack,
+        "kind": "actor-critic" if isinstance(teacher, ActorCriticTeacher) else "value-based",
+        "activation": getattr(getattr(teacher.network, "activation_fn", None), "__name__", None),
+        "layers": layers(teacher.network),
+        "n_parameters": teacher.n_parameters,
+        "zip_bytes": teacher.n_bytes,
+        "sha256": teacher.sha256,
+        "normalization": None
+        if normalization is None
+        else {"mean": normalization.mean.tolist(), "var": normalization.var.tolist(), "clip": normalization.clip_obs},
+        "recorded_score": teacher.recorded_score,
+    }
+
+
+def score_text(score: dict[str, Any] | None) -> str:
+    """The recorded score in a few words."""
+    if score is None:
+        return "none"
+    if "best_mean" in score:
+        return (
+            f"best {score['best_mean']:.1f} ± {score['best_std']:.1f}, "
+            f"last {score['last_mean']:.1f} ± {score['last_std']:.1f} ({score['episodes']} episodes)"
+        )
+    return ", ".join(f"{key} {value}" for key, value in score.items())
+
+
+def print_one(facts: dict[str, Any]) -> None:
+    """One agent in full."""
+    print(facts["source"])
+    for label, key in (
+        ("algorithm", "algo"),
+        ("environment", "env"),
+        ("observations", "observation_space"),
+        ("actions", "action_space"),
+        ("frame stack", "frame_stack"),
+        ("activation", "activation"),
+        ("sha256", "sha256"),
+    ):
+        if facts[key] is not None:
+            print(f"  {label:14} {facts[key]}")
+    print(f"  {'parameters':14} {facts['n_parameters']:,}")
+    if facts["zip_bytes"] is not None:
+        print(f"  {'zip':14} {facts['zip_bytes']:,} bytes")
+    normalization = facts["normalization"]
+    if normalization is not None:
+        print(f"  {'normalised':14} mean {normalization['mean']}, variance {normalization['var']}")
+    print(f"  {'score':14} {score_text(facts['recorded_score'])}")
+    print("  layers")
+    for name, layer in facts["layers"].items():
+        print(f"    {name:44} {layer['kind']:10} {' x '.join(map(str, layer['shape']))}")
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status: 1 if any agent could not be read
+    """
+    args = parse_args(argv)
+    sources = [source for path in args.paths for source in expand(path)]
+    facts, failed = [], False
+    for source in sources:
+        try:
+            facts.append(describe(load_teacher(source, device="cpu")))
+        except (TeacherError, OSError) as error:
+            print(f"sb3-distill teachers: {error}", file=sys.stderr)
+            failed = True
+    if args.json:
+        # A run's YAML may have dates in it.
+        print(json.dumps(facts, indent=2, default=str))
+    elif len(sources) == 1:
+        for entry in facts:
+            print_one(entry)
+    elif facts:
+        header = ("agent", "environment", "score", "parameters", "zip bytes")
+        rows = [
+            (
+                entry["source"],
+                entry["env"] or "unknown",
+                score_text(entry["recorded_score"]),
+                f"{entry['n_parameters']:,}",
+                f"{entry['zip_bytes']:,}",
+            )
+            for entry in facts
+        ]
+        print(format_table([header, *rows], n_left=3))
+    return 1 if failed else 0

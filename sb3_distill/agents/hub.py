@@ -1,0 +1,61 @@
+"""Agents on the Hugging Face hub."""
+
+from pathlib import Path
+
+from sb3_distill.agents.config import read_yaml
+from sb3_distill.agents.errors import TeacherError, TeacherNotFoundError
+from sb3_distill.agents.files import STATISTICS, AgentFiles
+
+
+def _download(source: str) -> AgentFiles:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    repository, _, revision = source.removeprefix("hub:").partition("@")
+    owner, _, name = repository.partition("/")
+    algo, _, env_id = name.partition("-")
+    if not owner or not env_id:
+        raise TeacherError(
+            f"{source!r} does not name a repository: write 'hub:owner/algo-env', e.g. 'hub:sb3/dqn-CartPole-v1', "
+            "with @revision if one is meant."
+        )
+
+    try:
+        zip_path = Path(hf_hub_download(repository, f"{name}.zip", revision=revision or None))
+        # The other files must be of the same commit, whatever is pushed meanwhile.
+        folder = zip_path.parent
+        for filename in ("config.yml", "args.yml"):
+            _fetch_if_there(repository, filename, folder.name)
+        if read_yaml(folder / "config.yml").get("normalize", True):
+            _fetch_if_there(repository, STATISTICS[1], folder.name)
+    except TeacherError:
+        raise
+    except LocalEntryNotFoundError as error:
+        raise TeacherError(
+            f"{source} is not completely in the local cache, and the hub cannot be reached. Connect once, set HF_HOME "
+            "to a cache that has it, or give a local zip or run folder."
+        ) from error
+    except (RepositoryNotFoundError, EntryNotFoundError) as error:
+        raise TeacherNotFoundError(f"The hub has no {source} with {name}.zip in it") from error
+    except Exception as error:
+        # The hub's client raises what its transport does, which differs between its versions.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TeacherError(
+            f"{source} could not be downloaded ({reason}). Check the connection, or give a local zip or run folder."
+        ) from error
+    return AgentFiles(zip_path, folder, None, algo, env_id)
+
+
+def _fetch_if_there(repository: str, filename: str, commit: str) -> None:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(repository, filename, revision=commit)
+    except LocalEntryNotFoundError:
+        # Without a connection: the cache remembers what the repository does not have. If it does not know, going on
+        # could mean an agent without its normalisation.
+        if try_to_load_from_cache(repository, filename, revision=commit) is None:
+            raise
+    except EntryNotFoundError:
+        pass

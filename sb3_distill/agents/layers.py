@@ -1,0 +1,85 @@
+"""A policy as the chain of layers that an observation passes on its way to an action."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from torch import nn
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.networks.extractors import GridCNN, StudentCNN
+
+
+class Scale(nn.Module):
+    """
+    SB3's division of bytes.
+
+    :param divisor: what images are divided by
+    """
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x / self.divisor
+
+
+class ChannelsFirst(nn.Module):
+    """``(batch, height, width, channels)`` to ``(batch, channels, height, width)``."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+def chain_of(agent: Teacher) -> list[nn.Module]:
+    """
+    :param agent: a loaded agent
+    :return: all layers, in order: applied to a batch of observations as floats they give logits, the means of a
+        Gaussian, or QR-DQN's quantiles
+    :raises TeacherError: its features extractor is not a known one
+    """
+    extractor, *rest = agent.acting_modules
+    policy = agent.policy
+    # As SB3's preprocess_obs, whatever comes behind it; students of frames scale them themselves.
+    layers: list[nn.Module] = (
+        [Scale(255.0)] if policy.normalize_images and is_image_space(policy.observation_space) else []
+    )
+    if isinstance(extractor, StudentCNN):
+        layers += [extractor.scaler, *extractor.cnn, *extractor.linear]
+    elif isinstance(extractor, NatureCNN):
+        layers += [*extractor.cnn, *extractor.linear]
+    elif isinstance(extractor, GridCNN):
+        layers += [ChannelsFirst(), *extractor.cnn, *extractor.linear]
+    elif isinstance(extractor, FlattenExtractor) and isinstance(agent.observation_space, spaces.Box):
+        layers += [nn.Flatten()]
+    else:
+        raise TeacherError(
+            f"{agent.source} is no chain of layers: its features extractor is {type(extractor).__name__} on "
+            f"{agent.observation_space}. Those on vectors, grids and stacked frames are."
+        )
+    for module in rest:
+        layers += list(module) if isinstance(module, nn.Sequential) else [module]
+    return layers
+
+
+def count_macs(agent: Teacher) -> int:
+    """
+    :param agent: a loaded agent
+    :return: multiplications of one forward pass of the part that acts, for one observation
+    """
+    total = 0
+
+    def count(layer: Any, inputs: Any, output: th.Tensor) -> None:
+        nonlocal total
+        total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
+
+    layers = [layer for module in agent.acting_modules for layer in module.modules()]
+    handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    agent.predict(agent.observation_space.sample())
+    for handle in handles:
+        handle.remove()
+    return total

@@ -1,0 +1,194 @@
+"""From files or a model in memory to a trained agent."""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import sb3_contrib
+import stable_baselines3
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher, ValueTeacher, copy_policy
+from sb3_distill.agents.archive import read_archive
+from sb3_distill.agents.config import read_keywords, read_yaml
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.metadata import (
+    find_algo,
+    find_normalization,
+    plain_entries,
+    plain_text,
+    read_score,
+    read_space,
+    registered_name,
+)
+from sb3_distill.agents.normalization import Normalization
+from sb3_distill.agents.rebuild import BUILDERS
+from sb3_distill.agents.sources import AgentFiles, find_agent
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.inspection import env_id_of
+from sb3_distill.quantization.layers import describe_transition
+
+# Where Stable-Baselines3 and SB3-contrib keep what can be rebuilt from weights
+_STOCK_MODULES = (
+    "stable_baselines3.common.policies",
+    "stable_baselines3.common.torch_layers",
+    "stable_baselines3.dqn.policies",
+    "sb3_contrib.qrdqn.policies",
+)
+
+
+# SB3's and SB3-contrib's algorithms for continuous actions without a distribution that we compare
+_OTHER_ACTORS = ("sac", "td3", "ddpg", "tqc", "crossq")
+
+
+def load_teacher(
+    source: str | Path | BaseAlgorithm | Teacher,
+    *,
+    device: th.device | str = "auto",
+    env_id: str | None = None,
+    allow_pickle: bool = False,
+) -> Teacher:
+    """
+    Load a trained agent as a teacher, without unpickling anything that is in its files.
+
+    :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
+        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher
+    :param device: where its networks go
+    :param env_id: the environment it was trained on, where its files do not say
+    :param allow_pickle: load a file with SB3's own ``load``, which runs whatever code the file holds: for agents with
+        custom layers whose source you trust
+    :return: the teacher
+    :raises TeacherError: what is wrong with the files, and what to do
+    """
+    if isinstance(source, Teacher):
+        return source.to(device)
+    if isinstance(source, BaseAlgorithm):
+        return _from_model(source, env_id).to(device)
+    if not isinstance(source, (str, os.PathLike)):
+        raise TeacherError(
+            f"A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name' or a loaded teacher, not {source!r}."
+        )
+    files = find_agent(source)
+    try:
+        teacher = _from_files(files, str(source), env_id, allow_pickle)
+    except TeacherError as error:
+        if str(source) in str(error):
+            raise
+        raise TeacherError(f"{source}: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        # What the files claim can be nonsense of any kind, and SB3's constructors fail on it in as many ways.
+        reason = str(error).splitlines()[0] if str(error) else "no details"
+        raise TeacherError(
+            f"{source} cannot be rebuilt from what its files say ({type(error).__name__}: {reason}). They are damaged, "
+            "or of a kind that is not supported; an agent of your own can be given as a loaded SB3 model."
+        ) from error
+    return teacher.to(device)
+
+
+def _teacher_class(algo: str) -> type[Teacher]:
+    if algo.lower() in _OTHER_ACTORS:
+        raise TeacherError(
+            f"This is a {algo.lower()} agent, whose actor is neither categorical nor a plain Gaussian: its answers "
+            "cannot be distilled. For continuous actions train a PPO, A2C or TRPO agent."
+        )
+    if algo == "mtpd":
+        raise TeacherError(
+            "This agent plays several tasks: cut one out with MultiTaskDistillation's model.task(NAME).save(PATH), and "
+            "name that file. (A multi-task DQN cannot be cut.)"
+        )
+    if algo not in BUILDERS:
+        raise TeacherError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
+    return ActorCriticTeacher if algo in ("ppo", "a2c", "trpo", "qpd") else ValueTeacher
+
+
+def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
+    names = {"PolicyDistillation": "pd", "MultiTaskDistillation": "mtpd", "MultiTaskDQN": "mtpd"}
+    known = {*BUILDERS, *names.values()}
+    # Subclasses of the five algorithms are welcome.
+    algo = next(
+        (name for cls in type(model).__mro__ if (name := names.get(cls.__name__, cls.__name__.lower())) in known), ""
+    )
+    teacher_class = _teacher_class(algo or type(model).__name__)
+    vec_normalize = model.get_vec_normalize_env()
+    normalization = None
+    if vec_normalize is not None and vec_normalize.norm_obs:
+        statistics = vec_normalize.obs_rms
+        if isinstance(statistics, dict):
+            raise TeacherError("VecNormalize statistics of Dict observations are not supported.")
+        normalization = Normalization(
+            statistics.mean.copy(), statistics.var.copy(), vec_normalize.epsilon, vec_normalize.clip_obs
+        )
+    env = model.get_env()
+    if env_id is None and env is not None:
+        env_id = env_id_of(env)
+    digest = hashlib.sha256()
+    for name, tensor in model.policy.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return teacher_class(
+        copy_policy(model.policy), algo, f"{type(model).__name__} model", digest.hexdigest(), env_id, normalization
+    )
+
+
+def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle: bool) -> Teacher:
+    archive = read_archive(files.zip_path)
+    config, arguments = read_yaml(files.yaml("config.yml")), read_yaml(files.yaml("args.yml"))
+    algo = find_algo(archive.data, arguments.get("algo") or files.algo)
+    teacher_class = _teacher_class(algo)
+    env_id = env_id or plain_text(arguments.get("env")) or files.env_id or registered_name(files.zip_path.stem)
+    if allow_pickle and algo not in ("pd", "qpd"):
+        policy = _load_with_sb3(algo, files.zip_path)
+    else:
+        kwargs = {**read_keywords(config.get("policy_kwargs", {})), **plain_entries(archive.data.get("policy_kwargs"))}
+        _check_stock(archive.data, kwargs)
+        observation_space = read_space(archive.data, "observation_space", env_id)
+        action_space = read_space(archive.data, "action_space", env_id)
+        policy = BUILDERS[algo](archive.weights, observation_space, action_space, kwargs)
+    transition = describe_transition(policy)
+    if transition:
+        warnings.warn(
+            f"{source} is still in the transition to its final precision ({transition}), so its size is that of "
+            "float32: take the run's last model rather than best_model.zip, or finish its training."
+        )
+    return teacher_class(
+        policy,
+        algo,
+        source,
+        archive.sha256,
+        env_id,
+        find_normalization(files, config),
+        archive.n_bytes,
+        read_score(files),
+        # Of a student its teacher; real-time distillation calls something else by this name.
+        plain_text(archive.data.get("teacher_source")) if algo in ("pd", "qpd") else None,
+        # A configuration without the entry is that of an agent without a stack.
+        config.get("frame_stack", 1) if config else None,
+        # As the Zoo's enjoy finds them
+        read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {}) if arguments or config else None,
+    )
+
+
+def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    """Layers of the agent's own may have weights of the stock shapes and compute something else."""
+    policy_module = plain_entries(data.get("policy_class")).get("__module__")
+    extractor = str(kwargs.get("features_extractor_class") or "").removeprefix("<class ").strip("'>")
+    extractor_module = extractor.rpartition(".")[0]
+    for field, name, module in (
+        ("policy_class", policy_module, policy_module),
+        ("features_extractor_class", extractor, extractor_module),
+    ):
+        if module and module not in _STOCK_MODULES and not module.startswith("sb3_distill."):
+            raise TeacherError(
+                f"Its {field} is not one of SB3's own ({name}), so it cannot be rebuilt from its weights. Give the "
+                "agent as a loaded SB3 model, or pass allow_pickle=True to load_teacher where you trust its file."
+            )
+
+
+def _load_with_sb3(algo: str, path: Path) -> Any:
+    module = sb3_contrib if algo in ("qrdqn", "trpo") else stable_baselines3
+    model_class = getattr(module, algo.upper())
+    return model_class.load(path, device="cpu", custom_objects={"learning_rate": 0.0, "lr_schedule": None}).policy

@@ -1,0 +1,54 @@
+"""The policy of PPO, A2C and TRPO, rebuilt from its weights."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
+
+
+def build_actor_critic(
+    weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
+) -> ActorCriticPolicy:
+    """The policy of PPO, A2C and TRPO with these weights."""
+    if any(name.startswith("mlp_extractor.shared_net.") for name in weights):
+        raise TeacherError(
+            "This agent's actor and critic share hidden layers (shared_net), which Stable-Baselines3 has given up in "
+            "version 1.8: train it again, or load it there and keep a converted copy."
+        )
+    weights = dict(weights)
+    shared = not any(
+        not th.equal(tensor, weights.get(name.replace("vf_", "pi_", 1), th.empty(0)))
+        for name, tensor in weights.items()
+        if name.startswith("vf_features_extractor.")
+    )
+    for name in [name for name in weights if name.startswith("features_extractor.")]:
+        # Before version 1.7 the extractor had one name; since then it has three.
+        for owner in ("pi_", "vf_"):
+            weights.setdefault(owner + name, weights[name])
+    normalize_images = kwargs.get("normalize_images", True)
+    log_std = weights.get("log_std")
+    policy = ActorCriticPolicy(
+        observation_space,
+        action_space,
+        _no_learning_rate,
+        net_arch={
+            "pi": _widths(weights, "mlp_extractor.policy_net."),
+            "vf": _widths(weights, "mlp_extractor.value_net."),
+        },
+        activation_fn=read_activation(kwargs.get("activation_fn"), nn.Tanh),
+        ortho_init=False,
+        # State-dependent exploration has a matrix of deviations.
+        use_sde=log_std is not None and log_std.ndim == 2,
+        full_std=log_std is None or log_std.ndim == 1 or log_std.shape[1] == action_space.shape[0],  # type: ignore[index]
+        use_expln=bool(kwargs.get("use_expln", False)),
+        squash_output=bool(kwargs.get("squash_output", False)),
+        share_features_extractor=shared,
+        normalize_images=normalize_images,
+        **_extractor(weights, "pi_features_extractor.", observation_space, normalize_images),
+    )
+    return _load(policy, weights, "actor-critic")

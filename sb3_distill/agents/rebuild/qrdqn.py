@@ -1,0 +1,29 @@
+"""QR-DQN's policy, rebuilt from its weights."""
+
+from typing import Any
+
+from gymnasium import spaces
+from sb3_contrib.qrdqn.policies import QRDQNPolicy
+from torch import nn
+
+from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
+
+
+def build_qrdqn(
+    weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
+) -> QRDQNPolicy:
+    """QR-DQN's policy with these weights."""
+    widths = _widths(weights, "quantile_net.quantile_net.")
+    n_actions = int(action_space.n)  # type: ignore[attr-defined]
+    normalize_images = kwargs.get("normalize_images", True)
+    policy = QRDQNPolicy(
+        observation_space,
+        action_space,  # type: ignore[arg-type]
+        _no_learning_rate,
+        n_quantiles=widths[-1] // n_actions,
+        net_arch=widths[:-1],
+        activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
+        normalize_images=normalize_images,
+        **_extractor(weights, "quantile_net.features_extractor.", observation_space, normalize_images),
+    )
+    return _load(policy, weights, "QR-DQN")

@@ -1,0 +1,205 @@
+"""From what a user calls a teacher (zip, run folder, ``zoo:``, ``hub:``) to the files on disk."""
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from sb3_distill.agents.errors import TeacherError, TeacherNotFoundError
+from sb3_distill.agents.files import STATISTICS, AgentFiles
+from sb3_distill.agents.hub import _download
+
+# In the order in which a teacher is looked for when none is named
+ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
+
+
+_HUB_ORGANIZATION = "sb3"
+
+
+# What the Zoo leaves beside the last model of a run: the best of its evaluations, and checkpoints
+_BESIDE_LAST_MODEL = re.compile(r"best_model\.zip|rl_model_\d+_steps\.zip")
+
+
+def find_agent(source: str | Path) -> AgentFiles:
+    """
+    Find the files of an agent.
+
+    :param source: a zip, a run folder, ``zoo:algo/env``, or ``hub:organisation/repository@revision``
+    :return: its files
+    :raises TeacherNotFoundError: there are none
+    :raises TeacherError: the name has no meaning, or there are several agents
+    """
+    text = str(source)
+    if text.startswith("zoo:"):
+        return _find_in_zoo(text)
+    if text.startswith("hub:"):
+        return _download(text)
+    path = Path(source)
+    # As SB3's load, which the ending can be left out of; the Zoo has a folder of the same name beside the zip.
+    with_ending = Path(f"{path}.zip")
+    if path.is_file():
+        return _around_zip(path)
+    if with_ending.is_file():
+        return _around_zip(with_ending)
+    if path.is_dir():
+        return _find_in_run_folder(path)
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    hint = f" Did you mean {path.parent / close[0]}?" if close else ""
+    raise TeacherNotFoundError(
+        f"There is no agent at {source}.{hint} A teacher is a zip, a run folder, 'zoo:algo/env' or 'hub:owner/name'."
+    )
+
+
+def _env_id_of_run(folder: Path) -> str | None:
+    """The Zoo names its run folders <environment>_<number>."""
+    match = re.fullmatch(r"(.+)_\d+", folder.resolve().name)
+    return match.group(1) if match else None
+
+
+def _around_zip(zip_path: Path) -> AgentFiles:
+    parent = zip_path.parent
+    env_id = _env_id_of_run(parent)
+    if env_id is not None and ((parent / env_id).is_dir() or zip_path.stem == env_id):
+        folder = parent / env_id if (parent / env_id).is_dir() else None
+        return AgentFiles(zip_path, folder, parent, parent.resolve().parent.name, env_id)
+    # Such as the hub has it, and whoever saves model and VecNormalize into one folder: all lies beside the zip.
+    flat = any((parent / name).is_file() for name in ("config.yml", *STATISTICS))
+    beside = parent if flat else parent / zip_path.stem
+    return AgentFiles(zip_path, beside if beside.is_dir() else None)
+
+
+def _find_in_run_folder(folder: Path) -> AgentFiles:
+    env_id = _env_id_of_run(folder)
+    zips = sorted(folder.glob("*.zip"))
+    if not zips:
+        raise TeacherNotFoundError(
+            f"{folder} holds no agent: no .zip in it. Give a run folder such as rl-trained-agents/dqn/CartPole-v1_1."
+        )
+    # The Zoo's own order: the last model, then the best one
+    for name in (f"{env_id}.zip", "best_model.zip"):
+        if folder / name in zips:
+            others = [path.name for path in zips if path.name != name]
+            if name != "best_model.zip":
+                others = [other for other in others if not _BESIDE_LAST_MODEL.fullmatch(other)]
+            if others:
+                warnings.warn(
+                    f"{folder} holds several agents: {name} is taken, not {', '.join(others)}. Name the zip to choose."
+                )
+            return _around_zip(folder / name)
+    if len(zips) > 1:
+        raise TeacherError(f"{folder} holds several agents: name one of {', '.join(path.name for path in zips)}.")
+    return _around_zip(zips[0])
+
+
+def zoo_roots() -> list[Path]:
+    """
+    :return: the folders in which the Zoo's agents are looked for
+    """
+    roots = [Path("rl-trained-agents")]
+    if os.environ.get("RL_TRAINED_AGENTS"):
+        roots.append(Path(os.environ["RL_TRAINED_AGENTS"]))
+    return roots
+
+
+def _file_name(env_id: str) -> str:
+    """As the Zoo and the hub write an id in names of files: "ALE/Pong-v5" has a slash."""
+    return env_id.replace("/", "-")
+
+
+def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
+    """Run folders that hold an agent, the latest first."""
+    name = _file_name(env_id)
+    runs = [run for run in (root / algo).glob(f"{name}_*") if _env_id_of_run(run) == name and any(run.glob("*.zip"))]
+    return sorted(runs, key=lambda run: int(run.name.rsplit("_", 1)[1]), reverse=True)
+
+
+def _find_in_zoo(source: str) -> AgentFiles:
+    algo, _, env_id = source.removeprefix("zoo:").partition("/")
+    if not algo or not env_id:
+        raise TeacherError(f"{source!r} does not name a Zoo agent: write 'zoo:algo/env', e.g. 'zoo:dqn/CartPole-v1'.")
+    for root in zoo_roots():
+        for run in _runs(root, algo, env_id):
+            return _find_in_run_folder(run)
+    try:
+        return _download(_on_hub(algo, env_id))
+    except TeacherError as error:
+        raise TeacherNotFoundError(
+            f"No Zoo agent {algo}/{env_id}: not in {_list(zoo_roots())}, and not on the hub ({error}){_similar(env_id)}"
+        ) from error
+
+
+def find_zoo_teacher(
+    env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS, argument: str = "teacher=PATH"
+) -> str | Path:
+    """
+    The Zoo's own agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub.
+
+    :param env_id: the environment's id
+    :param algos: algorithms in the order of preference
+    :param argument: how the caller would name another one, for the message
+    :return: what ``load_teacher`` takes: a run folder, or a revision on the hub
+    :raises TeacherNotFoundError: there is none; the message says where it was looked for
+    """
+    if env_id is None:
+        raise TeacherNotFoundError(
+            f"No teacher was given, and the environment has no id to find one by: pass {argument}."
+        )
+    algos = tuple(algos)
+    for root in zoo_roots():
+        for algo in algos:
+            runs = _runs(root, algo, env_id)
+            if runs:
+                return runs[0]
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    failures = []
+    for algo in algos:
+        try:
+            # The cache has one folder per commit.
+            return f"{_on_hub(algo, env_id)}@{_download(_on_hub(algo, env_id)).zip_path.parent.name}"
+        except TeacherNotFoundError:
+            continue
+        except TeacherError as error:
+            failures.append(str(error))
+            # Offline the cache is all there is. Otherwise the agent that could not be asked for may be the one.
+            if not HF_HUB_OFFLINE:
+                break
+    failure = failures[0] if failures else "no " + ", ".join(_on_hub(algo, env_id) for algo in algos)
+    raise TeacherNotFoundError(
+        f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {_list(zoo_roots())} "
+        f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass {argument}, put the "
+        f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id, algos)}"
+    )
+
+
+def _on_hub(algo: str, env_id: str) -> str:
+    return f"hub:{_HUB_ORGANIZATION}/{algo}-{_file_name(env_id)}"
+
+
+def _list(roots: list[Path]) -> str:
+    return " or ".join(f"{root}/" for root in roots)
+
+
+def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
+    """A hint at agents of other versions of the same environment, and of other algorithms."""
+    name = _file_name(env_id).rsplit("-v", 1)[0]
+    found = {
+        f"zoo:{run.parent.name}/{_env_id_of_run(run)}"
+        for root in zoo_roots()
+        for algo in algos
+        for run in (root / algo).glob(f"{name}-v*_*")
+    }
+    hint = ""
+    if found:
+        hint += f" At hand for other versions: {', '.join(sorted(found))} (with allow_env_mismatch=True)."
+    others = [
+        f"zoo:{algo}/{env_id}"
+        for algo in ("dqn", "qrdqn")
+        if algo not in algos and any(_runs(root, algo, env_id) for root in zoo_roots())
+    ]
+    if others:
+        hint += f" Of other algorithms: {', '.join(others)}, which --algo pd (PolicyDistillation) distils."
+    return hint

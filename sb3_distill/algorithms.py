@@ -1,0 +1,10 @@
+"""The algorithms by their keys in the Zoo."""
+
+# Key of the Zoo's --algo -> class
+ALGORITHMS = {
+    "pd": "sb3_distill.pd:PolicyDistillation",
+    "rtpd": "sb3_distill.rtpd:RealTimeDistillDQN",
+    "qpd": "sb3_distill.qpd:QPD",
+    "mtpd": "sb3_distill.mtpd:MultiTaskDistillation",
+    "mtdqn": "sb3_distill.mtpd:MultiTaskDQN",
+}

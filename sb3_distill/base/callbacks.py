@@ -1,0 +1,151 @@
+"""The callback that turns every score of a student into a share of its teacher's."""
+
+from collections.abc import Iterator
+
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    ConvertCallback,
+    EvalCallback,
+    ProgressBarCallback,
+)
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.evaluation.players import BehindVecNormalize, EpsilonGreedy, Player
+from sb3_distill.results.statistics import percent_of_teacher
+
+
+def list_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
+    """
+    :param callback: None, a callback, a function, or a list of them
+    :return: the callbacks
+    """
+    callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    return [item if isinstance(item, BaseCallback) else ConvertCallback(item) for item in callbacks]
+
+
+def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
+    """
+    :param callback: a callback or a list of them
+    :return: the evaluation callbacks in it
+    """
+    if isinstance(callback, EvalCallback):
+        yield callback
+    elif isinstance(callback, CallbackList):
+        for child in callback.callbacks:
+            yield from find_eval_callbacks(child)
+
+
+class UpdateProgressBar(ProgressBarCallback):
+    """SB3's progress bar, which also tells, every hundred updates, how far a long series of them has come."""
+
+    def show_updates(self, n_done: int, n_updates: int) -> None:
+        """
+        :param n_done: updates done of this series
+        :param n_updates: updates in it
+        """
+        if n_done % 100 == 0:
+            self.pbar.set_description_str(f"update {n_done:,} of {n_updates:,}")
+
+    def _on_step(self) -> bool:
+        if self.pbar.desc:
+            self.pbar.set_description_str("")
+        return super()._on_step()
+
+
+class TeacherReferenceCallback(BaseCallback):
+    """
+    Scores the teacher before the student's first step, and logs every later score as a percentage of that one.
+
+    The teacher plays where the student will be evaluated: on the environment of the run's ``EvalCallback`` with the
+    same share of random actions, or on the training environment where there is none.
+
+    Logs ``teacher/{mean_reward,std_reward}``, ``eval/percent_of_teacher`` and ``rollout/percent_of_teacher``.
+
+    :param teacher: the teacher
+    :param epsilon: share of random actions of a student that is evaluated with ``deterministic=False``
+    :param n_eval_episodes: how many episodes the teacher plays
+    :param siblings: the run's other callbacks
+    :param known_score: mean and standard deviation of the teacher's return, where it need not play again
+    :param verbose: Verbosity level
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        epsilon: float,
+        n_eval_episodes: int,
+        siblings: list[BaseCallback],
+        known_score: tuple[float, float] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.teacher = teacher
+        self.epsilon = epsilon
+        self.n_eval_episodes = n_eval_episodes
+        self.siblings = siblings
+        self.score = known_score
+
+    @property
+    def mean_reward(self) -> float | None:
+        """The teacher's mean return, None where it has not been measured."""
+        return None if self.score is None else self.score[0]
+
+    def _on_training_start(self) -> None:
+        self.eval_callbacks = [found for sibling in self.siblings for found in find_eval_callbacks(sibling)]
+        if self.score is None and self.n_eval_episodes > 0:
+            self.score = self._play()
+        if self.score is not None:
+            self.logger.record("teacher/mean_reward", self.score[0])
+            self.logger.record("teacher/std_reward", self.score[1])
+            if self.verbose > 0:
+                print(f"Teacher ({self.teacher.source}): mean reward {self.score[0]:.2f} +/- {self.score[1]:.2f}")
+
+    def _play(self) -> tuple[float, float]:
+        if self.eval_callbacks:
+            env, deterministic = self.eval_callbacks[0].eval_env, self.eval_callbacks[0].deterministic
+        else:
+            env, deterministic = self.training_env, True
+        player: Player = self.teacher
+        if isinstance(self.model.action_space, spaces.Discrete):
+            n_actions = int(self.model.action_space.n)
+            player = EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed)
+        vec_normalize = unwrap_vec_normalize(env)
+        if vec_normalize is not None:
+            player = BehindVecNormalize(player, vec_normalize)
+        mean_reward, std_reward = evaluate_policy(
+            player,
+            env,
+            self.n_eval_episodes,
+            deterministic=deterministic,
+            warn=False,
+        )
+        if not self.eval_callbacks:
+            # The teacher has played in the training environment: begin anew.
+            self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
+            if vec_normalize is not None:
+                self.model._last_original_obs = vec_normalize.get_original_obs()
+        return float(mean_reward), float(std_reward)  # type: ignore[arg-type]
+
+    def _on_step(self) -> bool:
+        if self.mean_reward is None:
+            return True
+        for callback in self.eval_callbacks:
+            if callback.eval_freq > 0 and callback.n_calls % callback.eval_freq == 0:
+                percent = percent_of_teacher(callback.last_mean_reward, self.mean_reward)
+                self.logger.record("eval/percent_of_teacher", percent)
+                if self.verbose > 0:
+                    print(f"Eval num_timesteps={self.num_timesteps}, {percent:.1f}% of the teacher")
+        return True
+
+    def log_rollout(self) -> None:
+        """Record the mean return of the last training episodes as a percentage of the teacher's."""
+        episodes = self.model.ep_info_buffer
+        if self.mean_reward is not None and episodes:
+            mean_return = safe_mean([episode["r"] for episode in episodes])
+            self.logger.record("rollout/percent_of_teacher", percent_of_teacher(mean_return, self.mean_reward))

@@ -1,0 +1,123 @@
+"""The distillation memory: observations with the teacher's answers, image frames stored once."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_distill.buffers.frames import ArrayStore, FrameStore, Obs
+
+
+class DistillationSamples(NamedTuple):
+    """A minibatch: observations as the policy takes them, and the teacher's ``(batch, n_actions)`` answers."""
+
+    observations: th.Tensor | dict[str, th.Tensor]
+    teacher_logits: th.Tensor
+
+
+class DistillationBuffer(ReplayBuffer):
+    """
+    Replay memory of Rusu et al. 2015, section 3.2: observations paired with the teacher's output for every action.
+
+    The memory is taken from the system as it fills, not at construction: a loaded student that only predicts needs
+    none of it.
+
+    :param buffer_size: maximum number of observations
+    :param observation_space: Observation space
+    :param action_space: Action space (Discrete)
+    :param device: device of the sampled tensors
+    :param n_envs: number of parallel environments
+    :param optimize_memory_usage: frames are always stored once; kept for SB3's constructor order
+    :param frame_channels: planes of one frame of a stacked image: 1 for grey, 3 for colour
+    :param n_outputs: numbers that the teacher answers with; one for every action by default
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        frame_channels: int = 1,
+        n_outputs: int | None = None,
+    ) -> None:
+        # As SB3's DictReplayBuffer: the arrays of ReplayBuffer itself (stacked observations, twice) are not wanted.
+        super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
+        self.buffer_size = max(buffer_size // n_envs, 1)
+        self.optimize_memory_usage = optimize_memory_usage
+        self.frame_channels = frame_channels
+        self.n_outputs = n_outputs
+        self.handle_timeout_termination = False
+        self.n_valid = 0
+        self.stores: dict[str, ArrayStore | FrameStore] = {}
+        self.teacher_logits = np.zeros((0, 0, 0), dtype=np.float32)
+
+    def _allocate(self) -> None:
+        subspaces = (
+            self.observation_space.spaces
+            if isinstance(self.observation_space, spaces.Dict)
+            else {"": self.observation_space}
+        )
+        for key, space in subspaces.items():
+            assert space.shape is not None and space.dtype is not None
+            if is_image_space(space, check_channels=False):
+                self.stores[key] = FrameStore(self.buffer_size, self.n_envs, space.shape, self.frame_channels)
+            else:
+                self.stores[key] = ArrayStore(self.buffer_size, self.n_envs, space.shape, space.dtype)
+        n_outputs = self.n_outputs or int(self.action_space.n)  # type: ignore[attr-defined]
+        self.teacher_logits = np.zeros((self.buffer_size, self.n_envs, n_outputs), dtype=np.float32)
+
+    def add(self, obs: Obs, teacher_logits: np.ndarray) -> None:  # type: ignore[override]
+        """
+        Store one step of the vector environment.
+
+        :param obs: observations ``(n_envs, ...)``, not normalised
+        :param teacher_logits: the teacher's output for them, ``(n_envs, n_actions)``
+        """
+        if not self.stores:
+            self._allocate()
+        for key, store in self.stores.items():
+            store.put(self.pos, obs[key] if isinstance(obs, dict) else obs)
+        self.teacher_logits[self.pos] = teacher_logits
+        self.pos = (self.pos + 1) % self.buffer_size
+        self.full = self.full or self.pos == 0
+        self.n_valid = min(self.n_valid + 1, self.buffer_size)
+        while not all(store.is_intact((self.pos - self.n_valid) % self.buffer_size) for store in self.stores.values()):
+            self.n_valid -= 1
+
+    def size(self) -> int:
+        """Number of steps of the vector environment that can be sampled."""
+        return self.n_valid
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.n_valid = 0
+        self.stores = {}
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> DistillationSamples:  # type: ignore[override]
+        """
+        Draw observations uniformly, with replacement.
+
+        :param batch_size: number of observations
+        :param env: VecNormalize environment whose current statistics normalise the observations
+        :return: the minibatch
+        """
+        ages = np.random.randint(0, self.n_valid, size=batch_size)
+        rows = (self.pos - 1 - ages) % self.buffer_size
+        envs = np.random.randint(0, self.n_envs, size=batch_size)
+        arrays = {key: store.get(rows, envs) for key, store in self.stores.items()}
+        obs: Any = self._normalize_obs(arrays if isinstance(self.observation_space, spaces.Dict) else arrays[""], env)
+        # The arrays are fresh copies of the stored ones: no second copy is needed.
+        tensors = (
+            {key: self.to_torch(value, copy=False) for key, value in obs.items()}
+            if isinstance(obs, dict)
+            else self.to_torch(obs, copy=False)
+        )
+        return DistillationSamples(tensors, self.to_torch(self.teacher_logits[rows, envs], copy=False))

@@ -1,0 +1,323 @@
+"""A teacher's play on disk: recorded by the first student that it teaches, read by all others."""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from sb3_distill.buffers.frames import FrameStore
+
+FORMAT = 1
+
+
+_META, _FRAMES, _TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
+
+
+_COLUMNS = ("outputs", "actions", "rewards", "dones", "truncations")
+
+
+# Frames that are compressed together: neighbours are alike
+_BLOCK = 64
+
+
+class RecordingError(ValueError):
+    """A recording cannot be used, or cannot be made."""
+
+
+class RecordedEpisode(NamedTuple):
+    """Observations ``(n_steps + 1, ...)`` and what happened between them; the last flag says how it ended."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+    truncated: bool
+
+
+class RecordingWriter:
+    """
+    Writes a recording: image frames once each, compressed in blocks as they come; all else at the end. The folder
+    appears under its name when it is whole.
+
+    :param folder: where the recording will lie
+    :param settings: what it depends on: teacher, environment, share of random actions
+    :param observation_space: Observation space
+    :param n_envs: number of parallel environments
+    :param frame_channels: planes of one frame of a stacked image
+    :raises RecordingError: the observations are a Dict
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        observation_space: spaces.Space,
+        n_envs: int,
+        frame_channels: int = 1,
+    ) -> None:
+        if isinstance(observation_space, spaces.Dict):
+            raise RecordingError("Dict observations cannot be recorded: learn without recording=.")
+        assert observation_space.shape is not None and observation_space.dtype is not None
+        self.folder = folder
+        self.settings = settings
+        self.n_envs = n_envs
+        self.shape = observation_space.shape
+        self.dtype = observation_space.dtype
+        self.partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        self.columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+        self.observations: list[np.ndarray] = []
+        self.terminals: list[np.ndarray] = []
+        self.episodes: list[dict[str, Any]] = []
+        self.store: FrameStore | None = None
+        if is_image_space(observation_space, check_channels=False):
+            # Two rows in turn: the store tells which frames are new.
+            self.store = FrameStore(2, n_envs, self.shape, frame_channels)
+            self._pending: list[np.ndarray] = []
+            self._offsets = [0]
+            self._file = (self.partial / _FRAMES).open("wb")
+
+    def add(
+        self,
+        obs: np.ndarray,
+        outputs: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        Record one step of the vector environment.
+
+        :param obs: observations ``(n_envs, ...)`` before the step, not normalised
+        :param outputs: the teacher's answers to them ``(n_envs, n_outputs)``
+        :param actions: what was played
+        :param rewards: what came of it
+        :param dones: where an episode ended
+        :param infos: what the environment said
+        """
+        row = len(self.columns["actions"])
+        truncations = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos])
+        values = (outputs.astype(np.float32), actions, rewards, dones, truncations)
+        for name, value in zip(_COLUMNS, values, strict=True):
+            self.columns[name].append(np.array(value))
+        if self.store is None:
+            self.observations.append(np.array(obs, dtype=self.dtype))
+        else:
+            before = self.store.n_frames
+            self.store.put(row % 2, obs)
+            for serial in range(before, self.store.n_frames):
+                self._append_frame(self.store.frames[serial % self.store.capacity + 1])
+            self.observations.append(self._serials(self.store.slots[row % 2]))
+        for env in np.flatnonzero(dones):
+            terminal = infos[env]["terminal_observation"]
+            # Of a stack the newest frame: the others are in the last observation.
+            self.terminals.append(np.array(terminal if self.store is None else terminal[-self._frame_channels :]))
+            episode = infos[env].get("episode")
+            self.episodes.append(
+                {
+                    "row": row,
+                    "env": int(env),
+                    "r": None if episode is None else float(episode["r"]),
+                    "l": None if episode is None else int(episode["l"]),
+                }
+            )
+
+    @property
+    def _frame_channels(self) -> int:
+        assert self.store is not None
+        return self.store.frames.shape[1]
+
+    def _serials(self, slots: np.ndarray) -> np.ndarray:
+        """Numbers of frames from places in the store's ring; -1 is the black frame."""
+        assert self.store is not None
+        newest = self.store.n_frames - 1
+        return np.where(slots > 0, newest - (newest - (slots - 1)) % self.store.capacity, -1).astype(np.int32)
+
+    def _append_frame(self, frame: np.ndarray) -> None:
+        self._pending.append(frame.copy())
+        if len(self._pending) == _BLOCK:
+            self._write_block()
+
+    def _write_block(self) -> None:
+        if self._pending:
+            data = zlib.compress(np.stack(self._pending).tobytes(), 1)
+            self._file.write(data)
+            self._offsets.append(self._offsets[-1] + len(data))
+            self._pending = []
+
+    def abort(self) -> None:
+        """Leave nothing of a recording that will not be finished."""
+        if self.store is not None:
+            self._file.close()
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def close(self, teacher_score: tuple[float, float] | None = None) -> None:
+        """
+        Finish the recording.
+
+        :param teacher_score: mean and standard deviation of the teacher's return, where they were measured
+        """
+        for name, rows in self.columns.items():
+            np.save(self.partial / f"{name}.npy", np.stack(rows))
+        np.save(self.partial / "observations.npy", np.stack(self.observations))
+        if self.store is not None:
+            self._write_block()
+            self._file.close()
+            np.save(self.partial / "offsets.npy", np.array(self._offsets))
+        np.savez_compressed(self.partial / _TERMINALS, observations=np.array(self.terminals))
+        meta = {
+            "format": FORMAT,
+            "settings": self.settings,
+            "n_rows": len(self.observations),
+            "n_envs": self.n_envs,
+            "shape": list(self.shape),
+            "dtype": str(self.dtype),
+            "frame_channels": None if self.store is None else self._frame_channels,
+            "teacher_score": teacher_score,
+            "episodes": self.episodes,
+        }
+        (self.partial / _META).write_text(json.dumps(meta))
+        if self.folder.exists():
+            # Somebody else was quicker; theirs is as good.
+            shutil.rmtree(self.partial)
+        else:
+            self.partial.rename(self.folder)
+
+
+class Recording:
+    """
+    A finished recording; what is large is mapped from the disk and read as it is needed.
+
+    :param folder: what ``RecordingWriter`` wrote
+    :raises RecordingError: the folder holds no whole recording
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            meta = json.loads((self.folder / _META).read_text())
+            if meta["format"] != FORMAT:
+                raise RecordingError(f"{folder} has format {meta['format']}, not {FORMAT}: record it anew.")
+            self.settings: dict[str, Any] = meta["settings"]
+            self.n_rows, self.n_envs = int(meta["n_rows"]), int(meta["n_envs"])
+            self.shape = tuple(meta["shape"])
+            self.dtype = np.dtype(meta["dtype"])
+            self.frame_channels: int | None = meta["frame_channels"]
+            self.teacher_score: tuple[float, float] | None = meta["teacher_score"] and tuple(meta["teacher_score"])
+            self.episodes: list[dict[str, Any]] = meta["episodes"]
+            self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS}
+            self._observations = np.load(self.folder / "observations.npy", mmap_mode="r")
+            if self.frame_channels is not None:
+                self._offsets = np.load(self.folder / "offsets.npy")
+                # Where all frames were black there are none.
+                self._frames = np.zeros(0, np.uint8)
+                if len(self._offsets) > 1:
+                    self._frames = np.memmap(self.folder / _FRAMES, dtype=np.uint8, mode="r")
+                # Stacks need the frames of a few neighbouring blocks of each environment.
+                self._block = lru_cache(maxsize=8)(self._read_block)
+        except RecordingError:
+            raise
+        except (OSError, EOFError, KeyError, ValueError, TypeError) as error:
+            raise RecordingError(f"{folder} holds no whole recording: {error}. Delete it to record anew.") from error
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """Of one environment, without bounds where observations are no images."""
+        if self.frame_channels is not None:
+            return spaces.Box(0, 255, self.shape, np.uint8)
+        return spaces.Box(-np.inf, np.inf, self.shape, self.dtype.type)
+
+    @property
+    def action_space(self) -> spaces.Space:
+        """Of one environment: as many actions as the teacher has outputs, or unbounded continuous ones."""
+        actions = self.columns["actions"]
+        if actions.ndim == 2:
+            return spaces.Discrete(self.columns["outputs"].shape[2] - (self.settings["outputs"] != "logits"))
+        return spaces.Box(-np.inf, np.inf, actions.shape[2:], actions.dtype.type)
+
+    def _read_block(self, index: int) -> np.ndarray:
+        data = zlib.decompress(self._frames[self._offsets[index] : self._offsets[index + 1]].tobytes())
+        return np.frombuffer(data, dtype=np.uint8).reshape(-1, self.frame_channels or 1, *self.shape[1:])
+
+    def _frame(self, serial: int) -> np.ndarray:
+        return self._block(serial // _BLOCK)[serial % _BLOCK]
+
+    def observations(self, row: int) -> np.ndarray:
+        """
+        :param row: step of the vector environment
+        :return: the observations before it, ``(n_envs, ...)``, exactly as they were
+        """
+        stored = self._observations[row]
+        if self.frame_channels is None:
+            return np.array(stored)
+        stacks = np.zeros((*stored.shape, self.frame_channels, *self.shape[1:]), dtype=np.uint8)
+        for position in np.argwhere(stored >= 0):
+            stacks[tuple(position)] = self._frame(int(stored[tuple(position)]))
+        return stacks.reshape(self.n_envs, *self.shape)
+
+    def terminals(self) -> dict[tuple[int, int], np.ndarray]:
+        """
+        :return: the observations with which episodes ended, by row and environment
+        """
+        with np.load(self.folder / _TERMINALS, allow_pickle=False) as data:
+            stored = data["observations"]
+        ends = [(episode["row"], episode["env"]) for episode in self.episodes]
+        if self.frame_channels is None:
+            return dict(zip(ends, stored, strict=True))
+        channels = self.frame_channels
+        return {
+            (row, env): np.concatenate([self.observations(row)[env][channels:], frame])
+            for (row, env), frame in zip(ends, stored, strict=True)
+        }
+
+    def finished_episodes(self) -> Iterator[RecordedEpisode]:
+        """
+        :return: the episodes that came to their end, environment by environment
+        """
+        terminals = self.terminals()
+        for env in range(self.n_envs):
+            start = 0
+            for row in (episode["row"] for episode in self.episodes if episode["env"] == env):
+                rows = range(start, row + 1)
+                observations = [self.observations(index)[env] for index in rows]
+                truncated = bool(self.columns["truncations"][row, env])
+                yield RecordedEpisode(
+                    np.stack([*observations, terminals[row, env]]),
+                    np.array(self.columns["actions"][start : row + 1, env]),
+                    np.array(self.columns["rewards"][start : row + 1, env]),
+                    not truncated,
+                    truncated,
+                )
+                start = row + 1
+
+    def check(self, settings: dict[str, Any], n_envs: int, total_timesteps: int) -> None:
+        """
+        :param settings: those of the run that wants to read it
+        :param n_envs: its number of environments
+        :param total_timesteps: its length
+        :raises RecordingError: the run would have played otherwise, or longer
+        """
+        wanted = {**settings, "n_envs": n_envs}
+        # Recordings of earlier versions do not say the environment's arguments.
+        present = {"env_kwargs": {}, **self.settings, "n_envs": self.n_envs}
+        for name, value in wanted.items():
+            if present.get(name) != value:
+                raise RecordingError(
+                    f"The recording {self.folder} was made with {name}={present.get(name)!r}, not {value!r}: name "
+                    "another folder, or delete it to record anew."
+                )
+        if self.n_rows * self.n_envs < total_timesteps:
+            raise RecordingError(
+                f"The recording {self.folder} has {self.n_rows * self.n_envs:,} steps, fewer than {total_timesteps:,}: "
+                "name another folder, or delete it to record anew."
+            )

@@ -1,0 +1,199 @@
+"""One memory for every task (Rusu et al. 2015, section 3.3)."""
+
+from abc import abstractmethod
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_distill.buffers.distillation import DistillationBuffer, DistillationSamples
+from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.common.utils import unknown_choice
+
+TASK_SAMPLING = ("random", "equal")
+
+
+Memory = TypeVar("Memory", bound=ReplayBuffer)
+
+
+class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
+    """
+    A memory of the same capacity for every task, filled by whichever environments play it.
+
+    Every environment has a part of each task's memory for itself, so that consecutive frames stay consecutive.
+
+    :param buffer_size: capacity of each task's memory
+    :param observation_space: ``Dict(obs, task)``
+    :param action_space: Action space
+    :param device: device of the sampled tensors
+    :param n_envs: number of parallel environments
+    :param optimize_memory_usage: frames are always stored once; kept for SB3's constructor order
+    :param task_sampling: "random" takes each minibatch from one task chosen at random, as the paper does; "equal" takes
+        an equal share of every task in each
+    :raises ValueError: unknown ``task_sampling``
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Dict,
+        action_space: spaces.Discrete,
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        task_sampling: str = "random",
+    ) -> None:
+        if task_sampling not in TASK_SAMPLING:
+            raise ValueError(unknown_choice("task_sampling", task_sampling, TASK_SAMPLING))
+        # As SB3's DictReplayBuffer: the arrays of ReplayBuffer itself are not wanted.
+        super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
+        self.optimize_memory_usage = optimize_memory_usage
+        self.handle_timeout_termination = True
+        self.task_sampling = task_sampling
+        assert isinstance(observation_space["task"], spaces.Discrete)
+        self.n_tasks = int(observation_space["task"].n)
+        self.memories: dict[tuple[int, int], Memory] = {}
+
+    @abstractmethod
+    def _make_memory(self) -> Memory:
+        """An empty memory for one task and one environment."""
+
+    def _memory(self, task: int, env: int) -> Memory:
+        if (task, env) not in self.memories:
+            self.memories[task, env] = self._make_memory()
+        return self.memories[task, env]
+
+    @property
+    def _share(self) -> int:
+        return max(self.buffer_size // self.n_envs, 1)
+
+    @property
+    def has_all_tasks(self) -> bool:
+        """Whether every task has observations: before that, updates would know some tasks alone."""
+        return len(self._tasks_at_hand()) == self.n_tasks
+
+    def _tasks_at_hand(self) -> list[int]:
+        return sorted({task for (task, _), memory in self.memories.items() if memory.size() > 0})
+
+    def size(self) -> int:
+        """Number of observations of all tasks that can be sampled, per environment."""
+        return sum(memory.size() for memory in self.memories.values()) // self.n_envs
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.memories = {}
+
+    def sample_equally(self, batch_size: int) -> Any:
+        """
+        :param batch_size: number of observations
+        :return: a minibatch with an equal share of every task, whatever ``task_sampling`` says
+        """
+        task_sampling, self.task_sampling = self.task_sampling, "equal"
+        try:
+            return self.sample(batch_size)
+        finally:
+            self.task_sampling = task_sampling
+
+    def _draw(self, batch_size: int) -> list[tuple[int, list[tuple[Memory, int]]]]:
+        """Which tasks a minibatch is of, and how many observations come from which of their memories."""
+        tasks = self._tasks_at_hand()
+        if self.task_sampling == "random":
+            counts = {tasks[np.random.randint(len(tasks))]: batch_size}
+        else:
+            # What does not divide goes to tasks drawn at random.
+            extra = set(np.random.permutation(tasks)[: batch_size % len(tasks)].tolist())
+            counts = {task: batch_size // len(tasks) + (task in extra) for task in tasks}
+        drawn = []
+        for task, count in counts.items():
+            memories = [memory for (owner, _), memory in self.memories.items() if owner == task and memory.size() > 0]
+            sizes = np.array([memory.size() for memory in memories])
+            shares = np.random.multinomial(count, sizes / sizes.sum())
+            drawn.append((task, [(memory, int(n)) for memory, n in zip(memories, shares, strict=True) if n > 0]))
+        return [(task, parts) for task, parts in drawn if parts]
+
+    def _task_tensor(self, drawn: list[tuple[int, list[tuple[Memory, int]]]]) -> th.Tensor:
+        tasks = [task for task, parts in drawn for _, count in parts for _ in range(count)]
+        return th.tensor(tasks, device=self.device).reshape(-1, 1)
+
+
+class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
+    """Memories of observations with the answers of each task's teacher, padded to the most actions."""
+
+    def _make_memory(self) -> DistillationBuffer:
+        assert isinstance(self.observation_space, spaces.Dict) and isinstance(self.action_space, spaces.Discrete)
+        return DistillationBuffer(self._share, self.observation_space["obs"], self.action_space, self.device)
+
+    def add(self, obs: dict[str, np.ndarray], teacher_logits: np.ndarray) -> None:  # type: ignore[override]
+        """
+        Store one step of the vector environment.
+
+        :param obs: observations
+        :param teacher_logits: the output of each task's teacher, ``(n_envs, n_actions)``
+        """
+        for env, task in enumerate(np.reshape(obs["task"], -1).tolist()):
+            self._memory(task, env).add(obs["obs"][env : env + 1], teacher_logits[env : env + 1])
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> DistillationSamples:  # type: ignore[override]
+        """
+        Draw observations uniformly, with replacement, of one task or of all.
+
+        :param batch_size: number of observations
+        :param env: unused, there is no VecNormalize around several tasks
+        :return: the minibatch
+        """
+        drawn = self._draw(batch_size)
+        samples: list[Any] = [memory.sample(count) for _, parts in drawn for memory, count in parts]
+        obs = {"obs": th.cat([sample.observations for sample in samples]), "task": self._task_tensor(drawn)}
+        return DistillationSamples(obs, th.cat([sample.teacher_logits for sample in samples]))
+
+
+class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):
+    """Memories of transitions, for the multi-task DQN."""
+
+    def _make_memory(self) -> ReplayBuffer:
+        assert isinstance(self.observation_space, spaces.Dict)
+        space = self.observation_space["obs"]
+        buffer_class = FrameReplayBuffer if is_image_space(space, check_channels=False) else ReplayBuffer
+        return buffer_class(self._share, space, self.action_space, self.device)
+
+    def add(  # type: ignore[override]
+        self,
+        obs: dict[str, np.ndarray],
+        next_obs: dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """As ``ReplayBuffer.add``."""
+        for env, task in enumerate(np.reshape(obs["task"], -1).tolist()):
+            one = slice(env, env + 1)
+            self._memory(task, env).add(
+                obs["obs"][one], next_obs["obs"][one], action[one], reward[one], done[one], infos[one]
+            )
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """
+        Draw transitions uniformly, with replacement, of one task or of all.
+
+        :param batch_size: number of transitions
+        :param env: unused, there is no VecNormalize around several tasks
+        :return: the minibatch
+        """
+        drawn = self._draw(batch_size)
+        samples = [memory.sample(count) for _, parts in drawn for memory, count in parts]
+        # A transition stays within its task.
+        tasks = self._task_tensor(drawn)
+        return ReplayBufferSamples(
+            {"obs": th.cat([sample.observations for sample in samples]), "task": tasks},  # type: ignore[arg-type]
+            th.cat([sample.actions for sample in samples]),
+            {"obs": th.cat([sample.next_observations for sample in samples]), "task": tasks},  # type: ignore[arg-type]
+            th.cat([sample.dones for sample in samples]),
+            th.cat([sample.rewards for sample in samples]),
+        )

@@ -1,0 +1,189 @@
+"""Atari games stepped in C++ behind SB3's ``VecEnv``, with the semantics of its Python wrappers."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+_FIRE = 1
+
+
+@dataclass(frozen=True)
+class AtariSettings:
+    """
+    What ``AtariWrapper`` and the environment's own arguments say.
+
+    :param spec: the registered environment
+    :param frame_skip: frames per step
+    :param noop_max: bound of the random number of no-ops at the start of a game
+    :param terminal_on_life_loss: whether a lost life ends the episode; the game goes on
+    :param fire_reset: whether FIRE is pressed at the start of a game and after a lost life
+    :param clip_reward: whether rewards are replaced by their sign
+    :param screen_size: height and width of a frame
+    """
+
+    spec: gym.envs.registration.EnvSpec
+    frame_skip: int = 1
+    noop_max: int = 0
+    terminal_on_life_loss: bool = False
+    fire_reset: bool = False
+    clip_reward: bool = False
+    screen_size: int = 84
+
+
+class NativeAtariVecEnv(VecEnv):
+    """
+    Steps several Atari games in C++ (``ale_py.vector_env``), behaving as ``VecFrameStack`` of ``AtariWrapper`` of
+    ``Monitor`` does: channels-first stacks, zero-padded after every end; clipped rewards for the learner, raw returns
+    in ``infos[i]["episode"]`` and in the monitor's csv at the end of a game.
+
+    Where it differs from SB3's wrappers:
+
+    - Colour becomes grey before the maximum over two frames is taken, not after: a few pixels in a thousand differ.
+    - 0 to ``noop_max - 1`` no-ops start a game, not 1 to ``noop_max``.
+    - After a lost life the learner's next action is replaced by FIRE (in games that have it); SB3 plays three hidden
+      steps instead. ``infos[i]["executed_action"]`` then names what was played.
+    - An episode's length counts frames as SB3's does, but rounds the last step up to ``frame_skip`` frames.
+
+    :param settings: what the Python wrappers would do
+    :param n_envs: number of games
+    :param n_stack: number of stacked frames
+    :param monitors: the Monitors in whose files the episodes are written, if there are any
+    :param source: the environment that this one stands for, closed with it
+    """
+
+    def __init__(
+        self,
+        settings: AtariSettings,
+        n_envs: int,
+        n_stack: int = 4,
+        monitors: Sequence[Monitor] = (),
+        source: VecEnv | None = None,
+    ) -> None:
+        self.settings = settings
+        self.spec = settings.spec
+        self.render_mode = None
+        kwargs = settings.spec.kwargs
+        self.games = AtariVectorEnv(
+            kwargs["game"],
+            n_envs,
+            max_num_frames_per_episode=kwargs.get("max_num_frames_per_episode") or 108_000,
+            repeat_action_probability=kwargs.get("repeat_action_probability", 0.0),
+            full_action_space=kwargs.get("full_action_space", False),
+            # The reset is part of the step that ends a game, as in every VecEnv.
+            autoreset_mode="SameStep",
+            img_height=settings.screen_size,
+            img_width=settings.screen_size,
+            stack_num=1,
+            frameskip=settings.frame_skip,
+            noop_max=settings.noop_max,
+            # The native option would restart the game at a lost life.
+            episodic_life=False,
+            # Clipped natively, the raw score would be lost.
+            reward_clipping=False,
+            use_fire_reset=settings.fire_reset,
+        )
+        shape = (n_stack, settings.screen_size, settings.screen_size)
+        super().__init__(n_envs, spaces.Box(0, 255, shape, np.uint8), self.games.single_action_space)
+        self.source = source
+        self._writers = [monitor.results_writer for monitor in monitors]
+        self._t_start = monitors[0].t_start if monitors else time.time()
+        self._stacks = np.zeros((n_envs, *shape), dtype=np.uint8)
+        self._lives = np.zeros(n_envs, dtype=np.int64)
+        self._returns = np.zeros(n_envs)
+        self._frames = np.zeros(n_envs, dtype=np.int64)
+        self._must_fire = np.zeros(n_envs, dtype=bool)
+        self._replaced: list[int] = []
+
+    def reset(self) -> VecEnvObs:
+        seeds = [seed for seed in self._seeds if seed is not None]
+        # The emulator takes seeds of 31 bits.
+        seed = np.array(seeds, dtype=np.int64) % 2**31 if seeds else None
+        obs, info = self.games.reset(seed=seed)
+        self._reset_seeds()
+        self._reset_options()
+        self._stacks = np.zeros_like(self._stacks)
+        self._stacks[:, -1] = obs[:, 0]
+        self._lives = info["lives"].astype(np.int64)
+        self._frames = info["episode_frame_number"].astype(np.int64)
+        self._returns[:] = 0
+        self._must_fire[:] = False
+        return self._stacks
+
+    def step_async(self, actions: np.ndarray) -> None:
+        actions = np.asarray(actions, dtype=np.int64)
+        self._replaced = []
+        if self._must_fire.any():
+            self._replaced = list(np.flatnonzero(self._must_fire & (actions != _FIRE)))
+            actions = np.where(self._must_fire, _FIRE, actions)
+            self._must_fire[:] = False
+        self.games.send(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        obs, rewards, terminated, truncated, info = self.games.recv()
+        game_over = terminated | truncated
+        lives = info["lives"].astype(np.int64)
+        self._returns += rewards
+        dones = game_over
+        if self.settings.terminal_on_life_loss:
+            lost_life = ~game_over & (lives > 0) & (lives < self._lives)
+            dones = game_over | lost_life
+            self._must_fire = lost_life & self.settings.fire_reset
+
+        # A fresh array at every step: the caller may keep it.
+        stacks = np.empty_like(self._stacks)
+        stacks[:, :-1] = self._stacks[:, 1:]
+        stacks[:, -1] = obs[:, 0]
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for env in self._replaced:
+            infos[env]["executed_action"] = _FIRE
+        for env in np.flatnonzero(dones).tolist():
+            terminal = stacks[env].copy()
+            if game_over[env]:
+                terminal[-1] = info["final_obs"][env, 0]
+                infos[env]["episode"] = self._finish_episode(env)
+            infos[env]["terminal_observation"] = terminal
+            infos[env]["TimeLimit.truncated"] = bool(truncated[env] and not terminated[env])
+            stacks[env, :-1] = 0
+        self._stacks = stacks
+        self._lives = lives
+        self._frames = info["episode_frame_number"].astype(np.int64)
+        learner_rewards = np.sign(rewards) if self.settings.clip_reward else rewards
+        return stacks, learner_rewards.astype(np.float32), dones.copy(), infos
+
+    def _finish_episode(self, env: int) -> dict[str, float]:
+        episode = {
+            "r": round(float(self._returns[env]), 6),
+            # The frame counter belongs to the next game already: the last step is added to what it was before.
+            "l": int(self._frames[env]) + self.settings.frame_skip,
+            "t": round(time.time() - self._t_start, 6),
+        }
+        self._returns[env] = 0
+        if self._writers and self._writers[env] is not None:
+            self._writers[env].write_row(dict(episode))  # type: ignore[union-attr]
+        return episode
+
+    def close(self) -> None:
+        if self.source is not None:
+            self.source.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise AttributeError(f"Natively stepped games have no attribute {attr_name!r} of their own to set.")
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        raise AttributeError(f"Natively stepped games have no Python object with a method {method_name!r}.")
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
+        # Episodes are reported as Monitor does.
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]

@@ -1,0 +1,108 @@
+"""What can be asked of an environment: its id, its arguments, its frames, where its Monitor writes."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
+
+from sb3_distill.envs.atari import NativeAtariVecEnv
+
+
+def frame_channels_of(env: VecEnv) -> int:
+    """
+    :param env: a vector environment
+    :return: planes of one frame of its images: 3 for colour, also within a ``VecFrameStack``, else 1
+    """
+    shape = env.observation_space.shape or ()
+    while isinstance(env, VecEnvWrapper):
+        if isinstance(env, VecFrameStack) and isinstance(env.observation_space, spaces.Box):
+            n_planes = min(env.observation_space.shape[0], env.observation_space.shape[-1])
+            return max(n_planes // env.stacked_obs.n_stack, 1)
+        env = env.venv
+    return 3 if len(shape) == 3 and 3 in (shape[0], shape[-1]) else 1
+
+
+def monitor_folder(env: VecEnv) -> Path | None:
+    """
+    :param env: a vector environment
+    :return: the folder of its Monitor files, which the Zoo makes the run's folder; None where it writes none, or where
+        other processes do
+    """
+    base = env.unwrapped
+    if isinstance(base, NativeAtariVecEnv) and base.source is not None:
+        base = base.source
+    # Open files do not pass between processes.
+    if not isinstance(base, DummyVecEnv):
+        return None
+    try:
+        writer = base.get_attr("results_writer", indices=0)[0]
+    except AttributeError:
+        return None
+    return None if writer is None else Path(writer.file_handler.name).parent
+
+
+def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str:
+    """
+    :param expected: the teacher's observation space
+    :param actual: the environment's observation space
+    :return: how they differ in shape or type, the empty string where they fit
+    """
+    if isinstance(expected, spaces.Dict) or isinstance(actual, spaces.Dict):
+        if not (isinstance(expected, spaces.Dict) and isinstance(actual, spaces.Dict)):
+            return f"{expected} against {actual}."
+        if set(expected.spaces) != set(actual.spaces):
+            return f"the keys {sorted(expected.spaces)} against {sorted(actual.spaces)}."
+        problems = {key: describe_space_mismatch(expected.spaces[key], actual.spaces[key]) for key in expected.spaces}
+        return "; ".join(f"key {key!r}: {problem}" for key, problem in problems.items() if problem)
+    if type(expected) is not type(actual):
+        return f"{expected} against {actual}."
+    if expected.shape != actual.shape:
+        hint = ""
+        if expected.shape and actual.shape and expected.shape[1:] == actual.shape[1:] and len(expected.shape) == 3:
+            hint = (
+                f" The teacher sees a stack of {expected.shape[0]} frames: stack as many with VecFrameStack, or "
+                f"`frame_stack: {expected.shape[0]}` in the Zoo's hyperparameters."
+            )
+        return f"the shape {expected.shape} against {actual.shape}.{hint}"
+    if expected.dtype != actual.dtype:
+        return f"the type {expected.dtype} against {actual.dtype}."
+    return ""
+
+
+def _spec_of(env: VecEnv) -> EnvSpec | None:
+    try:
+        return env.get_attr("spec", indices=0)[0]
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def env_id_of(env: VecEnv) -> str | None:
+    """
+    :param env: a vector environment
+    :return: the registered id of its first sub-environment, None where it has none
+    """
+    spec = _spec_of(env)
+    return None if spec is None else spec.id
+
+
+def env_arguments_of(env: VecEnv) -> dict[str, Any]:
+    """
+    :param env: a vector environment
+    :return: what its first sub-environment was made with beside its id and what is registered; not the render mode
+    """
+    spec = _spec_of(env)
+    if spec is None:
+        return {}
+    registered = gym.registry.get(spec.id)
+    known: dict[str, Any] = {"max_episode_steps": None}
+    if registered is not None:
+        known = {**registered.kwargs, "max_episode_steps": registered.max_episode_steps}
+    arguments = {**spec.kwargs, "max_episode_steps": spec.max_episode_steps}
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name != "render_mode" and (name not in known or known[name] != value)
+    }

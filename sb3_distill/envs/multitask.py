@@ -1,0 +1,269 @@
+"""Several environments behind one Gymnasium id: one task per episode, in turn."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ale_py
+import cv2
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FrameStackObservation
+from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.envs.minatar import register_minatar
+
+gym.register_envs(ale_py)
+
+
+register_minatar()
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    One of the environments.
+
+    :param name: what teachers and scores are named by: the game, or the id
+    :param env_id: the registered id
+    :param observation_space: its own observation space, before padding
+    :param n_actions: number of its actions, of which the multi-task environment has the largest
+    """
+
+    name: str
+    env_id: str
+    observation_space: spaces.Box
+    n_actions: int
+
+
+class MultiTaskEnv(gym.Env):
+    """
+    Plays its tasks one after the other, an episode of each in turn; ``reset(options={"task": index or name})`` chooses
+    one, and ``reset(seed=seed)`` begins with the task ``seed % n_tasks``: environments side by side, whose seeds follow
+    each other, play different tasks.
+
+    Observations are ``{"obs": the task's own, "task": its index}``. The action space is that of the task with the most
+    actions; with fewer, action ``a`` is played as ``a % n_actions``, so that uniformly random actions stay random.
+
+    :param envs: from names to functions that make the environments
+    :param pad: fill shorter vectors, or grids of fewer channels, with zeros where observation spaces differ
+    :param render_mode: as in Gymnasium
+    :raises ValueError: no tasks, or spaces that do not fit together
+    """
+
+    def __init__(
+        self, envs: Mapping[str, Callable[[], gym.Env]], pad: bool = False, render_mode: str | None = None
+    ) -> None:
+        if not envs:
+            raise ValueError("A multi-task environment needs at least one task.")
+        self.envs = {name: make() for name, make in envs.items()}
+        self.tasks = [_describe_task(name, env) for name, env in self.envs.items()]
+        self.render_mode = render_mode
+        first = next(iter(self.envs.values()))
+        self.metadata = first.metadata
+        self.action_space = spaces.Discrete(max(task.n_actions for task in self.tasks))
+        self.observation_space = spaces.Dict(
+            {"obs": _common_space(self.tasks, pad), "task": spaces.Discrete(len(self.tasks))}
+        )
+        # The first reset plays the first task.
+        self._current = len(self.tasks) - 1
+        self._frame_size: tuple[int, int] | None = None
+
+    @property
+    def current_env(self) -> gym.Env:
+        """The environment of the task that is being played."""
+        return self.envs[self.tasks[self._current].name]
+
+    def _observe(self, obs: np.ndarray) -> dict[str, Any]:
+        shape = self.observation_space["obs"].shape  # type: ignore[index]
+        if obs.shape != shape:
+            obs = pad_last_axis(obs, shape[-1])
+        return {"obs": np.asarray(obs), "task": self._current}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            # The other tasks draw from their own generators when their turn comes.
+            for env in self.envs.values():
+                env.reset(seed=seed)
+        self._current = self._next_task(seed, (options or {}).get("task"))
+        obs, info = self.current_env.reset(seed=seed)
+        return self._observe(obs), {**info, "task": self.tasks[self._current].name}
+
+    def _next_task(self, seed: int | None, chosen: int | str | None) -> int:
+        if chosen is None:
+            return (self._current + 1 if seed is None else seed) % len(self.tasks)
+        names = list(self.envs)
+        if chosen in names:
+            return names.index(chosen)
+        if isinstance(chosen, (int, np.integer)) and 0 <= chosen < len(names):
+            return int(chosen)
+        raise ValueError(
+            f"options['task'] must be the name of a task ({', '.join(names)}) or its index, not {chosen!r}."
+        )
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        task = self.tasks[self._current]
+        obs, reward, terminated, truncated, info = self.current_env.step(int(action) % task.n_actions)
+        return self._observe(obs), float(reward), terminated, truncated, {**info, "task": task.name}
+
+    def render(self) -> Any:
+        frame: Any = self.current_env.render()
+        if self.render_mode != "rgb_array" or frame is None:
+            return frame
+        # A video has one size: that of the first frame.
+        self._frame_size = self._frame_size or frame.shape[:2]
+        return fit_frame(frame, *self._frame_size)
+
+    def close(self) -> None:
+        for env in self.envs.values():
+            env.close()
+
+
+def _describe_task(name: str, env: gym.Env) -> Task:
+    env_id = name if env.spec is None else env.spec.id
+    if not isinstance(env.action_space, spaces.Discrete) or not isinstance(env.observation_space, spaces.Box):
+        raise ValueError(
+            f"Task {name!r} has the spaces {env.observation_space} and {env.action_space}: a multi-task environment "
+            "needs Box observations and Discrete actions."
+        )
+    return Task(name, env_id, env.observation_space, int(env.action_space.n))
+
+
+def _common_space(tasks: Sequence[Task], pad: bool) -> spaces.Box:
+    own = [task.observation_space for task in tasks]
+    if all(space == own[0] for space in own):
+        return own[0]
+    described = ", ".join(f"{task.name} {task.observation_space.shape}" for task in tasks)
+    if not pad:
+        raise ValueError(
+            f"The tasks' observation spaces differ ({described}): choose tasks that share one, or pass pad=True to "
+            "fill shorter vectors, or grids of fewer channels, with zeros."
+        )
+    if any(len(space.shape) not in (1, 3) or space.shape[:-1] != own[0].shape[:-1] for space in own) or any(
+        space.dtype != own[0].dtype or space.dtype == np.uint8 for space in own
+    ):
+        raise ValueError(f"Only vectors, or grids of one size, of one type can be padded to one length: {described}.")
+    shape = (*own[0].shape[:-1], max(space.shape[-1] for space in own))
+    low, high = (0, 1) if own[0].dtype == np.bool_ else (-np.inf, np.inf)
+    return spaces.Box(low, high, shape, own[0].dtype.type)
+
+
+def fit_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """
+    :param frame: ``(height, width, 3)`` of any size
+    :param height: wanted
+    :param width: wanted
+    :return: the frame, enlarged or reduced in proportion, in the middle of a black one of that size
+    """
+    if frame.shape[:2] == (height, width):
+        return frame
+    scale = min(height / frame.shape[0], width / frame.shape[1])
+    size = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
+    scaled = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    fitted = np.zeros((height, width, 3), dtype=frame.dtype)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    fitted[top : top + size[1], left : left + size[0]] = scaled
+    return fitted
+
+
+def pad_last_axis(obs: np.ndarray, length: int) -> np.ndarray:
+    """
+    :param obs: a vector, a grid with the channels last, or a batch of them
+    :param length: of the last axis
+    :return: the same, filled with zeros
+    """
+    return np.pad(obs, [(0, 0)] * (obs.ndim - 1) + [(0, length - obs.shape[-1])])
+
+
+def _check_names(names: Sequence[str], field: str) -> None:
+    if isinstance(names, str) or not names:
+        raise ValueError(f"{field} is a list of names, such as ['Pong', 'Freeway'], not {names!r}.")
+    for name in names:
+        if list(names).count(name) > 1:
+            raise ValueError(f"{field} names {name!r} twice: every task once.")
+
+
+def make_multi_task(env_ids: Sequence[str], pad: bool = False, render_mode: str | None = None) -> MultiTaskEnv:
+    """
+    ``MultiTask-v0``: any registered environments.
+
+    :param env_ids: their ids, which name the tasks
+    :param pad: see ``MultiTaskEnv``
+    :param render_mode: as in Gymnasium
+    :return: the environment
+    :raises ValueError: no ids, one twice, or spaces that do not fit together
+    """
+    _check_names(env_ids, "env_ids")
+    envs = {env_id: partial(gym.make, env_id, render_mode=render_mode) for env_id in env_ids}
+    return MultiTaskEnv(envs, pad, render_mode)
+
+
+def make_multi_task_atari(
+    games: Sequence[str],
+    terminal_on_life_loss: bool = False,
+    clip_reward: bool = False,
+    frame_stack: int = 4,
+    render_mode: str | None = None,
+) -> MultiTaskEnv:
+    """
+    ``MultiTaskAtari-v0``: Atari games behind SB3's ``AtariWrapper``, with stacked frames.
+
+    :param games: their names, such as "Pong" (of ``PongNoFrameskip-v4``), which name the tasks
+    :param terminal_on_life_loss: whether a lost life ends the episode
+    :param clip_reward: whether rewards are replaced by their sign
+    :param frame_stack: number of stacked frames, zero-padded as SB3's
+    :param render_mode: as in Gymnasium
+    :return: the environment
+    :raises ValueError: no games, one twice, or an unknown one
+    """
+    _check_names(games, "games")
+    for game in games:
+        if f"{game}NoFrameskip-v4" not in gym.registry:
+            raise ValueError(
+                f"Unknown game {game!r}: there is no {game}NoFrameskip-v4. Names are as in 'SpaceInvaders'."
+            )
+
+    def make(game: str) -> gym.Env:
+        env = gym.make(f"{game}NoFrameskip-v4", render_mode=render_mode)
+        env = AtariWrapper(env, terminal_on_life_loss=terminal_on_life_loss, clip_reward=clip_reward)
+        # (height, width, 1) becomes (frame_stack, height, width)
+        env = gym.wrappers.ReshapeObservation(env, env.observation_space.shape[:2])  # type: ignore[index]
+        return FrameStackObservation(env, frame_stack, padding_type="zero")
+
+    return MultiTaskEnv({game: partial(make, game) for game in games}, render_mode=render_mode)
+
+
+def tasks_of(env: VecEnv) -> list[Task]:
+    """
+    :param env: a vector environment of ``MultiTaskEnv``
+    :return: its tasks
+    :raises ValueError: it is none
+    """
+    try:
+        tasks: list[Task] = env.get_attr("tasks", indices=0)[0]
+    except AttributeError as error:
+        raise ValueError(
+            f"The environment has no tasks (observations {env.observation_space}): make one with "
+            "gymnasium.make('MultiTaskAtari-v0', games=[...]) or gymnasium.make('MultiTask-v0', env_ids=[...])."
+        ) from error
+    return tasks
+
+
+def check_same_tasks(known: Sequence[Task], tasks: Sequence[Task]) -> None:
+    """
+    Check that an agent's tasks are those of an environment, in the same order: it chooses its output by their index.
+
+    :param known: the tasks that the agent was made for, none where it is being made
+    :param tasks: the environment's
+    :raises ValueError: they are not
+    """
+    ours, theirs = ([task.name for task in each] for each in (known, tasks))
+    if ours and ours != theirs:
+        raise ValueError(
+            f"The agent was made for the tasks {', '.join(ours)}, but the environment's are {', '.join(theirs)}: they "
+            "must be the same, in the same order."
+        )

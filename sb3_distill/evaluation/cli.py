@@ -1,0 +1,276 @@
+"""``sb3-distill evaluate``: students and teachers side by side, from the same starts."""
+
+import argparse
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.common.arguments import check_writable, device, keyword, probability, whole_number
+from sb3_distill.evaluation.scoring import architecture_of, describe, env_kwargs_of, score_agent
+from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
+from sb3_distill.results.statistics import geometric_mean_interval
+from sb3_distill.results.tables import format_csv, format_markdown, format_table, to_json
+
+FORMATS = (".json", ".csv", ".md")
+
+
+HEADER = ("agent", "algo", "parameters", "bytes", "size, %", "MACs", "score", "median", "IQM (95%)", "% of teacher")
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The verb's options."""
+    parser = argparse.ArgumentParser(
+        prog="sb3-distill evaluate",
+        description="Score agents on the same episodes: same starts, same random actions. Nothing is unpickled.",
+    )
+    parser.add_argument("agents", nargs="+", help="zips, run folders, zoo: or hub: names; students and teachers alike")
+    parser.add_argument("--teacher", help="the agent whose score is 100%% (default: the first student's own teacher)")
+    parser.add_argument("--env", help="environment (default: the one that each agent was trained on)")
+    parser.add_argument(
+        "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of the runs)"
+    )
+    parser.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes per agent (default: 30)")
+    parser.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions (paper: 0.05)")
+    parser.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
+    parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
+    parser.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
+    parser.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
+    parser.add_argument("--native", action="store_true", help="step Atari games in C++")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
+    parser.add_argument("--device", type=device, default="auto")
+    parser.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with every return")
+    args = parser.parse_args(argv)
+    if args.starts_from and not args.starts:
+        parser.error("--starts-from records a file: name it with --starts FILE.npz")
+    for path in args.output:
+        if path.suffix not in FORMATS:
+            parser.error(f"--output: {path} must end with one of {', '.join(FORMATS)}")
+    return args
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row for people."""
+    percent, size = row["percent_of_teacher"], row["percent_of_teacher_bytes"]
+    low, high = row["iqm_interval"]
+    return [
+        row["agent"],
+        row["algo"],
+        f"{row['n_parameters']:,}",
+        f"{row['n_bytes']:,}",
+        "" if size is None else f"{size:.3g}",
+        f"{row['n_macs']:,}",
+        f"{row['mean']:.2f} ± {row['std']:.2f}",
+        f"{row['median']:.2f}",
+        f"{row['iqm']:.2f} ({low:.2f} to {high:.2f})",
+        "" if percent is None else f"{percent:.1f}",
+    ]
+
+
+@dataclass
+class Game:
+    """
+    What is scored in one environment.
+
+    :param env_id: the environment
+    :param agents: who plays, the teacher first where there is one
+    :param has_teacher: whether there is
+    :param env_kwargs: arguments of the environment
+    """
+
+    env_id: str
+    agents: list[Teacher] = field(default_factory=list)
+    has_teacher: bool = False
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def find_starts(args: argparse.Namespace, game: Game) -> HeldOutStarts | None:
+    """
+    :param args: the options
+    :param game: the game
+    :return: the start states that were asked for, recorded first where they do not exist yet
+    :raises ValueError: the file belongs to another game, or nobody is there to record it
+    """
+    if args.starts is None:
+        return None
+    starts = load_or_record(args.starts, game.env_id, args.starts_from, args.seed, game.env_kwargs)
+    for agent in game.agents:
+        if agent.sha256 == starts.recorder_sha256:
+            print(
+                f"Warning: {agent.source} recorded {args.starts} itself. Starts are held out where neither teacher nor "
+                "student has recorded them.",
+                file=sys.stderr,
+            )
+    return starts
+
+
+def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """
+    :param game: the game and its players
+    :param starts: held-out start states
+    :param args: the options
+    :return: one row per agent
+    """
+    rows: list[dict[str, Any]] = []
+    reference = None
+    for agent in game.agents:
+        score = score_agent(
+            agent,
+            game.env_id,
+            args.n_episodes,
+            args.epsilon,
+            args.seed,
+            deterministic=not args.stochastic,
+            start_wrapper=None if starts is None else partial(StartFrom, starts=starts),
+            native=args.native,
+            env_kwargs=game.env_kwargs,
+        )
+        reference = score if game.has_teacher and reference is None else reference
+        rows.append(describe(agent, game.env_id, score, reference, game.agents[0] if game.has_teacher else None))
+    return rows
+
+
+def find_env_kwargs(game: Game) -> dict[str, Any]:
+    """
+    :param game: the game and its players
+    :return: arguments of the environment, as the runs in it say
+    :raises TeacherError: they differ
+    """
+    known = [agent for agent in game.agents if agent.env_kwargs is not None and agent.env_id == game.env_id]
+    for agent in known:
+        if agent.env_kwargs != known[0].env_kwargs:
+            raise TeacherError(
+                f"The runs of {game.env_id} were trained with different arguments of the environment ("
+                f"{known[0].env_kwargs} of {known[0].source}, {agent.env_kwargs} of {agent.source}): say with "
+                "--env-kwargs key:value which are meant, and with --env-kwargs alone that none are."
+            )
+    return env_kwargs_of(known[0], game.env_id) if known else {}
+
+
+def group_by_game(args: argparse.Namespace) -> list[Game]:
+    """
+    :param args: the options
+    :return: who plays where
+    :raises TeacherError: an agent cannot be loaded, or names no environment; runs of one game differ in its arguments
+    """
+    sources = [
+        Path(source) / "best_model.zip" if args.best and Path(source).is_dir() else source for source in args.agents
+    ]
+    games: dict[str, Game] = {}
+    for source in sources:
+        agent = load_teacher(source, device=args.device)
+        env_id = args.env or agent.env_id
+        if env_id is None:
+            raise TeacherError(f"{agent.source} does not say its environment: name it with --env.")
+        games.setdefault(env_id, Game(env_id)).agents.append(agent)
+    if args.teacher and len(games) > 1:
+        raise TeacherError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
+    for game in games.values():
+        named = args.teacher or next((agent.teacher_source for agent in game.agents if agent.teacher_source), None)
+        if named is not None:
+            teacher = load_teacher(named, device=args.device)
+            game.agents = [teacher, *(agent for agent in game.agents if agent.sha256 != teacher.sha256)]
+            game.has_teacher = True
+        game.env_kwargs = find_env_kwargs(game) if args.env_kwargs is None else dict(args.env_kwargs)
+    return list(games.values())
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def geometric_means(
+    rows: list[dict[str, Any]], architectures: Mapping[str, Hashable]
+) -> dict[str, tuple[float, float, float]]:
+    """
+    :param rows: the rows of several games, each with its teacher first
+    :param architectures: of the agents, by their names
+    :return: of each architecture with students in every game, the geometric mean over the games and its 95% interval;
+        the episodes of several students of one game count together
+    """
+    games = list(dict.fromkeys(row["env"] for row in rows))
+    teachers = {game: next(row for row in rows if row["env"] == game) for game in games}
+    together: dict[Hashable, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row is not teachers[row["env"]] and row["teacher_mean"] is not None:
+            together.setdefault(architectures[row["agent"]], []).append(row)
+    means = {}
+    for members in together.values():
+        if len(games) < 2 or {row["env"] for row in members} != set(games):
+            continue
+        returns = {game: [r for row in members if row["env"] == game for r in row["returns"]] for game in games}
+        sizes = [_span([row[name] for row in members]) for name in ("n_parameters", "n_bytes")]
+        label = f"{members[0]['algo']}, {sizes[0]} parameters, {sizes[1]} bytes"
+        means[label] = geometric_mean_interval(returns, {game: teachers[game]["returns"] for game in games})
+    return means
+
+
+def write_output(path: Path, result: dict[str, Any]) -> None:
+    """
+    :param path: file, whose ending chooses the format
+    :param result: settings and rows
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = result["agents"]
+    if path.suffix == ".json":
+        text = to_json(result)
+    elif path.suffix == ".md":
+        text = format_markdown([("game", *HEADER), *([row["env"], *cells_of(row)] for row in rows)], n_left=3)
+    else:
+        text = format_csv(rows)
+    path.write_text(text)
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status
+    """
+    args = parse_args(argv)
+    rows: list[dict[str, Any]] = []
+    settings: dict[str, Any] = {"n_episodes": args.n_episodes, "epsilon": args.epsilon, "seed": args.seed}
+    try:
+        for path in args.output:
+            check_writable(path)
+        games = group_by_game(args)
+        names = [game.env_id for game in games]
+        if args.starts is not None and len(games) > 1:
+            raise ValueError(f"--starts is a file of one game, but the runs are of {', '.join(names)}.")
+        for game in games:
+            starts = find_starts(args, game)
+            if starts is not None:
+                settings["starts_sha256"] = starts.sha256
+            if game.env_kwargs:
+                settings.setdefault("env_kwargs", {})[game.env_id] = game.env_kwargs
+            rows += evaluate_game(game, starts, args)
+    except gym.error.Error as error:
+        print(f"sb3-distill evaluate: {error} Pass the environment to play with --env ID.", file=sys.stderr)
+        return 1
+    except (TeacherError, ValueError, OSError) as error:
+        print(f"sb3-distill evaluate: {error}", file=sys.stderr)
+        return 1
+
+    means = geometric_means(rows, {agent.source: architecture_of(agent) for game in games for agent in game.agents})
+    result = {"env": names[0] if len(names) == 1 else names, **settings, "agents": rows, "geometric_means": means}
+    for path in args.output:
+        write_output(path, result)
+    if args.json:
+        print(to_json(result), end="")
+        return 0
+    for env_id in names:
+        print(", ".join([env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]))
+        print(format_table([HEADER, *(cells_of(row) for row in rows if row["env"] == env_id)], n_left=2))
+    for label, (mean, low, high) in means.items():
+        print(f"geometric mean over {len(names)} games, {label}: {mean:.1f}% ({low:.1f} to {high:.1f})")
+    return 0

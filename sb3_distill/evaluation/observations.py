@@ -1,0 +1,97 @@
+"""Observations of an agent's own episodes, on which it is quantized and its exported files are checked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.layers import chain_of
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.scoring import check_fits, env_kwargs_of, frame_stack_of
+
+N_ENVS = 4
+
+
+# Share of random actions, so that an agent sees more than its own ways
+EPSILON = 0.1
+
+
+def find_env_id(agent: Teacher, env_id: str | None) -> str:
+    """
+    :param agent: a loaded agent
+    :param env_id: what the user names, None for the agent's own
+    :return: the environment's id
+    :raises TeacherError: neither is known
+    """
+    env_id = env_id or agent.env_id
+    if env_id is None:
+        raise TeacherError(f"{agent.source} does not say its environment: name it with --env (in Python, env_id=).")
+    return env_id
+
+
+def make_env_of(agent: Teacher, env_id: str) -> VecEnv:
+    """
+    :param agent: a loaded agent
+    :param env_id: the environment that it plays in
+    :return: some copies of the environment
+    :raises TeacherError: there is no such environment
+    :raises ValueError: it is not one for this agent
+    """
+    try:
+        venv = make_eval_env(env_id, N_ENVS, frame_stack_of(agent, env_id), env_kwargs_of(agent, env_id))
+    except gym.error.Error as error:
+        raise TeacherError(
+            f"The environment {env_id} of {agent.source} cannot be made: {error} Name another one with --env, such as "
+            "a newer version (in Python, env_id=)."
+        ) from error
+    try:
+        check_fits(agent, env_id, venv)
+    except ValueError:
+        venv.close()
+        raise
+    return transpose_for(venv, agent.observation_space.shape)
+
+
+def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:
+    """
+    :param venv: an environment that an agent fits
+    :param shape: of the agent's observations
+    :return: the environment with its images as the agent sees them, channels first
+    """
+    return venv if venv.observation_space.shape == tuple(shape or ()) else VecTransposeImage(venv)
+
+
+def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = 0) -> np.ndarray:
+    """
+    Let an agent play, with a tenth of random actions.
+
+    :param agent: a loaded agent
+    :param env_id: its environment
+    :param n_observations: how many observations
+    :param seed: of the environment and the random actions
+    :return: raw observations ``(n_observations, ...)``
+    :raises TeacherError: the agent's network is no chain of layers, or the environment cannot be made
+    :raises ValueError: the environment is not one for this agent
+    """
+    if n_observations < 1:
+        raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
+    # Observations that are arrays, not Dict or Discrete ones
+    chain_of(agent)
+    venv = make_env_of(agent, env_id)
+    venv.seed(seed)
+    venv.action_space.seed(seed)
+    rng = np.random.default_rng(seed)
+    obs: Any = venv.reset()
+    recorded: list[np.ndarray] = []
+    while len(recorded) * N_ENVS < n_observations:
+        recorded.append(obs)
+        actions, _ = agent.predict(obs)
+        for env in np.flatnonzero(rng.random(N_ENVS) < EPSILON):
+            actions[env] = venv.action_space.sample()
+        obs, *_ = venv.step(actions)
+    venv.close()
+    return np.concatenate(recorded)[:n_observations]

@@ -1,0 +1,97 @@
+"""Who plays: anything that acts as SB3's models do."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecNormalize
+
+
+class Player(Protocol):
+    """Anything that acts as SB3's models do: a model, a policy, a teacher."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]: ...
+
+
+class EpsilonGreedy:
+    """
+    Replaces a share of a player's greedy actions by uniformly random ones.
+
+    :param player: who acts
+    :param n_actions: number of discrete actions
+    :param epsilon: probability of a random action, drawn for each environment and step
+    :param seed: seed of the random actions
+    """
+
+    def __init__(self, player: Player, n_actions: int, epsilon: float, seed: int | None = None) -> None:
+        self.player = player
+        self.n_actions = n_actions
+        self.epsilon = epsilon
+        self.rng = np.random.default_rng(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``; ``deterministic=True`` takes no random actions."""
+        actions, state = self.player.predict(observation, state, episode_start, deterministic=True)
+        if not deterministic:
+            actions = mix_random_actions(actions, self.n_actions, self.epsilon, self.rng)
+        return actions, state
+
+
+class RandomPlayer:
+    """
+    Takes uniformly random actions.
+
+    :param n_actions: number of actions
+    :param seed: of the actions
+    """
+
+    def __init__(self, n_actions: int, seed: int = 0) -> None:
+        self.n_actions = n_actions
+        self.rng = np.random.default_rng(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``, on a batch."""
+        return self.rng.integers(self.n_actions, size=len(observation)), None
+
+
+class BehindVecNormalize:
+    """
+    Gives a player that takes raw observations those of a normalised environment.
+
+    :param player: who acts
+    :param vec_normalize: the environment's wrapper
+    """
+
+    def __init__(self, player: Player, vec_normalize: VecNormalize) -> None:
+        self.player = player
+        self.vec_normalize = vec_normalize
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``."""
+        raw = self.vec_normalize.unnormalize_obs(observation)
+        return self.player.predict(raw, state, episode_start, deterministic)
+
+
+def mix_random_actions(
+    actions: np.ndarray, n_actions: int | np.ndarray, epsilon: float | np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """
+    :param actions: discrete actions, ``(n_envs,)``
+    :param n_actions: number of discrete actions, or one for each environment
+    :param epsilon: probability with which each of them is replaced by a uniformly random one
+    :param rng: source of randomness; draws the same amount whatever epsilon is
+    :return: the mixed actions
+    """
+    is_random = rng.random(np.shape(actions)) < epsilon
+    return np.where(is_random, rng.integers(n_actions, size=np.shape(actions)), actions)

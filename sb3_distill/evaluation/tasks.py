@@ -1,0 +1,104 @@
+"""Scores of one player at several tasks, each in its own environment, and their geometric mean."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.envs.multitask import Task, pad_last_axis
+from sb3_distill.evaluation.play import Score, evaluate_paired
+from sb3_distill.evaluation.players import Player
+from sb3_distill.results.statistics import geometric_mean_interval, normalized_percent
+from sb3_distill.results.tables import format_table
+
+
+class TaskPlayer:
+    """
+    A multi-task player at one task: takes the observations that the task's own environment gives.
+
+    :param player: the multi-task player
+    :param task: index of the task
+    :param length: length of the last axis after padding; None where nothing is padded
+    """
+
+    def __init__(self, player: Player, task: int, length: int | None = None) -> None:
+        self.player = player
+        self.task = task
+        self.length = length
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``, on a batch."""
+        if self.length is not None:
+            observation = pad_last_axis(observation, self.length)
+        tasks = np.full(len(observation), self.task)
+        return self.player.predict({"obs": observation, "task": tasks}, state, episode_start, deterministic)
+
+
+def score_task(task: Task, player: Player, n_episodes: int, epsilon: float, seed: int) -> Score:
+    """
+    :param task: the task
+    :param player: takes the task's own observations
+    :param n_episodes: number of episodes
+    :param epsilon: share of uniformly random actions
+    :param seed: seed of the first episode: the same starts and random actions for every player
+    :return: the returns
+    """
+    frame_stack = task.observation_space.shape[0] if is_atari(task.env_id) else 1
+    return evaluate_paired(
+        player, lambda n_envs: make_eval_env(task.env_id, n_envs, frame_stack), n_episodes, epsilon, seed
+    )
+
+
+def score_tasks(
+    tasks: Sequence[Task], player: Player, n_episodes: int, epsilon: float = 0.0, seed: int = 0
+) -> dict[str, Score]:
+    """
+    :param tasks: the tasks of the multi-task player
+    :param player: a multi-task model, policy or teacher
+    :param n_episodes: episodes of each task
+    :param epsilon: share of uniformly random actions
+    :param seed: seed of the first episode
+    :return: the returns at each task, by its name
+    """
+    lengths = {task.observation_space.shape[-1] for task in tasks}
+    length = max(lengths) if len(lengths) > 1 else None
+    return {
+        task.name: score_task(task, TaskPlayer(player, index, length), n_episodes, epsilon, seed)
+        for index, task in enumerate(tasks)
+    }
+
+
+def task_interval(
+    scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]
+) -> tuple[float, float, float]:
+    """
+    :param scores: the student's, by task
+    :param teachers: the teachers'
+    :param randoms: the random player's
+    :return: the geometric mean of the normalised scores, and the ends of its 95% interval
+    """
+    return geometric_mean_interval(
+        {name: score.returns for name, score in scores.items()},
+        {name: score.returns for name, score in teachers.items()},
+        lambda name, score, teacher: normalized_percent(score, teacher, randoms[name].mean),
+    )
+
+
+def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]) -> str:
+    """
+    :param scores: the student's, by task
+    :param teachers: the teachers'
+    :param randoms: the random player's
+    :return: a table with one line per task, and the geometric mean
+    """
+    rows = [["task", "random", "teacher", "student", "% of teacher"]]
+    for name, score in scores.items():
+        percent = normalized_percent(score.mean, teachers[name].mean, randoms[name].mean)
+        cells = [f"{player[name].mean:.2f} ± {player[name].std:.2f}" for player in (randoms, teachers, scores)]
+        rows.append([name, *cells, "-" if np.isnan(percent) else f"{percent:.1f}"])
+    mean, low, high = task_interval(scores, teachers, randoms)
+    rows.append(["geometric mean", "", "", "", f"{mean:.1f} ({low:.1f} to {high:.1f})"])
+    return format_table(rows, n_left=1)

@@ -1,0 +1,81 @@
+"""Post-training quantization, the baseline of quantization-aware distillation."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher, copy_policy, freeze
+from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.evaluation.observations import find_env_id, record_observations
+from sb3_distill.quantization.layers import calibrate, quantize, quantized_layers, set_blend
+from sb3_distill.quantization.quantizer import check_bits, has_exact_input
+
+
+def quantize_agent(
+    source: str | Path | BaseAlgorithm | Teacher,
+    weight_bits: int,
+    activation_bits: int,
+    env_id: str | None = None,
+    n_observations: int = 1_000,
+) -> Teacher:
+    """
+    Post-training quantization: the baseline that training with quantization must beat. The agent plays, and the step
+    sizes are those with the least squared error on its weights and on what it has seen; nothing is trained.
+
+    :param source: a student or a teacher of any algorithm: what ``load_teacher`` takes
+    :param weight_bits: precision of all weights, 2 to 8
+    :param activation_bits: precision of the inputs of all layers, 2 to 8; that of frames is exact in any case
+    :param env_id: where it plays, by default the environment it was trained on
+    :param n_observations: observations that choose the step sizes
+    :return: a quantized copy, which plays as every loaded agent does
+    :raises TeacherError: the agent cannot be loaded, is quantized already, or has parts that cannot be quantized
+    :raises ValueError: bits out of range, or the environment is not one for this agent
+    """
+    agent = load_teacher(source, device="cpu")
+    observations = record_observations(agent, find_env_id(agent, env_id), n_observations)
+    exact_input = agent.normalization is None and has_exact_input(agent.observation_space)
+    return quantize_on(observations, agent, weight_bits, activation_bits, None if exact_input else activation_bits)
+
+
+@th.no_grad()
+def quantize_on(
+    observations: np.ndarray, agent: Teacher, weight_bits: int, activation_bits: int, input_bits: int | None
+) -> Teacher:
+    """
+    As ``quantize_agent``, on observations at hand.
+
+    :param observations: raw observations that choose the step sizes
+    :param agent: a loaded agent, which is left as it is
+    :param weight_bits: precision of all weights
+    :param activation_bits: precision of the inputs of all layers but the first
+    :param input_bits: precision of the observations, None where they stay as they are
+    :return: a quantized copy
+    :raises TeacherError: the agent is quantized already
+    :raises ValueError: bits out of range
+    """
+    check_bits("weight_bits", weight_bits)
+    check_bits("activation_bits", activation_bits)
+    if quantized_layers(agent.policy):
+        raise TeacherError(
+            f"{agent.source} is quantized already: distil a student of full precision (without bits) and quantize that."
+        )
+    quantized = copy.copy(agent)
+    quantized.policy = copy_policy(agent.policy)
+    quantize(
+        quantized.policy,
+        quantized.acting_modules,
+        lambda position, n_layers, layer: weight_bits,
+        lambda position, n_layers, layer: input_bits if position == 0 else activation_bits,
+    )
+    tensors = obs_as_tensor(observations, quantized.device)
+
+    answer = quantized.distribution if isinstance(quantized, ActorCriticTeacher) else quantized.logits
+    calibrate(quantized.policy, lambda: answer(tensors))
+    set_blend(quantized.policy, 1.0)
+    freeze(quantized.policy)
+    return quantized

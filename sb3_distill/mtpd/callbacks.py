@@ -1,0 +1,93 @@
+"""Scores of a multi-task student while it learns."""
+
+from typing import TYPE_CHECKING
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_distill.evaluation.play import Score
+from sb3_distill.evaluation.players import Player, RandomPlayer
+from sb3_distill.evaluation.tasks import format_tasks, score_task, score_tasks
+from sb3_distill.mtpd.teachers import MultiTaskTeacher
+from sb3_distill.results.statistics import geometric_mean, normalized_percent
+
+if TYPE_CHECKING:
+    from sb3_distill.mtpd.mtpd import MultiTaskDistillation
+
+
+class TaskEvalCallback(BaseCallback):
+    """
+    Scores the teachers and a random player at their tasks before training, and the student every so many steps and at
+    the end.
+
+    Logs ``teacher/<task>``, ``eval/<task>``, ``eval_percent/<task>`` and ``eval/geometric_mean_percent``; appends to
+    ``model.evaluations``.
+
+    :param eval_freq: steps of the environment between two evaluations; -1: only at the end
+    :param n_eval_episodes: episodes of each task
+    :param epsilon: share of uniformly random actions
+    :param teacher: the teachers
+    :param verbose: Verbosity level
+    """
+
+    model: "MultiTaskDistillation"
+
+    def __init__(
+        self, eval_freq: int, n_eval_episodes: int, epsilon: float, teacher: MultiTaskTeacher, verbose: int = 0
+    ) -> None:
+        super().__init__(verbose)
+        self.eval_freq = eval_freq
+        self.n_eval_episodes = n_eval_episodes
+        self.epsilon = epsilon
+        self.teacher = teacher
+        self.scores: dict[str, Score] | None = None
+
+    def _score(self, player: Player) -> dict[str, Score]:
+        return score_tasks(self.teacher.tasks, player, self.n_eval_episodes, self.epsilon, self._seed)
+
+    def _on_training_start(self) -> None:
+        self._seed = (self.model.seed or 0) + 1_000_000
+        self._last_evaluation = self.num_timesteps
+        self.teacher_scores = self._score(self.teacher)
+        self.random_scores = {
+            task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)
+            for task in self.teacher.tasks
+        }
+        for name, score in self.teacher_scores.items():
+            self.logger.record(f"teacher/{name}", score.mean)
+
+    def _on_step(self) -> bool:
+        if 0 < self.eval_freq <= self.num_timesteps - self._last_evaluation:
+            self._evaluate()
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.scores is None or self._last_evaluation != self.num_timesteps:
+            self._evaluate()
+        if self.verbose > 0:
+            assert self.scores is not None
+            print(format_tasks(self.scores, self.teacher_scores, self.random_scores))
+
+    def _evaluate(self) -> None:
+        self._last_evaluation = self.num_timesteps
+        self.model.policy.set_training_mode(False)
+        self.scores = scores = self._score(self.model.policy)
+        percents = []
+        for name, score in scores.items():
+            percents.append(
+                normalized_percent(score.mean, self.teacher_scores[name].mean, self.random_scores[name].mean)
+            )
+            self.logger.record(f"eval/{name}", score.mean)
+            self.logger.record(f"eval_percent/{name}", percents[-1])
+            self.model.evaluations.append(
+                {
+                    "n_timesteps": self.num_timesteps,
+                    "n_updates": self.model._n_updates,
+                    "task": name,
+                    "mean_reward": score.mean,
+                    "std_reward": score.std,
+                    "percent": percents[-1],
+                }
+            )
+        self.logger.record("eval/geometric_mean_percent", geometric_mean(percents))
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)

@@ -1,0 +1,58 @@
+"""Layers of the students' networks."""
+
+import torch as th
+from torch import nn
+
+
+class FrameScaler(nn.Module):
+    """
+    Turns raw pixels into the network's input: ``(pixels - mean) / scale``.
+
+    Until ``fit`` is called this is SB3's division by 255. ``fit`` standardises: with one scalar mean and standard
+    deviation, or with one mean frame and the standard deviation around it. Frames that are merely divided by 255 keep
+    a student on the plateau of the marginal action distribution (measured, see ``docs/pd.md``).
+    The statistics are buffers: they are saved with the policy and are no parameters.
+
+    :param frame_shape: height and width of a frame, in pixels
+    :param standardize: "scalar", "frame", or None to go on dividing by 255
+    :param max_value: the divisor before ``fit``: 255 for raw pixels, 1 for images that are scaled already
+    """
+
+    mean: th.Tensor
+    scale: th.Tensor
+    fitted: th.Tensor
+
+    def __init__(self, frame_shape: tuple[int, int], standardize: str | None, max_value: float = 255.0) -> None:
+        super().__init__()
+        if standardize not in ("scalar", "frame", None):
+            raise ValueError(f"standardize must be 'scalar', 'frame' or None, not {standardize!r}.")
+        self.standardize = standardize
+        self.register_buffer("mean", th.zeros(1, *(frame_shape if standardize == "frame" else (1, 1))))
+        self.register_buffer("scale", th.tensor(max_value))
+        self.register_buffer("fitted", th.tensor(False))
+
+    def forward(self, images: th.Tensor) -> th.Tensor:
+        return (images - self.mean).div_(self.scale)
+
+    @th.no_grad()
+    def fit(self, images: th.Tensor) -> None:
+        """
+        Estimate the statistics, once: later calls change nothing, so that a resumed student keeps its input.
+
+        :param images: raw images ``(batch, channels, height, width)``
+        """
+        if self.standardize is None or self.fitted:
+            return
+        # One copy, changed in place: a thousand stacks of float32 are 113 MB.
+        pixels = images.to(th.float32, copy=True)
+        self.mean.copy_(pixels.mean(dim=(0, 1), keepdim=True)[0] if self.standardize == "frame" else pixels.mean())
+        # A constant image has no deviation: one grey level is the finest that pixels can tell apart.
+        self.scale.copy_(pixels.sub_(self.mean).square_().mean().sqrt().clamp(min=1.0))
+        self.fitted.fill_(True)
+
+
+class GlobalMaxPool(nn.Module):
+    """The largest activation of every feature map: ``(batch, maps, height, width)`` to ``(batch, maps)``."""
+
+    def forward(self, maps: th.Tensor) -> th.Tensor:
+        return maps.amax(dim=(2, 3))

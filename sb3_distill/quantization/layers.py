@@ -1,0 +1,196 @@
+"""Layers that compute with few bits: learned step sizes, and a transition from full to low precision."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_distill.quantization.quantizer import Quantizer
+
+
+class _QuantizedLayer:
+    """What quantized layers share: quantizers of the weight and of the input."""
+
+    weight: Any
+    bias: Any
+    weight_quantizer: Quantizer
+    input_quantizer: Quantizer | None
+
+    def _adopt(self, layer: Any, weight_bits: int, activation_bits: int | None, n_input_steps: int = 1) -> None:
+        self.weight, self.bias = layer.weight, layer.bias
+        # Weights of one sign may get the other one.
+        self.weight_quantizer = Quantizer(weight_bits, len(layer.weight), signed=True).to(layer.weight.device)
+        self.weight_quantizer.fit(layer.weight)
+        self.input_quantizer = None
+        if activation_bits is not None:
+            # Entries of an observation have scales of their own.
+            several = n_input_steps > 1
+            self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1, relative=several).to(
+                layer.weight.device
+            )
+
+    def _quantized_input(self, x: th.Tensor) -> th.Tensor:
+        return x if self.input_quantizer is None else self.input_quantizer(x)
+
+
+class QuantizedLinear(_QuantizedLayer, nn.Linear):
+    """
+    A fully connected layer with quantized weight and input; the bias stays as it is.
+
+    :param layer: the layer, whose parameters are taken over
+    :param weight_bits: precision of the weight
+    :param activation_bits: precision of the input, None where it is exact already
+    :param is_first: whether it takes the observations, which then have a step size for each entry
+    """
+
+    def __init__(self, layer: nn.Linear, weight_bits: int, activation_bits: int | None, is_first: bool = False) -> None:
+        nn.Linear.__init__(self, layer.in_features, layer.out_features, bias=False)
+        self._adopt(layer, weight_bits, activation_bits, layer.in_features if is_first else 1)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return F.linear(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
+
+
+class QuantizedConv2d(_QuantizedLayer, nn.Conv2d):
+    """
+    A convolution with quantized weight and input; the bias stays as it is.
+
+    :param layer: the layer, whose parameters are taken over
+    :param weight_bits: precision of the weight
+    :param activation_bits: precision of the input, None where it is exact already
+    """
+
+    def __init__(self, layer: nn.Conv2d, weight_bits: int, activation_bits: int | None) -> None:
+        nn.Conv2d.__init__(
+            self,
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+            layer.groups,
+            bias=False,
+            padding_mode=layer.padding_mode,
+        )
+        self._adopt(layer, weight_bits, activation_bits)
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return self._conv_forward(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
+
+
+def quantized_layers(module: nn.Module) -> list[Any]:
+    """
+    :param module: a network
+    :return: its quantized layers, in order
+    """
+    return [layer for layer in module.modules() if isinstance(layer, _QuantizedLayer)]
+
+
+def quantizers(module: nn.Module) -> Iterator[Quantizer]:
+    """
+    :param module: a network
+    :return: the quantizers of its layers
+    """
+    for layer in quantized_layers(module):
+        yield layer.weight_quantizer
+        if layer.input_quantizer is not None:
+            yield layer.input_quantizer
+
+
+def quantize(
+    policy: nn.Module,
+    acting: Sequence[nn.Module],
+    weight_bits: Callable[[int, int, nn.Module], int],
+    activation_bits: Callable[[int, int, nn.Module], int | None],
+) -> None:
+    """
+    Replace the convolutions and fully connected layers of the part of a policy that acts by quantized ones, in place.
+
+    :param policy: a policy
+    :param acting: the parts of it that act, in the order in which an observation passes them
+    :param weight_bits: from a layer's position, the number of layers and the layer to the precision of its weight
+    :param activation_bits: the same for its input, None where it is exact already
+    """
+    layers = [layer for module in acting for layer in module.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
+    replacements: dict[nn.Module, nn.Module] = {}
+    for position, layer in enumerate(layers):
+        bits = weight_bits(position, len(layers), layer), activation_bits(position, len(layers), layer)
+        if isinstance(layer, nn.Linear):
+            replacements[layer] = QuantizedLinear(layer, *bits, is_first=position == 0)
+        else:
+            assert isinstance(layer, nn.Conv2d)
+            replacements[layer] = QuantizedConv2d(layer, *bits)
+    for parent in list(policy.modules()):
+        for name, child in list(parent.named_children()):
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+
+
+@contextmanager
+def _record_inputs(layers: list[Any]) -> Iterator[dict[int, th.Tensor]]:
+    inputs: dict[int, th.Tensor] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda module, args, key=index: inputs.update({key: args[0].detach()}))
+        for index, layer in enumerate(layers)
+    ]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@th.no_grad()
+def calibrate(module: nn.Module, run: Callable[[], Any]) -> None:
+    """
+    Choose all step sizes: of weights from the weights, of activations from what ``run`` feeds through the network.
+
+    :param module: a network with quantized layers
+    :param run: one forward pass over recorded observations
+    """
+    layers = quantized_layers(module)
+    blends = [float(quantizer.blend) for quantizer in quantizers(module)]
+    set_blend(module, 0.0)
+    with _record_inputs(layers) as inputs:
+        run()
+    for index, layer in enumerate(layers):
+        layer.weight_quantizer.fit(layer.weight)
+        if layer.input_quantizer is not None:
+            layer.input_quantizer.fit(inputs[index])
+    for quantizer, blend in zip(quantizers(module), blends, strict=True):
+        quantizer.blend.fill_(blend)
+
+
+def set_blend(module: nn.Module, blend: float) -> None:
+    """
+    :param module: a network with quantized layers
+    :param blend: 0 for full precision, 1 for the quantizers' own
+    """
+    for quantizer in quantizers(module):
+        quantizer.blend.fill_(blend)
+
+
+def describe_transition(module: nn.Module) -> str:
+    """
+    :param module: a network
+    :return: how far its quantizers are from their final precision, e.g. "blend 0.49, 6 bits of 3"; the empty string
+        where they have it, or where there are none
+    """
+    farthest = max(quantizers(module), key=lambda quantizer: int(quantizer.bits - quantizer.final_bits), default=None)
+    if farthest is None or (float(farthest.blend) == 1.0 and bool(farthest.bits == farthest.final_bits)):
+        return ""
+    return f"blend {float(farthest.blend):.2f}, {int(farthest.bits)} bits of {int(farthest.final_bits)}"
+
+
+def freeze_steps(module: nn.Module) -> None:
+    """
+    Keep all step sizes as they are from now on.
+
+    :param module: a network with quantized layers
+    """
+    for quantizer in quantizers(module):
+        quantizer.step.requires_grad_(False)

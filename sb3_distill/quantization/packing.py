@@ -1,0 +1,83 @@
+"""The size of what acts: parameters, and bytes as a device would store them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch as th
+from torch import nn
+
+from sb3_distill.networks.layers import FrameScaler
+from sb3_distill.quantization.layers import describe_transition, quantized_layers, quantizers
+
+
+def pack_bits(integers: np.ndarray, bits: int) -> bytes:
+    """
+    :param integers: integers between 0 and ``2^bits - 1``
+    :param bits: bits of each
+    :return: the integers without gaps, least significant bit first
+    """
+    values = np.asarray(integers, dtype=np.uint8).reshape(-1)
+    return np.packbits((values[:, None] >> np.arange(bits)) & 1, bitorder="little").tobytes()
+
+
+def unpack_bits(data: bytes, bits: int, count: int) -> np.ndarray:
+    """
+    :param data: what ``pack_bits`` gave
+    :param bits: bits of each integer
+    :param count: number of integers
+    :return: the integers
+    """
+    planes = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=count * bits, bitorder="little")
+    return (planes.reshape(count, bits).astype(np.int64) << np.arange(bits)).sum(axis=1)
+
+
+@th.no_grad()
+def pack_layers(module: nn.Module) -> list[tuple[str, bytes]]:
+    """
+    :param module: a network with quantized layers
+    :return: its stored parts by name: packed weights, float32 step sizes, float32 biases
+    """
+    parts = []
+    for index, layer in enumerate(quantized_layers(module)):
+        quantizer = layer.weight_quantizer
+        bits = int(quantizer.bits)
+        # Signed integers are stored above their least level.
+        integers = quantizer.to_integers(layer.weight.detach()).cpu().numpy() - quantizer.levels()[0]
+        parts.append((f"{index}.weight", pack_bits(integers, bits)))
+        parts.append((f"{index}.weight_step", _float_bytes(quantizer.step_sizes())))
+        if layer.bias is not None:
+            parts.append((f"{index}.bias", _float_bytes(layer.bias)))
+        if layer.input_quantizer is not None:
+            parts.append((f"{index}.input_step", _float_bytes(layer.input_quantizer.step_sizes())))
+    return parts
+
+
+def _float_bytes(tensor: th.Tensor) -> bytes:
+    return tensor.detach().cpu().to(th.float32).numpy().tobytes()
+
+
+def count_parameters(acting: Sequence[nn.Module]) -> int:
+    """
+    :param acting: the parts of a policy that act
+    :return: number of their weights and biases; step sizes are a way to store these
+    """
+    modules = nn.ModuleList(acting)
+    steps = {quantizer.step for quantizer in quantizers(modules)}
+    return sum(parameter.numel() for parameter in modules.parameters() if parameter not in steps)
+
+
+def stored_bytes(acting: Sequence[nn.Module]) -> int:
+    """
+    The real size of what acts: packed where it is quantized, float32 otherwise, and as long as it has not reached its
+    final precision.
+
+    :param acting: the parts of a policy that act
+    :return: number of bytes
+    """
+    modules = nn.ModuleList(acting)
+    # A mean frame does not fold into the first layer, as a single number does.
+    means = [module.mean for module in modules.modules() if isinstance(module, FrameScaler)]
+    n_bytes = sum(4 * mean.numel() for mean in means if mean.numel() > 1)
+    if quantized_layers(modules) and not describe_transition(modules):
+        return n_bytes + sum(len(data) for _, data in pack_layers(modules))
+    return n_bytes + 4 * count_parameters(acting)

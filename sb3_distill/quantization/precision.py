@@ -1,0 +1,118 @@
+"""The precision of a student's layers, and the way there."""
+
+import math
+import warnings
+from collections.abc import Mapping
+
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.networks.actor_critic_policies import actor_modules
+from sb3_distill.quantization.layers import quantize, quantized_layers, quantizers, set_blend
+from sb3_distill.quantization.quantizer import MAX_BITS, check_bits, has_exact_input
+
+Bits = int | Mapping[str, int] | None
+
+
+BITS = ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")
+
+
+SCHEDULES = ("blend", "bits")
+
+
+def check_precision(weight_bits: Bits, activation_bits: Bits, first_layer_bits: int, last_layer_bits: int) -> None:
+    """
+    :param weight_bits: see ``QPD``
+    :param activation_bits: see ``QPD``
+    :param first_layer_bits: see ``QPD``
+    :param last_layer_bits: see ``QPD``
+    :raises ValueError: out of range, or of activations alone
+    """
+    if weight_bits is not None:
+        check_bits("weight_bits", weight_bits, by_kind=True)
+    if activation_bits is not None:
+        check_bits("activation_bits", activation_bits, by_kind=True)
+        if weight_bits is None:
+            raise ValueError(
+                f"activation_bits={activation_bits} needs weight_bits too; a student of full precision has neither."
+            )
+    check_bits("first_layer_bits", first_layer_bits)
+    check_bits("last_layer_bits", last_layer_bits)
+
+
+def check_schedule(schedule: str, full_precision_fraction: float, final_fraction: float) -> None:
+    """
+    :param schedule: see ``QPD``
+    :param full_precision_fraction: see ``QPD``
+    :param final_fraction: see ``QPD``
+    :raises ValueError: an unknown schedule, or one that never reaches the final precision
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(unknown_choice("quantization_schedule", schedule, SCHEDULES))
+    shares = full_precision_fraction, final_fraction
+    if not (0 <= shares[0] < 1 and 0 < shares[1] <= 1 and sum(shares) <= 1):
+        raise ValueError(
+            f"The schedule never reaches the final precision: full_precision_fraction={shares[0]} and "
+            f"final_fraction={shares[1]} must be shares of the run, the second above 0, and at most 1 together."
+        )
+
+
+def _of_layer(field: str, bits: Bits, layer: nn.Module) -> int:
+    if not isinstance(bits, Mapping):
+        return int(bits or MAX_BITS)
+    kind = "linear" if isinstance(layer, nn.Linear) else "conv"
+    if kind not in bits:
+        raise ValueError(f"{field}={dict(bits)} says nothing of '{kind}' layers, which the actor has: add them.")
+    return int(bits[kind])
+
+
+def quantize_student(
+    policy: ActorCriticPolicy, weight_bits: Bits, activation_bits: Bits, first_layer_bits: int, last_layer_bits: int
+) -> None:
+    """
+    Give the actor's layers their quantizers, in place.
+
+    :param policy: the student's policy
+    :param weight_bits: see ``QPD``
+    :param activation_bits: see ``QPD``
+    :param first_layer_bits: see ``QPD``
+    :param last_layer_bits: see ``QPD``
+    :raises ValueError: bits are missing for a kind of layers
+    """
+    exact_input = has_exact_input(policy.observation_space)
+
+    def choose(field: str, bits: Bits, position: int, n_layers: int, layer: nn.Module) -> int:
+        if position == 0:
+            return int(first_layer_bits)
+        if position == n_layers - 1:
+            return int(last_layer_bits)
+        return _of_layer(field, bits, layer)
+
+    quantize(
+        policy,
+        actor_modules(policy),
+        lambda *place: choose("weight_bits", weight_bits, *place),
+        lambda *place: None if exact_input and place[0] == 0 else choose("activation_bits", activation_bits, *place),
+    )
+    if len(quantized_layers(policy)) <= 2 and weight_bits not in (first_layer_bits, last_layer_bits):
+        warnings.warn(
+            f"The actor has no layer between its first and its last, so weight_bits={weight_bits} applies to none: "
+            f"first_layer_bits={first_layer_bits} and last_layer_bits={last_layer_bits} do."
+        )
+
+
+def set_precision(policy: nn.Module, schedule: str, share: float) -> None:
+    """
+    Place a student within the transition from full to final precision.
+
+    :param policy: a policy with quantized layers
+    :param schedule: "bits" or "blend"
+    :param share: 0 at the beginning of the transition, 1 at its end
+    """
+    set_blend(policy, share if schedule == "blend" else 1.0)
+    for quantizer in quantizers(policy):
+        final = int(quantizer.final_bits)
+        bits = final if schedule == "blend" else final + math.ceil((1.0 - share) * (MAX_BITS - final))
+        if bits != int(quantizer.bits):
+            quantizer.set_bits(bits)

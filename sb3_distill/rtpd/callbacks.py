@@ -1,0 +1,178 @@
+"""Learning curves of a teacher and its students: measured at the same points, from the same starts."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
+
+from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder
+from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.results.curves import format_summary, plot_curves, write_csv
+from sb3_distill.rtpd.runs import write_student_run
+from sb3_distill.rtpd.students import TEACHER
+
+if TYPE_CHECKING:
+    from sb3_distill.rtpd.rtpd import RealTimeDistillDQN
+
+
+def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
+    """
+    :param env: the training environment
+    :return: from a number of sub-environments to a fresh evaluation environment of the same kind: whole episodes,
+        unclipped rewards, and the present normalisation of observations
+    :raises ValueError: the environment is not registered, or is wrapped in ways that its id does not tell
+    """
+    env_id = env_id_of(env)
+    if env_id is None:
+        raise ValueError(
+            "Evaluations make environments of their own, but the training environment has no registered id: register "
+            "it with gymnasium.register, or pass eval_freq=-1."
+        )
+    spec = env.get_attr("spec", indices=0)[0]
+    env_kwargs = env_arguments_of(env)
+    vec_normalize = unwrap_vec_normalize(env)
+    shape = env.observation_space.shape
+
+    def make(n_envs: int) -> VecEnv:
+        venv = make_eval_env(env_id, n_envs, shape[0] if shape else 1, env_kwargs)
+        if vec_normalize is not None:
+            venv = VecNormalize(
+                venv,
+                training=False,
+                norm_obs=vec_normalize.norm_obs,
+                norm_reward=False,
+                clip_obs=vec_normalize.clip_obs,
+                epsilon=vec_normalize.epsilon,
+                norm_obs_keys=vec_normalize.norm_obs_keys,
+            )
+            if vec_normalize.norm_obs:
+                venv.obs_rms = copy.deepcopy(vec_normalize.obs_rms)
+        return venv
+
+    trial = make(1)
+    if not is_atari(env_id):
+        # Atari's wrappers have counterparts of their own.
+        wrappers, known = (
+            {wrapper.name for wrapper in each.additional_wrappers}
+            for each in (spec, trial.get_attr("spec", indices=0)[0])
+        )
+        if wrappers - known:
+            warnings.warn(
+                f"Evaluations play a fresh {env_id}, without the training environment's {', '.join(wrappers - known)}. "
+                "Where that matters, register the wrapped environment under an id of its own."
+            )
+    problem = describe_space_mismatch(env.observation_space, trial.observation_space)
+    trial.close()
+    if problem:
+        raise ValueError(
+            f"The training environment differs from a fresh {env_id}, so evaluations would not see what it shows: "
+            f"{problem} Register the wrapped environment under an id of its own, or pass eval_freq=-1."
+        )
+    return make
+
+
+class StudentEvalCallback(BaseCallback):
+    """
+    Evaluates the teacher and every student every so many updates (Sun & Fazli 2019: 25,000), all from the same starts,
+    and writes the learning curves and the students into the run's folder.
+
+    Logs ``eval/<player>_mean_reward``, appends to ``model.evaluations``, and tells the model of every new high score of
+    the teacher. Files are written at every evaluation, so that a run that is stopped leaves what it has.
+
+    :param eval_freq: updates between two evaluations; -1: never, students are written at the end all the same
+    :param n_eval_episodes: episodes of each player; 0: no evaluations
+    :param epsilon: share of uniformly random actions
+    :param results_dir: folder for ``learning_curves.csv``, ``learning_curves.png``, ``students/``; None takes that of
+        the Monitor files
+    :param verbose: Verbosity level
+    """
+
+    model: "RealTimeDistillDQN"
+
+    def __init__(
+        self, eval_freq: int, n_eval_episodes: int, epsilon: float, results_dir: str | None, verbose: int = 0
+    ) -> None:
+        super().__init__(verbose)
+        self.eval_freq = eval_freq
+        self.n_eval_episodes = n_eval_episodes
+        self.epsilon = epsilon
+        self.results_dir = None if results_dir is None else Path(results_dir)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are evaluations at all."""
+        return self.eval_freq > 0 and self.n_eval_episodes > 0
+
+    def _on_training_start(self) -> None:
+        if self.results_dir is None:
+            self.results_dir = monitor_folder(self.training_env)
+        if self.results_dir is None and isinstance(self.training_env.unwrapped, SubprocVecEnv):
+            warnings.warn(
+                "Environments in other processes do not tell their Monitor's folder: learning curves and students are "
+                "written only where results_dir= says."
+            )
+        if self.evaluates:
+            self.make_env = eval_env_maker(self.training_env)
+            self._set_next_evaluation()
+
+    def _set_next_evaluation(self) -> None:
+        self.next_evaluation = (self.model._n_updates // self.eval_freq + 1) * self.eval_freq
+
+    def _on_step(self) -> bool:
+        if self.evaluates and self.model._n_updates >= self.next_evaluation:
+            self._evaluate()
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.evaluates and self.model._n_updates >= self.next_evaluation:
+            self._evaluate()
+        else:
+            self._write_results()
+        if self.verbose > 0 and self.model.evaluations:
+            print(format_summary(self.model.evaluations))
+
+    def _write_results(self) -> None:
+        if self.results_dir is None:
+            return
+        if self.model.evaluations:
+            write_csv(self.model.evaluations, self.results_dir / "learning_curves.csv")
+            plot_curves(self.model.evaluations, self.results_dir / "learning_curves.png")
+        for name in self.model.students:
+            write_student_run(self.model, name, self.results_dir)
+
+    def _evaluate(self) -> None:
+        self._set_next_evaluation()
+        model = self.model
+        highest = max((entry["mean_reward"] for entry in model.evaluations if entry["player"] == TEACHER), default=None)
+        scores: dict[str, float] = {}
+        for name in (TEACHER, *model.students):
+            policy = model.player(name)
+            policy.set_training_mode(False)
+            # The same starts for all players; others at every evaluation
+            seed = (model.seed or 0) + 1_000_000 + model._n_updates
+            score = evaluate_paired(policy, self.make_env, self.n_eval_episodes, self.epsilon, seed)
+            scores[name] = score.mean
+            model.evaluations.append(
+                {
+                    "n_updates": model._n_updates,
+                    "n_timesteps": model.num_timesteps,
+                    "player": name,
+                    "mean_reward": score.mean,
+                    "std_reward": score.std,
+                    "n_episodes": len(score.returns),
+                }
+            )
+            self.logger.record(f"eval/{name}_mean_reward", score.mean)
+        if highest is None or scores[TEACHER] > highest:
+            model.keep_best_teacher()
+        self.logger.record("time/total_timesteps", model.num_timesteps, exclude="tensorboard")
+        self.logger.dump(model.num_timesteps)
+        if self.verbose > 0:
+            players = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+            print(f"Eval n_updates={model._n_updates}: {players}")
+        self._write_results()
