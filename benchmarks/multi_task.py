@@ -9,6 +9,7 @@ import json
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,40 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from sb3_distill.base.students import student_model
+from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.tasks import MultiTaskDistillationBuffer
+from sb3_distill.common.answers import Answers, TaskAnswers
 from sb3_distill.envs.multitask import Task
 from sb3_distill.mtpd.mtpd import MultiTaskDistillation
 from sb3_distill.networks.multi_task import MultiTaskCnnPolicy
 from sb3_distill.networks.policies import CnnPolicy
-from sb3_distill.pd import PolicyDistillation
 
 TASK_ACTIONS = {"Freeway": 3, "Pong": 3, "Qbert": 6}
 FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
 
-def fill(buffer: Any, n_tasks: int | None, n_actions: int, n_steps: int) -> None:
-    """Play random frames into a memory, one task after the other."""
+def fill(buffer: Any, n_actions: int | Sequence[int], n_steps: int) -> None:
+    """Play random frames into a memory: those of one game, or of several, one after the other."""
     rng = np.random.default_rng(0)
-    for task in range(n_tasks or 1):
+    nowhere = np.zeros(1, dtype=bool)
+    for index, n in enumerate([n_actions] if isinstance(n_actions, int) else n_actions):
+        task = np.array([index])
         stack = np.zeros((1, *FRAMES.shape), dtype=np.uint8)
         for _ in range(n_steps):
             stack = np.roll(stack, -1, axis=1)
             stack[0, -1] = rng.integers(0, 255, size=FRAMES.shape[1:], dtype=np.uint8)
-            logits = rng.normal(size=(1, n_actions)).astype(np.float32)
-            obs = stack if n_tasks is None else {"obs": stack, "task": np.array([task])}
-            buffer.add(obs, logits)
+            own = Answers(q_values=rng.normal(size=(1, n)).astype(np.float32))
+            obs: Any = stack if isinstance(n_actions, int) else {"obs": stack, "task": task}
+            answers = own if isinstance(n_actions, int) else TaskAnswers(task, {index: own})
+            buffer.add(StepRecord(obs, nowhere, False, answers, np.zeros(1, int), np.zeros(1), nowhere, [{}]))
 
 
-def make_single() -> PolicyDistillation:
+def make_single() -> Any:
     """Single-task distillation with the trunk and the hidden layers of the multi-task student."""
     kwargs = {"net_arch": [128]}
-    model = PolicyDistillation.of_policy(CnnPolicy, kwargs, FRAMES, spaces.Discrete(6), "cpu")
-    fill(model.replay_buffer, None, 6, 2_000)
+    model: Any = student_model(CnnPolicy, kwargs, FRAMES, spaces.Discrete(6), "cpu")
+    fill(model.replay_buffer, 6, 2_000)
     return model
 
 
@@ -61,11 +67,11 @@ def make_multi() -> MultiTaskDistillation:
     model.observation_space, model.action_space, model.n_envs = space, spaces.Discrete(max(TASK_ACTIONS.values())), 1
     model.tasks = [Task(name, f"{name}NoFrameskip-v4", FRAMES, n) for name, n in TASK_ACTIONS.items()]
     model._setup_model()
-    fill(model.replay_buffer, len(TASK_ACTIONS), max(TASK_ACTIONS.values()), 2_000)
+    fill(model.replay_buffer, list(TASK_ACTIONS.values()), 2_000)
     return model
 
 
-def prepare(model: PolicyDistillation) -> None:
+def prepare(model: Any) -> None:
     """What ``learn`` sets before the first update."""
     from stable_baselines3.common.logger import Logger
 
@@ -97,7 +103,7 @@ def main() -> None:
 
     space = spaces.Dict({"obs": FRAMES, "task": spaces.Discrete(10)})
     buffer = MultiTaskDistillationBuffer(args.n_frames, space, spaces.Discrete(18), "cpu")
-    fill(buffer, 10, 18, args.n_frames)
+    fill(buffer, [18] * 10, args.n_frames)
     figures |= {"ratio": ratio, "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     print(
         f"an update of 32: single-task {figures['single_update_ms']:.2f} ms, multi-task "

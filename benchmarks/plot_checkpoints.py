@@ -4,24 +4,28 @@
 """
 
 import argparse
-import json
 import re
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from sb3_distill.results.curves import Curve
 from sb3_distill.results.figures import COLOURS, make_axes, save_figure
+from sb3_distill.results.row import parse_rows
 
 
-def read_curve(path: Path) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
+def read_checkpoints(path: Path) -> tuple[float, Curve]:
     """
     :param path: output of ``sb3-distill evaluate --json``
-    :return: the teacher's row, and for each checkpoint its number of steps and its row
+    :return: the teacher's mean return, and the curve of the checkpoints
     """
     text = path.read_text()
     # The emulator greets on the same stream.
-    teacher, *checkpoints = json.loads(text[text.index("{") :])["agents"]
-    steps = [int(re.findall(r"(\d+)_steps", row["agent"])[-1]) for row in checkpoints]
-    return teacher, sorted(zip(steps, checkpoints, strict=True), key=lambda point: point[0])
+    rows = parse_rows(text[text.index("{") :])
+    teacher, *means = np.array([row.mean for row in rows], dtype=float)
+    steps = np.array([int(re.findall(r"(\d+)_steps", row.agent)[-1]) for row in rows[1:]])
+    order = np.argsort(steps)
+    return teacher, Curve(steps[order], np.array(means)[order])
 
 
 def main() -> None:
@@ -33,11 +37,10 @@ def main() -> None:
 
     figure, axes = make_axes("teacher steps (thousands)", "mean return")
     for index, path in enumerate(args.files):
-        teacher, points = read_curve(path)
+        teacher, curve = read_checkpoints(path)
         if index == 0:
-            axes.axhline(teacher["mean"], color="0.5", linewidth=1, linestyle="--", label="teacher")
-        steps = [step / 1000 for step, _ in points]
-        axes.plot(steps, [row["mean"] for _, row in points], "o-", color=COLOURS[index], markersize=3, label=path.stem)
+            axes.axhline(teacher, color="0.5", linewidth=1, linestyle="--", label="teacher")
+        axes.plot(curve.steps / 1000, curve.returns, "o-", color=COLOURS[index], markersize=3, label=path.stem)
     axes.legend(frameon=False, fontsize="small")
     save_figure(figure, args.output)
 

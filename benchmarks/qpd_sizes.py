@@ -17,7 +17,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
-from sb3_distill.qpd import quantize_agent
+from sb3_distill.export.post_training import quantize_agent
 from sb3_distill.results.figures import COLOURS, make_axes, save_figure
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     make_env: Callable[[int], VecEnv] = lambda n_envs: make_eval_env(args.env, n_envs)  # noqa: E731
     teacher = load_teacher(args.teacher, device="cpu")
     teacher_score = evaluate_paired(teacher, make_env, args.n_episodes)
-    teacher_bytes = teacher.stored_bytes
+    teacher_bytes = teacher.n_bytes
     print(f"teacher: {teacher_bytes:,} bytes, {teacher_score.mean:.2f} ± {teacher_score.std:.2f}", flush=True)
     cells: list[dict[str, Any]] = []
 
@@ -110,7 +110,7 @@ def main() -> None:
                 few = distil(args, teacher, width, seed, bits)
                 note("qpd", width, bits, seed, few.stored_bytes(), few)
                 after = quantize_agent(full, bits, bits)
-                note("ptq", width, bits, seed, after.stored_bytes, after)
+                note("ptq", width, bits, seed, after.n_bytes, after)
             if args.output is not None:
                 draw(cells, args.output)
 

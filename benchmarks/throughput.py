@@ -98,7 +98,7 @@ def measure_parts(model: Any) -> dict[str, float]:
     n_actions = model.action_space.n
     return {
         "t_env": seconds(lambda: model.env.step(rng.integers(n_actions, size=N_ENVS)), 300) / N_ENVS,
-        "t_teacher": seconds(lambda: model._teacher.logits(obs).argmax(dim=1).numpy(), 300) / N_ENVS,
+        "t_teacher": seconds(lambda: model._teacher.answer(obs)[0].preferences.argmax(dim=1).numpy(), 300) / N_ENVS,
         "t_update": seconds(lambda: model.train(GRADIENT_STEPS, 32), 10) / STEPS_PER_ROLLOUT,
     }
 

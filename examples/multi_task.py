@@ -5,7 +5,7 @@ import sys
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_distill import MultiTaskDistillation
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 
 env = make_vec_env(
     "MultiTask-v0", n_envs=4, env_kwargs={"env_ids": ["CartPole-v1", "MountainCar-v0"], "pad": True}, seed=0
@@ -25,7 +25,7 @@ try:
         device="cpu",
         verbose=1,
     )
-except TeacherError as error:
+except AgentError as error:
     sys.exit(str(error))
 model.learn(60_000, log_interval=100)
 

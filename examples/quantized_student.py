@@ -3,11 +3,11 @@
 import sys
 
 from sb3_distill import QPD, load_teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
-from sb3_distill.qpd import quantize_agent
+from sb3_distill.export.post_training import quantize_agent
 from sb3_distill.results.tables import format_table
 
 N_BITS = 4
@@ -38,7 +38,7 @@ def score(player: Player) -> str:
 try:
     # Looked for in rl-trained-agents/ and $RL_TRAINED_AGENTS, then on the hub
     teacher = load_teacher("zoo:ppo/CartPole-v1", device="cpu")
-except TeacherError as error:
+except AgentError as error:
     sys.exit(str(error))
 
 full = distil()

@@ -1,5 +1,8 @@
 """The algorithms by their keys in the Zoo."""
 
+import pkgutil
+from typing import Any
+
 # Key of the Zoo's --algo -> class
 ALGORITHMS = {
     "pd": "sb3_distill.pd:PolicyDistillation",
@@ -8,3 +11,11 @@ ALGORITHMS = {
     "mtpd": "sb3_distill.mtpd:MultiTaskDistillation",
     "mtdqn": "sb3_distill.mtpd:MultiTaskDQN",
 }
+
+
+def resolve(key: str) -> Any:
+    """
+    :param key: key of an algorithm in the Zoo
+    :return: its class
+    """
+    return pkgutil.resolve_name(ALGORITHMS[key])

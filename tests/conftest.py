@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,27 +29,3 @@ def gaussian_teacher() -> A2C:
     with torch.no_grad():
         model.policy.log_std.fill_(-0.7)
     return model
-
-
-def run_python(
-    folder: Path, *arguments: str | Path, python: str | Path = sys.executable, status: int = 0, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a Python of its own in a folder, offline, and without what this one was told by its environment."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SB3_DISTILL"))}
-    # One thread: students this small lose time to a second one
-    ours = {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "SDL_VIDEODRIVER": "dummy",
-        "MPLBACKEND": "agg",
-        "COLUMNS": "200",
-    }
-    result = subprocess.run(
-        [python, *arguments],
-        cwd=folder,
-        env={**inherited, **ours, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == status, f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
-    return result

@@ -8,9 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import run_python
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.helpers import REPOSITORY, run_python
 
 
 @pytest.fixture(scope="module")

@@ -2,106 +2,114 @@
 
 import copy
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device
 
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.normalization import Normalization
-from sb3_distill.networks.actor_critic_policies import actor_modules
-from sb3_distill.quantization.packing import count_parameters, stored_bytes
-
-
-def freeze(policy: BasePolicy) -> Any:
-    """
-    :param policy: a policy that nobody else uses
-    :return: the same policy: it acts and never learns, in the layout in which CPU convolutions are fastest
-    """
-    policy.set_training_mode(False)
-    policy.requires_grad_(False)
-    return policy.to(memory_format=th.channels_last)  # type: ignore[call-overload]
-
-
-def copy_policy(policy: BasePolicy) -> Any:
-    """
-    :param policy: a model's policy
-    :return: a copy of it
-    """
-    if getattr(policy, "use_sde", False):
-        # The exploration matrices are sampled with a gradient, which deepcopy refuses; drawn anew without it they pass.
-        with th.no_grad():
-            policy.reset_noise()  # type: ignore[operator]
-    # The last distribution hangs on the computation that made it, which deepcopy refuses too.
-    action_dist = getattr(policy, "action_dist", None)
-    last = vars(action_dist).pop("distribution", None) if action_dist is not None else None
-    copied = copy.deepcopy(policy)
-    if last is not None:
-        action_dist.distribution = last  # type: ignore[union-attr]
-    return copied
-
+from sb3_distill.common.answers import Answers
+from sb3_distill.networks.actor_critic_policies import actor_critic_answers, actor_modules, is_known_distribution
+from sb3_distill.networks.layers import MeanOverQuantiles
+from sb3_distill.quantization.packing import count_parameters, packed_bytes
 
 SelfTeacher = TypeVar("SelfTeacher", bound="Teacher")
+
+
+@dataclass(frozen=True)
+class AgentFacts:
+    """
+    What is known of an agent beside its policy.
+
+    :param algo: key of the algorithm in the Zoo, e.g. "dqn"
+    :param source: where the agent was found
+    :param sha256: of its zip, or of its weights where there is no zip
+    :param env_id: the environment it was trained on, if known
+    :param normalization: VecNormalize's statistics, if it was trained with them
+    :param zip_bytes: size of its zip, None where there is no zip
+    :param recorded_score: the score that its run folder records
+    :param taught_by: of a student where its teacher was found, None where that was a model in memory
+    :param frame_stack: number of stacked frames; None: as many as an image has channels
+    :param env_kwargs: arguments of the environment it was trained on; None where they are not known
+    """
+
+    algo: str
+    source: str
+    sha256: str
+    env_id: str | None = None
+    normalization: Normalization | None = None
+    zip_bytes: int | None = None
+    recorded_score: dict[str, Any] | None = None
+    taught_by: str | None = None
+    frame_stack: int | None = None
+    env_kwargs: dict[str, Any] | None = None
 
 
 class Teacher(ABC):
     """
     A trained agent that answers and never learns.
 
-    Observations are raw ones, as the environment gives them: a teacher that was trained behind VecNormalize applies
-    its own statistics.
+    Observations are raw ones, as the environment gives them: an agent that was trained behind VecNormalize applies its
+    own statistics.
 
-    :param policy: the SB3 policy, which the teacher freezes
-    :param algo: key of the algorithm in the Zoo, e.g. "dqn"
-    :param source: where the agent was found
-    :param sha256: of its zip, or of its weights where there is no zip
-    :param env_id: the environment it was trained on, if known
-    :param normalization: VecNormalize's statistics, if it was trained with them
-    :param n_bytes: size of its zip
-    :param recorded_score: the score that its run folder records
-    :param teacher_source: where the teacher of a student was found
-    :param frame_stack: number of stacked frames; None: as many as an image has channels
-    :param env_kwargs: arguments of the environment it was trained on; None where they are not known
+    :param policy: the SB3 policy, which is frozen
+    :param facts: what else is known of the agent
+    :raises AgentError: the statistics of VecNormalize do not fit the observations
     """
 
-    def __init__(
-        self,
-        policy: Any,
-        algo: str,
-        source: str,
-        sha256: str,
-        env_id: str | None = None,
-        normalization: Normalization | None = None,
-        n_bytes: int | None = None,
-        recorded_score: dict[str, Any] | None = None,
-        teacher_source: str | None = None,
-        frame_stack: int | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, policy: Any, facts: AgentFacts) -> None:
+        normalization = facts.normalization
         if normalization is not None and normalization.mean.shape != policy.observation_space.shape:
-            raise TeacherError(
-                f"The VecNormalize statistics of {source} are of shape {normalization.mean.shape}, its observations of "
-                f"shape {policy.observation_space.shape}: they belong to another agent, or frames were stacked after "
-                "normalisation, which is not supported."
+            raise AgentError(
+                f"The VecNormalize statistics of {facts.source} are of shape {normalization.mean.shape}, its "
+                f"observations of shape {policy.observation_space.shape}: they belong to another agent, or frames were "
+                "stacked after normalisation, which is not supported."
             )
         self.policy = freeze(policy)
-        self.algo = algo
-        self.source = source
-        self.sha256 = sha256
-        self.env_id = env_id
-        self.normalization = normalization
-        self.n_bytes = n_bytes
-        self.recorded_score = recorded_score
-        self.teacher_source = teacher_source
-        self._frame_stack = frame_stack
-        self.env_kwargs = env_kwargs
+        self.facts = facts
         self._set_normalization_tensors()
+
+    @property
+    def algo(self) -> str:
+        """Key of the algorithm in the Zoo."""
+        return self.facts.algo
+
+    @property
+    def source(self) -> str:
+        """Where the agent was found."""
+        return self.facts.source
+
+    @property
+    def saved_source(self) -> str | None:
+        """What ``load_teacher`` finds it by again; None for a model in memory."""
+        return None if self.facts.zip_bytes is None else self.facts.source
+
+    @property
+    def sha256(self) -> str:
+        """Of its zip, or of its weights where there is no zip."""
+        return self.facts.sha256
+
+    @property
+    def env_id(self) -> str | None:
+        """The environment it was trained on, if known."""
+        return self.facts.env_id
+
+    @property
+    def env_kwargs(self) -> dict[str, Any] | None:
+        """Arguments of the environment it was trained on, None where they are not known."""
+        return self.facts.env_kwargs
+
+    @property
+    def normalization(self) -> Normalization | None:
+        """VecNormalize's statistics, if it was trained with them."""
+        return self.facts.normalization
 
     @property
     @abstractmethod
@@ -135,8 +143,8 @@ class Teacher(ABC):
     @property
     def frame_stack(self) -> int | None:
         """Number of stacked frames: as its configuration says, else the channels of an image; None for vectors."""
-        if self._frame_stack is not None:
-            return self._frame_stack
+        if self.facts.frame_stack is not None:
+            return self.facts.frame_stack
         shape = self.observation_space.shape
         return shape[0] if shape is not None and is_image_space(self.observation_space, check_channels=False) else None
 
@@ -146,9 +154,9 @@ class Teacher(ABC):
         return count_parameters(self.acting_modules)
 
     @property
-    def stored_bytes(self) -> int:
+    def n_bytes(self) -> int:
         """Bytes of what acts: packed where it is quantized, float32 otherwise."""
-        return stored_bytes(self.acting_modules)
+        return packed_bytes(self.acting_modules)
 
     @property
     def device(self) -> th.device:
@@ -199,11 +207,11 @@ class Teacher(ABC):
         Get the agent's action, as every SB3 model does.
 
         :param observation: raw observation, or a batch of them
-        :param state: unused (recurrent policies only)
-        :param episode_start: unused (recurrent policies only)
+        :param state: what the last call returned: None, for an agent without memory
+        :param episode_start: where an episode begins
         :param deterministic: False samples from the distribution of an actor-critic agent; a value-based agent is
             greedy always
-        :return: the actions and None
+        :return: the actions and the next state
         """
         if self.normalization is not None:
             raw = th.as_tensor(np.asarray(observation), device=self.device)
@@ -212,42 +220,59 @@ class Teacher(ABC):
         return actions, None
 
     @abstractmethod
-    def logits(self, obs: PyTorchObs) -> th.Tensor:
+    def answer(
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+    ) -> tuple[Answers, Any]:
         """
-        What the distillation losses compare: Q-values, or the log-probabilities of an actor-critic agent.
+        What the distillation losses compare.
 
         :param obs: batch of raw observations as tensors; images channels first, as bytes
-        :return: ``(batch, n_actions)``, without gradient
+        :param state: what the last call returned for the same environments: None, for an agent without memory
+        :param episode_start: where an episode begins ``(batch,)``
+        :return: the answers, without gradient, and the next state
         """
 
 
 class ValueTeacher(Teacher):
-    """A teacher with one number per action: DQN, QR-DQN, or a distilled student."""
+    """An agent with one number per action: DQN, or a distilled student."""
 
     @property
     def network(self) -> th.nn.Module:
-        return self.policy.quantile_net if self.algo == "qrdqn" else self.policy.q_net
+        return self.policy.q_net
 
     @property
     def acting_modules(self) -> list[th.nn.Module]:
-        network: Any = self.network
-        return [network.features_extractor, network.quantile_net if self.algo == "qrdqn" else network.q_net]
+        return [self.policy.q_net.features_extractor, self.policy.q_net.q_net]
 
     @th.no_grad()
-    def q_values(self, obs: PyTorchObs) -> th.Tensor:
-        """
-        :param obs: batch of raw observations as tensors
-        :return: Q-values ``(batch, n_actions)``; of QR-DQN the mean over the quantiles
-        """
-        values = self.network(self.normalize(obs))
-        return values.mean(dim=1) if self.algo == "qrdqn" else values
+    def answer(
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+    ) -> tuple[Answers, Any]:
+        return Answers(q_values=self.network(self.normalize(obs))), None
 
-    def logits(self, obs: PyTorchObs) -> th.Tensor:
-        return self.q_values(obs)
+
+class QuantileTeacher(ValueTeacher):
+    """An agent with several quantiles of the return per action, whose mean is the Q-value: QR-DQN."""
+
+    @property
+    def network(self) -> th.nn.Module:
+        return self.policy.quantile_net
+
+    @property
+    def acting_modules(self) -> list[th.nn.Module]:
+        assert self.n_actions is not None
+        network = self.policy.quantile_net
+        return [network.features_extractor, network.quantile_net, MeanOverQuantiles(self.n_actions)]
+
+    @th.no_grad()
+    def answer(
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+    ) -> tuple[Answers, Any]:
+        return Answers(q_values=self.network(self.normalize(obs)).mean(dim=1)), None
 
 
 class ActorCriticTeacher(Teacher):
-    """A teacher with a distribution over actions and a value: PPO, A2C, TRPO."""
+    """An agent with a distribution over actions and a value: PPO, A2C, TRPO."""
 
     policy: ActorCriticPolicy
 
@@ -259,23 +284,47 @@ class ActorCriticTeacher(Teacher):
     def acting_modules(self) -> list[th.nn.Module]:
         return actor_modules(self.policy)
 
-    @th.no_grad()
-    def distribution(self, obs: PyTorchObs) -> Distribution:
-        """
-        :param obs: batch of raw observations as tensors
-        :return: the distribution over actions
-        """
-        return self.policy.get_distribution(self.normalize(obs))
+    @property
+    def has_critic(self) -> bool:
+        """Whether its critic is there; somebody may have cut it off."""
+        return getattr(self.policy, "value_net", None) is not None
 
     @th.no_grad()
-    def values(self, obs: PyTorchObs) -> th.Tensor:
-        """
-        :param obs: batch of raw observations as tensors
-        :return: the critic's values ``(batch, 1)``
-        """
-        return self.policy.predict_values(self.normalize(obs))
+    def answer(
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+    ) -> tuple[Answers, Any]:
+        if not is_known_distribution(self.policy.action_dist):
+            raise AgentError(
+                f"{self.source} draws its actions, {self.action_space}, from a "
+                f"{type(self.policy.action_dist).__name__}; distillation knows categorical distributions, and diagonal "
+                "Gaussians without squash_output."
+            )
+        return actor_critic_answers(self.policy, self.normalize(obs)), None
 
-    def logits(self, obs: PyTorchObs) -> th.Tensor:
-        if not isinstance(self.action_space, spaces.Discrete):
-            raise TeacherError(f"{self.source} has no logits: its actions are {self.action_space}, not Discrete.")
-        return self.distribution(obs).distribution.logits  # type: ignore[union-attr]
+
+def freeze(policy: BasePolicy) -> Any:
+    """
+    :param policy: a policy that nobody else uses
+    :return: the same policy: it acts and never learns, in the layout in which CPU convolutions are fastest
+    """
+    policy.set_training_mode(False)
+    policy.requires_grad_(False)
+    return policy.to(memory_format=th.channels_last)  # type: ignore[call-overload]
+
+
+def copy_policy(policy: BasePolicy) -> Any:
+    """
+    :param policy: a model's policy
+    :return: a copy of it
+    """
+    if getattr(policy, "use_sde", False):
+        # The exploration matrices are sampled with a gradient, which deepcopy refuses; drawn anew without it they pass.
+        with th.no_grad():
+            policy.reset_noise()  # type: ignore[operator]
+    # The last distribution hangs on the computation that made it, which deepcopy refuses too.
+    action_dist = getattr(policy, "action_dist", None)
+    last = vars(action_dist).pop("distribution", None) if action_dist is not None else None
+    copied = copy.deepcopy(policy)
+    if last is not None:
+        action_dist.distribution = last  # type: ignore[union-attr]
+    return copied

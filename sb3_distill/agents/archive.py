@@ -10,7 +10,7 @@ from typing import Any
 
 import torch as th
 
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 
 # Far above any SB3 policy; a zip that claims more is an attack or a mistake.
 _MAX_MEMBER_BYTES = 4 * 2**30
@@ -39,7 +39,7 @@ def read_archive(path: Path) -> Archive:
 
     :param path: the zip, as the user gave it
     :return: what is in it
-    :raises TeacherError: the file is damaged, is no SB3 zip, or holds weights that are not finite
+    :raises AgentError: the file is damaged, is no SB3 zip, or holds weights that are not finite
     """
     content = path.read_bytes()
     try:
@@ -48,28 +48,28 @@ def read_archive(path: Path) -> Archive:
             # A zip that was cut at its very end can open as the torch zip inside it.
             missing = {"data", "policy.pth"} - set(names)
             if missing:
-                raise TeacherError(
+                raise AgentError(
                     f"{path} is not a complete SB3 zip: {' and '.join(sorted(missing))} missing, found {names[:8]}. "
                     "Download or save it again."
                 )
             members = {}
             for name in ("data", "policy.pth"):
                 if archive.getinfo(name).file_size > _MAX_MEMBER_BYTES:
-                    raise TeacherError(f"{path}: the member {name} claims {archive.getinfo(name).file_size} bytes.")
+                    raise AgentError(f"{path}: the member {name} claims {archive.getinfo(name).file_size} bytes.")
                 members[name] = archive.read(name)
         data = json.loads(members["data"])
         weights = th.load(io.BytesIO(members["policy.pth"]), map_location="cpu", weights_only=True)
         if not isinstance(data, dict) or not _is_state_dict(weights):
-            raise TeacherError(f"{path}: policy.pth holds no state dict of tensors, or data no attributes.")
+            raise AgentError(f"{path}: policy.pth holds no state dict of tensors, or data no attributes.")
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise TeacherError(f"{path}: the weights {name} hold NaN or infinite values; the agent cannot act.")
-    except TeacherError:
+                raise AgentError(f"{path}: the weights {name} hold NaN or infinite values; the agent cannot act.")
+    except AgentError:
         raise
     except Exception as error:
         # zipfile, zlib, json and torch report damage with exceptions of every kind.
         reason = str(error).splitlines()[0] if str(error) else "no details"
-        raise TeacherError(
+        raise AgentError(
             f"{path} cannot be read as an SB3 zip ({type(error).__name__}: {reason}). It is damaged, was not written "
             "by model.save(), or holds more than weights; download or save it again."
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.results.tables import format_table
 
@@ -45,7 +45,7 @@ def layers(network: th.nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
-def describe(teacher: Teacher) -> dict[str, Any]:
+def facts_of(teacher: Teacher) -> dict[str, Any]:
     """Everything there is to say about an agent."""
     normalization = teacher.normalization
     return {
@@ -59,12 +59,12 @@ def describe(teacher: Teacher) -> dict[str, Any]:
         "activation": getattr(getattr(teacher.network, "activation_fn", None), "__name__", None),
         "layers": layers(teacher.network),
         "n_parameters": teacher.n_parameters,
-        "zip_bytes": teacher.n_bytes,
+        "zip_bytes": teacher.facts.zip_bytes,
         "sha256": teacher.sha256,
         "normalization": None
         if normalization is None
         else {"mean": normalization.mean.tolist(), "var": normalization.var.tolist(), "clip": normalization.clip_obs},
-        "recorded_score": teacher.recorded_score,
+        "recorded_score": teacher.facts.recorded_score,
     }
 
 
@@ -118,8 +118,8 @@ def main(argv: list[str]) -> int:
     facts, failed = [], False
     for source in sources:
         try:
-            facts.append(describe(load_teacher(source, device="cpu")))
-        except (TeacherError, OSError) as error:
+            facts.append(facts_of(load_teacher(source, device="cpu")))
+        except (AgentError, OSError) as error:
             print(f"sb3-distill teachers: {error}", file=sys.stderr)
             failed = True
     if args.json:

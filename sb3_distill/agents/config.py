@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 
 
 class _ZooLoader(yaml.SafeLoader):
@@ -37,7 +37,7 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
 
     :param path: the file; None or a file that is not there gives an empty dictionary
     :return: its content
-    :raises TeacherError: the file is no mapping, or wants Python objects to be made
+    :raises AgentError: the file is no mapping, or wants Python objects to be made
     """
     if path is None or not path.is_file():
         return {}
@@ -46,9 +46,9 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_ZooLoader)
     except Exception as error:
         # PyYAML's constructors let through whatever int(), a dictionary or the stack's depth raise.
-        raise TeacherError(f"{path} cannot be read safely: {error}") from error
+        raise AgentError(f"{path} cannot be read safely: {error}") from error
     if not isinstance(content, dict):
-        raise TeacherError(f"{path} holds no mapping of names to values, but {type(content).__name__}.")
+        raise AgentError(f"{path} holds no mapping of names to values, but {type(content).__name__}.")
     return content
 
 

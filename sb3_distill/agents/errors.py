@@ -1,9 +1,9 @@
 """What is raised where an agent's files cannot be used."""
 
 
-class TeacherError(ValueError):
-    """An agent's files cannot be used as a teacher; the message says why and what to do."""
+class AgentError(ValueError):
+    """An agent cannot be used, whether as teacher or as student; the message says why and what to do."""
 
 
-class TeacherNotFoundError(TeacherError, FileNotFoundError):
+class AgentNotFoundError(AgentError, FileNotFoundError):
     """There are no such files."""

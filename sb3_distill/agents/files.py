@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # The Zoo's name for the file of VecNormalize's statistics, and the hub's
-STATISTICS = ("vecnormalize.pkl", "vec_normalize.pkl")
+ZOO_STATISTICS, HUB_STATISTICS = "vecnormalize.pkl", "vec_normalize.pkl"
+STATISTICS = (ZOO_STATISTICS, HUB_STATISTICS)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,17 @@
 from pathlib import Path
 
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.errors import TeacherError, TeacherNotFoundError
-from sb3_distill.agents.files import STATISTICS, AgentFiles
+from sb3_distill.agents.errors import AgentError, AgentNotFoundError
+from sb3_distill.agents.files import HUB_STATISTICS, AgentFiles
 
 
-def _download(source: str) -> AgentFiles:
+def download(source: str) -> AgentFiles:
+    """
+    :param source: ``hub:owner/algo-env``, with ``@revision`` where one is meant
+    :return: the files of the agent in the local cache, all of one commit
+    :raises AgentNotFoundError: the hub has no such repository, or no agent in it
+    :raises AgentError: the name has no meaning, or the hub cannot be reached
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -15,7 +21,7 @@ def _download(source: str) -> AgentFiles:
     owner, _, name = repository.partition("/")
     algo, _, env_id = name.partition("-")
     if not owner or not env_id:
-        raise TeacherError(
+        raise AgentError(
             f"{source!r} does not name a repository: write 'hub:owner/algo-env', e.g. 'hub:sb3/dqn-CartPole-v1', "
             "with @revision if one is meant."
         )
@@ -27,20 +33,20 @@ def _download(source: str) -> AgentFiles:
         for filename in ("config.yml", "args.yml"):
             _fetch_if_there(repository, filename, folder.name)
         if read_yaml(folder / "config.yml").get("normalize", True):
-            _fetch_if_there(repository, STATISTICS[1], folder.name)
-    except TeacherError:
+            _fetch_if_there(repository, HUB_STATISTICS, folder.name)
+    except AgentError:
         raise
     except LocalEntryNotFoundError as error:
-        raise TeacherError(
+        raise AgentError(
             f"{source} is not completely in the local cache, and the hub cannot be reached. Connect once, set HF_HOME "
             "to a cache that has it, or give a local zip or run folder."
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise TeacherNotFoundError(f"The hub has no {source} with {name}.zip in it") from error
+        raise AgentNotFoundError(f"The hub has no {source} with {name}.zip in it") from error
     except Exception as error:
         # The hub's client raises what its transport does, which differs between its versions.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TeacherError(
+        raise AgentError(
             f"{source} could not be downloaded ({reason}). Check the connection, or give a local zip or run folder."
         ) from error
     return AgentFiles(zip_path, folder, None, algo, env_id)

@@ -9,7 +9,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.networks.extractors import GridCNN, StudentCNN
 
 
@@ -38,9 +38,9 @@ class ChannelsFirst(nn.Module):
 def chain_of(agent: Teacher) -> list[nn.Module]:
     """
     :param agent: a loaded agent
-    :return: all layers, in order: applied to a batch of observations as floats they give logits, the means of a
-        Gaussian, or QR-DQN's quantiles
-    :raises TeacherError: its features extractor is not a known one
+    :return: all layers, in order: applied to a batch of observations as floats they give one number per action, or the
+        means of a Gaussian
+    :raises AgentError: its features extractor is not a known one
     """
     extractor, *rest = agent.acting_modules
     policy = agent.policy
@@ -57,7 +57,7 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
     elif isinstance(extractor, FlattenExtractor) and isinstance(agent.observation_space, spaces.Box):
         layers += [nn.Flatten()]
     else:
-        raise TeacherError(
+        raise AgentError(
             f"{agent.source} is no chain of layers: its features extractor is {type(extractor).__name__} on "
             f"{agent.observation_space}. Those on vectors, grids and stacked frames are."
         )

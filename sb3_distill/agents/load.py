@@ -11,10 +11,11 @@ import stable_baselines3
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_distill.agents.agent import ActorCriticTeacher, Teacher, ValueTeacher, copy_policy
+from sb3_distill.agents.agent import ActorCriticTeacher, AgentFacts, QuantileTeacher, Teacher, ValueTeacher, copy_policy
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentFiles
 from sb3_distill.agents.metadata import (
     find_algo,
     find_normalization,
@@ -26,7 +27,7 @@ from sb3_distill.agents.metadata import (
 )
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.agents.rebuild import BUILDERS
-from sb3_distill.agents.sources import AgentFiles, find_agent
+from sb3_distill.agents.sources import find_agent
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.quantization.layers import describe_transition
@@ -38,7 +39,8 @@ _STOCK_MODULES = (
     "stable_baselines3.dqn.policies",
     "sb3_contrib.qrdqn.policies",
 )
-
+# Classes of agents by their algorithm; the others are actor-critic ones
+_CLASSES: dict[str, type[Teacher]] = {"dqn": ValueTeacher, "qrdqn": QuantileTeacher, "pd": ValueTeacher}
 
 # SB3's and SB3-contrib's algorithms for continuous actions without a distribution that we compare
 _OTHER_ACTORS = ("sac", "td3", "ddpg", "tqc", "crossq")
@@ -61,29 +63,29 @@ def load_teacher(
     :param allow_pickle: load a file with SB3's own ``load``, which runs whatever code the file holds: for agents with
         custom layers whose source you trust
     :return: the teacher
-    :raises TeacherError: what is wrong with the files, and what to do
+    :raises AgentError: what is wrong with the files, and what to do
     """
     if isinstance(source, Teacher):
         return source.to(device)
     if isinstance(source, BaseAlgorithm):
         return _from_model(source, env_id).to(device)
     if not isinstance(source, (str, os.PathLike)):
-        raise TeacherError(
+        raise AgentError(
             f"A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name' or a loaded teacher, not {source!r}."
         )
     files = find_agent(source)
     try:
         teacher = _from_files(files, str(source), env_id, allow_pickle)
-    except TeacherError as error:
+    except AgentError as error:
         if str(source) in str(error):
             raise
-        raise TeacherError(f"{source}: {error}") from error
+        raise AgentError(f"{source}: {error}") from error
     except OSError:
         raise
     except Exception as error:
         # What the files claim can be nonsense of any kind, and SB3's constructors fail on it in as many ways.
         reason = str(error).splitlines()[0] if str(error) else "no details"
-        raise TeacherError(
+        raise AgentError(
             f"{source} cannot be rebuilt from what its files say ({type(error).__name__}: {reason}). They are damaged, "
             "or of a kind that is not supported; an agent of your own can be given as a loaded SB3 model."
         ) from error
@@ -92,18 +94,18 @@ def load_teacher(
 
 def _teacher_class(algo: str) -> type[Teacher]:
     if algo.lower() in _OTHER_ACTORS:
-        raise TeacherError(
+        raise AgentError(
             f"This is a {algo.lower()} agent, whose actor is neither categorical nor a plain Gaussian: its answers "
             "cannot be distilled. For continuous actions train a PPO, A2C or TRPO agent."
         )
     if algo == "mtpd":
-        raise TeacherError(
+        raise AgentError(
             "This agent plays several tasks: cut one out with MultiTaskDistillation's model.task(NAME).save(PATH), and "
             "name that file. (A multi-task DQN cannot be cut.)"
         )
     if algo not in BUILDERS:
-        raise TeacherError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
-    return ActorCriticTeacher if algo in ("ppo", "a2c", "trpo", "qpd") else ValueTeacher
+        raise AgentError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
+    return _CLASSES.get(algo, ActorCriticTeacher)
 
 
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
@@ -119,7 +121,7 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     if vec_normalize is not None and vec_normalize.norm_obs:
         statistics = vec_normalize.obs_rms
         if isinstance(statistics, dict):
-            raise TeacherError("VecNormalize statistics of Dict observations are not supported.")
+            raise AgentError("VecNormalize statistics of Dict observations are not supported.")
         normalization = Normalization(
             statistics.mean.copy(), statistics.var.copy(), vec_normalize.epsilon, vec_normalize.clip_obs
         )
@@ -129,9 +131,8 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     digest = hashlib.sha256()
     for name, tensor in model.policy.state_dict().items():
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return teacher_class(
-        copy_policy(model.policy), algo, f"{type(model).__name__} model", digest.hexdigest(), env_id, normalization
-    )
+    facts = AgentFacts(algo, f"{type(model).__name__} model", digest.hexdigest(), env_id, normalization)
+    return teacher_class(copy_policy(model.policy), facts)
 
 
 def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle: bool) -> Teacher:
@@ -154,8 +155,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
             f"{source} is still in the transition to its final precision ({transition}), so its size is that of "
             "float32: take the run's last model rather than best_model.zip, or finish its training."
         )
-    return teacher_class(
-        policy,
+    facts = AgentFacts(
         algo,
         source,
         archive.sha256,
@@ -163,13 +163,15 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         find_normalization(files, config),
         archive.n_bytes,
         read_score(files),
-        # Of a student its teacher; real-time distillation calls something else by this name.
-        plain_text(archive.data.get("teacher_source")) if algo in ("pd", "qpd") else None,
+        plain_text(archive.data.get("taught_by")),
         # A configuration without the entry is that of an agent without a stack.
-        config.get("frame_stack", 1) if config else None,
+        frame_stack=config.get("frame_stack", 1) if config else None,
         # As the Zoo's enjoy finds them
-        read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {}) if arguments or config else None,
+        env_kwargs=read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {})
+        if arguments or config
+        else None,
     )
+    return teacher_class(policy, facts)
 
 
 def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
@@ -182,7 +184,7 @@ def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
         ("features_extractor_class", extractor, extractor_module),
     ):
         if module and module not in _STOCK_MODULES and not module.startswith("sb3_distill."):
-            raise TeacherError(
+            raise AgentError(
                 f"Its {field} is not one of SB3's own ({name}), so it cannot be rebuilt from its weights. Give the "
                 "agent as a loaded SB3 model, or pass allow_pickle=True to load_teacher where you trust its file."
             )

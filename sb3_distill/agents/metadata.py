@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.files import AgentFiles
 from sb3_distill.agents.normalization import Normalization, read_normalization
 from sb3_distill.agents.rebuild import BUILDERS
@@ -76,7 +76,7 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Sp
     registered = _space_of_env(env_id, name)
     if registered is not None:
         return registered
-    raise TeacherError(
+    raise AgentError(
         f"The {name} ({kind or 'unknown'}) is pickled and its environment is not registered here: pass env_id=, or "
         "give the agent as a loaded SB3 model."
     )
@@ -129,14 +129,14 @@ def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalizati
     :param files: its files
     :param config: its hyperparameters
     :return: the statistics, None where observations were not normalised
-    :raises TeacherError: they were, and the statistics are missing
+    :raises AgentError: they were, and the statistics are missing
     """
     if files.normalization is not None:
         return read_normalization(files.normalization)
     normalize = config.get("normalize", False)
     options = read_keywords(normalize) if isinstance(normalize, (str, dict)) else {}
     if normalize and options.get("norm_obs", True):
-        raise TeacherError(
+        raise AgentError(
             f"{files.folder}/config.yml says that observations were normalised, but {files.folder}/vecnormalize.pkl is "
             "missing: without these statistics the agent sees nothing as it did. Put the file there."
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,6 @@ _ARRAY_PARTS = {
     ("multiarray", "_reconstruct"): np.array(0).__reduce__()[0],
     ("multiarray", "scalar"): np.float64(0).__reduce__()[0],
 }
-
-
 _PLAIN_CLASSES: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -53,8 +51,6 @@ _PLAIN_CLASSES: dict[tuple[str, str], Any] = {
     ("builtins", "object"): object,
     ("__builtin__", "object"): object,
 }
-
-
 _RECORDED_LIBRARIES = ("stable_baselines3.", "gym.", "gymnasium.", "numpy.random.")
 
 
@@ -76,7 +72,7 @@ class _StatisticsUnpickler(pickle.Unpickler):
                 return part
         if module.startswith(_RECORDED_LIBRARIES):
             return _Record
-        raise TeacherError(f"it asks for {module}.{name}, which statistics have no use for")
+        raise AgentError(f"it asks for {module}.{name}, which statistics have no use for")
 
 
 def read_normalization(path: Path) -> Normalization | None:
@@ -85,7 +81,7 @@ def read_normalization(path: Path) -> Normalization | None:
 
     :param path: ``vecnormalize.pkl``
     :return: the statistics of the observations; None where these were not normalised
-    :raises TeacherError: the file is damaged, holds anything but statistics, or those of Dict observations
+    :raises AgentError: the file is damaged, holds anything but statistics, or those of Dict observations
     """
     try:
         state = vars(_StatisticsUnpickler(io.BytesIO(path.read_bytes())).load())
@@ -93,15 +89,15 @@ def read_normalization(path: Path) -> Normalization | None:
             return None
         statistics = state["obs_rms"]
         if isinstance(statistics, dict):
-            raise TeacherError(f"the observations were Dict, with the keys {sorted(statistics)}")
+            raise AgentError(f"the observations were Dict, with the keys {sorted(statistics)}")
         mean, var = (np.asarray(getattr(statistics, name), dtype=np.float64) for name in ("mean", "var"))
         normalization = Normalization(mean, var, float(state["epsilon"]), float(state["clip_obs"]))
     except Exception as error:
         # A pickle that is damaged, or that is something else, can fail in any way.
-        raise TeacherError(
+        raise AgentError(
             f"{path} cannot be used as VecNormalize statistics ({type(error).__name__}: {error}). Save it again with "
             "VecNormalize.save(), for an environment with Box observations."
         ) from error
     if not (np.isfinite(mean).all() and np.isfinite(var).all() and mean.shape == var.shape):
-        raise TeacherError(f"{path}: the statistics hold NaN or infinite values, or shapes that differ.")
+        raise AgentError(f"{path}: the statistics hold NaN or infinite values, or shapes that differ.")
     return normalization

@@ -7,17 +7,14 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from sb3_distill.agents.errors import TeacherError, TeacherNotFoundError
+from sb3_distill.agents.errors import AgentError, AgentNotFoundError
 from sb3_distill.agents.files import STATISTICS, AgentFiles
-from sb3_distill.agents.hub import _download
+from sb3_distill.agents.hub import download
+from sb3_distill.common.files import file_name
 
 # In the order in which a teacher is looked for when none is named
 ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
-
-
 _HUB_ORGANIZATION = "sb3"
-
-
 # What the Zoo leaves beside the last model of a run: the best of its evaluations, and checkpoints
 _BESIDE_LAST_MODEL = re.compile(r"best_model\.zip|rl_model_\d+_steps\.zip")
 
@@ -28,14 +25,14 @@ def find_agent(source: str | Path) -> AgentFiles:
 
     :param source: a zip, a run folder, ``zoo:algo/env``, or ``hub:organisation/repository@revision``
     :return: its files
-    :raises TeacherNotFoundError: there are none
-    :raises TeacherError: the name has no meaning, or there are several agents
+    :raises AgentNotFoundError: there are none
+    :raises AgentError: the name has no meaning, or there are several agents
     """
     text = str(source)
     if text.startswith("zoo:"):
         return _find_in_zoo(text)
     if text.startswith("hub:"):
-        return _download(text)
+        return download(text)
     path = Path(source)
     # As SB3's load, which the ending can be left out of; the Zoo has a folder of the same name beside the zip.
     with_ending = Path(f"{path}.zip")
@@ -48,7 +45,7 @@ def find_agent(source: str | Path) -> AgentFiles:
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.parent / close[0]}?" if close else ""
-    raise TeacherNotFoundError(
+    raise AgentNotFoundError(
         f"There is no agent at {source}.{hint} A teacher is a zip, a run folder, 'zoo:algo/env' or 'hub:owner/name'."
     )
 
@@ -75,7 +72,7 @@ def _find_in_run_folder(folder: Path) -> AgentFiles:
     env_id = _env_id_of_run(folder)
     zips = sorted(folder.glob("*.zip"))
     if not zips:
-        raise TeacherNotFoundError(
+        raise AgentNotFoundError(
             f"{folder} holds no agent: no .zip in it. Give a run folder such as rl-trained-agents/dqn/CartPole-v1_1."
         )
     # The Zoo's own order: the last model, then the best one
@@ -90,7 +87,7 @@ def _find_in_run_folder(folder: Path) -> AgentFiles:
                 )
             return _around_zip(folder / name)
     if len(zips) > 1:
-        raise TeacherError(f"{folder} holds several agents: name one of {', '.join(path.name for path in zips)}.")
+        raise AgentError(f"{folder} holds several agents: name one of {', '.join(path.name for path in zips)}.")
     return _around_zip(zips[0])
 
 
@@ -104,14 +101,9 @@ def zoo_roots() -> list[Path]:
     return roots
 
 
-def _file_name(env_id: str) -> str:
-    """As the Zoo and the hub write an id in names of files: "ALE/Pong-v5" has a slash."""
-    return env_id.replace("/", "-")
-
-
 def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
     """Run folders that hold an agent, the latest first."""
-    name = _file_name(env_id)
+    name = file_name(env_id)
     runs = [run for run in (root / algo).glob(f"{name}_*") if _env_id_of_run(run) == name and any(run.glob("*.zip"))]
     return sorted(runs, key=lambda run: int(run.name.rsplit("_", 1)[1]), reverse=True)
 
@@ -119,14 +111,14 @@ def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
 def _find_in_zoo(source: str) -> AgentFiles:
     algo, _, env_id = source.removeprefix("zoo:").partition("/")
     if not algo or not env_id:
-        raise TeacherError(f"{source!r} does not name a Zoo agent: write 'zoo:algo/env', e.g. 'zoo:dqn/CartPole-v1'.")
+        raise AgentError(f"{source!r} does not name a Zoo agent: write 'zoo:algo/env', e.g. 'zoo:dqn/CartPole-v1'.")
     for root in zoo_roots():
         for run in _runs(root, algo, env_id):
             return _find_in_run_folder(run)
     try:
-        return _download(_on_hub(algo, env_id))
-    except TeacherError as error:
-        raise TeacherNotFoundError(
+        return download(_on_hub(algo, env_id))
+    except AgentError as error:
+        raise AgentNotFoundError(
             f"No Zoo agent {algo}/{env_id}: not in {_list(zoo_roots())}, and not on the hub ({error}){_similar(env_id)}"
         ) from error
 
@@ -141,10 +133,10 @@ def find_zoo_teacher(
     :param algos: algorithms in the order of preference
     :param argument: how the caller would name another one, for the message
     :return: what ``load_teacher`` takes: a run folder, or a revision on the hub
-    :raises TeacherNotFoundError: there is none; the message says where it was looked for
+    :raises AgentNotFoundError: there is none; the message says where it was looked for
     """
     if env_id is None:
-        raise TeacherNotFoundError(
+        raise AgentNotFoundError(
             f"No teacher was given, and the environment has no id to find one by: pass {argument}."
         )
     algos = tuple(algos)
@@ -159,16 +151,16 @@ def find_zoo_teacher(
     for algo in algos:
         try:
             # The cache has one folder per commit.
-            return f"{_on_hub(algo, env_id)}@{_download(_on_hub(algo, env_id)).zip_path.parent.name}"
-        except TeacherNotFoundError:
+            return f"{_on_hub(algo, env_id)}@{download(_on_hub(algo, env_id)).zip_path.parent.name}"
+        except AgentNotFoundError:
             continue
-        except TeacherError as error:
+        except AgentError as error:
             failures.append(str(error))
             # Offline the cache is all there is. Otherwise the agent that could not be asked for may be the one.
             if not HF_HUB_OFFLINE:
                 break
     failure = failures[0] if failures else "no " + ", ".join(_on_hub(algo, env_id) for algo in algos)
-    raise TeacherNotFoundError(
+    raise AgentNotFoundError(
         f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {_list(zoo_roots())} "
         f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass {argument}, put the "
         f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id, algos)}"
@@ -176,7 +168,7 @@ def find_zoo_teacher(
 
 
 def _on_hub(algo: str, env_id: str) -> str:
-    return f"hub:{_HUB_ORGANIZATION}/{algo}-{_file_name(env_id)}"
+    return f"hub:{_HUB_ORGANIZATION}/{algo}-{file_name(env_id)}"
 
 
 def _list(roots: list[Path]) -> str:
@@ -185,7 +177,7 @@ def _list(roots: list[Path]) -> str:
 
 def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
     """A hint at agents of other versions of the same environment, and of other algorithms."""
-    name = _file_name(env_id).rsplit("-v", 1)[0]
+    name = file_name(env_id).rsplit("-v", 1)[0]
     found = {
         f"zoo:{run.parent.name}/{_env_id_of_run(run)}"
         for root in zoo_roots()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -128,8 +129,7 @@ class TeacherReferenceCallback(BaseCallback):
         if not self.eval_callbacks:
             # The teacher has played in the training environment: begin anew.
             self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
-            if vec_normalize is not None:
-                self.model._last_original_obs = vec_normalize.get_original_obs()
+            self.model._last_episode_starts = np.ones(self.training_env.num_envs, dtype=bool)
         return float(mean_reward), float(std_reward)  # type: ignore[arg-type]
 
     def _on_step(self) -> bool:

@@ -9,14 +9,16 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_distill.buffers.frames import ArrayStore, FrameStore, Obs
+from sb3_distill.buffers.frames import ArrayStore, FrameStore
+from sb3_distill.buffers.record import StepRecord
+from sb3_distill.common.answers import Answers
 
 
 class DistillationSamples(NamedTuple):
-    """A minibatch: observations as the policy takes them, and the teacher's ``(batch, n_actions)`` answers."""
+    """A minibatch: observations as the policy takes them, and the teacher's answers to them, all as tensors."""
 
     observations: th.Tensor | dict[str, th.Tensor]
-    teacher_logits: th.Tensor
+    answers: Answers
 
 
 class DistillationBuffer(ReplayBuffer):
@@ -28,12 +30,11 @@ class DistillationBuffer(ReplayBuffer):
 
     :param buffer_size: maximum number of observations
     :param observation_space: Observation space
-    :param action_space: Action space (Discrete)
+    :param action_space: Action space
     :param device: device of the sampled tensors
     :param n_envs: number of parallel environments
     :param optimize_memory_usage: frames are always stored once; kept for SB3's constructor order
     :param frame_channels: planes of one frame of a stacked image: 1 for grey, 3 for colour
-    :param n_outputs: numbers that the teacher answers with; one for every action by default
     """
 
     def __init__(
@@ -45,20 +46,19 @@ class DistillationBuffer(ReplayBuffer):
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
         frame_channels: int = 1,
-        n_outputs: int | None = None,
     ) -> None:
         # As SB3's DictReplayBuffer: the arrays of ReplayBuffer itself (stacked observations, twice) are not wanted.
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
         self.frame_channels = frame_channels
-        self.n_outputs = n_outputs
         self.handle_timeout_termination = False
         self.n_valid = 0
         self.stores: dict[str, ArrayStore | FrameStore] = {}
-        self.teacher_logits = np.zeros((0, 0, 0), dtype=np.float32)
+        # The teacher's answers, by the names of ``Answers.arrays``
+        self.answers: dict[str, np.ndarray] = {}
 
-    def _allocate(self) -> None:
+    def _allocate(self, answers: Answers) -> None:
         subspaces = (
             self.observation_space.spaces
             if isinstance(self.observation_space, spaces.Dict)
@@ -70,21 +70,24 @@ class DistillationBuffer(ReplayBuffer):
                 self.stores[key] = FrameStore(self.buffer_size, self.n_envs, space.shape, self.frame_channels)
             else:
                 self.stores[key] = ArrayStore(self.buffer_size, self.n_envs, space.shape, space.dtype)
-        n_outputs = self.n_outputs or int(self.action_space.n)  # type: ignore[attr-defined]
-        self.teacher_logits = np.zeros((self.buffer_size, self.n_envs, n_outputs), dtype=np.float32)
+        for name, array in answers.arrays().items():
+            self.answers[name] = np.zeros((self.buffer_size, *array.shape), dtype=np.float32)
 
-    def add(self, obs: Obs, teacher_logits: np.ndarray) -> None:  # type: ignore[override]
+    def add(self, record: StepRecord) -> None:  # type: ignore[override]
         """
         Store one step of the vector environment.
 
-        :param obs: observations ``(n_envs, ...)``, not normalised
-        :param teacher_logits: the teacher's output for them, ``(n_envs, n_actions)``
+        :param record: the step
         """
+        obs, answers = record.observations, record.answers
+        assert isinstance(answers, Answers)
         if not self.stores:
-            self._allocate()
+            self._allocate(answers)
+        starts = record.episode_starts if record.chained_frames else None
         for key, store in self.stores.items():
-            store.put(self.pos, obs[key] if isinstance(obs, dict) else obs)
-        self.teacher_logits[self.pos] = teacher_logits
+            store.put(self.pos, obs[key] if isinstance(obs, dict) else obs, starts)
+        for name, array in answers.arrays().items():
+            self.answers[name][self.pos] = array
         self.pos = (self.pos + 1) % self.buffer_size
         self.full = self.full or self.pos == 0
         self.n_valid = min(self.n_valid + 1, self.buffer_size)
@@ -100,6 +103,7 @@ class DistillationBuffer(ReplayBuffer):
         super().reset()
         self.n_valid = 0
         self.stores = {}
+        self.answers = {}
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> DistillationSamples:  # type: ignore[override]
         """
@@ -120,4 +124,17 @@ class DistillationBuffer(ReplayBuffer):
             if isinstance(obs, dict)
             else self.to_torch(obs, copy=False)
         )
-        return DistillationSamples(tensors, self.to_torch(self.teacher_logits[rows, envs], copy=False))
+        answers = {name: self.to_torch(array[rows, envs], copy=False) for name, array in self.answers.items()}
+        return DistillationSamples(tensors, Answers.of_arrays(answers))
+
+    def sample_observations(
+        self, n_observations: int, env: VecNormalize | None = None
+    ) -> th.Tensor | dict[str, th.Tensor]:
+        """
+        Observations to estimate statistics from.
+
+        :param n_observations: how many
+        :param env: see ``sample``
+        :return: observations as the policy takes them
+        """
+        return self.sample(n_observations, env).observations

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-Obs = np.ndarray | dict[str, np.ndarray]
-
 
 class ArrayStore:
     """
@@ -18,7 +16,7 @@ class ArrayStore:
     def __init__(self, n_rows: int, n_envs: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.array = np.zeros((n_rows, n_envs, *shape), dtype=dtype)
 
-    def put(self, row: int, obs: np.ndarray) -> None:
+    def put(self, row: int, obs: np.ndarray, episode_starts: np.ndarray | None = None) -> None:
         """Write the observations ``(n_envs, *shape)`` of one step."""
         self.array[row] = obs.reshape(self.array.shape[1:])
 
@@ -35,10 +33,11 @@ class FrameStore:
     """
     Keeps stacked images as single frames: an observation is ``n_stack`` indices into a ring of frames.
 
-    Consecutive stacks share all frames but the newest, so one frame per step is stored. Whether they do is read off
-    the pixels, so that every stack comes back exactly as the environment gave it: across episode ends, with zero or
-    repeated padding, and even when nothing chains (then all frames of the stack are stored, and the oldest
-    observations leave the memory earlier).
+    Consecutive stacks share all frames but the newest, so one frame per step is stored, and every stack comes back
+    exactly as the environment gave it. Where an environment stacks the frames itself, whoever writes tells where
+    episodes begin: there a stack is black but for its newest frame, elsewhere it goes on from the last one. Of other
+    environments the pixels are compared: across episode ends, with zero or repeated padding, and even when no stack
+    goes on from the last (then all of its frames are stored, and the oldest observations leave the memory earlier).
 
     :param n_rows: rows of the ring of observations
     :param n_envs: observations per row
@@ -48,7 +47,12 @@ class FrameStore:
     """
 
     def __init__(
-        self, n_rows: int, n_envs: int, shape: tuple[int, ...], frame_channels: int = 1, n_frames: int | None = None
+        self,
+        n_rows: int,
+        n_envs: int,
+        shape: tuple[int, ...],
+        frame_channels: int = 1,
+        n_frames: int | None = None,
     ) -> None:
         self.shape = shape
         self.n_stack = shape[0] // frame_channels
@@ -61,35 +65,70 @@ class FrameStore:
         self.slots = np.zeros((n_rows, n_envs, self.n_stack), dtype=np.int32)
         # The serial number of the oldest frame that a row needs.
         self.oldest_frame = np.zeros(n_rows, dtype=np.int64)
-        self._last_row: int | None = None
+        self._last_slots: np.ndarray | None = None
+
+    def put(self, row: int, obs: np.ndarray, episode_starts: np.ndarray | None = None) -> None:
+        """
+        Write the stacks of one step.
+
+        :param row: where
+        :param obs: ``(n_envs, n_stack * frame_channels, height, width)``
+        :param episode_starts: where an episode begins with this observation ``(n_envs,)``; None: compare the pixels
+        """
+        stacks = self._split(obs)
+        last = self._last_slots
+        slots = np.zeros_like(self.slots[row])
+        goes_on = self._goes_on(stacks, episode_starts)
+        for env, stack in enumerate(stacks):
+            if goes_on[env] and last is not None:
+                slots[env, :-1] = last[env, 1:]
+                slots[env, -1] = self._append(stack[-1])
+            elif episode_starts is not None and episode_starts[env]:
+                slots[env, -1] = self._append(stack[-1])
+            else:
+                slots[env] = self._append_stack(stack)
+        self._link(row, slots)
+
+    def put_again(self, row: int, obs: np.ndarray, episode_starts: np.ndarray | None = None) -> None:
+        """
+        Write the stacks of the last step once more: a next observation comes again as the observation of the step that
+        follows. Where an episode has begun meanwhile, or the stack is another one, as ``put``.
+
+        :param row: where
+        :param obs: ``(n_envs, n_stack * frame_channels, height, width)``
+        :param episode_starts: where an episode begins with this observation ``(n_envs,)``; None: compare the pixels
+        """
+        last = self._last_slots
+        if last is None:
+            self.put(row, obs, episode_starts)
+            return
+        stacks = self._split(obs)
+        again = _all_equal(self.frames[last], stacks) if episode_starts is None else ~episode_starts
+        slots = last.copy()
+        for env in np.flatnonzero(~again):
+            if episode_starts is None:
+                slots[env] = self._append_stack(stacks[env])
+            else:
+                slots[env, :-1] = 0
+                slots[env, -1] = self._append(stacks[env, -1])
+        self._link(row, slots)
+
+    def _split(self, obs: np.ndarray) -> np.ndarray:
+        return obs.reshape(len(obs), self.n_stack, *self.frames.shape[1:])
+
+    def _goes_on(self, stacks: np.ndarray, episode_starts: np.ndarray | None) -> np.ndarray:
+        """Whether each stack shares all frames but the newest with the last one of its environment."""
+        if self._last_slots is None:
+            return np.zeros(len(stacks), dtype=bool)
+        if episode_starts is not None:
+            return ~episode_starts
+        return _all_equal(self.frames[self._last_slots[:, 1:]], stacks[:, :-1])
 
     def _append(self, frame: np.ndarray) -> int:
         slot = self.n_frames % self.capacity + 1
         self.frames[slot] = frame
         self.n_frames += 1
         return slot
-
-    def put(self, row: int, obs: np.ndarray) -> None:
-        """Write the stacks ``(n_envs, n_stack * frame_channels, height, width)`` of one step."""
-        stacks = obs.reshape(len(obs), self.n_stack, *self.frames.shape[1:])
-        if self._last_row is None:
-            chained = np.zeros(len(stacks), dtype=bool)
-            last_slots = self.slots[row]
-        else:
-            last_slots = self.slots[self._last_row].copy()
-            shared = self.frames[last_slots[:, 1:]] == stacks[:, :-1]
-            chained = shared.reshape(len(stacks), -1).all(axis=1)
-        for env, stack in enumerate(stacks):
-            if chained[env]:
-                self.slots[row, env, :-1] = last_slots[env, 1:]
-                self.slots[row, env, -1] = self._append(stack[-1])
-            elif self._last_row is not None and np.array_equal(self.frames[last_slots[env]], stack):
-                # A next observation comes again as the observation of the step that follows.
-                self.slots[row, env] = last_slots[env]
-            else:
-                self.slots[row, env] = self._append_stack(stack)
-        self.oldest_frame[row] = self._oldest_serial(self.slots[row])
-        self._last_row = row
 
     def _append_stack(self, stack: np.ndarray) -> list[int]:
         slots: list[int] = []
@@ -102,6 +141,11 @@ class FrameStore:
                 slots.append(self._append(frame))
         return slots
 
+    def _link(self, row: int, slots: np.ndarray) -> None:
+        self.slots[row] = slots
+        self.oldest_frame[row] = self._oldest_serial(slots)
+        self._last_slots = slots
+
     def _oldest_serial(self, slots: np.ndarray) -> int:
         """Serial number of the oldest frame in these slots, all of them written within the last lap of the ring."""
         used = slots[slots > 0] - 1
@@ -110,6 +154,21 @@ class FrameStore:
         newest = self.n_frames - 1
         return int(newest - ((newest - used) % self.capacity).max())
 
+    def serials(self, slots: np.ndarray) -> np.ndarray:
+        """
+        :param slots: indices of frames that were written within the last lap of the ring
+        :return: the frames' numbers in the order in which they came; -1 for the black frame
+        """
+        newest = self.n_frames - 1
+        return np.where(slots > 0, newest - (newest - (slots - 1)) % self.capacity, -1).astype(np.int32)
+
+    def frame(self, serial: int) -> np.ndarray:
+        """
+        :param serial: number of a frame
+        :return: the frame, ``(frame_channels, height, width)``
+        """
+        return self.frames[serial % self.capacity + 1]
+
     def get(self, rows: np.ndarray, envs: np.ndarray) -> np.ndarray:
         """Rebuild the stacks at these positions, ``(batch, n_stack * frame_channels, height, width)``."""
         return self.frames[self.slots[rows, envs]].reshape(len(rows), *self.shape)
@@ -117,3 +176,8 @@ class FrameStore:
     def is_intact(self, row: int) -> bool:
         """Whether no frame of this row has been overwritten."""
         return bool(self.oldest_frame[row] >= self.n_frames - self.capacity)
+
+
+def _all_equal(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """For each pair of stacks, whether all of their pixels are the same."""
+    return (some == others).reshape(len(others), -1).all(axis=1)

@@ -14,16 +14,14 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.buffers.record import StepRecord
+from sb3_distill.common.answers import Answers
 
-FORMAT = 1
-
-
+FORMAT = 2
 _META, _FRAMES, _TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
-
-
-_COLUMNS = ("outputs", "actions", "rewards", "dones", "truncations")
-
-
+_COLUMNS = ("actions", "rewards", "dones", "truncations")
+# What a column with a part of the teacher's answers is called
+_ANSWERS = "answers_"
 # Frames that are compressed together: neighbours are alike
 _BLOCK = 64
 
@@ -74,7 +72,7 @@ class RecordingWriter:
         self.partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
-        self.columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+        self.columns: dict[str, list[np.ndarray]] = {}
         self.observations: list[np.ndarray] = []
         self.terminals: list[np.ndarray] = []
         self.episodes: list[dict[str, Any]] = []
@@ -86,39 +84,29 @@ class RecordingWriter:
             self._offsets = [0]
             self._file = (self.partial / _FRAMES).open("wb")
 
-    def add(
-        self,
-        obs: np.ndarray,
-        outputs: np.ndarray,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
+    def add(self, record: StepRecord) -> None:
         """
         Record one step of the vector environment.
 
-        :param obs: observations ``(n_envs, ...)`` before the step, not normalised
-        :param outputs: the teacher's answers to them ``(n_envs, n_outputs)``
-        :param actions: what was played
-        :param rewards: what came of it
-        :param dones: where an episode ended
-        :param infos: what the environment said
+        :param record: the step, whose observations are no Dict
         """
-        row = len(self.columns["actions"])
+        obs, infos = record.observations, record.infos
+        assert isinstance(obs, np.ndarray) and isinstance(record.answers, Answers)
+        row = len(self.observations)
         truncations = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos])
-        values = (outputs.astype(np.float32), actions, rewards, dones, truncations)
-        for name, value in zip(_COLUMNS, values, strict=True):
-            self.columns[name].append(np.array(value))
+        values = (record.actions, record.rewards, record.dones, truncations)
+        answers = {f"{_ANSWERS}{name}": array for name, array in record.answers.arrays().items()}
+        for name, value in {**dict(zip(_COLUMNS, values, strict=True)), **answers}.items():
+            self.columns.setdefault(name, []).append(np.array(value))
         if self.store is None:
             self.observations.append(np.array(obs, dtype=self.dtype))
         else:
             before = self.store.n_frames
-            self.store.put(row % 2, obs)
+            self.store.put(row % 2, obs, record.episode_starts if record.chained_frames else None)
             for serial in range(before, self.store.n_frames):
-                self._append_frame(self.store.frames[serial % self.store.capacity + 1])
-            self.observations.append(self._serials(self.store.slots[row % 2]))
-        for env in np.flatnonzero(dones):
+                self._append_frame(self.store.frame(serial))
+            self.observations.append(self.store.serials(self.store.slots[row % 2]))
+        for env in np.flatnonzero(record.dones):
             terminal = infos[env]["terminal_observation"]
             # Of a stack the newest frame: the others are in the last observation.
             self.terminals.append(np.array(terminal if self.store is None else terminal[-self._frame_channels :]))
@@ -136,12 +124,6 @@ class RecordingWriter:
     def _frame_channels(self) -> int:
         assert self.store is not None
         return self.store.frames.shape[1]
-
-    def _serials(self, slots: np.ndarray) -> np.ndarray:
-        """Numbers of frames from places in the store's ring; -1 is the black frame."""
-        assert self.store is not None
-        newest = self.store.n_frames - 1
-        return np.where(slots > 0, newest - (newest - (slots - 1)) % self.store.capacity, -1).astype(np.int32)
 
     def _append_frame(self, frame: np.ndarray) -> None:
         self._pending.append(frame.copy())
@@ -215,7 +197,8 @@ class Recording:
             self.frame_channels: int | None = meta["frame_channels"]
             self.teacher_score: tuple[float, float] | None = meta["teacher_score"] and tuple(meta["teacher_score"])
             self.episodes: list[dict[str, Any]] = meta["episodes"]
-            self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS}
+            names = [*_COLUMNS, *(path.stem for path in sorted(self.folder.glob(f"{_ANSWERS}*.npy")))]
+            self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names}
             self._observations = np.load(self.folder / "observations.npy", mmap_mode="r")
             if self.frame_channels is not None:
                 self._offsets = np.load(self.folder / "offsets.npy")
@@ -239,11 +222,19 @@ class Recording:
 
     @property
     def action_space(self) -> spaces.Space:
-        """Of one environment: as many actions as the teacher has outputs, or unbounded continuous ones."""
+        """Of one environment: as many actions as the teacher has answers, or unbounded continuous ones."""
         actions = self.columns["actions"]
         if actions.ndim == 2:
-            return spaces.Discrete(self.columns["outputs"].shape[2] - (self.settings["outputs"] != "logits"))
+            return spaces.Discrete(self.answers(0).preferences.shape[1])
         return spaces.Box(-np.inf, np.inf, actions.shape[2:], actions.dtype.type)
+
+    def answers(self, row: int) -> Answers:
+        """
+        :param row: step of the vector environment
+        :return: the teacher's answers to the observations before it, ``(n_envs, ...)``
+        """
+        stored = {name.removeprefix(_ANSWERS): self.columns[name] for name in self.columns if name.startswith(_ANSWERS)}
+        return Answers.of_arrays({name: np.array(column[row]) for name, column in stored.items()})
 
     def _read_block(self, index: int) -> np.ndarray:
         data = zlib.decompress(self._frames[self._offsets[index] : self._offsets[index + 1]].tobytes())

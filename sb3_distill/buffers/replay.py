@@ -48,6 +48,9 @@ class FrameReplayBuffer(ReplayBuffer):
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
         self.frame_channels = frame_channels
+        # Where an episode begins with the next observation that is added, where the environment stacks frames itself
+        # (see FrameStore): whoever adds says so first
+        self.episode_starts: np.ndarray | None = None
         self.n_valid = 0
         # Taken from the system at the first transition: a loaded agent that only predicts needs none.
         self.store: FrameStore | None = None
@@ -81,8 +84,9 @@ class FrameReplayBuffer(ReplayBuffer):
         """As ``ReplayBuffer.add``."""
         if self.store is None:
             self.store = self._make_store()
-        self.store.put(2 * self.pos, obs)
-        self.store.put(2 * self.pos + 1, next_obs)
+        self.store.put_again(2 * self.pos, obs, self.episode_starts)
+        goes_on = None if self.episode_starts is None else np.zeros(self.n_envs, dtype=bool)
+        self.store.put(2 * self.pos + 1, next_obs, goes_on)
         self.actions[self.pos] = action.reshape((self.n_envs, self.action_dim))
         self.rewards[self.pos] = reward
         self.dones[self.pos] = done

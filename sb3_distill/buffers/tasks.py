@@ -1,7 +1,7 @@
 """One memory for every task (Rusu et al. 2015, section 3.3)."""
 
 from abc import abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch as th
@@ -11,14 +11,30 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_distill.buffers.distillation import DistillationBuffer, DistillationSamples
+from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.common.answers import Answers, TaskAnswers
 from sb3_distill.common.utils import unknown_choice
 
 TASK_SAMPLING = ("random", "equal")
-
-
 Memory = TypeVar("Memory", bound=ReplayBuffer)
+
+
+# By task the memories that a minibatch comes from, each with its number of observations
+Drawn = list[tuple[int, list[tuple[Memory, int]]]]
+
+
+class MultiTaskSamples(NamedTuple):
+    """
+    A minibatch of several tasks.
+
+    :param observations: as the policy takes them
+    :param answers: of each task's teacher, to the task's observations in their order
+    """
+
+    observations: dict[str, th.Tensor]
+    answers: dict[int, Answers]
 
 
 class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
@@ -89,21 +105,10 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
         super().reset()
         self.memories = {}
 
-    def sample_equally(self, batch_size: int) -> Any:
-        """
-        :param batch_size: number of observations
-        :return: a minibatch with an equal share of every task, whatever ``task_sampling`` says
-        """
-        task_sampling, self.task_sampling = self.task_sampling, "equal"
-        try:
-            return self.sample(batch_size)
-        finally:
-            self.task_sampling = task_sampling
-
-    def _draw(self, batch_size: int) -> list[tuple[int, list[tuple[Memory, int]]]]:
+    def _draw(self, batch_size: int, task_sampling: str) -> Drawn[Memory]:
         """Which tasks a minibatch is of, and how many observations come from which of their memories."""
         tasks = self._tasks_at_hand()
-        if self.task_sampling == "random":
+        if task_sampling == "random":
             counts = {tasks[np.random.randint(len(tasks))]: batch_size}
         else:
             # What does not divide goes to tasks drawn at random.
@@ -117,29 +122,41 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
             drawn.append((task, [(memory, int(n)) for memory, n in zip(memories, shares, strict=True) if n > 0]))
         return [(task, parts) for task, parts in drawn if parts]
 
-    def _task_tensor(self, drawn: list[tuple[int, list[tuple[Memory, int]]]]) -> th.Tensor:
+    def _task_tensor(self, drawn: Drawn[Memory]) -> th.Tensor:
         tasks = [task for task, parts in drawn for _, count in parts for _ in range(count)]
         return th.tensor(tasks, device=self.device).reshape(-1, 1)
 
 
 class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
-    """Memories of observations with the answers of each task's teacher, padded to the most actions."""
+    """Memories of observations with the answers of each task's teacher."""
 
     def _make_memory(self) -> DistillationBuffer:
         assert isinstance(self.observation_space, spaces.Dict) and isinstance(self.action_space, spaces.Discrete)
         return DistillationBuffer(self._share, self.observation_space["obs"], self.action_space, self.device)
 
-    def add(self, obs: dict[str, np.ndarray], teacher_logits: np.ndarray) -> None:  # type: ignore[override]
+    def add(self, record: StepRecord) -> None:  # type: ignore[override]
         """
         Store one step of the vector environment.
 
-        :param obs: observations
-        :param teacher_logits: the output of each task's teacher, ``(n_envs, n_actions)``
+        :param record: the step
         """
-        for env, task in enumerate(np.reshape(obs["task"], -1).tolist()):
-            self._memory(task, env).add(obs["obs"][env : env + 1], teacher_logits[env : env + 1])
+        assert isinstance(record.observations, dict) and isinstance(record.answers, TaskAnswers)
+        for env, task in enumerate(np.reshape(record.observations["task"], -1).tolist()):
+            one = slice(env, env + 1)
+            self._memory(task, env).add(
+                StepRecord(
+                    record.observations["obs"][one],
+                    record.episode_starts[one],
+                    record.chained_frames,
+                    record.answers.of_env(env),
+                    record.actions[one],
+                    record.rewards[one],
+                    record.dones[one],
+                    record.infos[one],
+                )
+            )
 
-    def sample(self, batch_size: int, env: VecNormalize | None = None) -> DistillationSamples:  # type: ignore[override]
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> MultiTaskSamples:  # type: ignore[override]
         """
         Draw observations uniformly, with replacement, of one task or of all.
 
@@ -147,10 +164,25 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
         :param env: unused, there is no VecNormalize around several tasks
         :return: the minibatch
         """
-        drawn = self._draw(batch_size)
-        samples: list[Any] = [memory.sample(count) for _, parts in drawn for memory, count in parts]
-        obs = {"obs": th.cat([sample.observations for sample in samples]), "task": self._task_tensor(drawn)}
-        return DistillationSamples(obs, th.cat([sample.teacher_logits for sample in samples]))
+        return self._samples(self._draw(batch_size, self.task_sampling))
+
+    def sample_observations(self, n_observations: int, env: VecNormalize | None = None) -> dict[str, th.Tensor]:
+        """
+        Observations to estimate statistics from: an equal share of every task, whatever ``task_sampling`` says.
+
+        :param n_observations: how many
+        :param env: unused, there is no VecNormalize around several tasks
+        :return: observations as the policy takes them
+        """
+        return self._samples(self._draw(n_observations, "equal")).observations
+
+    def _samples(self, drawn: Drawn[DistillationBuffer]) -> MultiTaskSamples:
+        samples = {task: [memory.sample(count) for memory, count in parts] for task, parts in drawn}
+        obs = [sample.observations for of_task in samples.values() for sample in of_task]
+        answers = {
+            task: Answers.concatenate([sample.answers for sample in of_task]) for task, of_task in samples.items()
+        }
+        return MultiTaskSamples({"obs": th.cat(obs), "task": self._task_tensor(drawn)}, answers)  # type: ignore[arg-type]
 
 
 class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):
@@ -186,7 +218,7 @@ class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):
         :param env: unused, there is no VecNormalize around several tasks
         :return: the minibatch
         """
-        drawn = self._draw(batch_size)
+        drawn = self._draw(batch_size, self.task_sampling)
         samples = [memory.sample(count) for _, parts in drawn for memory, count in parts]
         # A transition stays within its task.
         tasks = self._task_tensor(drawn)

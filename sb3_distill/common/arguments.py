@@ -1,9 +1,8 @@
-"""What command lines may be given, and where they may write."""
+"""What command lines may be given."""
 
 import argparse
 import ast
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sb3_distill.common.utils import check_device, to_number
@@ -69,20 +68,3 @@ def keyword(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(
             f"takes key:value with a Python literal such as mode:1 or name:\"'text'\", not {text}"
         ) from error
-
-
-def check_writable(path: Path) -> None:
-    """
-    Find out before the work and not after it.
-
-    :param path: a file to write
-    :raises OSError: it cannot be written
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        path.open("ab").close()
-    except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}): name another file with -o.") from error
-    if is_new:
-        path.unlink()

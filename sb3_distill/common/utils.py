@@ -2,9 +2,11 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch as th
 
 Function = TypeVar("Function", bound=Callable)
@@ -48,6 +50,16 @@ def check_device(device: th.device | str) -> None:
         raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device: use 'cpu' or 'auto'.")
 
 
+def check_probability(field: str, value: Any) -> None:
+    """
+    :param field: what the value is of
+    :param value: what came
+    :raises ValueError: it is no probability
+    """
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{field} is a probability and must lie in [0, 1], not {value!r}.")
+
+
 def has_fast_bfloat16(device: th.device) -> bool:
     """
     :param device: where the network is trained
@@ -79,3 +91,12 @@ def compile_or_same(function: Function) -> Function:
             return chosen(*args)
 
     return call  # type: ignore[return-value]
+
+
+@contextmanager
+def unchanged_randomness() -> Iterator[None]:
+    """Gives torch's and numpy's global generators back as they were: students must not disturb their teacher."""
+    state = np.random.get_state()
+    with th.random.fork_rng(devices=[]):
+        yield
+    np.random.set_state(state)

@@ -1,7 +1,7 @@
 """What can be asked of an environment: its id, its arguments, its frames, where its Monitor writes."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium import spaces
@@ -11,18 +11,33 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper,
 from sb3_distill.envs.atari import NativeAtariVecEnv
 
 
-def frame_channels_of(env: VecEnv) -> int:
+class FrameLayout(NamedTuple):
+    """
+    How an environment's images are made of frames.
+
+    :param channels: planes of one frame: 3 for colour, also within a stack, else 1
+    :param chained: whether the environment stacks the frames itself: a stack then goes on from the last one by a frame,
+        and begins with black ones
+    """
+
+    channels: int
+    chained: bool
+
+
+def frame_layout_of(env: VecEnv) -> FrameLayout:
     """
     :param env: a vector environment
-    :return: planes of one frame of its images: 3 for colour, also within a ``VecFrameStack``, else 1
+    :return: how its images are made of frames
     """
     shape = env.observation_space.shape or ()
+    if isinstance(env.unwrapped, NativeAtariVecEnv):
+        return FrameLayout(1, chained=True)
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecFrameStack) and isinstance(env.observation_space, spaces.Box):
             n_planes = min(env.observation_space.shape[0], env.observation_space.shape[-1])
-            return max(n_planes // env.stacked_obs.n_stack, 1)
+            return FrameLayout(max(n_planes // env.stacked_obs.n_stack, 1), chained=False)
         env = env.venv
-    return 3 if len(shape) == 3 and 3 in (shape[0], shape[-1]) else 1
+    return FrameLayout(3 if len(shape) == 3 and 3 in (shape[0], shape[-1]) else 1, chained=False)
 
 
 def monitor_folder(env: VecEnv) -> Path | None:

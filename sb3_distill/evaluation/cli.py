@@ -11,17 +11,17 @@ from typing import Any
 import gymnasium as gym
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import check_writable, device, keyword, probability, whole_number
-from sb3_distill.evaluation.scoring import architecture_of, describe, env_kwargs_of, score_agent
+from sb3_distill.common.arguments import device, keyword, probability, whole_number
+from sb3_distill.common.files import check_writable
+from sb3_distill.evaluation.scoring import architecture_of, env_kwargs_of, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
+from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import geometric_mean_interval
 from sb3_distill.results.tables import format_csv, format_markdown, format_table, to_json
 
 FORMATS = (".json", ".csv", ".md")
-
-
 HEADER = ("agent", "algo", "parameters", "bytes", "size, %", "MACs", "score", "median", "IQM (95%)", "% of teacher")
 
 
@@ -57,21 +57,20 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def cells_of(row: dict[str, Any]) -> list[str]:
+def cells_of(row: Row) -> list[str]:
     """A row for people."""
-    percent, size = row["percent_of_teacher"], row["percent_of_teacher_bytes"]
-    low, high = row["iqm_interval"]
+    low, high = row.iqm_interval
     return [
-        row["agent"],
-        row["algo"],
-        f"{row['n_parameters']:,}",
-        f"{row['n_bytes']:,}",
-        "" if size is None else f"{size:.3g}",
-        f"{row['n_macs']:,}",
-        f"{row['mean']:.2f} ± {row['std']:.2f}",
-        f"{row['median']:.2f}",
-        f"{row['iqm']:.2f} ({low:.2f} to {high:.2f})",
-        "" if percent is None else f"{percent:.1f}",
+        row.agent,
+        row.algo,
+        f"{row.n_parameters:,}",
+        f"{row.n_bytes:,}",
+        "" if row.percent_of_teacher_bytes is None else f"{row.percent_of_teacher_bytes:.3g}",
+        f"{row.n_macs:,}",
+        f"{row.mean:.2f} ± {row.std:.2f}",
+        f"{row.median:.2f}",
+        f"{row.iqm:.2f} ({low:.2f} to {high:.2f})",
+        "" if row.percent_of_teacher is None else f"{row.percent_of_teacher:.1f}",
     ]
 
 
@@ -112,14 +111,14 @@ def find_starts(args: argparse.Namespace, game: Game) -> HeldOutStarts | None:
     return starts
 
 
-def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Namespace) -> list[dict[str, Any]]:
+def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Namespace) -> list[Row]:
     """
     :param game: the game and its players
     :param starts: held-out start states
     :param args: the options
     :return: one row per agent
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     reference = None
     for agent in game.agents:
         score = score_agent(
@@ -134,7 +133,7 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
             env_kwargs=game.env_kwargs,
         )
         reference = score if game.has_teacher and reference is None else reference
-        rows.append(describe(agent, game.env_id, score, reference, game.agents[0] if game.has_teacher else None))
+        rows.append(row_of(agent, game.env_id, score, reference, game.agents[0] if game.has_teacher else None))
     return rows
 
 
@@ -142,12 +141,12 @@ def find_env_kwargs(game: Game) -> dict[str, Any]:
     """
     :param game: the game and its players
     :return: arguments of the environment, as the runs in it say
-    :raises TeacherError: they differ
+    :raises AgentError: they differ
     """
     known = [agent for agent in game.agents if agent.env_kwargs is not None and agent.env_id == game.env_id]
     for agent in known:
         if agent.env_kwargs != known[0].env_kwargs:
-            raise TeacherError(
+            raise AgentError(
                 f"The runs of {game.env_id} were trained with different arguments of the environment ("
                 f"{known[0].env_kwargs} of {known[0].source}, {agent.env_kwargs} of {agent.source}): say with "
                 "--env-kwargs key:value which are meant, and with --env-kwargs alone that none are."
@@ -159,7 +158,7 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
     """
     :param args: the options
     :return: who plays where
-    :raises TeacherError: an agent cannot be loaded, or names no environment; runs of one game differ in its arguments
+    :raises AgentError: an agent cannot be loaded, or names no environment; runs of one game differ in its arguments
     """
     sources = [
         Path(source) / "best_model.zip" if args.best and Path(source).is_dir() else source for source in args.agents
@@ -169,12 +168,12 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
         agent = load_teacher(source, device=args.device)
         env_id = args.env or agent.env_id
         if env_id is None:
-            raise TeacherError(f"{agent.source} does not say its environment: name it with --env.")
+            raise AgentError(f"{agent.source} does not say its environment: name it with --env.")
         games.setdefault(env_id, Game(env_id)).agents.append(agent)
     if args.teacher and len(games) > 1:
-        raise TeacherError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
+        raise AgentError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
     for game in games.values():
-        named = args.teacher or next((agent.teacher_source for agent in game.agents if agent.teacher_source), None)
+        named = args.teacher or next((agent.facts.taught_by for agent in game.agents if agent.facts.taught_by), None)
         if named is not None:
             teacher = load_teacher(named, device=args.device)
             game.agents = [teacher, *(agent for agent in game.agents if agent.sha256 != teacher.sha256)]
@@ -189,7 +188,7 @@ def _span(values: Sequence[int]) -> str:
 
 
 def geometric_means(
-    rows: list[dict[str, Any]], architectures: Mapping[str, Hashable]
+    rows: Sequence[Row], architectures: Mapping[str, Hashable]
 ) -> dict[str, tuple[float, float, float]]:
     """
     :param rows: the rows of several games, each with its teacher first
@@ -197,34 +196,34 @@ def geometric_means(
     :return: of each architecture with students in every game, the geometric mean over the games and its 95% interval;
         the episodes of several students of one game count together
     """
-    games = list(dict.fromkeys(row["env"] for row in rows))
-    teachers = {game: next(row for row in rows if row["env"] == game) for game in games}
-    together: dict[Hashable, list[dict[str, Any]]] = {}
+    games = list(dict.fromkeys(row.env for row in rows))
+    teachers = {game: next(row for row in rows if row.env == game) for game in games}
+    together: dict[Hashable, list[Row]] = {}
     for row in rows:
-        if row is not teachers[row["env"]] and row["teacher_mean"] is not None:
-            together.setdefault(architectures[row["agent"]], []).append(row)
+        if row is not teachers[row.env] and row.teacher_mean is not None:
+            together.setdefault(architectures[row.agent], []).append(row)
     means = {}
     for members in together.values():
-        if len(games) < 2 or {row["env"] for row in members} != set(games):
+        if len(games) < 2 or {row.env for row in members} != set(games):
             continue
-        returns = {game: [r for row in members if row["env"] == game for r in row["returns"]] for game in games}
-        sizes = [_span([row[name] for row in members]) for name in ("n_parameters", "n_bytes")]
-        label = f"{members[0]['algo']}, {sizes[0]} parameters, {sizes[1]} bytes"
-        means[label] = geometric_mean_interval(returns, {game: teachers[game]["returns"] for game in games})
+        returns = {game: [r for row in members if row.env == game for r in row.returns] for game in games}
+        sizes = _span([row.n_parameters for row in members]), _span([row.n_bytes for row in members])
+        label = f"{members[0].algo}, {sizes[0]} parameters, {sizes[1]} bytes"
+        means[label] = geometric_mean_interval(returns, {game: teachers[game].returns for game in games})
     return means
 
 
-def write_output(path: Path, result: dict[str, Any]) -> None:
+def write_output(path: Path, rows: Sequence[Row], result: Mapping[str, Any]) -> None:
     """
     :param path: file, whose ending chooses the format
-    :param result: settings and rows
+    :param rows: the rows
+    :param result: settings and rows, as JSON has them
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = result["agents"]
     if path.suffix == ".json":
         text = to_json(result)
     elif path.suffix == ".md":
-        text = format_markdown([("game", *HEADER), *([row["env"], *cells_of(row)] for row in rows)], n_left=3)
+        text = format_markdown([("game", *HEADER), *([row.env, *cells_of(row)] for row in rows)], n_left=3)
     else:
         text = format_csv(rows)
     path.write_text(text)
@@ -238,7 +237,7 @@ def main(argv: list[str]) -> int:
     :return: exit status
     """
     args = parse_args(argv)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     settings: dict[str, Any] = {"n_episodes": args.n_episodes, "epsilon": args.epsilon, "seed": args.seed}
     try:
         for path in args.output:
@@ -257,20 +256,25 @@ def main(argv: list[str]) -> int:
     except gym.error.Error as error:
         print(f"sb3-distill evaluate: {error} Pass the environment to play with --env ID.", file=sys.stderr)
         return 1
-    except (TeacherError, ValueError, OSError) as error:
+    except (AgentError, ValueError, OSError) as error:
         print(f"sb3-distill evaluate: {error}", file=sys.stderr)
         return 1
 
     means = geometric_means(rows, {agent.source: architecture_of(agent) for game in games for agent in game.agents})
-    result = {"env": names[0] if len(names) == 1 else names, **settings, "agents": rows, "geometric_means": means}
+    result = {
+        "env": names[0] if len(names) == 1 else names,
+        **settings,
+        "agents": [row.to_dict() for row in rows],
+        "geometric_means": means,
+    }
     for path in args.output:
-        write_output(path, result)
+        write_output(path, rows, result)
     if args.json:
         print(to_json(result), end="")
         return 0
     for env_id in names:
         print(", ".join([env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]))
-        print(format_table([HEADER, *(cells_of(row) for row in rows if row["env"] == env_id)], n_left=2))
+        print(format_table([HEADER, *(cells_of(row) for row in rows if row.env == env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
         print(f"geometric mean over {len(names)} games, {label}: {mean:.1f}% ({low:.1f} to {high:.1f})")
     return 0

@@ -8,14 +8,12 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.layers import chain_of
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.scoring import check_fits, env_kwargs_of, frame_stack_of
 
 N_ENVS = 4
-
-
 # Share of random actions, so that an agent sees more than its own ways
 EPSILON = 0.1
 
@@ -25,11 +23,11 @@ def find_env_id(agent: Teacher, env_id: str | None) -> str:
     :param agent: a loaded agent
     :param env_id: what the user names, None for the agent's own
     :return: the environment's id
-    :raises TeacherError: neither is known
+    :raises AgentError: neither is known
     """
     env_id = env_id or agent.env_id
     if env_id is None:
-        raise TeacherError(f"{agent.source} does not say its environment: name it with --env (in Python, env_id=).")
+        raise AgentError(f"{agent.source} does not say its environment: name it with --env (in Python, env_id=).")
     return env_id
 
 
@@ -38,13 +36,13 @@ def make_env_of(agent: Teacher, env_id: str) -> VecEnv:
     :param agent: a loaded agent
     :param env_id: the environment that it plays in
     :return: some copies of the environment
-    :raises TeacherError: there is no such environment
+    :raises AgentError: there is no such environment
     :raises ValueError: it is not one for this agent
     """
     try:
         venv = make_eval_env(env_id, N_ENVS, frame_stack_of(agent, env_id), env_kwargs_of(agent, env_id))
     except gym.error.Error as error:
-        raise TeacherError(
+        raise AgentError(
             f"The environment {env_id} of {agent.source} cannot be made: {error} Name another one with --env, such as "
             "a newer version (in Python, env_id=)."
         ) from error
@@ -74,7 +72,7 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     :param n_observations: how many observations
     :param seed: of the environment and the random actions
     :return: raw observations ``(n_observations, ...)``
-    :raises TeacherError: the agent's network is no chain of layers, or the environment cannot be made
+    :raises AgentError: the agent's network is no chain of layers, or the environment cannot be made
     :raises ValueError: the environment is not one for this agent
     """
     if n_observations < 1:

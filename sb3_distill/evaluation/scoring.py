@@ -13,6 +13,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.layers import count_macs
 from sb3_distill.envs.make import is_atari, make_eval_env
 from sb3_distill.evaluation.play import Score, evaluate_paired
+from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import summarize
 
 
@@ -112,9 +113,7 @@ def score_agent(
     return evaluate_paired(agent, make_env, n_episodes, epsilon, seed, deterministic=deterministic)
 
 
-def describe(
-    agent: Teacher, env_id: str, score: Score, reference: Score | None, teacher: Teacher | None = None
-) -> dict[str, Any]:
+def row_of(agent: Teacher, env_id: str, score: Score, reference: Score | None, teacher: Teacher | None = None) -> Row:
     """
     :param agent: who played
     :param env_id: where
@@ -123,18 +122,18 @@ def describe(
     :param teacher: the teacher, where its size is to be compared too
     :return: one row of results
     """
-    return {
-        "env": env_id,
-        "agent": agent.source,
-        "algo": agent.algo,
-        "n_parameters": agent.n_parameters,
-        "n_bytes": agent.stored_bytes,
-        "percent_of_teacher_bytes": None if teacher is None else 100.0 * agent.stored_bytes / teacher.stored_bytes,
-        "n_macs": count_macs(agent),
+    return Row(
+        env=env_id,
+        agent=agent.source,
+        algo=agent.algo,
+        n_parameters=agent.n_parameters,
+        n_bytes=agent.n_bytes,
+        percent_of_teacher_bytes=None if teacher is None else 100.0 * agent.n_bytes / teacher.n_bytes,
+        n_macs=count_macs(agent),
         **asdict(summarize(score.returns)),
-        "teacher_mean": None if reference is None else reference.mean,
+        teacher_mean=None if reference is None else reference.mean,
         # Of a teacher that scores nothing there is no share.
-        "percent_of_teacher": None if reference is None or reference.mean == 0 else score.percent_of(reference),
-        "returns": score.returns,
-        "lengths": score.lengths,
-    }
+        percent_of_teacher=None if reference is None or reference.mean == 0 else score.percent_of(reference),
+        returns=score.returns,
+        lengths=score.lengths,
+    )

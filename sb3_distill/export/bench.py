@@ -17,7 +17,7 @@ import torch as th
 from matplotlib.figure import Figure
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import whole_number
 from sb3_distill.envs.make import make_eval_env
@@ -157,7 +157,7 @@ def find_source(folder: Path, description: dict[str, Any]) -> Teacher | None:
     source, sha256 = description["source"], description["sha256"]
     try:
         agent = load_teacher(source, device="cpu")
-    except (TeacherError, OSError) as error:
+    except (AgentError, OSError) as error:
         print(f"{folder}: torch is not measured: {error}", file=sys.stderr)
         return None
     if agent.sha256 != sha256:
@@ -205,7 +205,7 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, A
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
         name = f"{folder.name} under torch"
-        players.append((name, "torch", agent.stored_bytes, agent, _MEMORY_OF_AGENT, description["source"]))
+        players.append((name, "torch", agent.n_bytes, agent, _MEMORY_OF_AGENT, description["source"]))
     rows = []
     for name, kind, n_bytes, player, code, source in players:
         median, tail = latencies(partial(player.predict, observation), n_runs)

@@ -124,7 +124,7 @@ def export_agent(
     :param opset: version of ONNX's operators, 18 to 21
     :param bits: precision of the integers of an agent that is not quantized yet, 2 to 8; None takes 8
     :return: what ``policy.json`` says
-    :raises TeacherError: the agent cannot be loaded or has parts that cannot be exported
+    :raises AgentError: the agent cannot be loaded or has parts that cannot be exported
     :raises ValueError: bits out of range, or the environment is not one for this agent
     :raises ExportError: the agent is a student still in its transition; or a file would disagree with the agent more
         often: that one is not written, the others are

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.layers import ChannelsFirst, Scale, chain_of
-from sb3_distill.networks.layers import FrameScaler, GlobalMaxPool
+from sb3_distill.networks.layers import FrameScaler, GlobalMaxPool, MeanOverQuantiles
 from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear
 from sb3_distill.quantization.packing import pack_bits
 from sb3_distill.quantization.quantizer import Quantizer
@@ -93,7 +93,7 @@ class GraphBuilder:
 
         :param layer: the layer
         :param source: whose it is, for the message
-        :raises TeacherError: it has no counterpart
+        :raises AgentError: it has no counterpart
         """
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             self._add_weighted(layer)
@@ -110,11 +110,14 @@ class GraphBuilder:
         elif isinstance(layer, GlobalMaxPool):
             self.apply("GlobalMaxPool")
             self.apply("Flatten", axis=1)
+        elif isinstance(layer, MeanOverQuantiles):
+            self.apply("Reshape", self.constant(np.array([0, -1, layer.n_actions], dtype=np.int64)))
+            self.apply("ReduceMean", self.constant(np.array([1], dtype=np.int64)), keepdims=0)
         elif type(layer) in ACTIVATIONS:
             self.apply(ACTIVATIONS[type(layer)])
         else:
             known = ", ".join(cls.__name__ for cls in ACTIVATIONS)
-            raise TeacherError(f"{source} cannot be exported: no operator for its layer {layer}. Known: {known}.")
+            raise AgentError(f"{source} cannot be exported: no operator for its layer {layer}. Known: {known}.")
 
     def _add_weighted(self, layer: nn.Conv2d | nn.Linear) -> None:
         if isinstance(layer, (QuantizedConv2d, QuantizedLinear)):
@@ -133,16 +136,16 @@ class GraphBuilder:
 def check_opset(opset: int) -> None:
     """
     :param opset: a version of ONNX's operators
-    :raises TeacherError: it is too old, or the installed onnx is older
+    :raises AgentError: it is too old, or the installed onnx is older
     """
     installed = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= OPSET:
-        raise TeacherError(
+        raise AgentError(
             f"Policies are written with ONNX operators of version {OLDEST_OPSET} to {OPSET}, not {opset}; integers of "
             f"4 bits need {OPSET}."
         )
     if opset > installed:
-        raise TeacherError(
+        raise AgentError(
             f"The installed onnx {onnx.__version__} knows operators up to version {installed}; {opset} is asked for: "
             "pip install -U onnx, or choose an older one with --opset."
         )
@@ -155,13 +158,13 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
     :param opset: version of ONNX's operators; before 21 integers of few bits take a byte each
     :return: a model from ``observation`` (raw: bytes for frames, before VecNormalize for vectors) to ``action`` and
         ``logits`` (the Gaussian's means where actions are continuous)
-    :raises TeacherError: a part of it has no counterpart, or the version is too old
+    :raises AgentError: a part of it has no counterpart, or the version is too old
     """
     check_opset(opset)
     layers, space = chain_of(agent), agent.observation_space
     assert isinstance(space, spaces.Box)
     if agent.policy.squash_output:
-        raise TeacherError(
+        raise AgentError(
             f"{agent.source} cannot be exported: its actions are squashed (squash_output=True), which the graph does "
             "not do. Train it without."
         )
@@ -181,11 +184,6 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
 
     actions = agent.action_space
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", None])]
-    if agent.algo == "qrdqn":
-        # Quantiles of every action, of which the mean is its value
-        n_actions = int(actions.n)  # type: ignore[attr-defined]
-        builder.apply("Reshape", builder.constant(np.array([0, -1, n_actions], dtype=np.int64)))
-        builder.apply("ReduceMean", builder.constant(np.array([1], dtype=np.int64)), keepdims=0)
     builder.apply("Identity", name="logits")
     if isinstance(actions, spaces.Discrete):
         builder.apply("ArgMax", name="action", axis=1, keepdims=0)
@@ -195,7 +193,7 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
         builder.apply("Min", builder.constant(actions.high.reshape(1, -1).astype(np.float32)), name="action")
         outputs.insert(0, helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", None]))
     else:
-        raise TeacherError(f"{agent.source} cannot be exported: its actions are {actions}, neither Discrete nor Box.")
+        raise AgentError(f"{agent.source} cannot be exported: its actions are {actions}, neither Discrete nor Box.")
 
     graph = helper.make_graph(
         builder.nodes,

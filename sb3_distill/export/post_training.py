@@ -8,8 +8,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_distill.agents.agent import ActorCriticTeacher, Teacher, copy_policy, freeze
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.agent import Teacher, copy_policy, freeze
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.observations import find_env_id, record_observations
 from sb3_distill.quantization.layers import calibrate, quantize, quantized_layers, set_blend
@@ -33,7 +33,7 @@ def quantize_agent(
     :param env_id: where it plays, by default the environment it was trained on
     :param n_observations: observations that choose the step sizes
     :return: a quantized copy, which plays as every loaded agent does
-    :raises TeacherError: the agent cannot be loaded, is quantized already, or has parts that cannot be quantized
+    :raises AgentError: the agent cannot be loaded, is quantized already, or has parts that cannot be quantized
     :raises ValueError: bits out of range, or the environment is not one for this agent
     """
     agent = load_teacher(source, device="cpu")
@@ -55,13 +55,13 @@ def quantize_on(
     :param activation_bits: precision of the inputs of all layers but the first
     :param input_bits: precision of the observations, None where they stay as they are
     :return: a quantized copy
-    :raises TeacherError: the agent is quantized already
+    :raises AgentError: the agent is quantized already
     :raises ValueError: bits out of range
     """
     check_bits("weight_bits", weight_bits)
     check_bits("activation_bits", activation_bits)
     if quantized_layers(agent.policy):
-        raise TeacherError(
+        raise AgentError(
             f"{agent.source} is quantized already: distil a student of full precision (without bits) and quantize that."
         )
     quantized = copy.copy(agent)
@@ -73,9 +73,7 @@ def quantize_on(
         lambda position, n_layers, layer: input_bits if position == 0 else activation_bits,
     )
     tensors = obs_as_tensor(observations, quantized.device)
-
-    answer = quantized.distribution if isinstance(quantized, ActorCriticTeacher) else quantized.logits
-    calibrate(quantized.policy, lambda: answer(tensors))
+    calibrate(quantized.policy, lambda: quantized.answer(tensors))
     set_blend(quantized.policy, 1.0)
     freeze(quantized.policy)
     return quantized

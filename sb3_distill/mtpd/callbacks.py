@@ -1,6 +1,6 @@
 """Scores of a multi-task student while it learns."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -10,9 +10,6 @@ from sb3_distill.evaluation.tasks import format_tasks, score_task, score_tasks
 from sb3_distill.mtpd.teachers import MultiTaskTeacher
 from sb3_distill.results.statistics import geometric_mean, normalized_percent
 
-if TYPE_CHECKING:
-    from sb3_distill.mtpd.mtpd import MultiTaskDistillation
-
 
 class TaskEvalCallback(BaseCallback):
     """
@@ -20,25 +17,31 @@ class TaskEvalCallback(BaseCallback):
     the end.
 
     Logs ``teacher/<task>``, ``eval/<task>``, ``eval_percent/<task>`` and ``eval/geometric_mean_percent``; appends to
-    ``model.evaluations``.
+    ``evaluations``.
 
     :param eval_freq: steps of the environment between two evaluations; -1: only at the end
     :param n_eval_episodes: episodes of each task
     :param epsilon: share of uniformly random actions
     :param teacher: the teachers
+    :param evaluations: gets one entry per evaluation and task
     :param verbose: Verbosity level
     """
 
-    model: "MultiTaskDistillation"
-
     def __init__(
-        self, eval_freq: int, n_eval_episodes: int, epsilon: float, teacher: MultiTaskTeacher, verbose: int = 0
+        self,
+        eval_freq: int,
+        n_eval_episodes: int,
+        epsilon: float,
+        teacher: MultiTaskTeacher,
+        evaluations: list[dict[str, Any]],
+        verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
         self.eval_freq = eval_freq
         self.n_eval_episodes = n_eval_episodes
         self.epsilon = epsilon
         self.teacher = teacher
+        self.evaluations = evaluations
         self.scores: dict[str, Score] | None = None
 
     def _score(self, player: Player) -> dict[str, Score]:
@@ -78,7 +81,7 @@ class TaskEvalCallback(BaseCallback):
             )
             self.logger.record(f"eval/{name}", score.mean)
             self.logger.record(f"eval_percent/{name}", percents[-1])
-            self.model.evaluations.append(
+            self.evaluations.append(
                 {
                     "n_timesteps": self.num_timesteps,
                     "n_updates": self.model._n_updates,

@@ -11,13 +11,13 @@ from stable_baselines3.dqn.dqn import DQN
 from sb3_distill.buffers.tasks import MultiTaskReplayBuffer
 from sb3_distill.common.utils import check_device, unknown_choice
 from sb3_distill.envs.multitask import Task
-from sb3_distill.mtpd.tasks import MultiTaskMixin
-from sb3_distill.networks.multi_task import DQN_POLICIES, DQNMlpPolicy
+from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
+from sb3_distill.networks.multi_task import MULTI_TASK_DQN_POLICIES, MultiTaskDQNMlpPolicy
 
 SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
 
 
-class MultiTaskDQN(MultiTaskMixin, DQN):
+class MultiTaskDQN(MultiTaskAlgorithmMixin, DQN):
     """
     One DQN for several tasks, trained jointly: a memory per task, interleaved updates, a controller per task.
 
@@ -36,12 +36,12 @@ class MultiTaskDQN(MultiTaskMixin, DQN):
     All other parameters are those of SB3's ``DQN``.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**DQN_POLICIES}
-    policy: DQNMlpPolicy
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**MULTI_TASK_DQN_POLICIES}
+    policy: MultiTaskDQNMlpPolicy
 
     def __init__(
         self,
-        policy: str | type[DQNMlpPolicy],
+        policy: str | type[MultiTaskDQNMlpPolicy],
         env: GymEnv | str,
         learning_rate: float | Schedule = 1e-4,
         buffer_size: int = 100_000,

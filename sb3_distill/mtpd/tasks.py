@@ -31,7 +31,7 @@ def check_not_normalized(env: VecEnv) -> None:
         raise ValueError("VecNormalize mixes the statistics of tasks: leave it out; teachers bring their own.")
 
 
-class MultiTaskMixin:
+class MultiTaskAlgorithmMixin:
     """An off-policy algorithm of SB3 that learns several tasks, from a ``MultiTaskBuffer``."""
 
     tasks: list[Task]

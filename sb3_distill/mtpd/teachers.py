@@ -1,6 +1,7 @@
 """The teachers of several tasks as one, which answers each observation with the teacher of its task."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.common.answers import TaskAnswers
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import describe_space_mismatch
 from sb3_distill.envs.multitask import Task
@@ -19,30 +21,37 @@ from sb3_distill.envs.multitask import Task
 Teachers = Mapping[str, str | Path | BaseAlgorithm | Teacher]
 
 
-def load_teachers(teachers: Teachers | None, tasks: Sequence[Task], device: th.device) -> dict[str, Teacher]:
+def find_task_teachers(tasks: Sequence[Task]) -> dict[str, Any]:
+    """
+    :param tasks: the tasks
+    :return: from names of tasks to the Zoo's own agents
+    :raises AgentNotFoundError: a task has none
+    """
+    return {
+        task.name: find_zoo_teacher(task.env_id, argument=f"teachers={{{task.name!r}: PATH, ...}}") for task in tasks
+    }
+
+
+def load_teachers(teachers: Teachers, tasks: Sequence[Task], device: th.device) -> dict[str, Teacher]:
     """
     Load the teacher of every task.
 
-    :param teachers: from names of tasks to sources (see ``load_teacher``); None takes the Zoo's own agents
+    :param teachers: from names of tasks to sources (see ``load_teacher``)
     :param tasks: the tasks
     :param device: where their networks go
     :return: from names of tasks to teachers, in the order of the tasks
     :raises ValueError: a task without a teacher, a teacher without a task
     """
     names = [task.name for task in tasks]
-    if teachers is not None and not isinstance(teachers, Mapping):
+    if not isinstance(teachers, Mapping):
         raise ValueError(f"teachers maps the names of tasks ({', '.join(names)}) to agents; not {teachers!r}.")
-    for name in teachers or ():
+    for name in teachers:
         if name not in names:
             raise ValueError("teachers: " + unknown_choice("task", name, names))
-    if teachers is not None:
-        missing = [name for name in names if name not in teachers]
-        if missing:
-            raise ValueError(f"teachers has none for {', '.join(missing)}: name one for every task.")
-    sources: Mapping[str, Any] = teachers or {
-        task.name: find_zoo_teacher(task.env_id, argument=f"teachers={{{task.name!r}: PATH, ...}}") for task in tasks
-    }
-    return {name: load_teacher(sources[name], device=device) for name in names}
+    missing = [name for name in names if name not in teachers]
+    if missing:
+        raise ValueError(f"teachers has none for {', '.join(missing)}: name one for every task.")
+    return {name: load_teacher(teachers[name], device=device) for name in names}
 
 
 def check_task_teacher(teacher: Teacher, task: Task, allow_env_mismatch: bool) -> None:
@@ -67,30 +76,63 @@ def check_task_teacher(teacher: Teacher, task: Task, allow_env_mismatch: bool) -
         )
 
 
-class MultiTaskTeacher:
+class MultiTaskTeacher(Mapping[str, Teacher]):
     """
+    The teachers of several tasks, by the names of the tasks, and all of them as one, which answers each observation
+    with the teacher of its task.
+
     :param teachers: the teacher of each task, in the order of the tasks
     :param tasks: the tasks
-    :param n_actions: actions of the multi-task environment
     """
 
-    def __init__(self, teachers: dict[str, Teacher], tasks: Sequence[Task], n_actions: int) -> None:
+    def __init__(self, teachers: dict[str, Teacher], tasks: Sequence[Task]) -> None:
         self.teachers = teachers
         self.tasks = tasks
-        self.n_actions = n_actions
 
-    def logits(self, obs: dict[str, th.Tensor]) -> th.Tensor:
+    def __getitem__(self, name: str) -> Teacher:
+        return self.teachers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.teachers)
+
+    def __len__(self) -> int:
+        return len(self.teachers)
+
+    @property
+    def source(self) -> str:
+        """Where the agents were found."""
+        return ", ".join(teacher.source for teacher in self.teachers.values())
+
+    @property
+    def saved_source(self) -> dict[str, str | None]:
+        """By task what ``load_teacher`` finds its teacher by again; None for a model in memory."""
+        return {name: teacher.saved_source for name, teacher in self.teachers.items()}
+
+    @property
+    def sha256(self) -> str:
+        """Of the teachers' hashes, in the order of the tasks."""
+        return hashlib.sha256("".join(teacher.sha256 for teacher in self.teachers.values()).encode()).hexdigest()
+
+    @property
+    def device(self) -> th.device:
+        """Where the networks are."""
+        return next(iter(self.teachers.values())).device
+
+    def answer(
+        self, obs: dict[str, th.Tensor], state: Any = None, episode_start: np.ndarray | None = None
+    ) -> tuple[TaskAnswers, Any]:
         """
         :param obs: batch of raw observations, of any tasks
-        :return: ``(batch, n_actions)``, minus infinity for actions that a task does not have
+        :param state: None: no teacher here has a memory
+        :param episode_start: where an episode begins
+        :return: the answers, without gradient, and the next state
         """
-        tasks = obs["task"].reshape(-1)
-        logits = obs["obs"].new_full((len(tasks), self.n_actions), -th.inf, dtype=th.float32)
-        for task in tasks.unique().tolist():
-            rows = tasks == task
-            own = self.own_observations(obs["obs"][rows], self.tasks[task])
-            logits[rows, : self.tasks[task].n_actions] = self.teachers[self.tasks[task].name].logits(own)
-        return logits
+        tasks = obs["task"].reshape(-1).cpu().numpy()
+        by_task = {}
+        for task in np.unique(tasks).tolist():
+            own = self.own_observations(obs["obs"][th.as_tensor(tasks == task)], self.tasks[task])
+            by_task[task], _ = self.teachers[self.tasks[task].name].answer(own)
+        return TaskAnswers(tasks, by_task), None
 
     @staticmethod
     def own_observations(obs: Any, task: Task) -> Any:
@@ -105,10 +147,10 @@ class MultiTaskTeacher:
         self,
         observation: dict[str, np.ndarray],
         state: Any = None,
-        episode_start: Any = None,
+        episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
         """The greedy action of each task's teacher, as SB3's ``predict``."""
-        device = next(iter(self.teachers.values())).device
-        tensors = {key: th.as_tensor(value, device=device) for key, value in observation.items()}
-        return self.logits(tensors).argmax(dim=1).cpu().numpy(), None
+        tensors = {key: th.as_tensor(value, device=self.device) for key, value in observation.items()}
+        answers, _ = self.answer(tensors)
+        return answers.preferences.argmax(dim=1).cpu().numpy(), None

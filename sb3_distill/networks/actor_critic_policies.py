@@ -14,13 +14,13 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from sb3_distill.networks import policies as dqn_students
-from sb3_distill.networks.extractors import GridCNN, StudentCNN
+from sb3_distill.common.answers import Answers, Gaussian
+from sb3_distill.networks.extractors import CNN_SIZES, GridCNN, StudentCNN
+from sb3_distill.networks.layers import count_parameters
 from sb3_distill.networks.policies import StudentMixin, fused_where_possible
-from sb3_distill.quantization.packing import count_parameters
 
 
-class MlpPolicy(StudentMixin, ActorCriticPolicy):
+class ActorCriticMlpPolicy(StudentMixin, ActorCriticPolicy):
     """
     An actor and a critic, with shared or separate trunks (``share_features_extractor``); the arguments are those of
     SB3's ``ActorCriticPolicy``.
@@ -66,20 +66,12 @@ class MlpPolicy(StudentMixin, ActorCriticPolicy):
             **kwargs,
         )
 
-    def outputs(self, obs: PyTorchObs) -> th.Tensor:
+    def answer(self, obs: PyTorchObs) -> Answers:
         """
         :param obs: batch of observations, as the environment gives them
-        :return: the distribution's parameters and the value, ``(batch, n_outputs)``: log-probabilities of discrete
-            actions, or means and logarithms of standard deviations of continuous ones
+        :return: the distribution over actions and the critic's values
         """
-        features = self.extract_features(obs)
-        if self.share_features_extractor:
-            latent_pi, latent_vf = self.mlp_extractor(features)
-        else:
-            latent_pi = self.mlp_extractor.forward_actor(features[0])
-            latent_vf = self.mlp_extractor.forward_critic(features[1])
-        distribution = self._get_action_dist_from_latent(latent_pi)
-        return th.cat([distribution_parameters(distribution), self.value_net(latent_vf)], dim=1)
+        return actor_critic_answers(self, obs)
 
     @property
     def n_parameters(self) -> int:
@@ -106,82 +98,90 @@ def is_known_distribution(distribution: Any) -> bool:
     return type(distribution) in (CategoricalDistribution, DiagGaussianDistribution)
 
 
-def distribution_parameters(distribution: Any) -> th.Tensor:
+def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs) -> Answers:
     """
-    :param distribution: a distribution over actions for which ``is_known_distribution`` holds
-    :return: log-probabilities ``(batch, n_actions)``, or means and logarithms of standard deviations
-        ``(batch, 2 n_dimensions)``
+    Ask actor and critic in one pass through what they share.
+
+    :param policy: an actor-critic policy, for whose distribution ``is_known_distribution`` holds
+    :param obs: batch of observations as its network takes them
+    :return: the distribution over actions, and the values where there is a critic
     """
+    features: Any = policy.extract_features(obs)
+    features_pi, features_vf = (features, features) if policy.share_features_extractor else features
+    distribution: Any = policy._get_action_dist_from_latent(policy.mlp_extractor.forward_actor(features_pi))
+    values = None
+    if getattr(policy, "value_net", None) is not None:
+        values = policy.value_net(policy.mlp_extractor.forward_critic(features_vf)).squeeze(1)
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.distribution.logits
+        return Answers(log_probs=distribution.distribution.logits, values=values)
     normal = distribution.distribution
-    return th.cat([normal.mean, normal.stddev.log()], dim=1)
+    return Answers(gaussian=Gaussian(normal.mean, normal.stddev), values=values)
 
 
-class CnnPolicy(MlpPolicy):
+class ActorCriticCnnPolicy(ActorCriticMlpPolicy):
     """Student for stacked frames, with the Nature DQN network as its trunk."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = StudentCNN
-    extractor_kwargs: ClassVar[dict[str, Any]] = dqn_students.CnnPolicy.cnn_kwargs
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["dqn"]
 
 
-class Net1Policy(CnnPolicy):
+class ActorCriticNet1Policy(ActorCriticCnnPolicy):
     """Trunk of Net1 (Rusu et al. 2015, table A1)."""
 
-    extractor_kwargs: ClassVar[dict[str, Any]] = dqn_students.Net1Policy.cnn_kwargs
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net1"]
 
 
-class Net2Policy(CnnPolicy):
+class ActorCriticNet2Policy(ActorCriticCnnPolicy):
     """Trunk of Net2 (Rusu et al. 2015, table A1)."""
 
-    extractor_kwargs: ClassVar[dict[str, Any]] = dqn_students.Net2Policy.cnn_kwargs
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net2"]
 
 
-class Net3Policy(CnnPolicy):
+class ActorCriticNet3Policy(ActorCriticCnnPolicy):
     """Trunk of Net3 (Rusu et al. 2015, table A1)."""
 
-    extractor_kwargs: ClassVar[dict[str, Any]] = dqn_students.Net3Policy.cnn_kwargs
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net3"]
 
 
-class Net4Policy(CnnPolicy):
+class ActorCriticNet4Policy(ActorCriticCnnPolicy):
     """Trunk of Net4 (Sun & Fazli 2019, section 3)."""
 
-    extractor_kwargs: ClassVar[dict[str, Any]] = dqn_students.Net4Policy.cnn_kwargs
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net4"]
 
 
-class Net5Policy(CnnPolicy):
+class ActorCriticNet5Policy(ActorCriticCnnPolicy):
     """Trunk of Net5 (Sun & Fazli 2019, section 3)."""
 
-    extractor_kwargs: ClassVar[dict[str, Any]] = dqn_students.Net5Policy.cnn_kwargs
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net5"]
 
 
-class MaxPoolCnnPolicy(CnnPolicy):
+class ActorCriticMaxPoolCnnPolicy(ActorCriticCnnPolicy):
     """Trunk with halved feature maps and a global max-pool (Actor-Mimic compression, table 2)."""
 
-    extractor_kwargs: ClassVar[dict[str, Any]] = dqn_students.MaxPoolCnnPolicy.cnn_kwargs
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["max_pool"]
 
 
-class MultiInputPolicy(MlpPolicy):
+class ActorCriticMultiInputPolicy(ActorCriticMlpPolicy):
     """Student for Dict observations, with SB3's ``CombinedExtractor``."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = CombinedExtractor
 
 
-class GridCnnPolicy(MlpPolicy):
+class ActorCriticGridCnnPolicy(ActorCriticMlpPolicy):
     """Student for small grids such as MinAtar's (see ``GridCNN``)."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = GridCNN
 
 
-ACTOR_CRITIC_POLICIES: dict[str, type[MlpPolicy]] = {
-    "MlpPolicy": MlpPolicy,
-    "CnnPolicy": CnnPolicy,
-    "MultiInputPolicy": MultiInputPolicy,
-    "Net1Policy": Net1Policy,
-    "Net2Policy": Net2Policy,
-    "Net3Policy": Net3Policy,
-    "Net4Policy": Net4Policy,
-    "Net5Policy": Net5Policy,
-    "MaxPoolCnnPolicy": MaxPoolCnnPolicy,
-    "GridCnnPolicy": GridCnnPolicy,
+ACTOR_CRITIC_POLICIES: dict[str, type[ActorCriticMlpPolicy]] = {
+    "MlpPolicy": ActorCriticMlpPolicy,
+    "CnnPolicy": ActorCriticCnnPolicy,
+    "MultiInputPolicy": ActorCriticMultiInputPolicy,
+    "Net1Policy": ActorCriticNet1Policy,
+    "Net2Policy": ActorCriticNet2Policy,
+    "Net3Policy": ActorCriticNet3Policy,
+    "Net4Policy": ActorCriticNet4Policy,
+    "Net5Policy": ActorCriticNet5Policy,
+    "MaxPoolCnnPolicy": ActorCriticMaxPoolCnnPolicy,
+    "GridCnnPolicy": ActorCriticGridCnnPolicy,
 }

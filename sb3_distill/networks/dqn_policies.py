@@ -11,7 +11,7 @@ from torch import nn
 from sb3_distill.networks.extractors import GridCNN, StudentCNN
 
 
-class GridCnnPolicy(DQNPolicy):
+class DQNGridCnnPolicy(DQNPolicy):
     """DQN's policy for small grids such as MinAtar's (see ``GridCNN``)."""
 
     def __init__(
@@ -30,7 +30,7 @@ class GridCnnPolicy(DQNPolicy):
         )
 
 
-class StudentCnnPolicy(DQNPolicy):
+class DQNStudentCnnPolicy(DQNPolicy):
     """
     DQN's policy with the convolutions of a student (see ``StudentCNN`` for the keywords of its features extractor), for
     what a small network learns without a teacher. Frames are divided by 255, as SB3's.
@@ -54,10 +54,10 @@ class StudentCnnPolicy(DQNPolicy):
         )
 
 
-TEACHER_POLICIES: dict[str, type[DQNPolicy]] = {
+DQN_POLICIES: dict[str, type[DQNPolicy]] = {
     "MlpPolicy": MlpPolicy,
     "CnnPolicy": CnnPolicy,
     "MultiInputPolicy": MultiInputPolicy,
-    "GridCnnPolicy": GridCnnPolicy,
-    "StudentCnnPolicy": StudentCnnPolicy,
+    "GridCnnPolicy": DQNGridCnnPolicy,
+    "StudentCnnPolicy": DQNStudentCnnPolicy,
 }

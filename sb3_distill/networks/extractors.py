@@ -1,6 +1,7 @@
 """Features extractors of the students."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch as th
 from gymnasium import spaces
@@ -10,6 +11,18 @@ from torch import nn
 
 from sb3_distill.common.utils import has_fast_bfloat16
 from sb3_distill.networks.layers import FrameScaler, GlobalMaxPool
+
+# Keywords of ``StudentCNN`` by the papers' names of the networks: Rusu et al. 2015, table A1 (the DQN network itself,
+# net1 to net3), Sun & Fazli 2019, section 3 (net4, net5), Actor-Mimic compression, table 2 (max-pool)
+CNN_SIZES: dict[str, dict[str, Any]] = {
+    "dqn": {"channels": (32, 64, 64), "features_dim": 512},
+    "net1": {"channels": (16, 32, 32), "features_dim": 256},
+    "net2": {"channels": (16, 16, 16), "features_dim": 128},
+    "net3": {"channels": (16, 16, 16), "features_dim": 64},
+    "net4": {"channels": (8, 8, 16), "features_dim": 64},
+    "net5": {"channels": (8, 16, 8), "features_dim": 64},
+    "max_pool": {"channels": (16, 32, 32), "features_dim": 512, "pool": "max"},
+}
 
 
 def check_pool(pool: str | None) -> None:

@@ -1,5 +1,7 @@
 """Layers of the students' networks."""
 
+from collections.abc import Sequence
+
 import torch as th
 from torch import nn
 
@@ -56,3 +58,28 @@ class GlobalMaxPool(nn.Module):
 
     def forward(self, maps: th.Tensor) -> th.Tensor:
         return maps.amax(dim=(2, 3))
+
+
+class MeanOverQuantiles(nn.Module):
+    """
+    QR-DQN's Q-values: the mean over the quantiles of each action.
+
+    :param n_actions: number of actions
+    """
+
+    def __init__(self, n_actions: int) -> None:
+        super().__init__()
+        self.n_actions = n_actions
+
+    def forward(self, quantiles: th.Tensor) -> th.Tensor:
+        return quantiles.reshape(len(quantiles), -1, self.n_actions).mean(dim=1)
+
+
+def count_parameters(modules: Sequence[nn.Module]) -> int:
+    """
+    :param modules: parts of a policy
+    :return: number of their weights and biases. Step sizes of quantized layers do not count: they say how weights are
+        stored.
+    """
+    named = nn.ModuleList(modules).named_parameters()
+    return sum(parameter.numel() for name, parameter in named if not name.endswith("_quantizer.step"))

@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
-from sb3_distill.networks.extractors import GridCNN, StudentCNN
+from sb3_distill.networks.extractors import CNN_SIZES, GridCNN, StudentCNN
 from sb3_distill.networks.policies import StudentPolicy
 
 
@@ -105,7 +105,7 @@ def build_network(policy: Any) -> MultiTaskQNetwork:
     ).to(policy.device)
 
 
-class MultiTaskMixin:
+class MultiTaskPolicyMixin:
     """
     What the multi-task student and the policy of the multi-task DQN share: a ``MultiTaskQNetwork`` in place of SB3's.
 
@@ -173,7 +173,7 @@ class MultiTaskMixin:
         }
 
 
-class MultiTaskMlpPolicy(MultiTaskMixin, StudentPolicy):  # type: ignore[misc]
+class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[misc]
     """Multi-task student of vectors: one shared layer of 64 units and controllers with one of 64 by default."""
 
     q_net: MultiTaskQNetwork  # type: ignore[assignment]
@@ -227,7 +227,7 @@ class MultiTaskCnnPolicy(MultiTaskMlpPolicy):
     """
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = StudentCNN
-    extractor_kwargs: ClassVar[dict[str, Any]] = {"channels": (32, 64, 64), "features_dim": 512}
+    extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["dqn"]
     default_trunk_arch: ClassVar[tuple[int, ...]] = ()
     default_net_arch: ClassVar[tuple[int, ...]] = (128,)
 
@@ -248,11 +248,11 @@ class MultiTaskGridCnnPolicy(MultiTaskMlpPolicy):
     default_trunk_arch: ClassVar[tuple[int, ...]] = ()
 
 
-class DQNMlpPolicy(MultiTaskMixin, DQNPolicy):  # type: ignore[misc]
+class MultiTaskDQNMlpPolicy(MultiTaskPolicyMixin, DQNPolicy):  # type: ignore[misc]
     """The multi-task DQN's counterpart of ``MultiTaskMlpPolicy``: the same network, and a target network."""
 
 
-class DQNCnnPolicy(DQNMlpPolicy):
+class MultiTaskDQNCnnPolicy(MultiTaskDQNMlpPolicy):
     """The multi-task DQN's counterpart of ``MultiTaskCnnPolicy``. Its frames are divided by 255."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = StudentCNN
@@ -261,13 +261,13 @@ class DQNCnnPolicy(DQNMlpPolicy):
     default_net_arch: ClassVar[tuple[int, ...]] = (128,)
 
 
-class DQNLargeCnnPolicy(DQNCnnPolicy):
+class MultiTaskDQNLargeCnnPolicy(MultiTaskDQNCnnPolicy):
     """The multi-task DQN's counterpart of ``MultiTaskLargeCnnPolicy``."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = {**MultiTaskLargeCnnPolicy.extractor_kwargs, "standardize": None}
 
 
-class DQNGridCnnPolicy(DQNMlpPolicy):
+class MultiTaskDQNGridCnnPolicy(MultiTaskDQNMlpPolicy):
     """The multi-task DQN's counterpart of ``MultiTaskGridCnnPolicy``."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = GridCNN
@@ -280,11 +280,9 @@ MULTI_TASK_POLICIES: dict[str, type[MultiTaskMlpPolicy]] = {
     "MultiTaskLargeCnnPolicy": MultiTaskLargeCnnPolicy,
     "MultiTaskGridCnnPolicy": MultiTaskGridCnnPolicy,
 }
-
-
-DQN_POLICIES: dict[str, type[DQNMlpPolicy]] = {
-    "MultiTaskMlpPolicy": DQNMlpPolicy,
-    "MultiTaskCnnPolicy": DQNCnnPolicy,
-    "MultiTaskLargeCnnPolicy": DQNLargeCnnPolicy,
-    "MultiTaskGridCnnPolicy": DQNGridCnnPolicy,
+MULTI_TASK_DQN_POLICIES: dict[str, type[MultiTaskDQNMlpPolicy]] = {
+    "MultiTaskMlpPolicy": MultiTaskDQNMlpPolicy,
+    "MultiTaskCnnPolicy": MultiTaskDQNCnnPolicy,
+    "MultiTaskLargeCnnPolicy": MultiTaskDQNLargeCnnPolicy,
+    "MultiTaskGridCnnPolicy": MultiTaskDQNGridCnnPolicy,
 }

@@ -10,7 +10,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
-from sb3_distill.networks.extractors import GridCNN, StudentCNN
+from sb3_distill.common.answers import Answers
+from sb3_distill.networks.extractors import CNN_SIZES, GridCNN, StudentCNN
 from sb3_distill.networks.layers import FrameScaler
 
 
@@ -110,15 +111,15 @@ class StudentPolicy(StudentMixin, DQNPolicy):
         )
 
     def output_layers(self) -> list[nn.Module]:
-        """The layers whose outputs are the logits."""
+        """The layers that give one number per action."""
         return [self.q_net.q_net[-1]]
 
-    def logits(self, obs: PyTorchObs) -> th.Tensor:
+    def answer(self, obs: PyTorchObs) -> Answers:
         """
         :param obs: batch of observations, as the environment gives them
-        :return: what the distillation losses compare, ``(batch, n_actions)``
+        :return: what the distillation losses compare
         """
-        return self.q_net(obs)
+        return Answers(q_values=self.q_net(obs))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
@@ -139,7 +140,7 @@ class CnnPolicy(StudentPolicy):
     (see ``StudentCNN``). ``standardize=None`` with ``ortho_init=False`` is the papers' own input and initialisation.
     """
 
-    cnn_kwargs: ClassVar[dict[str, Any]] = {"channels": (32, 64, 64), "features_dim": 512}
+    cnn_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["dqn"]
 
     def __init__(
         self,
@@ -183,37 +184,37 @@ class CnnPolicy(StudentPolicy):
 class Net1Policy(CnnPolicy):
     """Net1 of Rusu et al. 2015, table A1: 427,874 parameters at 18 actions."""
 
-    cnn_kwargs: ClassVar[dict[str, Any]] = {"channels": (16, 32, 32), "features_dim": 256}
+    cnn_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net1"]
 
 
 class Net2Policy(CnnPolicy):
     """Net2 of Rusu et al. 2015, table A1: 113,346 parameters at 18 actions."""
 
-    cnn_kwargs: ClassVar[dict[str, Any]] = {"channels": (16, 16, 16), "features_dim": 128}
+    cnn_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net2"]
 
 
 class Net3Policy(CnnPolicy):
     """Net3 of Rusu et al. 2015, table A1: 61,954 parameters at 18 actions."""
 
-    cnn_kwargs: ClassVar[dict[str, Any]] = {"channels": (16, 16, 16), "features_dim": 64}
+    cnn_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net3"]
 
 
 class Net4Policy(CnnPolicy):
     """Net4 of Sun & Fazli 2019, section 3: 55,666 parameters at 18 actions."""
 
-    cnn_kwargs: ClassVar[dict[str, Any]] = {"channels": (8, 8, 16), "features_dim": 64}
+    cnn_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net4"]
 
 
 class Net5Policy(CnnPolicy):
     """Net5 of Sun & Fazli 2019, section 3: 31,602 parameters at 18 actions."""
 
-    cnn_kwargs: ClassVar[dict[str, Any]] = {"channels": (8, 16, 8), "features_dim": 64}
+    cnn_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net5"]
 
 
 class MaxPoolCnnPolicy(CnnPolicy):
     """Halved feature maps and a global max-pool (Actor-Mimic compression, table 2): 43,097 parameters at 9 actions."""
 
-    cnn_kwargs: ClassVar[dict[str, Any]] = {"channels": (16, 32, 32), "features_dim": 512, "pool": "max"}
+    cnn_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["max_pool"]
 
 
 class MultiInputPolicy(StudentPolicy):

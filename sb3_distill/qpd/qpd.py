@@ -7,30 +7,31 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
-from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.agents.checks import check_discrete, check_teacher
+from sb3_distill.agents.agent import ActorCriticTeacher
+from sb3_distill.agents.checks import check_discrete
 from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.base.students import Student
+from sb3_distill.base.teaching import TeacherSource
 from sb3_distill.buffers.distillation import DistillationSamples
-from sb3_distill.common.losses import DistillationLoss, gaussian_kl_loss
+from sb3_distill.common.answers import Answers
+from sb3_distill.common.losses import DistillationLoss, compare_actions
+from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.evaluation.players import mix_random_actions
 from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
-    MlpPolicy,
+    ActorCriticMlpPolicy,
     actor_modules,
-    distribution_parameters,
     is_known_distribution,
 )
-from sb3_distill.pd import PolicyDistillation
-from sb3_distill.pd.pd import RolloutPolicy
 from sb3_distill.quantization.layers import calibrate, freeze_steps
-from sb3_distill.quantization.packing import stored_bytes
+from sb3_distill.quantization.packing import packed_bytes
 from sb3_distill.quantization.precision import (
     BITS,
     Bits,
@@ -43,16 +44,9 @@ from sb3_distill.quantization.precision import (
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 
 ALGORITHMS = ("ppo", "a2c", "trpo")
-# What PolicyDistillation has and this algorithm settles
-SETTLED = {
-    "loss": "its loss is the KL divergence, with value_coef and ent_coef",
-    "student_temperature": "the student's distribution is compared as it is; temperature is the teacher's",
-    "student_eps": "the student explores by sampling its actions",
-    "bf16": "few bits are learned on float32 weights",
-}
 
 
-class QPD(PolicyDistillation):
+class QPD(DistillationAlgorithm):
     """
     Quantization-aware Policy Distillation: an actor-critic student learns from an actor-critic teacher, first at full
     precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. Precision
@@ -74,7 +68,6 @@ class QPD(PolicyDistillation):
     :param ent_coef: coefficient of the student's entropy, which is added to the objective
     :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or a
         function from the remaining progress to the probability that the teacher acts; actions are sampled
-    :param teacher_eps: share of uniformly random actions (Discrete only)
     :param weight_bits: precision of the weights of the actor's layers between the first and the last, 2 to 8 bits, or
         one for "conv" and "linear" layers each (all kinds that there are must be named); None is plain actor-critic
         distillation
@@ -85,30 +78,37 @@ class QPD(PolicyDistillation):
         the quantized values into the full ones
     :param full_precision_fraction: share of the run at full precision
     :param final_fraction: share of the run at the final precision with frozen step sizes
+    :param n_teacher_episodes: how many episodes the teacher plays before training for the score that later ones are
+        compared with (0: none)
+    :param recording: folder of the teacher's play (see ``PolicyDistillation``)
     :raises ValueError: an argument, or a teacher that does not fit
 
-    All other parameters are those of ``PolicyDistillation``.
+    All other parameters are those of ``DistillationAlgorithm``.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
-    _teacher_outputs: ClassVar[str] = "distribution and value"
-    policy: MlpPolicy  # type: ignore[assignment]
+    policy: ActorCriticMlpPolicy
 
     def __init__(
         self,
-        policy: str | type[MlpPolicy],
+        policy: str | type[ActorCriticMlpPolicy],
         env: GymEnv | str,
-        teacher: str | Path | BaseAlgorithm | Teacher | None = None,
+        teacher: TeacherSource | None = None,
         learning_rate: float | Schedule = 1e-3,
         buffer_size: int = 100_000,
         learning_starts: int = 1_000,
         batch_size: int = 64,
+        train_freq: int | tuple[int, str] = 4,
+        gradient_steps: int = 1,
         temperature: float = 1.0,
         value_coef: float = 0.5,
         ent_coef: float = 0.0,
         rollout_policy: RolloutPolicy = "linear",
         teacher_eps: float = 0.05,
+        n_teacher_episodes: int = 10,
+        allow_env_mismatch: bool = False,
+        recording: str | Path | None = None,
         max_grad_norm: float | None = 0.5,
         weight_bits: Bits = None,
         activation_bits: Bits = None,
@@ -117,30 +117,38 @@ class QPD(PolicyDistillation):
         quantization_schedule: str = "bits",
         full_precision_fraction: float = 0.4,
         final_fraction: float = 0.3,
+        compile_update: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
         _init_setup_model: bool = True,
-        **pd_kwargs: Any,
     ) -> None:
-        for name, reason in SETTLED.items():
-            if name in pd_kwargs:
-                raise ValueError(f"QPD takes no {name}: {reason}.")
         super().__init__(
-            policy,  # type: ignore[arg-type]
+            policy,
             env,
-            teacher,
             learning_rate,
             buffer_size,
             learning_starts,
             batch_size,
-            temperature=temperature,
-            rollout_policy=rollout_policy,
-            teacher_eps=teacher_eps,
-            student_eps=0.0,
-            max_grad_norm=max_grad_norm,
-            # Few bits are learned at full precision underneath.
-            bf16=False,
-            _init_setup_model=False,
-            **pd_kwargs,
+            train_freq,
+            gradient_steps,
+            rollout_policy,
+            teacher_eps,
+            allow_env_mismatch,
+            max_grad_norm,
+            compile_update,
+            stats_window_size,
+            tensorboard_log,
+            policy_kwargs,
+            verbose,
+            seed,
+            device,
         )
+        self.teacher = teacher
+        self.temperature = temperature
         self.value_coef = value_coef
         self.ent_coef = ent_coef
         self.weight_bits = weight_bits
@@ -150,6 +158,8 @@ class QPD(PolicyDistillation):
         self.quantization_schedule = quantization_schedule
         self.full_precision_fraction = full_precision_fraction
         self.final_fraction = final_fraction
+        self.n_teacher_episodes = n_teacher_episodes
+        self.recording = recording
         # Share of the transition that lies behind the student; None at full precision, before step sizes are chosen
         self.transition_share: float | None = None
         if _init_setup_model:
@@ -160,8 +170,15 @@ class QPD(PolicyDistillation):
     def _setup_model(self) -> None:
         self._check_arguments()
         super()._setup_model()
+
+    def _setup_student(self) -> None:
         if self.weight_bits is not None:
             self._quantize()
+        super()._setup_student()
+
+    def _make_student(self) -> Student:
+        # Few bits are learned on float32 weights.
+        return Student(self.policy, DistillationLoss("kl", self.temperature, 1.0), self.max_grad_norm, bf16=False)
 
     def _quantize(self) -> None:
         quantize_student(self.policy, **self.bits)
@@ -191,31 +208,17 @@ class QPD(PolicyDistillation):
         """The four arguments that name bits."""
         return {name: getattr(self, name) for name in BITS}
 
-    def _make_loss(self) -> DistillationLoss:
-        return DistillationLoss("kl", self.temperature, 1.0)
-
-    def _buffer_kwargs(self) -> dict[str, Any]:
-        return {**super()._buffer_kwargs(), "n_outputs": self._n_parameters_of_actions + 1}
-
-    @property
-    def _n_parameters_of_actions(self) -> int:
-        """Numbers that describe a distribution over actions."""
-        if isinstance(self.action_space, spaces.Discrete):
-            return int(self.action_space.n)
-        assert self.action_space.shape is not None
-        return 2 * math.prod(self.action_space.shape)
-
     def _find_teacher(self, env_id: str | None) -> str | Path:
         return find_zoo_teacher(env_id, ALGORITHMS)
 
-    def _check_teacher(self, teacher: Teacher, env_id: str | None) -> None:
+    def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         assert self.env is not None
         if not isinstance(teacher, ActorCriticTeacher):
             raise ValueError(
                 f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions and "
                 "no critic: distil it with PolicyDistillation (--algo pd)."
             )
-        if getattr(teacher.policy, "value_net", None) is None:
+        if not teacher.has_critic:
             raise ValueError(
                 f"The teacher {teacher.source} has no value_net, so its critic cannot be distilled: give the whole "
                 "agent, as SB3 trains and saves it."
@@ -233,7 +236,10 @@ class QPD(PolicyDistillation):
                 f"The teacher {teacher.source} draws actions from a squashed {type(distribution).__name__}; "
                 "distillation knows categorical and diagonal Gaussian ones. Train it without squash_output."
             )
-        check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
+        super()._check_teacher(teacher, env_id)
+
+    def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
+        return [self._reference_callback(siblings, self.n_teacher_episodes, epsilon=0.0)]
 
     def _setup_learn(
         self,
@@ -270,27 +276,19 @@ class QPD(PolicyDistillation):
             progress_bar=progress_bar,
         )
 
-    @th.no_grad()
-    def _act(self) -> tuple[np.ndarray, np.ndarray]:
-        assert isinstance(self._teacher, ActorCriticTeacher) and self._last_obs is not None
-        # The teacher normalises observations itself, if it does at all.
-        raw_obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
-        tensors = obs_as_tensor(raw_obs, self.device)  # type: ignore[arg-type]
-        distribution = self._teacher.distribution(tensors)
-        outputs = th.cat([distribution_parameters(distribution), self._teacher.values(tensors)], dim=1)
-        self._teacher_logits = outputs.cpu().numpy()
+    def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # Not SB3's own sampling, which for state-dependent exploration keeps one draw of noise
-        actions = distribution.distribution.sample().cpu().numpy()  # type: ignore[union-attr]
-        teacher_acts = self._rollout_rng.random(len(actions)) < self._teacher_share(self._current_progress_remaining)
+        actions = answers.sample().cpu().numpy()
         if not teacher_acts.all():
-            student = self.policy.get_distribution(obs_as_tensor(self._last_obs, self.device))
+            student = self.policy.get_distribution(obs_as_tensor(obs, self.device))
             student_actions = student.get_actions().cpu().numpy()
             actions = np.where(teacher_acts.reshape(-1, *[1] * (actions.ndim - 1)), actions, student_actions)
         if isinstance(self.action_space, spaces.Box):
             actions = actions.reshape(-1, *self.action_space.shape)
             return np.clip(actions, self.action_space.low, self.action_space.high), actions
         epsilon = np.where(teacher_acts, self.teacher_eps, 0.0)
-        actions = mix_random_actions(actions, self._n_actions_of(self._last_obs), epsilon, self._rollout_rng)
+        n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        actions = mix_random_actions(actions, n_actions, epsilon, self._rollout_rng)
         return actions, actions
 
     def _prepare_updates(self) -> None:
@@ -303,8 +301,8 @@ class QPD(PolicyDistillation):
         if self.transition_share is None:
             if progress < self.full_precision_fraction:
                 return
-            observations = self.replay_buffer.sample(1_000, env=self._vec_normalize_env).observations
-            calibrate(self.policy, lambda: self.policy.outputs(observations))
+            observations = self.replay_buffer.sample_observations(1_000, env=self._vec_normalize_env)
+            calibrate(self.policy, lambda: self.policy.answer(observations))
             self.transition_share = 0.0
         transition = 1.0 - self.full_precision_fraction - self.final_fraction
         share = 1.0 if transition <= 0 else (progress - self.full_precision_fraction) / transition
@@ -315,24 +313,24 @@ class QPD(PolicyDistillation):
             freeze_steps(self.policy)
         self.logger.record("train/quantized", self.transition_share)
 
-    def _eager_loss(self, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
-        outputs, teacher = self.policy.outputs(samples.observations), samples.teacher_logits
-        value_loss = F.mse_loss(outputs[:, -1], teacher[:, -1])
-        if isinstance(self.action_space, spaces.Discrete):
-            actor_loss = self.distillation_loss(teacher[:, :-1], outputs[:, :-1])
-            entropy = -(outputs[:, :-1].exp() * outputs[:, :-1]).sum(dim=1).mean()
-            same_action = outputs[:, :-1].argmax(dim=1) == teacher[:, :-1].argmax(dim=1)
-            comparison = {"agreement": same_action.float().mean()}
+    def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        teacher, answers = samples.answers, student.policy.answer(samples.observations)
+        actor_losses = student.loss(teacher, answers)
+        assert answers.values is not None and teacher.values is not None
+        value_losses = F.mse_loss(answers.values, teacher.values, reduction="none")
+        if answers.gaussian is None:
+            entropies = -(answers.log_probs.exp() * answers.log_probs).sum(dim=1)
         else:
-            mean, log_std = outputs[:, :-1].chunk(2, dim=1)
-            teacher_mean, teacher_log_std = teacher[:, :-1].chunk(2, dim=1)
-            actor_loss = gaussian_kl_loss(teacher_mean, teacher_log_std, mean, log_std, self.temperature)
-            entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1).mean()
-            comparison = {"action_distance": (mean - teacher_mean).abs().mean()}
-        distill_loss = actor_loss + self.value_coef * value_loss
-        terms = {"distill_loss": distill_loss, "actor_loss": actor_loss, "value_loss": value_loss, "entropy": entropy}
-        metrics = {name: term.detach() for name, term in {**terms, **comparison}.items()}
-        return distill_loss - self.ent_coef * entropy, metrics
+            entropies = (answers.gaussian.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
+        distill_losses = actor_losses + self.value_coef * value_losses
+        terms = {
+            "distill_loss": distill_losses,
+            "actor_loss": actor_losses,
+            "value_loss": value_losses,
+            "entropy": entropies,
+        }
+        metrics = {name: term.mean().detach() for name, term in terms.items()} | compare_actions(teacher, answers)
+        return distill_losses - self.ent_coef * entropies, metrics
 
     def predict(
         self,
@@ -349,7 +347,7 @@ class QPD(PolicyDistillation):
         :return: bytes of the actor as a device stores it: packed integers, step sizes and biases; float32 where there
             are no bits, and until the final precision is reached
         """
-        return stored_bytes(actor_modules(self.policy))
+        return packed_bytes(actor_modules(self.policy))
 
     @classmethod
     def load(cls: type[SelfQPD], path: Any, *args: Any, **kwargs: Any) -> SelfQPD:
@@ -375,5 +373,5 @@ class QPD(PolicyDistillation):
         vars(model).update(changed)
         model._check_arguments()
         if changed and model.weight_bits is not None:
-            model._quantize()
+            model._setup_student()
         return model

@@ -6,8 +6,8 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_distill.networks.layers import FrameScaler
-from sb3_distill.quantization.layers import describe_transition, quantized_layers, quantizers
+from sb3_distill.networks.layers import FrameScaler, count_parameters
+from sb3_distill.quantization.layers import describe_transition, quantized_layers
 
 
 def pack_bits(integers: np.ndarray, bits: int) -> bytes:
@@ -56,17 +56,7 @@ def _float_bytes(tensor: th.Tensor) -> bytes:
     return tensor.detach().cpu().to(th.float32).numpy().tobytes()
 
 
-def count_parameters(acting: Sequence[nn.Module]) -> int:
-    """
-    :param acting: the parts of a policy that act
-    :return: number of their weights and biases; step sizes are a way to store these
-    """
-    modules = nn.ModuleList(acting)
-    steps = {quantizer.step for quantizer in quantizers(modules)}
-    return sum(parameter.numel() for parameter in modules.parameters() if parameter not in steps)
-
-
-def stored_bytes(acting: Sequence[nn.Module]) -> int:
+def packed_bytes(acting: Sequence[nn.Module]) -> int:
     """
     The real size of what acts: packed where it is quantized, float32 otherwise, and as long as it has not reached its
     final precision.

@@ -13,11 +13,7 @@ from sb3_distill.quantization.layers import quantize, quantized_layers, quantize
 from sb3_distill.quantization.quantizer import MAX_BITS, check_bits, has_exact_input
 
 Bits = int | Mapping[str, int] | None
-
-
 BITS = ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")
-
-
 SCHEDULES = ("blend", "bits")
 
 

@@ -12,11 +12,7 @@ from torch import nn
 from sb3_distill.common.utils import unknown_choice
 
 MIN_BITS, MAX_BITS = 2, 8
-
-
 LAYER_KINDS = ("conv", "linear")
-
-
 # Fractions of the largest value that are tried as the range of a quantizer
 _RANGES = th.linspace(0.2, 1.0, 33)
 

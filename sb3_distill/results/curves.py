@@ -1,11 +1,14 @@
-"""Learning curves as a table, a file and a picture."""
+"""Learning curves as files, tables and pictures."""
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict, cast
+from zipfile import BadZipFile
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from sb3_distill.results.figures import line_style, make_axes, save_figure
 from sb3_distill.results.statistics import percent_of_teacher
@@ -13,12 +16,63 @@ from sb3_distill.results.tables import format_table
 
 # How the teacher is called among the players
 TEACHER = "teacher"
+CURVES_FILE = "learning_curves.csv"
+# Evaluations whose mean counts as a player's score
 N_LAST = 10
+# Training episodes that a point of their curve averages
+_WINDOW = 20
 
-Evaluations = Sequence[dict[str, Any]]
+
+class Evaluation(TypedDict):
+    """One entry of ``RealTimeDistillDQN.evaluations``, and one line of ``learning_curves.csv``."""
+
+    n_updates: int
+    n_timesteps: int
+    player: str
+    mean_reward: float
+    std_reward: float
+    n_episodes: int
 
 
-def curve_of(evaluations: Evaluations, player: str, field: str = "mean_reward") -> np.ndarray:
+@dataclass(frozen=True)
+class PlayerSummary:
+    """
+    A player's learning curve in a few numbers.
+
+    :param player: who
+    :param max: the highest mean return
+    :param max_percent: the same in per cent of the teacher's highest
+    :param last: the mean over the last 10 evaluations
+    :param last_percent: the same in per cent of the teacher's
+    :param last_std: standard deviation over the last 10, which says how steady it is
+    """
+
+    player: str
+    max: float
+    max_percent: float
+    last: float
+    last_percent: float
+    last_std: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """
+    Mean returns over the steps of a run.
+
+    :param steps: the steps
+    :param returns: the mean returns there
+    """
+
+    steps: np.ndarray
+    returns: np.ndarray
+
+
+def curve_of(
+    evaluations: Sequence[Evaluation],
+    player: str,
+    field: Literal["mean_reward", "n_updates", "n_timesteps"] = "mean_reward",
+) -> np.ndarray:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :param player: "teacher" or the name of a student
@@ -28,7 +82,7 @@ def curve_of(evaluations: Evaluations, player: str, field: str = "mean_reward") 
     return np.array([entry[field] for entry in evaluations if entry["player"] == player])
 
 
-def players_of(evaluations: Evaluations) -> list[str]:
+def players_of(evaluations: Sequence[Evaluation]) -> list[str]:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :return: who was evaluated, the teacher first
@@ -36,54 +90,55 @@ def players_of(evaluations: Evaluations) -> list[str]:
     return list(dict.fromkeys(entry["player"] for entry in evaluations))
 
 
-def summarize(evaluations: Evaluations) -> list[dict[str, Any]]:
+def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
     """
     Table 1 of Sun & Fazli 2019: of each player the highest score and the mean of the last 10 evaluations, also as a
-    percentage of the teacher's; and the standard deviation over the last 10, which says how steady it is.
+    percentage of the teacher's.
 
     :param evaluations: ``RealTimeDistillDQN.evaluations``
-    :return: one row per player
+    :return: one summary per player
     """
     teacher = curve_of(evaluations, TEACHER)
-    rows = []
+    teacher_last = float(teacher[-N_LAST:].mean())
+    summaries = []
     for player in players_of(evaluations):
         curve = curve_of(evaluations, player)
-        last, teacher_last = curve[-N_LAST:].mean(), teacher[-N_LAST:].mean()
-        rows.append(
-            {
-                "player": player,
-                "max": float(curve.max()),
-                "max_percent": percent_of_teacher(float(curve.max()), float(teacher.max())),
-                "last": float(last),
-                "last_percent": percent_of_teacher(float(last), float(teacher_last)),
-                "last_std": float(curve[-N_LAST:].std()),
-            }
+        highest, last = float(curve.max()), float(curve[-N_LAST:].mean())
+        summaries.append(
+            PlayerSummary(
+                player,
+                highest,
+                percent_of_teacher(highest, float(teacher.max())),
+                last,
+                percent_of_teacher(last, teacher_last),
+                float(curve[-N_LAST:].std()),
+            )
         )
-    return rows
+    return summaries
 
 
-def format_summary(evaluations: Evaluations) -> str:
+def format_summary(evaluations: Sequence[Evaluation]) -> str:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
-    :return: ``summarize`` as text
+    :return: ``summarize_players`` as text
     """
     n_last = min(N_LAST, len(curve_of(evaluations, TEACHER)))
     header = ["player", "max", "max %", f"mean of last {n_last}", "%", f"std of last {n_last}"]
     rows = [
         [
-            row["player"],
-            f"{row['max']:.2f}",
-            f"{row['max_percent']:.1f}",
-            f"{row['last']:.2f}",
-            f"{row['last_percent']:.1f}",
-            f"{row['last_std']:.2f}",
+            summary.player,
+            f"{summary.max:.2f}",
+            f"{summary.max_percent:.1f}",
+            f"{summary.last:.2f}",
+            f"{summary.last_percent:.1f}",
+            f"{summary.last_std:.2f}",
         ]
-        for row in summarize(evaluations)
+        for summary in summarize_players(evaluations)
     ]
     return format_table([header, *rows], n_left=1)
 
 
-def write_csv(evaluations: Evaluations, path: Path) -> None:
+def write_csv(evaluations: Sequence[Evaluation], path: Path) -> None:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :param path: file to write, one line per evaluation and player
@@ -95,7 +150,67 @@ def write_csv(evaluations: Evaluations, path: Path) -> None:
         writer.writerows(evaluations)
 
 
-def plot_curves(evaluations: Evaluations, path: Path) -> None:
+def read_csv(path: Path) -> list[Evaluation]:
+    """
+    :param path: what ``write_csv`` wrote
+    :return: the evaluations, with all numbers as floats
+    """
+    with path.open() as file:
+        entries = [
+            {name: value if name == "player" else float(value) for name, value in line.items()}
+            for line in csv.DictReader(file)
+        ]
+    return cast(list[Evaluation], entries)
+
+
+def read_curves(run: Path) -> dict[str, Curve]:
+    """
+    :param run: a run folder
+    :return: the curves of its evaluations, by who played: the players of a real-time run; nobody in particular ("") for
+        the Zoo's evaluations; none where the run has not been evaluated
+    :raises ValueError: the Zoo's evaluations are damaged
+    """
+    if (run / CURVES_FILE).is_file():
+        evaluations = read_csv(run / CURVES_FILE)
+        return {
+            player: Curve(curve_of(evaluations, player, "n_timesteps"), curve_of(evaluations, player))
+            for player in players_of(evaluations)
+        }
+    path = run / "evaluations.npz"
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {"": Curve(data["timesteps"], data["results"].mean(axis=1))}
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{path} holds no evaluations: {error}. Delete it to see the training episodes, or train again."
+        ) from error
+
+
+def read_episodes(run: Path) -> Curve:
+    """
+    :param run: a run folder
+    :return: the curve of its training episodes, averaged over 20, with the steps that its Monitors count
+    :raises ValueError: there are none
+    """
+    episodes = []
+    for path in sorted(run.glob("*.monitor.csv")):
+        with path.open() as file:
+            file.readline()
+            # A run that goes on may be writing its last line.
+            lines = [line for line in file if line.endswith("\n")]
+        episodes += [(float(row["t"]), float(row["l"]), float(row["r"])) for row in csv.DictReader(lines)]
+    if not episodes:
+        raise ValueError(f"{run} has no curve: no {CURVES_FILE}, evaluations.npz or monitor.csv with episodes.")
+    episodes.sort()
+    _, lengths, returns = np.array(episodes).T
+    window = min(_WINDOW, len(returns))
+    means = np.convolve(returns, np.full(window, 1 / window), mode="valid")
+    return Curve(lengths.cumsum()[window - 1 :], means)
+
+
+def plot_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
     """
     Draw the teacher pale, its best score so far, and the students.
 
@@ -112,3 +227,19 @@ def plot_curves(evaluations: Evaluations, path: Path) -> None:
         axes.plot(student_updates, curve_of(evaluations, player), **line_style(index), linewidth=1.5, label=player)
     figure.legend(loc="outside right upper", frameon=False)
     save_figure(figure, path)
+
+
+def plot_learning_curves(curves: Sequence[tuple[str, Curve]]) -> Figure:
+    """
+    Figure 5 of Rusu et al. 2015: mean return over the steps of several runs.
+
+    :param curves: what the legend calls each curve, and the curve
+    :return: the figure
+    """
+    figure, axes = make_axes("steps (thousands)", "mean return")
+    for index, (label, curve) in enumerate(curves):
+        # A line of one point would not be seen.
+        marker = "o" if len(curve.steps) == 1 else None
+        axes.plot(curve.steps / 1000, curve.returns, **line_style(index), marker=marker, linewidth=1.5, label=label)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure

@@ -9,40 +9,7 @@ import numpy as np
 LEAST_PERCENT = 1.0
 # Stands for the game or the task in rows of all of them
 GEOMETRIC_MEAN = "geometric mean"
-
 Interval = tuple[float, float]
-
-
-def percent_of_teacher(score: float, teacher_score: float) -> float:
-    """
-    A score as a percentage of the teacher's: ``100 + 100 (score - teacher) / |teacher|``.
-
-    For a positive teacher this is the papers' ``100 score / teacher``; for a negative one (Acrobot, MountainCar) it
-    still grows with the score, where the plain quotient would call twice the cost 200%.
-
-    :param score: the student's mean episode return
-    :param teacher_score: the teacher's
-    :return: percentage, 100 where both are equal; NaN where the teacher scored 0
-    """
-    if teacher_score == 0:
-        return float("nan")
-    return 100.0 + 100.0 * (score - teacher_score) / abs(teacher_score)
-
-
-def normalized_percent(score: float, teacher: float, random: float) -> float:
-    """
-    ``100 (score - random) / (teacher - random)``: scores of games such as Pong are negative for a bad player, and a
-    quotient of them says nothing.
-
-    :param score: the student's mean return
-    :param teacher: the teacher's
-    :param random: that of uniformly random actions
-    :return: 100 where the student plays as the teacher, 0 where it plays at random; NaN where the teacher is no better
-        than that, and so no measure
-    """
-    if teacher <= random:
-        return float("nan")
-    return 100.0 * (score - random) / (teacher - random)
 
 
 @dataclass(frozen=True)
@@ -155,3 +122,35 @@ def geometric_mean_interval(
     means = np.exp(np.log(np.maximum(resampled, LEAST_PERCENT)).mean(axis=0))
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return geometric_mean(percents), float(low), float(high)
+
+
+def percent_of_teacher(score: float, teacher_score: float) -> float:
+    """
+    A score as a percentage of the teacher's: ``100 + 100 (score - teacher) / |teacher|``.
+
+    For a positive teacher this is the papers' ``100 score / teacher``; for a negative one (Acrobot, MountainCar) it
+    still grows with the score, where the plain quotient would call twice the cost 200%.
+
+    :param score: the student's mean episode return
+    :param teacher_score: the teacher's
+    :return: percentage, 100 where both are equal; NaN where the teacher scored 0
+    """
+    if teacher_score == 0:
+        return float("nan")
+    return 100.0 + 100.0 * (score - teacher_score) / abs(teacher_score)
+
+
+def normalized_percent(score: float, teacher: float, random: float) -> float:
+    """
+    ``100 (score - random) / (teacher - random)``: scores of games such as Pong are negative for a bad player, and a
+    quotient of them says nothing.
+
+    :param score: the student's mean return
+    :param teacher: the teacher's
+    :param random: that of uniformly random actions
+    :return: 100 where the student plays as the teacher, 0 where it plays at random; NaN where the teacher is no better
+        than that, and so no measure
+    """
+    if teacher <= random:
+        return float("nan")
+    return 100.0 * (score - random) / (teacher - random)

@@ -1,4 +1,4 @@
-"""Results as text: tables for terminals and documents, and JSON."""
+"""Results as text: tables for terminals and documents, CSV and JSON."""
 
 import csv
 import io
@@ -6,6 +6,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sb3_distill.results.row import Row
 
 
 def format_table(rows: Sequence[Sequence[str]], n_left: int) -> str:
@@ -37,10 +39,10 @@ def format_markdown(rows: Sequence[Sequence[str]], n_left: int) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
 
 
-def _in_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+def _in_columns(row: Row) -> dict[str, Any]:
     """A row without its lists: the ends of intervals get columns of their own."""
     columns = {}
-    for name, value in row.items():
+    for name, value in row.to_dict().items():
         if name.endswith("_interval"):
             columns[f"{name}_low"], columns[f"{name}_high"] = value
         elif not isinstance(value, list):
@@ -48,7 +50,7 @@ def _in_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def format_csv(rows: Sequence[Row]) -> str:
     """
     :param rows: results; a field that a row lacks stays empty
     :return: them as CSV, with the ends of intervals in columns of their own and without other lists

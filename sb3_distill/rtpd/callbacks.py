@@ -4,7 +4,6 @@ import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
@@ -12,12 +11,8 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder
 from sb3_distill.envs.make import is_atari, make_eval_env
 from sb3_distill.evaluation.play import evaluate_paired
-from sb3_distill.results.curves import format_summary, plot_curves, write_csv
-from sb3_distill.rtpd.runs import write_student_run
-from sb3_distill.rtpd.students import TEACHER
-
-if TYPE_CHECKING:
-    from sb3_distill.rtpd.rtpd import RealTimeDistillDQN
+from sb3_distill.results.curves import CURVES_FILE, TEACHER, format_summary, plot_curves, write_csv
+from sb3_distill.rtpd.runs import StudentsRun, write_student_run
 
 
 def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
@@ -81,9 +76,10 @@ class StudentEvalCallback(BaseCallback):
     Evaluates the teacher and every student every so many updates (Sun & Fazli 2019: 25,000), all from the same starts,
     and writes the learning curves and the students into the run's folder.
 
-    Logs ``eval/<player>_mean_reward``, appends to ``model.evaluations``, and tells the model of every new high score of
+    Logs ``eval/<player>_mean_reward``, appends to ``run.evaluations``, and tells the run of every new high score of
     the teacher. Files are written at every evaluation, so that a run that is stopped leaves what it has.
 
+    :param run: whose teacher and students are evaluated
     :param eval_freq: updates between two evaluations; -1: never, students are written at the end all the same
     :param n_eval_episodes: episodes of each player; 0: no evaluations
     :param epsilon: share of uniformly random actions
@@ -92,12 +88,17 @@ class StudentEvalCallback(BaseCallback):
     :param verbose: Verbosity level
     """
 
-    model: "RealTimeDistillDQN"
-
     def __init__(
-        self, eval_freq: int, n_eval_episodes: int, epsilon: float, results_dir: str | None, verbose: int = 0
+        self,
+        run: StudentsRun,
+        eval_freq: int,
+        n_eval_episodes: int,
+        epsilon: float,
+        results_dir: str | None,
+        verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
+        self.run = run
         self.eval_freq = eval_freq
         self.n_eval_episodes = n_eval_episodes
         self.epsilon = epsilon
@@ -121,46 +122,46 @@ class StudentEvalCallback(BaseCallback):
             self._set_next_evaluation()
 
     def _set_next_evaluation(self) -> None:
-        self.next_evaluation = (self.model._n_updates // self.eval_freq + 1) * self.eval_freq
+        self.next_evaluation = (self.run._n_updates // self.eval_freq + 1) * self.eval_freq
 
     def _on_step(self) -> bool:
-        if self.evaluates and self.model._n_updates >= self.next_evaluation:
+        if self.evaluates and self.run._n_updates >= self.next_evaluation:
             self._evaluate()
         return True
 
     def _on_training_end(self) -> None:
-        if self.evaluates and self.model._n_updates >= self.next_evaluation:
+        if self.evaluates and self.run._n_updates >= self.next_evaluation:
             self._evaluate()
         else:
             self._write_results()
-        if self.verbose > 0 and self.model.evaluations:
-            print(format_summary(self.model.evaluations))
+        if self.verbose > 0 and self.run.evaluations:
+            print(format_summary(self.run.evaluations))
 
     def _write_results(self) -> None:
         if self.results_dir is None:
             return
-        if self.model.evaluations:
-            write_csv(self.model.evaluations, self.results_dir / "learning_curves.csv")
-            plot_curves(self.model.evaluations, self.results_dir / "learning_curves.png")
-        for name in self.model.students:
-            write_student_run(self.model, name, self.results_dir)
+        if self.run.evaluations:
+            write_csv(self.run.evaluations, self.results_dir / CURVES_FILE)
+            plot_curves(self.run.evaluations, self.results_dir / "learning_curves.png")
+        for name in self.run.students:
+            write_student_run(self.run, name, self.results_dir)
 
     def _evaluate(self) -> None:
         self._set_next_evaluation()
-        model = self.model
-        highest = max((entry["mean_reward"] for entry in model.evaluations if entry["player"] == TEACHER), default=None)
+        run = self.run
+        highest = max((entry["mean_reward"] for entry in run.evaluations if entry["player"] == TEACHER), default=None)
         scores: dict[str, float] = {}
-        for name in (TEACHER, *model.students):
-            policy = model.player(name)
+        for name in (TEACHER, *run.students):
+            policy = run.player(name)
             policy.set_training_mode(False)
             # The same starts for all players; others at every evaluation
-            seed = (model.seed or 0) + 1_000_000 + model._n_updates
+            seed = (run.seed or 0) + 1_000_000 + run._n_updates
             score = evaluate_paired(policy, self.make_env, self.n_eval_episodes, self.epsilon, seed)
             scores[name] = score.mean
-            model.evaluations.append(
+            run.evaluations.append(
                 {
-                    "n_updates": model._n_updates,
-                    "n_timesteps": model.num_timesteps,
+                    "n_updates": run._n_updates,
+                    "n_timesteps": run.num_timesteps,
                     "player": name,
                     "mean_reward": score.mean,
                     "std_reward": score.std,
@@ -169,10 +170,10 @@ class StudentEvalCallback(BaseCallback):
             )
             self.logger.record(f"eval/{name}_mean_reward", score.mean)
         if highest is None or scores[TEACHER] > highest:
-            model.keep_best_teacher()
-        self.logger.record("time/total_timesteps", model.num_timesteps, exclude="tensorboard")
-        self.logger.dump(model.num_timesteps)
+            run.keep_best_teacher()
+        self.logger.record("time/total_timesteps", run.num_timesteps, exclude="tensorboard")
+        self.logger.dump(run.num_timesteps)
         if self.verbose > 0:
             players = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
-            print(f"Eval n_updates={model._n_updates}: {players}")
+            print(f"Eval n_updates={run._n_updates}: {players}")
         self._write_results()

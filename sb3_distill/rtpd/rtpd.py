@@ -3,14 +3,13 @@
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
@@ -21,41 +20,26 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_distill.agents.agent import Teacher, ValueTeacher
-from sb3_distill.agents.checks import check_teacher
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
+from sb3_distill.base.students import student_model
+from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
-from sb3_distill.common.utils import check_device, unknown_choice
-from sb3_distill.envs.inspection import env_id_of, frame_channels_of
+from sb3_distill.common.utils import check_device, check_probability, unchanged_randomness, unknown_choice
+from sb3_distill.envs.inspection import frame_layout_of
 from sb3_distill.envs.native import native_or_same
-from sb3_distill.networks.dqn_policies import TEACHER_POLICIES
-from sb3_distill.pd import PolicyDistillation
+from sb3_distill.networks.dqn_policies import DQN_POLICIES
+from sb3_distill.results.curves import TEACHER, Evaluation
 from sb3_distill.rtpd.callbacks import StudentEvalCallback
-from sb3_distill.rtpd.students import (
-    TEACHER,
-    SharedBatch,
-    Student,
-    StudentsArgument,
-    StudentSpec,
-    check_student_arguments,
-    read_students,
-)
+from sb3_distill.rtpd.spec import StudentsArgument, check_student_arguments, complete_spec, read_students
+from sb3_distill.rtpd.students import RealTimeStudent, SharedBatch
 
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
 
-@contextmanager
-def unchanged_randomness() -> Iterator[None]:
-    """Gives torch's and numpy's global generators back as they were: students must not disturb their teacher."""
-    state = np.random.get_state()
-    with th.random.fork_rng(devices=[]):
-        yield
-    np.random.set_state(state)
-
-
-class RealTimeDistillDQN(DQN):
+class RealTimeDistillDQN(TeacherMixin, DQN):
     """
     Real-time Policy Distillation: students learn while their teacher, an ordinary DQN, learns.
 
@@ -95,14 +79,14 @@ class RealTimeDistillDQN(DQN):
     All other parameters are those of SB3's ``DQN``.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**TEACHER_POLICIES}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**DQN_POLICIES}
 
     def __init__(
         self,
         policy: str | type[DQNPolicy],
         env: GymEnv | str,
         students: StudentsArgument | None = None,
-        teacher: str | Path | BaseAlgorithm | Teacher | None = None,
+        teacher: TeacherSource | None = None,
         teacher_source: str = "latest",
         learning_rate: float | Schedule = 1e-4,
         buffer_size: int = 1_000_000,
@@ -146,17 +130,18 @@ class RealTimeDistillDQN(DQN):
         self.eval_eps = eval_eps
         self.results_dir = results_dir
         self.act_with = act_with
+        self.teacher = teacher
         self.allow_env_mismatch = allow_env_mismatch
         self._progress_bar: UpdateProgressBar | None = None
         # One entry per evaluation and player, see StudentEvalCallback
-        self.evaluations: list[dict[str, Any]] = []
+        self.evaluations: list[Evaluation] = []
         if students is not None and not students:
             raise ValueError("students is empty: name at least one, such as {'small': 'Net3Policy'}.")
         self.students: Any = students or {}
         if _init_setup_model:
             self._setup_model()
             if teacher is not None:
-                self._start_from(teacher)
+                self._start_from(self._setup_teacher())
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
@@ -175,15 +160,15 @@ class RealTimeDistillDQN(DQN):
         if self.replay_buffer_class is None and stacked and not self.optimize_memory_usage:
             self.replay_buffer_class = FrameReplayBuffer
         if self.replay_buffer_class is FrameReplayBuffer:
-            channels = 1 if self.env is None else frame_channels_of(self.env)
+            channels = 1 if self.env is None else frame_layout_of(self.env).channels
             self.replay_buffer_kwargs = {"frame_channels": channels, **self.replay_buffer_kwargs}
         super()._setup_model()
         self.student_nets = nn.ModuleDict()
         with unchanged_randomness():
-            for index, (name, spec) in enumerate(self.students.items()):
+            for index, name in enumerate(self.students):
                 if self.seed is not None:
                     th.manual_seed(self.seed + 1 + index)
-                self.student_nets[name] = self._make_student(name, spec)
+                self.student_nets[name] = self._make_student(name)
         for name, student in self._each_student():
             if name in models:
                 student.policy.load_state_dict(models[name].policy.state_dict())
@@ -200,8 +185,7 @@ class RealTimeDistillDQN(DQN):
     def _check_arguments(self) -> None:
         if self.act_with != TEACHER and self.act_with not in self.students:
             raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
-        if not 0.0 <= self.eval_eps <= 1.0:
-            raise ValueError(f"eval_eps is a probability and must lie in [0, 1], not {self.eval_eps!r}.")
+        check_probability("eval_eps", self.eval_eps)
         if self.n_eval_episodes < 0:
             raise ValueError(
                 f"n_eval_episodes must be at least 0, which evaluates nothing; not {self.n_eval_episodes}."
@@ -210,45 +194,43 @@ class RealTimeDistillDQN(DQN):
         DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)
         check_student_arguments(self.teacher_source, self.self_learning)
 
-    def _make_student(self, name: str, entries: dict[str, Any]) -> Student:
+    def _make_student(self, name: str) -> RealTimeStudent:
         defaults = {
             "learning_rate": self.lr_schedule,
             "loss": self.loss,
             "temperature": self.temperature,
+            "student_temperature": self.student_temperature,
             "self_learning": self.self_learning,
             "imitation": self.imitation,
             "teacher_source": self.teacher_source,
         }
-        entries = {**defaults, **{key: value for key, value in entries.items() if value is not None}}
-        if entries.get("student_temperature") is None:
-            own = self.students[name].get("temperature") is not None or self.student_temperature is None
-            entries["student_temperature"] = entries["temperature"] if own else self.student_temperature
+        spec = complete_spec(self.students[name], defaults)
         assert isinstance(self.action_space, spaces.Discrete)
         try:
-            return Student(StudentSpec(**entries), self.observation_space, self.action_space, self.device)
+            return RealTimeStudent(spec, self.observation_space, self.action_space, self.device, self.max_grad_norm)
         except (ValueError, TypeError, AssertionError) as error:
             raise ValueError(f"students[{name!r}]: {error}") from error
 
-    def _each_student(self) -> Iterator[tuple[str, Student]]:
+    def _each_student(self) -> Iterator[tuple[str, RealTimeStudent]]:
         for name, student in self.student_nets.items():
-            assert isinstance(student, Student)
+            assert isinstance(student, RealTimeStudent)
             yield name, student
 
-    def _start_from(self, source: str | Path | BaseAlgorithm | Teacher) -> None:
-        """Give the teacher, and its target network, the weights of a trained agent."""
-        trained = load_teacher(source, device=self.device)
-        if not isinstance(trained, ValueTeacher) or trained.algo != "dqn":
+    def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
+        if teacher.algo != "dqn":
             raise ValueError(
-                f"The teacher to start from, {trained.source}, is a {trained.algo} agent; real-time distillation goes "
+                f"The teacher to start from, {teacher.source}, is a {teacher.algo} agent; real-time distillation goes "
                 "on with a DQN. Distil it with PolicyDistillation instead."
             )
-        if trained.normalization is not None:
+        if teacher.normalization is not None:
             raise ValueError(
-                f"The teacher to start from, {trained.source}, was trained behind VecNormalize, whose statistics a DQN "
+                f"The teacher to start from, {teacher.source}, was trained behind VecNormalize, whose statistics a DQN "
                 "that goes on learning would not keep. Distil it with PolicyDistillation instead."
             )
-        assert self.env is not None
-        check_teacher(trained, self.env, env_id_of(self.env), self.allow_env_mismatch)
+        super()._check_teacher(teacher, env_id)
+
+    def _start_from(self, trained: Teacher) -> None:
+        """Give the teacher, and its target network, the weights of a trained agent."""
         for network in (self.q_net, self.q_net_target):
             try:
                 network.load_state_dict(trained.network.state_dict())
@@ -265,7 +247,7 @@ class RealTimeDistillDQN(DQN):
         if self.students:
             callbacks.append(
                 StudentEvalCallback(
-                    self.eval_freq, self.n_eval_episodes, self.eval_eps, self.results_dir, verbose=self.verbose
+                    self, self.eval_freq, self.n_eval_episodes, self.eval_eps, self.results_dir, verbose=self.verbose
                 )
             )
         self._progress_bar = UpdateProgressBar() if progress_bar else None
@@ -346,7 +328,7 @@ class RealTimeDistillDQN(DQN):
                 source = student.spec.teacher_source
                 # Until the first evaluation there is no best network to follow.
                 if source in batches:
-                    student_losses[name].append(student.learn(batches[source], self.max_grad_norm))
+                    student_losses[name].append(student.learn(batches[source]))
 
         # Increase update counter
         self._n_updates += gradient_steps
@@ -390,6 +372,21 @@ class RealTimeDistillDQN(DQN):
         finally:
             self.act_with = act_with
 
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        if isinstance(replay_buffer, FrameReplayBuffer):
+            assert self.env is not None
+            replay_buffer.episode_starts = self._last_episode_starts if frame_layout_of(self.env).chained else None
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        self._last_episode_starts = dones
+
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -423,18 +420,18 @@ class RealTimeDistillDQN(DQN):
         policy: BasePolicy = self.student_nets[name].policy  # type: ignore[assignment]
         return policy
 
-    def student_model(self, name: str) -> PolicyDistillation:
+    def student_model(self, name: str) -> BaseAlgorithm:
         """
-        A student as a model of its own, which saves as every ``PolicyDistillation`` does.
+        A student as a model of its own.
 
         :param name: the student
-        :return: a model with a copy of its weights
+        :return: a ``PolicyDistillation`` with a copy of its weights
         :raises ValueError: there is no such student
         """
         policy = self.player(name)
         spec: Mapping[str, Any] = self.students[name]
         with unchanged_randomness():
-            model = PolicyDistillation.of_policy(
+            model: Any = student_model(
                 spec["policy"],
                 dict(spec.get("policy_kwargs", {})),
                 self.observation_space,
@@ -448,7 +445,7 @@ class RealTimeDistillDQN(DQN):
         return model
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "teacher", "_progress_bar"]
+        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "_progress_bar"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sb3_distill.study.cell import StudyError
-from sb3_distill.study.job import MANIFEST, PROBLEM, SETTINGS
+from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS
 
 # An attempt that failed is followed by one more.
 N_ATTEMPTS = 2

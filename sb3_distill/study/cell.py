@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sb3_distill.common.files import file_name
+
 # Whole numbers of evaluation, and the least that they may be
 COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
-
-
 EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
-
-
 MULTI_TASK_EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "teachers")
 
 
@@ -64,7 +62,7 @@ class Cell:
         settings = {name: value for name, value in self.hyperparams.items() if name in shared}
         about = [self.algo, self.env, self.n_timesteps, self.env_kwargs, settings]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.env.replace('/', '-')}-{digest}"
+        return f"{file_name(self.env)}-{digest}"
 
 
 @dataclass(frozen=True)

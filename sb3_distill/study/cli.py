@@ -5,16 +5,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 
 from sb3_distill.common.arguments import whole_number
+from sb3_distill.results.row import Row
 from sb3_distill.results.tables import format_table
 from sb3_distill.study.backends import run_locally, run_on_ray
 from sb3_distill.study.cell import Study, StudyError
 from sb3_distill.study.file import read_study
-from sb3_distill.study.run import RESULTS, collect, estimate_seconds, format_seconds, locked, manifest_of, run_study
+from sb3_distill.study.manifest import manifest_of
+from sb3_distill.study.run import RESULTS, collect, estimate_seconds, format_seconds, locked, run_study
+from sb3_distill.study.tables import PARTS
 
 
 def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
@@ -28,7 +30,7 @@ def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
     remaining = []
     for cell in study.cells:
         finished = manifest_of(folder, cell)
-        seconds = estimate_seconds(cell, manifests) if finished is None else sum(finished["seconds"].values())
+        seconds = estimate_seconds(cell, manifests) if finished is None else finished.total_seconds
         if finished is None:
             remaining.append(seconds)
         rows.append([*cell.labels.values(), "to do" if finished is None else "finished", format_seconds(seconds)])
@@ -95,17 +97,17 @@ def main(argv: list[str]) -> int:
     return 1 if failures else 0
 
 
-def print_results(study: Study, rows: Sequence[dict[str, Any]]) -> None:
+def print_results(study: Study, rows: Sequence[Row]) -> None:
     """
     :param study: the study
     :param rows: its rows
     """
-    names = [*study.cells[0].labels]
-    names += [name for name in ("player", "task") if any(name in row for row in rows) and name not in names]
+    content = [row.to_dict() for row in rows]
+    names = [*study.cells[0].labels, *(name for name in PARTS if any(name in own for own in content))]
     table = [[*names, "parameters", "bytes", "score", "% of teacher"]]
-    for row in rows:
-        score = f"{row['mean']:.2f} ± {row['std']:.2f}" if "mean" in row else ""
-        sizes = [f"{row['n_parameters']:,}", f"{row['n_bytes']:,}"]
-        percent = "" if row["percent_of_teacher"] is None else f"{row['percent_of_teacher']:.1f}"
-        table.append([*(str(row.get(name, "")) for name in names), *sizes, score, percent])
+    for row, own in zip(rows, content, strict=True):
+        score = "" if row.mean is None else f"{row.mean:.2f} ± {row.std:.2f}"
+        percent = "" if row.percent_of_teacher is None else f"{row.percent_of_teacher:.1f}"
+        labels = (str(own.get(name, "")) for name in names)
+        table.append([*labels, f"{row.n_parameters:,}", f"{row.n_bytes:,}", score, percent])
     print(format_table(table, n_left=len(names)))

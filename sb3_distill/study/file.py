@@ -7,7 +7,6 @@ import math
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,17 @@ import yaml
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.make import is_atari
-from sb3_distill.results.statistics import Summary
+from sb3_distill.results.row import ROW_FIELDS
 from sb3_distill.study.cell import COUNTS, EVALUATION_KEYS, Cell, Study, StudyError, evaluation_keys, leaves_one_agent
 
 KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
-
-
 SELECTIONS = ("last", "best")
-
-
 # What says which run it is; everything else is a hyperparameter.
 RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
-
-
 # What rows of results say beside these and the labels of the grid, and "percent" of published rows
-RESULT_FIELDS = (
-    *(entry.name for entry in fields(Summary)),
-    *("agent", "player", "task", "n_parameters", "n_bytes", "percent_of_teacher_bytes", "n_macs", "returns", "lengths"),
-    *("teacher_mean", "percent_of_teacher", "percent_interval", "max_percent", "starts_sha256", "percent"),
-)
-
-
+RESULT_FIELDS = {*ROW_FIELDS, "percent"} - {*RUN_FIELDS}
 # The Zoo's own, beside the arguments of the algorithm
 ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
-
-
 _EXPONENTIAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 

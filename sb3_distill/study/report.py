@@ -7,26 +7,99 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from sb3_distill.results.curves import N_LAST
+from sb3_distill.common.files import model_zip
+from sb3_distill.results.curves import CURVES_FILE, N_LAST
+from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.results.tables import format_markdown
-from sb3_distill.study.cell import StudyError, leaves_one_agent
+from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
+from sb3_distill.study.manifest import Manifest
 from sb3_distill.study.run import RESULTS
 from sb3_distill.study.tables import Group, geometric_groups, group_rows, table_of, to_latex
-from sb3_distill.visualize.figures import plot_learning_curves
+from sb3_distill.visualize.curves import plot_runs
 
 # Steps of an episode that a video of maps shows
 _VIDEO_STEPS = 240
 
 
-def load_results(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Results:
+    """
+    What a study has written down.
+
+    :param study: its file, with the number of cells and the labels of the grid
+    :param rows: the rows of its finished cells
+    :param manifests: of these cells
+    :param failures: labels and problem of each cell that failed
+    """
+
+    study: dict[str, Any]
+    rows: list[Row]
+    manifests: list[Manifest]
+    failures: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    A figure or a video of the page.
+
+    :param data: its file in base64
+    :param caption: what stands below it
+    :param inches: how wide a figure is drawn
+    """
+
+    data: str
+    caption: str
+    inches: float = 0.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """
+    What the page shows of a study.
+
+    :param name: of the study
+    :param title: one line
+    :param paper: what is reproduced
+    :param notes: what differs
+    :param n_cells: number of cells
+    :param missing: how many of them have not finished
+    :param failures: which have failed, and why
+    :param table: cells, the header first; empty before the first cell has finished
+    :param n_left: how many columns are text
+    :param legend: what stands below the table
+    :param figures: of the results
+    :param videos: of localization maps
+    :param commands: what trains the same again
+    :param versions: versions and hardware
+    """
+
+    name: str
+    title: str
+    paper: str
+    notes: str
+    n_cells: int
+    missing: int
+    failures: list[str]
+    table: list[list[str]]
+    n_left: int
+    legend: str
+    figures: list[Picture]
+    videos: list[Picture]
+    commands: list[str]
+    versions: list[str]
+
+
+def load_results(folder: Path) -> Results:
     """
     :param folder: of a study
     :return: its results
@@ -34,8 +107,13 @@ def load_results(folder: Path) -> dict[str, Any]:
     """
     try:
         results = json.loads((folder / RESULTS).read_text())
-        return {name: results[name] for name in ("study", "agents", "manifests", "failures")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Results(
+            results["study"],
+            [Row.from_dict(row) for row in results["agents"]],
+            [Manifest.from_dict(manifest) for manifest in results["manifests"]],
+            results["failures"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StudyError(f"{folder} holds no results of a study ({error}): run `sb3-distill study` first.") from error
 
 
@@ -49,51 +127,50 @@ def encode(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw_videos(folder: Path, manifests: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
     """
     :param folder: of a study
     :param manifests: of its finished cells
     :return: localization maps of its students with a global max-pool, one video per game
     """
-    from sb3_distill import load_teacher
-    from sb3_distill.agents.errors import TeacherError
+    from sb3_distill.agents.errors import AgentError
+    from sb3_distill.agents.load import load_teacher
     from sb3_distill.envs.make import is_atari
     from sb3_distill.visualize.activations import is_pooled
     from sb3_distill.visualize.episodes import play_episodes
     from sb3_distill.visualize.maps import draw_maps, write_pictures
 
-    videos: dict[str, dict[str, str]] = {}
+    videos: dict[str, Picture] = {}
     for manifest in manifests:
-        cell = manifest["cell"]
-        if cell["algo"] not in ("pd", "qpd") or cell["env"] in videos or not is_atari(cell["env"]):
+        cell = manifest.cell
+        if cell.algo not in ("pd", "qpd") or cell.env in videos or not is_atari(cell.env):
             continue
-        run = folder / "cells" / manifest["rows"][0]["agent"] / cell["algo"] / f"{cell['env'].replace('/', '-')}_1"
         try:
-            agent = load_teacher(run / f"{cell['env'].replace('/', '-')}.zip", device="cpu")
+            agent = load_teacher(model_zip(manifest.run_in(folder), cell.env), device="cpu")
             if not is_pooled(agent):
                 continue
-        except TeacherError:
+        except AgentError:
             continue
-        (episode,) = play_episodes(agent, cell["env"], max_steps=_VIDEO_STEPS)
+        (episode,) = play_episodes(agent, cell.env, max_steps=_VIDEO_STEPS)
         pictures, chosen = draw_maps(agent, episode)
         with TemporaryDirectory() as temporary:
             path = Path(temporary) / "maps.mp4"
             write_pictures(pictures, path)
             data = base64.b64encode(path.read_bytes()).decode()
-        videos[cell["env"]] = {
-            "data": data,
-            "caption": f"{cell['env']}, {' '.join(map(str, cell['labels'].values()))}: the frame, the maps "
-            f"{', '.join(map(str, chosen))} that its decisions depend on most, and the maximum over all maps.",
-        }
+        videos[cell.env] = Picture(
+            data,
+            f"{cell.env}, {' '.join(cell.labels.values())}: the frame, the maps {', '.join(map(str, chosen))} "
+            "that its decisions depend on most, and the maximum over all maps.",
+        )
     return list(videos.values())
 
 
-def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[Manifest]) -> list[Picture]:
     """
     :param folder: of a study
     :param groups: its results
     :param manifests: of its finished cells
-    :return: what the page shows of each figure
+    :return: the figures of the page
     """
     figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")] if groups else []
     # One network plays all tasks: its size stands against their mean.
@@ -102,43 +179,44 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[dict
     # One network has another size in every game; only students of one game differ in theirs.
     if len(sizes) > len({env for env, _ in sizes}):
         figures.append((plot_group_sizes(sized), "Size against return: mean over seeds, and the range of single runs."))
-    for cell in first_seeds([manifest["cell"] | {"key": manifest["rows"][0]["agent"]} for manifest in manifests]):
-        run = folder / "cells" / cell["key"] / cell["algo"] / f"{cell['env'].replace('/', '-')}_1"
-        if cell["algo"] == "rtpd" and (run / "learning_curves.csv").is_file():
-            labels = " ".join(cell["labels"].values())
-            figures.append((plot_learning_curves([run]), f"Learning curves: {labels}, seed {cell['seed']}."))
-    return [
-        {"data": encode(figure), "inches": figure.get_figwidth(), "caption": caption} for figure, caption in figures
-    ]
+    for manifest in first_seeds(manifests):
+        cell, run = manifest.cell, manifest.run_in(folder)
+        if cell.algo == "rtpd" and (run / CURVES_FILE).is_file():
+            labels = " ".join(cell.labels.values())
+            figures.append((plot_runs([run]), f"Learning curves: {labels}, seed {cell.seed}."))
+    return [Picture(encode(figure), caption, figure.get_figwidth()) for figure, caption in figures]
 
 
-def first_seeds(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def first_seeds(manifests: Sequence[Manifest]) -> list[Manifest]:
     """
-    :param cells: of manifests
+    :param manifests: of finished cells
     :return: the first of those that differ in their seed alone
     """
-    first: dict[tuple[str, ...], dict[str, Any]] = {}
-    for cell in cells:
-        first.setdefault(tuple(value for name, value in cell["labels"].items() if name != "seed"), cell)
+    first: dict[tuple[str, ...], Manifest] = {}
+    for manifest in manifests:
+        labels = manifest.cell.labels
+        first.setdefault(tuple(value for name, value in labels.items() if name != "seed"), manifest)
     return list(first.values())
 
 
-def describe_versions(manifests: Sequence[dict[str, Any]]) -> list[str]:
+def describe_versions(manifests: Sequence[Manifest]) -> list[str]:
     """
     :param manifests: of finished cells
     :return: versions and hardware, one entry for each combination with the number of its cells
     """
-    found = Counter(", ".join(f"{name} {version}" for name, version in m["versions"].items()) for m in manifests)
+    found = Counter(
+        ", ".join(f"{name} {version}" for name, version in manifest.versions.items()) for manifest in manifests
+    )
     return [versions if len(found) == 1 else f"{versions} (cells: {count})" for versions, count in found.items()]
 
 
-def describe_protocol(cells: Sequence[dict[str, Any]]) -> str:
+def describe_protocol(cells: Sequence[Cell]) -> str:
     """
-    :param cells: of manifests
+    :param cells: that have finished
     :return: how scores were measured
     """
-    evaluation = cells[0]["evaluation"]
-    beside_teacher = [cell["algo"] == "rtpd" and not leaves_one_agent("rtpd", cell["hyperparams"]) for cell in cells]
+    evaluation = cells[0].evaluation
+    beside_teacher = [cell.algo == "rtpd" and not leaves_one_agent("rtpd", cell.hyperparams) for cell in cells]
     sentences = []
     if not all(beside_teacher):
         best = ", the best model of its evaluations" if evaluation.get("select") == "best" else ""
@@ -152,65 +230,62 @@ def describe_protocol(cells: Sequence[dict[str, Any]]) -> str:
     return " ".join(sentences)
 
 
-def describe_legend(manifests: Sequence[dict[str, Any]]) -> str:
+def describe_legend(manifests: Sequence[Manifest]) -> str:
     """
     :param manifests: of finished cells
     :return: what stands below the table
     """
-    cells = [manifest["cell"] for manifest in manifests]
-    minutes = sum(sum(manifest["seconds"].values()) for manifest in manifests) / 60
-    environments = ", ".join(dict.fromkeys(cell["env"] for cell in cells))
-    seeds = ", ".join(map(str, sorted({cell["seed"] for cell in cells})))
+    cells = [manifest.cell for manifest in manifests]
+    minutes = sum(manifest.total_seconds for manifest in manifests) / 60
+    environments = ", ".join(dict.fromkeys(cell.env for cell in cells))
+    seeds = ", ".join(map(str, sorted({cell.seed for cell in cells})))
     return (
         f"{environments}. Mean and standard deviation over seeds ({seeds}). {describe_protocol(cells)} "
         f"{minutes:.0f} minutes of computing."
     )
 
 
-def to_markdown(study: dict[str, Any]) -> str:
+def to_markdown(section: Section) -> str:
     """
-    :param study: what ``describe_study`` says
-    :return: its section
+    :param section: what the page shows of a study
+    :return: the same in Markdown, without pictures
     """
-    text = f"## {study['title']}\n"
-    if study["table"]:
-        text += f"\n{format_markdown(study['table'], study['n_left'])}\n{study['legend']}\n"
-    if study["missing"]:
-        text += f"\n{study['missing']} of {study['n_cells']} cells have not finished.\n"
-    text += "".join(f"\nFailed: {failure}\n" for failure in study["failures"])
-    return text + (f"\n{study['notes']}\n" if study["notes"] else "")
+    text = f"## {section.title}\n"
+    if section.table:
+        text += f"\n{format_markdown(section.table, section.n_left)}\n{section.legend}\n"
+    if section.missing:
+        text += f"\n{section.missing} of {section.n_cells} cells have not finished.\n"
+    text += "".join(f"\nFailed: {failure}\n" for failure in section.failures)
+    return text + (f"\n{section.notes}\n" if section.notes else "")
 
 
-def describe_study(folder: Path) -> dict[str, Any]:
+def describe_study(folder: Path) -> Section:
     """
     :param folder: of a study
     :return: what the page shows of it
     """
     results = load_results(folder)
-    study, manifests = results["study"], results["manifests"]
+    study, manifests = results.study, results.manifests
     grid = study["grid"]
-    groups = group_rows(results["agents"], grid, study["published"])
+    groups = group_rows(results.rows, grid, study["published"])
     table = [*groups, *geometric_groups(groups, list(dict.fromkeys(grid.get("env", ()))))]
-    return {
-        "name": study["name"],
-        "title": study["title"],
-        "paper": study["paper"],
-        "notes": study["notes"],
-        "n_cells": study["cells"],
-        "missing": study["cells"] - len(manifests),
-        "failures": [
-            f"{' '.join(failure['labels'].values())}: {failure['problem']}" for failure in results["failures"]
-        ],
-        # Nothing before the first cell has finished
-        "table": table_of(table) if table else [],
-        "n_left": len(groups[0].labels) if groups else 0,
-        "legend": describe_legend(manifests) if manifests else "",
-        "figures": draw_figures(folder, groups, manifests),
-        "videos": draw_videos(folder, manifests),
+    return Section(
+        name=study["name"],
+        title=study["title"],
+        paper=study["paper"],
+        notes=study["notes"],
+        n_cells=study["cells"],
+        missing=study["cells"] - len(manifests),
+        failures=[f"{' '.join(failure['labels'].values())}: {failure['problem']}" for failure in results.failures],
+        table=table_of(table) if table else [],
+        n_left=len(groups[0].labels) if groups else 0,
+        legend=describe_legend(manifests) if manifests else "",
+        figures=draw_figures(folder, groups, manifests),
+        videos=draw_videos(folder, manifests),
         # As typed in the folder that holds the study's: where that lies is nobody's business.
-        "commands": [manifest["command"].replace(f"{folder.resolve().parent}/", "") for manifest in manifests],
-        "versions": describe_versions(manifests),
-    }
+        commands=[manifest.command.replace(f"{folder.resolve().parent}/", "") for manifest in manifests],
+        versions=describe_versions(manifests),
+    )
 
 
 def write_report(folders: Sequence[Path], output: Path, title: str) -> None:
@@ -224,13 +299,13 @@ def write_report(folders: Sequence[Path], output: Path, title: str) -> None:
     """
     from jinja2 import Environment, PackageLoader
 
-    studies = [describe_study(folder) for folder in folders]
+    sections = [describe_study(folder) for folder in folders]
     environment = Environment(loader=PackageLoader("sb3_distill.study", "."), autoescape=True, trim_blocks=True)
-    page = environment.get_template("report.html.j2").render(title=title, studies=studies)
+    page = environment.get_template("report.html.j2").render(title=title, studies=sections)
     output.mkdir(parents=True, exist_ok=True)
     (output / "index.html").write_text(page)
-    (output / "tables.md").write_text("\n".join(map(to_markdown, studies)))
-    latex = [to_latex(study["table"], study["n_left"], study["title"]) for study in studies if study["table"]]
+    (output / "tables.md").write_text("\n".join(map(to_markdown, sections)))
+    latex = [to_latex(section.table, section.n_left, section.title) for section in sections if section.table]
     (output / "tables.tex").write_text("\n".join(latex))
 
 

@@ -8,35 +8,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sb3_distill.common.files import write_whole
 from sb3_distill.envs.make import is_atari
-from sb3_distill.results.tables import format_csv
+from sb3_distill.results.row import Row
+from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
 from sb3_distill.study.cell import Cell, Study, StudyError
-from sb3_distill.study.job import MANIFEST, PROBLEM, write_json
+from sb3_distill.study.manifest import PROBLEM, Manifest, manifest_of
 
 RESULTS, TABLE = "results.json", "results.csv"
-
-
 # Steps per second on one core of the machine that this was written on, with vectors and with Atari's frames: a rough
 # guess for the first plan
 _STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
-
-
 _ATARI_STEPS_PER_SECOND = 50
-
-
-def manifest_of(study: Path, cell: Cell) -> dict[str, Any] | None:
-    """
-    :param study: the study's folder
-    :param cell: a cell
-    :return: its manifest, None where it is not finished
-    """
-    path = study / "cells" / cell.key / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
@@ -57,7 +44,7 @@ def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
     return [*first.values(), *others]
 
 
-def estimate_seconds(cell: Cell, manifests: Sequence[dict[str, Any]]) -> float | None:
+def estimate_seconds(cell: Cell, manifests: Sequence[Manifest]) -> float | None:
     """
     :param cell: a cell that has not run
     :param manifests: of finished cells
@@ -65,9 +52,9 @@ def estimate_seconds(cell: Cell, manifests: Sequence[dict[str, Any]]) -> float |
         from the number of steps, or None where that is not said
     """
     seconds = [
-        sum(manifest["seconds"].values())
+        manifest.total_seconds
         for manifest in manifests
-        if (manifest["cell"]["algo"], manifest["cell"]["env"]) == (cell.algo, cell.env)
+        if (manifest.cell.algo, manifest.cell.env) == (cell.algo, cell.env)
     ]
     if seconds:
         return statistics.median(seconds)
@@ -88,7 +75,7 @@ def format_seconds(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
+def collect(study: Study, folder: Path) -> list[Row]:
     """
     Write the rows of all finished cells as JSON and CSV, and why others failed.
 
@@ -97,7 +84,7 @@ def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
     :return: the rows
     """
     manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
-    rows = [row for manifest in manifests for row in manifest["rows"]]
+    rows = [row for manifest in manifests for row in manifest.rows]
     grid = {name: list(dict.fromkeys(cell.labels[name] for cell in study.cells)) for name in study.cells[0].labels}
     described = {**asdict(study), "cells": len(study.cells), "grid": grid}
     failures = [
@@ -105,8 +92,14 @@ def collect(study: Study, folder: Path) -> list[dict[str, Any]]:
         for cell in study.cells
         if (path := folder / "failed" / cell.key / PROBLEM).is_file()
     ]
-    write_json(folder / RESULTS, {"study": described, "agents": rows, "manifests": manifests, "failures": failures})
-    (folder / TABLE).write_text(format_csv(rows))
+    results = {
+        "study": described,
+        "agents": [row.to_dict() for row in rows],
+        "manifests": [manifest.to_dict() for manifest in manifests],
+        "failures": failures,
+    }
+    write_whole(folder / RESULTS, to_json(results))
+    write_whole(folder / TABLE, format_csv(rows))
     return rows
 
 
@@ -164,9 +157,9 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
                     n_done += 1
                     manifest = manifest_of(folder, phase[key])
                     assert manifest is not None
-                    percents = [row["percent_of_teacher"] for row in manifest["rows"]]
+                    percents = [row.percent_of_teacher for row in manifest.rows]
                     scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
-                    state = f"{scores} of the teacher, {format_seconds(sum(manifest['seconds'].values()))}"
+                    state = f"{scores} of the teacher, {format_seconds(manifest.total_seconds)}"
                 collect(study, folder)
                 # A cell that runs has a folder without a name of its own.
                 n_running = len(list(folder.glob("cells/.*")))

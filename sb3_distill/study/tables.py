@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sb3_distill.results.figures import short_name
+from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, geometric_mean
 
 # Fields that say which row it is, beside the labels of the grid
@@ -40,7 +41,7 @@ class Group:
     n_seeds: int
 
 
-def label_names(rows: Sequence[Mapping[str, Any]], grid: Mapping[str, Sequence[str]]) -> list[str]:
+def label_names(rows: Sequence[Row], grid: Mapping[str, Sequence[str]]) -> list[str]:
     """
     :param rows: of a study
     :param grid: the labels of each dimension, also of cells that have not finished
@@ -48,13 +49,14 @@ def label_names(rows: Sequence[Mapping[str, Any]], grid: Mapping[str, Sequence[s
     """
     values = {name: set(labels) for name, labels in grid.items() if name != "seed"}
     for name in PARTS:
-        if any(name in row for row in rows):
-            values.setdefault(name, {str(row.get(name)) for row in rows})
+        parts = {getattr(row, name) for row in rows}
+        if parts - {None}:
+            values[name] = {str(part) for part in parts}
     return [name for name, labels in values.items() if len(labels) > 1] or list(values)[:1] or ["env"]
 
 
 def group_rows(
-    rows: Sequence[Mapping[str, Any]], grid: Mapping[str, Sequence[str]], published: Sequence[Mapping[str, Any]]
+    rows: Sequence[Row], grid: Mapping[str, Sequence[str]], published: Sequence[Mapping[str, Any]]
 ) -> list[Group]:
     """
     :param rows: of a study
@@ -63,26 +65,24 @@ def group_rows(
     :return: one group per setting, in the order of the study
     """
     names = label_names(rows, grid)
-    together: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    together: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        together.setdefault(tuple(str(row.get(name, "")) for name in names), []).append(row)
-    groups = []
-    for key, members in together.items():
-        first = members[0]
-        groups.append(
-            Group(
-                dict(zip(names, key, strict=True)),
-                tuple(float(row["percent_of_teacher"]) for row in members if row["percent_of_teacher"] is not None),
-                tuple(float(row["mean"]) for row in members if "mean" in row),
-                tuple(float(row["max_percent"]) for row in members if row.get("max_percent") is not None),
-                tuple(float(row["teacher_mean"]) for row in members if row.get("teacher_mean") is not None),
-                int(first["n_parameters"]),
-                int(first["n_bytes"]),
-                find_published(first, published),
-                len(members),
-            )
+        content = row.to_dict()
+        together.setdefault(tuple(str(content.get(name, "")) for name in names), []).append(row)
+    return [
+        Group(
+            dict(zip(names, key, strict=True)),
+            tuple(row.percent_of_teacher for row in members if row.percent_of_teacher is not None),
+            tuple(row.mean for row in members if row.mean is not None),
+            tuple(row.max_percent for row in members if row.max_percent is not None),
+            tuple(row.teacher_mean for row in members if row.teacher_mean is not None),
+            members[0].n_parameters,
+            members[0].n_bytes,
+            find_published(members[0], published),
+            len(members),
         )
-    return groups
+        for key, members in together.items()
+    ]
 
 
 def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Group]:
@@ -119,15 +119,16 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
     return means
 
 
-def find_published(row: Mapping[str, Any], published: Sequence[Mapping[str, Any]]) -> float | None:
+def find_published(row: Row, published: Sequence[Mapping[str, Any]]) -> float | None:
     """
     :param row: of a study
     :param published: the paper's rows
     :return: the per cent of the first of them all of whose labels the row has
     """
+    content = row.to_dict()
     for entry in published:
         labels = {name: value for name, value in entry.items() if name != "percent"}
-        if all(str(row.get(name)) == str(value) for name, value in labels.items()):
+        if all(str(content.get(name)) == str(value) for name, value in labels.items()):
             return float(entry["percent"])
     return None
 

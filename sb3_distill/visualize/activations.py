@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.layers import ChannelsFirst, chain_of
 from sb3_distill.networks.layers import GlobalMaxPool
 
@@ -41,12 +41,12 @@ def split_at_maps(agent: Teacher) -> tuple[list[nn.Module], list[nn.Module]]:
     """
     :param agent: a loaded agent
     :return: its layers up to the last convolution and its activation, and those behind
-    :raises TeacherError: it has no convolutions
+    :raises AgentError: it has no convolutions
     """
     layers = chain_of(agent)
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     if not convolutions:
-        raise TeacherError(
+        raise AgentError(
             f"{agent.source} has no feature maps: its features extractor is {type(agent.acting_modules[0]).__name__}. "
             "Maps are drawn of agents with convolutions."
         )
@@ -89,7 +89,7 @@ def feature_maps(agent: Teacher, observations: np.ndarray, batch_size: int = 256
     :param batch_size: observations that are computed at once
     :return: the maps before pooling ``(n, n_maps, height, width)``, and how much each contributes to the preferred
         action's output: activation times gradient, summed over the map, ``(n, n_maps)``
-    :raises TeacherError: the agent has no convolutions
+    :raises AgentError: the agent has no convolutions
     """
     before, behind = split_at_maps(agent)
     all_maps, all_contributions = [], []

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,13 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import check_writable, positive, probability, whole_number
+from sb3_distill.common.arguments import positive, probability, whole_number
+from sb3_distill.common.files import check_writable
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.results.figures import check_format, save_figure
+from sb3_distill.results.row import Row, parse_rows
 from sb3_distill.results.tables import format_table
 from sb3_distill.visualize.activations import is_pooled
 from sb3_distill.visualize.episodes import play_episodes
@@ -108,26 +109,25 @@ def draw_q_values(args: argparse.Namespace) -> None:
     write(plot_q_values(teacher, students, episode, args.temperature), args.output)
 
 
-def read_rows(paths: list[Path], env: str | None) -> list[dict[str, Any]]:
+def read_rows(paths: list[Path], env: str | None) -> list[Row]:
     """
     :param paths: files that ``sb3-distill evaluate -o FILE.json`` or a study wrote
     :param env: keep this game's rows only
     :return: their rows
     :raises VisualizeError: a file is none of these
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for path in paths:
         try:
-            found = json.loads(path.read_text())["agents"]
-            rows += [{**row, "env": row["env"], "algo": row["algo"]} for row in found]
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            rows += parse_rows(path.read_text())
+        except ValueError as error:
             raise VisualizeError(
                 f"{path} holds no results: write it with `sb3-distill evaluate … -o {path}`."
             ) from error
-    games = sorted({row["env"] for row in rows})
+    games = sorted({row.env for row in rows})
     if env is not None and env not in games:
         raise VisualizeError(unknown_choice("environment", env, games))
-    return [row for row in rows if env in (None, row["env"])]
+    return [row for row in rows if env in (None, row.env)]
 
 
 def draw_sizes(args: argparse.Namespace) -> None:
@@ -146,9 +146,9 @@ def draw_bars(args: argparse.Namespace) -> None:
 
 def draw_curves(args: argparse.Namespace) -> None:
     """Learning curves of runs."""
-    from sb3_distill.visualize.figures import plot_learning_curves
+    from sb3_distill.visualize.curves import plot_runs
 
-    write(plot_learning_curves(args.folders), args.output)
+    write(plot_runs(args.folders), args.output)
 
 
 def draw_tsne(args: argparse.Namespace) -> None:
@@ -242,7 +242,7 @@ def main(argv: list[str]) -> int:
                 check_format(path)
                 check_writable(path)
         args.function(args)
-    except (TeacherError, ValueError, OSError, gym.error.Error) as error:
+    except (AgentError, ValueError, OSError, gym.error.Error) as error:
         print(f"sb3-distill visualize: {error}", file=sys.stderr)
         return 1
     return 0

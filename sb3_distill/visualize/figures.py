@@ -1,27 +1,19 @@
 """The papers' figures, from what agents do and from files that ``sb3-distill evaluate`` and studies write."""
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from matplotlib.figure import Figure
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.archive import read_archive
-from sb3_distill.agents.errors import TeacherNotFoundError
 from sb3_distill.agents.sources import find_agent
-from sb3_distill.envs.make import is_atari
-from sb3_distill.results.figures import COLOURS, WIDTH, line_style, make_axes, marker_style, scale_by_size, short_name
+from sb3_distill.results.figures import COLOURS, WIDTH, make_axes, marker_style, scale_by_size, short_name
+from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.visualize.episodes import Episode
-
-# Of SB3's AtariWrapper
-_ATARI_FRAME_SKIP = 4
 
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
@@ -66,22 +58,23 @@ def plot_q_values(
     :return: the figure
     """
     observations = th.as_tensor(np.stack(episode.observations), device=teacher.device)
-    logits = teacher.logits(observations).cpu()
-    targets = (logits / temperature).softmax(dim=1)
+    outputs = teacher.answer(observations)[0].preferences.cpu()
+    targets = (outputs / temperature).softmax(dim=1)
     order = np.argsort(-targets.max(dim=1).values.numpy(), kind="stable")
     moments = np.sort(order[np.linspace(0, len(order) - 1, n_moments).round().astype(int)])
     answers = [("targets", targets)]
     for name, student in zip(distinct_names([student.source for student in students]), students, strict=True):
-        outputs = student.logits(observations.to(student.device)).cpu() / temperature_of(student, temperature)
-        answers.append((f"{name} ({student.n_parameters:,})", outputs.softmax(dim=1)))
+        own = student.answer(observations.to(student.device))[0].preferences.cpu()
+        probabilities = (own / temperature_of(student, temperature)).softmax(dim=1)
+        answers.append((f"{name} ({student.n_parameters:,})", probabilities))
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplots(3, n_moments, squeeze=False, height_ratios=[1.5, 1, 1])
-    actions = np.arange(logits.shape[1])
+    actions = np.arange(outputs.shape[1])
     for column, moment in enumerate(moments):
         axes[0, column].imshow(episode.frames[moment])
         axes[0, column].set_title(f"step {moment}", fontsize="medium")
         # Points: values have no zero that means something.
-        axes[1, column].plot(actions, logits[moment].numpy(), "o", color="0.3", markersize=4)
+        axes[1, column].plot(actions, outputs[moment].numpy(), "o", color="0.3", markersize=4)
         width = 0.8 / len(answers)
         for index, (label, probabilities) in enumerate(answers):
             axes[2, column].bar(
@@ -98,7 +91,7 @@ def plot_q_values(
             axes[row, column].tick_params(labelleft=column == 0)
             axes[row, column].spines[["top", "right"]].set_visible(False)
         axes[2, column].set_xlabel("action")
-    lowest, highest = float(logits[moments].min()), float(logits[moments].max())
+    lowest, highest = float(outputs[moments].min()), float(outputs[moments].max())
     margin = 0.1 * (highest - lowest) or 1.0
     for column in range(n_moments):
         axes[0, column].set_axis_off()
@@ -110,7 +103,7 @@ def plot_q_values(
     return figure
 
 
-def plot_sizes(rows: Sequence[Mapping[str, Any]], size: str = "n_parameters") -> Figure:
+def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
     """
     Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022: per cent of the teacher's score against size, with the
     95% interval of the mean return.
@@ -122,12 +115,11 @@ def plot_sizes(rows: Sequence[Mapping[str, Any]], size: str = "n_parameters") ->
     """
     rows = check_rows(rows)
     figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], "% of the teacher's return")
-    algos = list(dict.fromkeys(row["algo"] for row in rows))
-    for index, algo in enumerate(algos):
-        chosen = sorted((row for row in rows if row["algo"] == algo), key=lambda row: row[size])
+    for index, algo in enumerate(dict.fromkeys(row.algo for row in rows)):
+        chosen = sorted((row for row in rows if row.algo == algo), key=lambda row: getattr(row, size))
         axes.errorbar(
-            [row[size] for row in chosen],
-            [row["percent_of_teacher"] for row in chosen],
+            [getattr(row, size) for row in chosen],
+            np.array([row.percent_of_teacher for row in chosen], dtype=float),
             np.transpose([_percent_errors(row) for row in chosen]),
             **marker_style(index),
             linestyle="none",
@@ -140,40 +132,37 @@ def plot_sizes(rows: Sequence[Mapping[str, Any]], size: str = "n_parameters") ->
     return figure
 
 
-def _percent_errors(row: Mapping[str, Any]) -> tuple[float, float]:
+def _percent_errors(row: Row) -> tuple[float, float]:
     """How far the interval reaches below and above the row's share of the teacher's score."""
-    percent = row["percent_of_teacher"]
-    if "percent_interval" in row:
+    assert row.percent_of_teacher is not None
+    if row.percent_interval:
         # Geometric means over tasks
-        low, high = row["percent_interval"]
-        return max(percent - low, 0.0), max(high - percent, 0.0)
-    distance = row["mean"] - row["teacher_mean"]
+        low, high = row.percent_interval
+        return max(row.percent_of_teacher - low, 0.0), max(high - row.percent_of_teacher, 0.0)
+    assert row.mean is not None and row.teacher_mean is not None
+    mean, distance = row.mean, row.mean - row.teacher_mean
     # Shares of tasks are counted from a random player's score on: a point is worth what the row itself says.
-    per_point = abs((percent - 100.0) / distance) if distance else 100.0 / abs(row["teacher_mean"])
-    low, high = (abs(end - row["mean"]) * per_point for end in row["mean_interval"])
+    per_point = abs((row.percent_of_teacher - 100.0) / distance) if distance else 100.0 / abs(row.teacher_mean)
+    low, high = (abs(end - mean) * per_point for end in row.mean_interval)
     return low, high
 
 
-def check_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def check_rows(rows: Sequence[Row]) -> list[Row]:
     """
     :param rows: of one evaluation
     :return: those that know their share of the teacher's score; of several tasks their geometric mean
     :raises ValueError: there is none, or they belong to several games
     """
-    games = sorted({row["env"] for row in rows})
+    games = sorted({row.env for row in rows})
     if len(games) > 1:
         raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: choose with --env.")
-    chosen = [
-        row
-        for row in rows
-        if row.get("percent_of_teacher") is not None and row.get("task", GEOMETRIC_MEAN) == GEOMETRIC_MEAN
-    ]
+    chosen = [row for row in rows if row.percent_of_teacher is not None and row.task in (None, GEOMETRIC_MEAN)]
     if not chosen:
         raise ValueError("No row says its % of the teacher's score: evaluate with the teacher (--teacher).")
     return chosen
 
 
-def plot_bars(rows: Sequence[Mapping[str, Any]], by: str) -> Figure:
+def plot_bars(rows: Sequence[Row], by: str) -> Figure:
     """
     Comparison of losses or other settings: bars of per cent of the teacher, by game; the points are runs.
 
@@ -182,18 +171,20 @@ def plot_bars(rows: Sequence[Mapping[str, Any]], by: str) -> Figure:
     :return: the figure
     :raises ValueError: a row lacks the field, or no row knows its share of the teacher's score
     """
-    rows = [row for row in rows if row.get("percent_of_teacher") is not None]
-    known = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    contents = [row.to_dict() for row in rows if row.percent_of_teacher is not None]
+    known = sorted(set.intersection(*map(set, contents))) if contents else []
     if by not in known:
         raise ValueError(f"The results have no field {by!r} to compare by. They have {', '.join(known) or 'no rows'}.")
-    games = list(dict.fromkeys(row["env"] for row in rows))
-    choices = list(dict.fromkeys(str(row[by]) for row in rows))
+    percents_of: dict[tuple[str, str], list[float]] = {}
+    for content in contents:
+        percents_of.setdefault((content["env"], str(content[by])), []).append(content["percent_of_teacher"])
+    games, choices = (list(dict.fromkeys(names)) for names in zip(*percents_of, strict=True))
     figure, axes = make_axes("", "% of the teacher's return", max(WIDTH, 0.18 * len(games) * (len(choices) + 1) + 1.5))
     width = 0.8 / len(choices)
     for index, choice in enumerate(choices):
         label: str | None = choice
         for position, game in enumerate(games):
-            percents = [row["percent_of_teacher"] for row in rows if (row["env"], str(row[by])) == (game, choice)]
+            percents = percents_of.get((game, choice))
             if not percents:
                 continue
             x = position - 0.4 + (index + 0.5) * width
@@ -205,100 +196,4 @@ def plot_bars(rows: Sequence[Mapping[str, Any]], by: str) -> Figure:
     crowded = max(map(len, names)) * len(names) > 40
     axes.set_xticks(range(len(names)), names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
     figure.legend(loc="outside right upper", title=by, frameon=False)
-    return figure
-
-
-def read_curve(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """
-    :param folder: a run folder
-    :return: steps and mean returns, by who played: the players of a real-time run; nobody in particular for the run's
-        evaluations; else "training episodes", averaged over 20
-    :raises ValueError: the folder has neither, or damaged ones, or its teacher played the training episodes
-    """
-    if (folder / "learning_curves.csv").is_file():
-        with (folder / "learning_curves.csv").open() as file:
-            entries = list(csv.DictReader(file))
-        curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for player in dict.fromkeys(entry["player"] for entry in entries):
-            points = [
-                (float(entry["n_timesteps"]), float(entry["mean_reward"]))
-                for entry in entries
-                if entry["player"] == player
-            ]
-            x, y = np.array(points).T
-            curves[player] = x, y
-        return curves
-    path = folder / "evaluations.npz"
-    if path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                return {"": (data["timesteps"], data["results"].mean(axis=1))}
-        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
-            raise ValueError(
-                f"{path} holds no evaluations: {error}. Delete it to see the training episodes, or train again."
-            ) from error
-    episodes = []
-    for path in sorted(folder.glob("*.monitor.csv")):
-        with path.open() as file:
-            file.readline()
-            # A run that goes on may be writing its last line.
-            lines = [line for line in file if line.endswith("\n")]
-        episodes += [(float(row["t"]), float(row["l"]), float(row["r"])) for row in csv.DictReader(lines)]
-    if not episodes:
-        raise ValueError(
-            f"{folder} has no curve: no learning_curves.csv, evaluations.npz or monitor.csv with episodes."
-        )
-    _check_player(folder)
-    episodes.sort()
-    _, lengths, returns = np.array(episodes).T
-    window = min(20, len(returns))
-    steps = lengths.cumsum()[window - 1 :] / _frame_skip(folder)
-    return {"training episodes": (steps, np.convolve(returns, np.full(window, 1 / window), mode="valid"))}
-
-
-def _frame_skip(folder: Path) -> int:
-    """Lengths of a Monitor, which sits below the wrapper that skips frames, for one step of the run."""
-    name = folder.resolve().name.rsplit("_", 1)[0]
-    # The Zoo writes ids with a namespace so.
-    atari = any(is_atari(env_id) for env_id in gym.registry if env_id.replace("/", "-") == name)
-    return _ATARI_FRAME_SKIP if atari else 1
-
-
-def _check_player(folder: Path) -> None:
-    """Refuse a student's run whose episodes are its teacher's."""
-    try:
-        data = read_archive(find_agent(folder).zip_path).data
-    except TeacherNotFoundError:
-        # Not finished: who played cannot be asked.
-        return
-    if data.get("rollout_policy", "student") != "student":
-        raise ValueError(
-            f"{folder} has no evaluations, and its training episodes are not the student's: the teacher played "
-            f"(rollout_policy={data['rollout_policy']!r}). Train with --eval-freq to get the student's curve."
-        )
-
-
-def plot_learning_curves(folders: Sequence[Path]) -> Figure:
-    """
-    Figure 5 of Rusu et al. 2015: mean return over the steps of several runs.
-
-    :param folders: run folders of one game
-    :return: the figure
-    :raises ValueError: a folder has no curve, or the runs are of several games
-    """
-    games = sorted({folder.name.rsplit("_", 1)[0] for folder in folders})
-    if len(games) > 1:
-        raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}.")
-    figure, axes = make_axes("steps (thousands)", "mean return")
-    names = distinct_names([folder.resolve() for folder in folders])
-    curves = [
-        (name if not player else player if len(folders) == 1 else f"{name}: {player}", curve)
-        for name, folder in zip(names, folders, strict=True)
-        for player, curve in read_curve(folder).items()
-    ]
-    for index, (label, (steps, returns)) in enumerate(curves):
-        # A line of one point would not be seen.
-        marker = "o" if len(steps) == 1 else None
-        axes.plot(steps / 1000, returns, **line_style(index), marker=marker, linewidth=1.5, label=label)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -66,7 +66,7 @@ def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[Pictur
     :param episode: an episode that it played
     :param n_maps: how many maps get a panel
     :return: RGB pictures, and the indices of the chosen maps
-    :raises TeacherError: the agent has no convolutions
+    :raises AgentError: the agent has no convolutions
     :raises ValueError: it has fewer maps
     """
     maps, contributions = feature_maps(agent, np.stack(episode.observations))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.layers import chain_of
 from sb3_distill.results.figures import HEIGHT, WIDTH, marker_style, short_name
 
@@ -20,12 +20,12 @@ def early_and_late(agent: Teacher, observations: np.ndarray) -> tuple[np.ndarray
     :param observations: raw observations ``(n, ...)``
     :return: activations of the first convolution (or fully connected layer), and of the last hidden layer, both
         ``(n, ...)`` flattened
-    :raises TeacherError: the agent has no hidden layer
+    :raises AgentError: the agent has no hidden layer
     """
     layers = chain_of(agent)
     weighted = [index for index, layer in enumerate(layers) if isinstance(layer, (nn.Conv2d, nn.Linear))]
     if len(weighted) < 2:
-        raise TeacherError(f"{agent.source} has no hidden layer whose activations could be shown.")
+        raise AgentError(f"{agent.source} has no hidden layer whose activations could be shown.")
     # Each of them with the activation function behind it
     first, last = weighted[0] + 1, weighted[-1] - 1
     x = agent.normalize(th.as_tensor(observations, device=agent.device)).float()  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
 
 
@@ -16,7 +16,7 @@ def build_actor_critic(
 ) -> ActorCriticPolicy:
     """The policy of PPO, A2C and TRPO with these weights."""
     if any(name.startswith("mlp_extractor.shared_net.") for name in weights):
-        raise TeacherError(
+        raise AgentError(
             "This agent's actor and critic share hidden layers (shared_net), which Stable-Baselines3 has given up in "
             "version 1.8: train it again, or load it there and keep a converted copy."
         )

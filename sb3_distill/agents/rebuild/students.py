@@ -6,8 +6,7 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
-from sb3_distill.networks.actor_critic_policies import MlpPolicy as ActorCriticStudent
-from sb3_distill.networks.actor_critic_policies import actor_modules
+from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy, actor_modules
 from sb3_distill.networks.extractors import StudentCNN
 from sb3_distill.networks.policies import StudentPolicy
 from sb3_distill.quantization.layers import quantize
@@ -33,9 +32,9 @@ def _student_extractor(weights: Weights, prefix: str, space: spaces.Space) -> di
 
 def build_actor_critic_student(
     weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
-) -> ActorCriticStudent:
+) -> ActorCriticMlpPolicy:
     """A student of ``QPD`` with these weights, of full or of low precision."""
-    policy = ActorCriticStudent(
+    policy = ActorCriticMlpPolicy(
         observation_space,
         action_space,
         _no_learning_rate,

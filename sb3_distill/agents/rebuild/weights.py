@@ -8,12 +8,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
-from sb3_distill.agents.errors import TeacherError
+from sb3_distill.agents.errors import AgentError
 from sb3_distill.networks.extractors import GridCNN
 
 Weights = dict[str, th.Tensor]
-
-
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.SELU, nn.Softplus, nn.Sigmoid, nn.Mish)
@@ -25,14 +23,14 @@ def read_activation(name: Any, default: type[nn.Module]) -> type[nn.Module]:
     :param name: as the files have it: "nn.ReLU", "<class 'torch.nn.modules.activation.ReLU'>", or None
     :param default: what the algorithm takes where nothing is said
     :return: the activation's class
-    :raises TeacherError: it is not in the list of known ones
+    :raises AgentError: it is not in the list of known ones
     """
     if name is None:
         return default
     module, _, short = str(name).removeprefix("<class ").strip("'>").rpartition(".")
     # Not somebody's own class of a known name
     if short not in ACTIVATIONS or module not in ("", "nn", "th.nn", "torch.nn", "torch.nn.modules.activation"):
-        raise TeacherError(f"The activation function {name!r} is not known: known are {', '.join(ACTIVATIONS)}.")
+        raise AgentError(f"The activation function {name!r} is not known: known are {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[short]
 
 
@@ -69,7 +67,7 @@ def _load(policy: BasePolicy, weights: Weights, what: str) -> Any:
     try:
         policy.load_state_dict(weights)
     except RuntimeError as error:
-        raise TeacherError(
+        raise AgentError(
             f"The {what} agent does not have the stock architecture of its algorithm, so it cannot be rebuilt from its "
             f"weights: {' '.join(str(error).split())}. An agent of your own with custom layers can be given as a "
             "loaded SB3 model, or with allow_pickle=True where you trust its file."

@@ -1,0 +1,55 @@
+"""How students of discrete actions act: greedily, with a share of random actions."""
+
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.policies import BasePolicy
+
+from sb3_distill.evaluation.players import mix_random_actions
+
+
+class EpsilonGreedyMixin:
+    """An algorithm whose teacher and student prefer one action, and whose random actions are uniform."""
+
+    policy: BasePolicy
+    action_space: Any
+    teacher_eps: float
+    student_eps: float
+    _rollout_rng: np.random.Generator
+
+    def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        actions = answers.preferences.cpu().numpy().argmax(axis=1)
+        if not teacher_acts.all():
+            student_actions, _ = self.policy.predict(obs, deterministic=True)
+            actions = np.where(teacher_acts, actions, student_actions)
+        epsilon = np.where(teacher_acts, self.teacher_eps, self.student_eps)
+        actions = mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng)
+        return actions, actions
+
+    def _n_actions_of(self, obs: Any) -> int | np.ndarray:
+        """Number of actions that can be taken: one for all observations, or one for each."""
+        return int(self.action_space.n)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Get the student's action; with ``deterministic=False`` a share ``student_eps`` of them is uniformly random
+        (Rusu et al. 2015 evaluate with 5%).
+
+        :param observation: the input observation
+        :param state: unused (recurrent policies only)
+        :param episode_start: unused (recurrent policies only)
+        :param deterministic: Whether or not to return deterministic actions
+        :return: the model's action and the next state
+        """
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
+        if not deterministic:
+            is_random = np.random.random_sample(np.shape(actions)) < self.student_eps
+            random_actions = np.random.randint(self._n_actions_of(observation), size=np.shape(actions))
+            actions = np.where(is_random, random_actions, actions)
+        return actions, state

@@ -1,0 +1,197 @@
+"""How steps are collected: a teacher or its student plays, or a recording tells what the teacher has played."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq
+from stable_baselines3.common.utils import obs_as_tensor, should_collect_more_steps
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.base.callbacks import TeacherReferenceCallback
+from sb3_distill.buffers.record import StepRecord
+from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
+from sb3_distill.buffers.recordings import RecordingError, RecordingWriter
+from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
+from sb3_distill.envs.inspection import env_arguments_of, env_id_of, frame_layout_of
+
+
+class CollectingAlgorithm(OffPolicyAlgorithm):
+    """An off-policy algorithm to whose every observation a teacher answers, whoever acts."""
+
+    # Folder of the teacher's play, where an algorithm has one
+    recording: str | Path | None = None
+    rollout_policy: RolloutPolicy
+    teacher_eps: float
+
+    _teacher: Any
+    _recorder: RecordingWriter | None = None
+    _recorded_play: RecordedPlay | None = None
+    _reference: TeacherReferenceCallback | None = None
+
+    def _setup_collecting(self) -> None:
+        self._teacher_share = teacher_share_schedule(self.rollout_policy)
+        self._rollout_rng = np.random.default_rng(self.seed)
+        # What an agent with a memory remembers of each environment
+        self._teacher_state: Any = None
+        self._n_collected = 0
+
+    def _open_recording(self, start: int, total_timesteps: int) -> None:
+        """Read the teacher's play where it is recorded already, from now on; else record it."""
+        assert self.env is not None and self.recording is not None
+        if self.rollout_policy != "teacher" or self._vec_normalize_env is not None:
+            raise RecordingError(
+                "recording= is the teacher's own play: it needs rollout_policy='teacher', and no VecNormalize around "
+                "the student's environment, whose statistics would depend on it."
+            )
+        settings = {
+            "algorithm": type(self).__name__,
+            "teacher": self._teacher.sha256,
+            "env_id": env_id_of(self.env),
+            # As text: they can be objects of any kind.
+            "env_kwargs": {name: repr(value) for name, value in env_arguments_of(self.env).items()},
+            "observation_space": str(self.observation_space),
+            "teacher_eps": self.teacher_eps,
+        }
+        self._recorded_play, self._recorder = read_or_record(
+            Path(self.recording),
+            settings,
+            self.observation_space,
+            self.n_envs,
+            frame_layout_of(self.env).channels,
+            start,
+            total_timesteps,
+        )
+
+    def _finish_recording(self) -> None:
+        """Close the recording where it is whole: a callback may have stopped the run."""
+        if self._recorder is not None and self.num_timesteps >= self._total_timesteps:
+            self._recorder.close(None if self._reference is None else self._reference.score)
+            self._recorder = None
+
+    def _leave_recording(self) -> None:
+        """Leave nothing of a recording that is not whole, and read no further."""
+        if self._recorder is not None:
+            self._recorder.abort()
+        self._recorder = self._recorded_play = None
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: Any = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """
+        Play, or read what was played, and give every step to the memory and to the recorder.
+
+        :param env: The training environment
+        :param callback: Callback that will be called at each step
+        :param train_freq: how much to play
+        :param replay_buffer: the memory
+        :param action_noise: unused
+        :param learning_starts: unused: the teacher plays from the first step on
+        :param log_interval: Log data every ``log_interval`` episodes
+        :return: what was played
+        """
+        # Switch to eval mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(False)
+        n_steps, n_episodes = 0, 0
+        callback.on_rollout_start()
+        while should_collect_more_steps(train_freq, n_steps, n_episodes):
+            if self._recorded_play is None:
+                record, new_obs = self._play_step(env)
+            else:
+                record, new_obs = self._recorded_play.step(), self._last_obs
+            self.num_timesteps += env.num_envs
+            n_steps += 1
+
+            # What SB3's callbacks look for
+            actions, rewards, dones, infos = record.actions, record.rewards, record.dones, record.infos
+            callback.update_locals(locals())
+            # Only stop training if return value is False, not when it is None.
+            if not callback.on_step():
+                return RolloutReturn(n_steps * env.num_envs, n_episodes, continue_training=False)
+
+            # Retrieve reward and episode length if using Monitor wrapper
+            self._update_info_buffer(infos, dones)
+            replay_buffer.add(record)  # type: ignore[call-arg, arg-type]
+            if self._recorder is not None:
+                self._recorder.add(record)
+            self._n_collected += env.num_envs
+            self._last_obs, self._last_episode_starts = new_obs, dones
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._on_step()
+            for _ in np.flatnonzero(dones):
+                n_episodes += 1
+                self._episode_num += 1
+                if log_interval is not None and self._episode_num % log_interval == 0:
+                    self.dump_logs()
+        callback.on_rollout_end()
+        return RolloutReturn(n_steps * env.num_envs, n_episodes, continue_training=True)
+
+    def _play_step(self, env: Any) -> tuple[StepRecord, Any]:
+        """Ask the teacher, and play its action or the student's."""
+        teacher_obs = env.teacher_obs(self._last_obs)
+        starts = self._last_episode_starts
+        assert starts is not None
+        answers, self._teacher_state = self._teacher.answer(
+            obs_as_tensor(teacher_obs, self.device), self._teacher_state, starts
+        )
+        teacher_acts = self._rollout_rng.random(env.num_envs) < self._teacher_share(self._current_progress_remaining)
+        with th.no_grad():
+            actions, drawn = self._choose_actions(answers, self._last_obs, teacher_acts)
+        new_obs, rewards, dones, infos = env.step(actions)
+        return StepRecord(
+            teacher_obs, starts, env.chained_frames, answers.numpy(), drawn, rewards, dones, infos
+        ), new_obs
+
+    @abstractmethod
+    def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        What is played.
+
+        :param answers: the teacher's answers, as tensors
+        :param obs: the student's observations
+        :param teacher_acts: where the teacher acts, and not the student ``(n_envs,)``
+        :return: the actions as the environment takes them, and as they were drawn, before any clipping
+        """
+
+    def _reference_callback(
+        self, siblings: list[BaseCallback], n_episodes: int, epsilon: float
+    ) -> TeacherReferenceCallback:
+        """Who scores the teacher before training, as its students will be scored; a recording knows the score."""
+        known_score = None
+        if self._recorded_play is not None:
+            known_score, n_episodes = self._recorded_play.recording.teacher_score, 0
+        self._reference = TeacherReferenceCallback(
+            self._teacher, epsilon, n_episodes, siblings, known_score, self.verbose
+        )
+        return self._reference
+
+    def dump_logs(self) -> None:
+        """As SB3's, with the last episodes as a percentage of the teacher's."""
+        if self._reference is not None:
+            self._reference.log_rollout()
+        super().dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [
+            *super()._excluded_save_params(),
+            "recording",
+            "_recorder",
+            "_recorded_play",
+            "_reference",
+            "_rollout_rng",
+            "_teacher_share",
+            "_teacher_state",
+            "_n_collected",
+        ]

@@ -1,0 +1,272 @@
+"""The root of the algorithms whose students are fitted to a memory of a teacher's answers."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
+from sb3_distill.base.collecting import CollectingAlgorithm
+from sb3_distill.base.students import Student
+from sb3_distill.base.teaching import TeacherMixin
+from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.common.schedules import RolloutPolicy
+from sb3_distill.common.utils import check_device, check_probability, compile_or_same, unknown_choice
+from sb3_distill.envs.inspection import frame_layout_of
+from sb3_distill.envs.native import native_or_same
+from sb3_distill.envs.views import ObservationView
+
+SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
+
+
+class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
+    """
+    A teacher answers to every observation, whoever acts; a memory keeps the answers, and a student is fitted to them.
+
+    A subclass says where its teacher comes from (``_find_teacher``, ``_check_teacher``), how actions follow from the
+    answers (``_choose_actions``), and the loss of its student on a minibatch (``student_loss``).
+
+    :param policy: The student's policy
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param learning_rate: learning rate, or a schedule of it (a function of the remaining progress, from 1 to 0)
+    :param buffer_size: size of the replay memory, in observations
+    :param learning_starts: how many observations to collect before the first update; those of image students also
+        give the pixel statistics
+    :param batch_size: Minibatch size for each update
+    :param train_freq: Update the student every ``train_freq`` steps (of each environment)
+    :param gradient_steps: How many updates to do then; ``-1`` for as many as steps were collected
+    :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or
+        a function from the remaining progress to the probability that the teacher acts
+    :param teacher_eps: share of uniformly random actions while the teacher acts (Discrete actions only)
+    :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
+    :param max_grad_norm: The maximum value for the gradient clipping (None: no clipping)
+    :param compile_update: compile the loss and its gradient with ``torch.compile``: half a minute at the start, up to
+        twice the speed afterwards. Goes on without where no C++ compiler is there.
+    :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments to be passed to the policy on creation
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
+    :param seed: Seed for the pseudo random generators
+    :param device: Device (cpu, cuda, ...) on which the code should be run
+    :raises ValueError: an argument, or a teacher that does not fit the environment
+    """
+
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
+    buffer_class: ClassVar[type[ReplayBuffer]] = DistillationBuffer
+    replay_buffer: Any
+    student: Student
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule,
+        buffer_size: int,
+        learning_starts: int,
+        batch_size: int,
+        train_freq: int | tuple[int, str] = 4,
+        gradient_steps: int = 1,
+        rollout_policy: RolloutPolicy = "teacher",
+        teacher_eps: float = 0.05,
+        allow_env_mismatch: bool = False,
+        max_grad_norm: float | None = None,
+        compile_update: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+    ) -> None:
+        check_device(device)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau=1.0,  # no target network
+            gamma=1.0,  # no returns
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            action_noise=None,
+            replay_buffer_class=self.buffer_class,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            sde_support=False,
+            supported_action_spaces=self.action_spaces,
+            support_multi_env=True,
+        )
+        self.rollout_policy = rollout_policy
+        self.teacher_eps = teacher_eps
+        self.allow_env_mismatch = allow_env_mismatch
+        self.max_grad_norm = max_grad_norm
+        self.compile_update = compile_update
+        self._progress_bar: UpdateProgressBar | None = None
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(unknown_choice("policy", policy_name, self.policy_aliases))
+        return super()._get_policy_from_name(policy_name)
+
+    @classmethod
+    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        if isinstance(env, ObservationView):
+            return env
+        return ObservationView(native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose))
+
+    def get_env(self) -> VecEnv | None:
+        """
+        Returns the current environment (can be None if not defined).
+
+        :return: The current environment as the user built it, or its native counterpart
+        """
+        # SB3's EvalCallback compares it, wrapper by wrapper, with the environment of its evaluations.
+        return self.env.venv if isinstance(self.env, ObservationView) else self.env
+
+    def _setup_model(self) -> None:
+        check_probability("teacher_eps", self.teacher_eps)
+        self.replay_buffer_kwargs = self._buffer_kwargs()
+        super()._setup_model()
+        self._setup_collecting()
+        self._setup_student()
+
+    def _setup_student(self) -> None:
+        self.student = self._make_student()
+        self._forward_loss = compile_or_same(self._mean_loss) if self.compile_update else self._mean_loss
+
+    @abstractmethod
+    def _make_student(self) -> Student:
+        """The policy with what it is fitted by."""
+
+    def _buffer_kwargs(self) -> dict[str, Any]:
+        if self.env is None:
+            return {}
+        return {"frame_channels": frame_layout_of(self.env).channels}
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        self._teacher = self._setup_teacher()
+        if self.recording is not None:
+            self._open_recording(0 if reset_num_timesteps else self.num_timesteps, total_timesteps)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        callbacks = list_callbacks(callback)
+        callbacks += self._score_callbacks(callbacks)
+        self._progress_bar = UpdateProgressBar() if progress_bar else None
+        if self._progress_bar is not None:
+            callbacks.append(self._progress_bar)
+        return super()._init_callback(CallbackList(callbacks))
+
+    @abstractmethod
+    def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
+        """Who scores the teacher, and the student where that is not the user's business."""
+
+    def learn(
+        self: SelfDistillationAlgorithm,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "Distillation",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfDistillationAlgorithm:
+        try:
+            super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+            self._finish_recording()
+        finally:
+            self._leave_recording()
+        return self
+
+    @property
+    def _n_observations(self) -> int:
+        """Observations that the memory has been given: a resumed run begins with none, unless a memory was loaded."""
+        return max(self._n_collected, self.replay_buffer.size() * self.n_envs)
+
+    def train(self, gradient_steps: int, batch_size: int = 32) -> None:
+        if self._n_observations < self.learning_starts:
+            return
+        self._prepare_updates()
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        # Update learning rate according to schedule
+        self._update_learning_rate(self.student.optimizer)
+
+        losses, records = [], []
+        for step in range(gradient_steps):
+            if self._progress_bar is not None:
+                self._progress_bar.show_updates(step + 1, gradient_steps)
+            samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            loss, metrics = self._forward_loss(samples)
+            self.student.update(loss)
+            losses.append(loss.detach())
+            records.append(metrics)
+
+        # Increase update counter
+        self._n_updates += gradient_steps
+
+        mean_loss = th.stack(losses).mean().item()
+        if not np.isfinite(mean_loss):
+            raise ValueError(f"The loss became {mean_loss} after {self._n_updates} updates: lower learning_rate.")
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/loss", mean_loss)
+        for name in records[0]:
+            self.logger.record(f"train/{name}", th.stack([record[name] for record in records]).mean().item())
+
+    def _prepare_updates(self) -> None:
+        """Called before every series of updates, once the memory holds enough for them."""
+        # Pixel statistics come from the first data, before the first update.
+        if self._n_updates == 0:
+            self.student.fit_frame_scalers(self.replay_buffer.sample_observations(1_000))
+
+    def _mean_loss(self, samples: Any) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        losses, metrics = self.student_loss(self.student, samples)
+        return losses.mean(), metrics
+
+    @abstractmethod
+    def student_loss(self, student: Student, samples: Any) -> tuple[th.Tensor, dict[str, th.Tensor]]:
+        """
+        The loss of a student on a minibatch.
+
+        :param student: the student
+        :param samples: what the memory's ``sample`` gave
+        :return: one loss per example ``(batch,)``, and what is logged of it
+        """
+
+    def _excluded_save_params(self) -> list[str]:
+        # What belongs to a run under way is not saved.
+        return [
+            *super()._excluded_save_params(),
+            "student",
+            "_progress_bar",
+            "_forward_loss",
+        ]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []

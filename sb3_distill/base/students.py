@@ -1,0 +1,84 @@
+"""Students: networks that are fitted to a teacher's answers."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_distill.algorithms import resolve
+from sb3_distill.common.losses import DistillationLoss
+from sb3_distill.networks.extractors import set_train_dtype
+from sb3_distill.networks.policies import StudentPolicy
+
+
+class Student(nn.Module):
+    """
+    A policy with its optimizer, and what it is fitted by.
+
+    :param policy: the policy, on the device where it is trained
+    :param loss: how its answers are compared with the teacher's
+    :param max_grad_norm: The maximum value for the gradient clipping, None: no clipping
+    :param bf16: see ``set_train_dtype``
+    """
+
+    def __init__(
+        self, policy: Any, loss: DistillationLoss, max_grad_norm: float | None = None, bf16: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.loss = loss
+        self.max_grad_norm = max_grad_norm
+        set_train_dtype(policy, policy.device, bf16)
+        self._trained = list(policy.parameters())
+
+    @property
+    def optimizer(self) -> th.optim.Optimizer:
+        """The policy's own."""
+        return self.policy.optimizer
+
+    def update(self, loss: th.Tensor) -> None:
+        """
+        One step of the optimizer.
+
+        :param loss: what the step makes smaller, a scalar
+        """
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
+        self.optimizer.step()
+
+    def fit_frame_scalers(self, observations: PyTorchObs) -> None:
+        """
+        Estimate the pixel statistics of an image student, once (see ``FrameScaler``).
+
+        :param observations: batch of observations, as the environment gives them
+        """
+        self.policy.fit_frame_scalers(observations)
+
+
+def student_model(
+    policy: str | type[StudentPolicy],
+    policy_kwargs: dict[str, Any],
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
+    device: th.device | str = "auto",
+) -> BaseAlgorithm:
+    """
+    A student alone, such as one that has been trained beside others, as a model of ``PolicyDistillation``: it predicts,
+    saves, and learns once it has ``set_env``.
+
+    :param policy: name or class of its policy
+    :param policy_kwargs: arguments of the policy
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param device: Device (cpu, cuda, ...)
+    :return: the model
+    """
+    model = resolve("pd")(policy, None, policy_kwargs=policy_kwargs, device=device, _init_setup_model=False)
+    model.observation_space, model.action_space, model.n_envs = observation_space, action_space, 1
+    model._setup_model()
+    return model

@@ -1,0 +1,70 @@
+"""What an algorithm has a teacher for: the argument, its loading, its checks."""
+
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.checks import check_teacher
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.envs.inspection import env_id_of
+
+TeacherSource = str | Path | BaseAlgorithm | Teacher
+
+
+class TeacherMixin:
+    """
+    An algorithm of SB3 with a teacher, which is named at construction and loaded then or when ``learn`` begins; what
+    ``save`` writes is the student alone.
+    """
+
+    # The argument that names the teacher
+    teacher_argument: ClassVar[str] = "teacher"
+    # Whatever names the teacher, and the teacher itself once it is loaded
+    teacher: Any = None
+    # What finds the teacher again, None where it was a model in memory; and its hash, None before it was loaded
+    taught_by: Any = None
+    teacher_sha256: str | None = None
+    allow_env_mismatch: bool = False
+
+    env: VecEnv | None
+    device: th.device
+
+    def _setup_teacher(self) -> Any:
+        """Load the teacher if it is only named, and check that it fits the environment."""
+        assert self.env is not None
+        env_id = env_id_of(self.env)
+        named = getattr(self, self.teacher_argument)
+        if named is None and self.taught_by is None and self.teacher_sha256 is not None:
+            raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
+        teacher = self._load_teacher(named or self.taught_by or self._find_teacher(env_id))
+        self._check_teacher(teacher, env_id)
+        if self.teacher_sha256 not in (None, teacher.sha256):
+            warnings.warn(
+                f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "
+                f"{teacher.source}, sha256 {teacher.sha256}."
+            )
+        setattr(self, self.teacher_argument, teacher)
+        self.taught_by, self.teacher_sha256 = teacher.saved_source, teacher.sha256
+        return teacher
+
+    def _find_teacher(self, env_id: str | None) -> Any:
+        """Where the teacher comes from if nobody names one."""
+        return find_zoo_teacher(env_id)
+
+    def _load_teacher(self, source: Any) -> Any:
+        return load_teacher(source, device=self.device)
+
+    def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
+        """Refuse a teacher that does not fit the environment or the algorithm."""
+        assert self.env is not None
+        check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
+
+    def _excluded_save_params(self) -> list[str]:
+        # The student alone is saved.
+        return [*super()._excluded_save_params(), self.teacher_argument, "_teacher"]  # type: ignore[misc]

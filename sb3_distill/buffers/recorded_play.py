@@ -1,0 +1,76 @@
+"""A recording in the place of play."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_distill.buffers.record import StepRecord
+from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingWriter
+
+
+class RecordedPlay:
+    """
+    What happened when the teacher played, step after step.
+
+    :param recording: what happened
+    :param start: row to begin with
+    """
+
+    def __init__(self, recording: Recording, start: int = 0) -> None:
+        self.recording = recording
+        self.row = start
+        self._terminals = recording.terminals()
+        self._ends = {(episode["row"], episode["env"]): episode for episode in recording.episodes}
+
+    def step(self) -> StepRecord:
+        """The next step."""
+        recording, columns, row = self.recording, self.recording.columns, self.row
+        self.row += 1
+        infos: list[dict[str, Any]] = [{} for _ in range(recording.n_envs)]
+        for env in np.flatnonzero(columns["dones"][row]).tolist():
+            infos[env]["terminal_observation"] = self._terminals[row, env]
+            infos[env]["TimeLimit.truncated"] = bool(columns["truncations"][row, env])
+            if self._ends[row, env]["r"] is not None:
+                infos[env]["episode"] = {key: self._ends[row, env][key] for key in ("r", "l")} | {"t": 0.0}
+        return StepRecord(
+            recording.observations(row),
+            np.ones(recording.n_envs, dtype=bool) if row == 0 else np.array(columns["dones"][row - 1]),
+            # Where it was recorded frames may have been stacked in another way than here.
+            False,
+            recording.answers(row),
+            np.array(columns["actions"][row]),
+            np.array(columns["rewards"][row]),
+            np.array(columns["dones"][row]),
+            infos,
+        )
+
+
+def read_or_record(
+    folder: Path,
+    settings: dict[str, Any],
+    observation_space: spaces.Space,
+    n_envs: int,
+    frame_channels: int,
+    start: int,
+    total_timesteps: int,
+) -> tuple[RecordedPlay | None, RecordingWriter | None]:
+    """
+    :param folder: of a recording that exists, or is to be
+    :param settings: what the play depends on
+    :param observation_space: Observation space
+    :param n_envs: number of parallel environments
+    :param frame_channels: planes of one frame of a stacked image
+    :param start: steps that the run has behind it
+    :param total_timesteps: steps before it
+    :return: the play where it is recorded, else who records it
+    :raises RecordingError: the recording is another one, or not whole
+    """
+    if folder.exists():
+        recording = Recording(folder)
+        recording.check(settings, n_envs, start + total_timesteps)
+        return RecordedPlay(recording, start // n_envs), None
+    if start > 0:
+        raise RecordingError(f"There is no recording {folder}, and a run that goes on would record a part only.")
+    return None, RecordingWriter(folder, settings, observation_space, n_envs, frame_channels)

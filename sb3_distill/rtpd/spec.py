@@ -1,0 +1,143 @@
+"""What the user says of the students of real-time policy distillation."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.inspection import describe_space_mismatch
+from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
+from sb3_distill.results.curves import TEACHER
+
+TEACHER_SOURCES = ("latest", "best")
+
+StudentsArgument = Mapping[str, Any] | Sequence[str]
+
+
+@dataclass
+class StudentSpec:
+    """
+    What is said of one student. None means: as the algorithm's argument of the same name.
+
+    :param policy: name or class of its policy (see ``STUDENT_POLICIES``)
+    :param policy_kwargs: additional arguments of the policy
+    :param learning_rate: learning rate, a schedule of it, or ``"lin_VALUE"``, as the Zoo writes one that falls to 0
+    :param loss: "kl", "reverse_kl", "nll" or "mse"
+    :param temperature: of the teacher's softmax
+    :param student_temperature: of the student's softmax
+    :param self_learning: coefficient of the student's own DQN loss
+    :param imitation: whether the DQN loss bootstraps with the teacher's choice of action
+    :param teacher_source: "latest" or "best"
+    """
+
+    policy: str | type[StudentPolicy]
+    policy_kwargs: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float | str | Schedule | None = None
+    loss: str | None = None
+    temperature: float | None = None
+    student_temperature: float | None = None
+    self_learning: float | None = None
+    imitation: bool | None = None
+    teacher_source: str | None = None
+
+
+def read_students(
+    students: StudentsArgument, observation_space: spaces.Space, action_space: spaces.Space
+) -> tuple[dict[str, dict[str, Any]], dict[str, DistillationAlgorithm]]:
+    """
+    Check what the user says of the students.
+
+    :param students: from names to policies, to ``PolicyDistillation`` models to go on with, or to the entries of
+        ``StudentSpec``; or a list of names of policies
+    :param observation_space: the teacher's
+    :param action_space: the teacher's
+    :return: the entries of each student's ``StudentSpec``, and the models among them
+    :raises ValueError: a name that is taken or impossible, an unknown policy or entry, other spaces
+    """
+    if isinstance(students, str) or not isinstance(students, (Mapping, Sequence)):
+        raise ValueError(
+            f"students maps names to policies, such as {{'small': 'Net3Policy'}}, or lists policies; not {students!r}."
+        )
+    if not isinstance(students, Mapping):
+        for name in students:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"A list of students names policies, such as 'Net3Policy'; {name!r} needs a name of its own, in a "
+                    "dictionary such as {'small': ...}."
+                )
+        twice = [name for name, count in Counter(students).items() if count > 1]
+        if twice:
+            raise ValueError(f"students names {twice[0]!r} twice: give the two different names, in a dictionary.")
+        students = {name.removesuffix("Policy").lower(): name for name in students}
+    models = {name: entry for name, entry in students.items() if isinstance(entry, DistillationAlgorithm)}
+    for name, model in models.items():
+        _check_spaces(name, model, observation_space, action_space)
+    return {name: _read_student(name, entry) for name, entry in students.items()}, models
+
+
+def _check_spaces(
+    name: str, model: DistillationAlgorithm, observation_space: spaces.Space, action_space: spaces.Space
+) -> None:
+    problem = describe_space_mismatch(observation_space, model.observation_space)
+    if problem:
+        raise ValueError(f"The teacher and the student {name!r} differ in their observations: {problem}")
+    if model.action_space != action_space:
+        raise ValueError(
+            f"The teacher and the student {name!r} differ in their actions: {action_space} against "
+            f"{model.action_space}."
+        )
+
+
+def _read_student(name: Any, entry: Any) -> dict[str, Any]:
+    if not isinstance(name, str) or not name.isidentifier() or name == TEACHER or hasattr(nn.ModuleDict, name):
+        raise ValueError(f"students: {name!r} cannot be a name; take letters, digits and _, and not 'teacher'.")
+    if isinstance(entry, DistillationAlgorithm):
+        entry = {"policy": type(entry.policy), "policy_kwargs": dict(entry.policy_kwargs)}
+    spec = dict(entry) if isinstance(entry, Mapping) else {"policy": entry}
+    known = [item.name for item in dataclasses.fields(StudentSpec)]
+    for key in spec:
+        if key not in known:
+            raise ValueError(f"students[{name!r}]: " + unknown_choice("entry", key, known))
+    policy = spec.get("policy")
+    if not (isinstance(policy, type) and issubclass(policy, StudentPolicy)) and policy not in STUDENT_POLICIES:
+        raise ValueError(f"students[{name!r}]: " + unknown_choice("policy", policy, STUDENT_POLICIES))
+    return spec
+
+
+def check_student_arguments(teacher_source: str, self_learning: float) -> None:
+    """
+    :param teacher_source: see ``StudentSpec``
+    :param self_learning: see ``StudentSpec``
+    :raises ValueError: an unknown source, or a coefficient that cannot be
+    """
+    if teacher_source not in TEACHER_SOURCES:
+        raise ValueError(unknown_choice("teacher_source", teacher_source, TEACHER_SOURCES))
+    if (
+        isinstance(self_learning, bool)
+        or not isinstance(self_learning, (int, float))
+        or not 0 <= self_learning < math.inf
+    ):
+        raise ValueError(
+            f"self_learning is a coefficient and must be a finite number of at least 0, not {self_learning!r}."
+        )
+
+
+def complete_spec(entries: Mapping[str, Any], defaults: Mapping[str, Any]) -> StudentSpec:
+    """
+    :param entries: what the user says of a student
+    :param defaults: what holds for all students where one of them says nothing else
+    :return: the student's, without open entries
+    """
+    own = {name: value for name, value in entries.items() if value is not None}
+    # A temperature of its own is that of both sides, and so is that of all (Sun & Fazli 2019, Eq. 1).
+    if "temperature" in own or defaults["student_temperature"] is None:
+        own.setdefault("student_temperature", own.get("temperature", defaults["temperature"]))
+    return StudentSpec(**{**defaults, **own})

@@ -1,0 +1,151 @@
+"""The verb that prints scores: whose they are, in which environment, and what its files say."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3 import DQN
+
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.evaluation.cli import Game, find_starts, geometric_means, main, parse_args
+from sb3_distill.evaluation.scoring import architecture_of
+from sb3_distill.evaluation.starts import HeldOutStarts
+from sb3_distill.results.row import Row
+from sb3_distill.results.statistics import summarize
+
+
+def row(env, agent, returns, n_parameters=10):
+    return Row(
+        env, agent, "pd", n_parameters, 4 * n_parameters, mean=np.mean(returns), teacher_mean=100.0, returns=returns
+    )
+
+
+def test_geometric_means_by_hand():
+    rows = [
+        row("A", "teacher of A", [100.0, 100.0]),
+        row("A", "small, first seed", [40.0, 40.0]),
+        row("A", "small, second seed", [60.0, 60.0]),
+        row("A", "large", [70.0, 70.0], 90),
+        row("B", "teacher of B", [100.0, 100.0]),
+        row("B", "small", [200.0, 200.0], 12),
+    ]
+    kinds = {"small": 1, "small, first seed": 1, "small, second seed": 1, "large": 2}
+    # Of the large one there is no student in B.
+    ((label, (mean, low, high)),) = geometric_means(rows, kinds).items()
+    assert label == "pd, 10 to 12 parameters, 40 to 48 bytes"
+    # The two seeds together score 50%
+    assert mean == pytest.approx(100.0) and low < mean < high
+    assert geometric_means(rows[:4], kinds) == {}
+
+
+@pytest.fixture(scope="module")
+def student(cartpole_teacher, tmp_path_factory) -> Path:
+    """A run folder of the Zoo whose best model is another one than its last."""
+    run = tmp_path_factory.mktemp("logs") / "pd" / "CartPole-v1_1"
+    (run / "CartPole-v1").mkdir(parents=True)
+    model = PolicyDistillation(
+        "MlpPolicy", "CartPole-v1", cartpole_teacher, n_teacher_episodes=0, learning_starts=50, device="cpu", seed=0
+    )
+    model.learn(60).save(run / "best_model")
+    model.learn(100, reset_num_timesteps=False).save(run / "CartPole-v1")
+    return run
+
+
+def test_agents_that_differ_in_their_game_alone(student, cartpole_teacher):
+    agent = load_teacher(student / "CartPole-v1.zip", device="cpu")
+    acrobot = DQN("MlpPolicy", "Acrobot-v1", policy_kwargs={"net_arch": [64]}, device="cpu")
+    cartpole = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [64]}, device="cpu")
+    assert architecture_of(load_teacher(acrobot)) == architecture_of(load_teacher(cartpole))
+    assert architecture_of(load_teacher(cartpole)) != architecture_of(load_teacher(cartpole_teacher, device="cpu"))
+    assert architecture_of(load_teacher(cartpole)) != architecture_of(agent)
+
+
+def test_best_models_and_files(student, tmp_path, capsys):
+    outputs = [tmp_path / "out" / f"scores.{ending}" for ending in ("json", "csv", "md")]
+    assert main([str(student), "--best", "-n", "4", "-o", *map(str, outputs)]) == 0
+    assert "best_model.zip" in capsys.readouterr().out
+    teacher, found = json.loads(outputs[0].read_text())["agents"]
+    assert found["agent"].endswith("best_model.zip") and found["n_bytes"] > 0
+    with outputs[1].open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [entry["agent"] for entry in written] == [teacher["agent"], found["agent"]]
+    summary = summarize(found["returns"])
+    for name in ("mean", "iqm"):
+        ends = [float(written[1][f"{name}_interval_{end}"]) for end in ("low", "high")]
+        assert ends == found[f"{name}_interval"] == pytest.approx(list(getattr(summary, f"{name}_interval")))
+    assert float(written[1]["median"]) == summary.median and "returns" not in written[1]
+    assert f"| {summary.median:.2f} |" in outputs[2].read_text()
+
+
+def test_arguments_of_the_environment(student, tmp_path, capsys):
+    arguments = student / "CartPole-v1" / "args.yml"
+    arguments.write_text(
+        "!!python/object/apply:collections.OrderedDict\n- - - env_kwargs\n    - {max_episode_steps: 7}\n"
+    )
+    try:
+        # The run's own, for its teacher too
+        assert main([str(student), "-n", "2", "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert [entry["returns"] for entry in result["agents"]] == [[7, 7], [7, 7]]
+        assert result["env_kwargs"] == {"CartPole-v1": {"max_episode_steps": 7}}
+        assert main([str(student), "-n", "2", "--json", "--env-kwargs", "max_episode_steps:5"]) == 0
+        assert json.loads(capsys.readouterr().out)["agents"][1]["returns"] == [5, 5]
+        other = tmp_path / "pd" / "CartPole-v1_1"
+        (other / "CartPole-v1").mkdir(parents=True)
+        (other / "CartPole-v1.zip").write_bytes((student / "CartPole-v1.zip").read_bytes())
+        both = [str(student), str(other), "-n", "1", "--json"]
+        # None at all are different ones too, where a run says so.
+        for text in ("env_kwargs: {max_episode_steps: 9}\n", "env_kwargs: null\n"):
+            (other / "CartPole-v1" / "args.yml").write_text(text)
+            assert main(both) == 1
+            assert "trained with different arguments of the environment" in capsys.readouterr().err
+        assert main([*both, "--env-kwargs"]) == 0
+        assert json.loads(capsys.readouterr().out)["agents"][1]["returns"][0] > 7
+        # They are those of the run's own environment.
+        assert main([str(student), "-n", "1", "--json", "--env", "CartPole-v0"]) == 0
+        assert "env_kwargs" not in json.loads(capsys.readouterr().out)
+    finally:
+        arguments.unlink()
+
+
+def test_starts_of_an_agent_that_is_scored(student, cartpole_teacher, tmp_path, capsys):
+    teacher = load_teacher(cartpole_teacher, device="cpu")
+    path = tmp_path / "starts.npz"
+    HeldOutStarts("PongNoFrameskip-v4", (b"state",), "someone", teacher.sha256).save(path)
+    assert HeldOutStarts.load(path).recorder_sha256 == teacher.sha256
+    args = parse_args([str(student), "--starts", str(path)])
+    find_starts(args, Game("PongNoFrameskip-v4", [load_teacher(student / "best_model.zip", device="cpu")]))
+    assert not capsys.readouterr().err
+    find_starts(args, Game("PongNoFrameskip-v4", [teacher]))
+    assert f"Warning: {cartpole_teacher} recorded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["-n", "0"], "must be a whole number of at least 1, not 0"),
+        (["--epsilon", "x"], "is a probability, between 0 and 1, not x"),
+        (["--device", "cud"], "must be cpu, cuda or auto, not cud"),
+        (["--env-kwargs", "mode:fast"], "takes key:value with a Python literal"),
+        (["--env-kwargs", "mode:1"], "CartPole-v1 does not take the arguments {'mode': 1}"),
+        (["-o", "{student}/CartPole-v1.zip/s.json"], "s.json cannot be written"),
+        (["--env", "Acrobot-v1"], "cannot play Acrobot-v1: it was trained with observations"),
+        (["--env", "Pendulum-v1"], "cannot play Pendulum-v1"),
+    ],
+)
+def test_command_line_refuses(student, capsys, arguments, message):
+    try:
+        status = main([str(student), "-n", "1", *(argument.format(student=student) for argument in arguments)])
+    except SystemExit as error:
+        status = error.code
+    assert status and message in " ".join(capsys.readouterr().err.split())
+
+
+def test_random_actions_are_discrete_ones(tmp_path, capsys):
+    from stable_baselines3 import A2C
+
+    A2C("MlpPolicy", "Pendulum-v1", device="cpu").save(tmp_path / "Pendulum-v1")
+    assert main([str(tmp_path / "Pendulum-v1.zip"), "-n", "1", "--epsilon", "0.05"]) == 1
+    assert "share of random discrete actions, but these are Box" in capsys.readouterr().err

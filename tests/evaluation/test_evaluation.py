@@ -1,0 +1,99 @@
+"""Scores that compare, and the verb that prints them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import A2C
+
+from sb3_distill import PolicyDistillation
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.evaluation.players import EpsilonGreedy
+from tests.helpers import run_python
+
+
+class Fixed:
+    """Plays one action, and remembers what it saw."""
+
+    def __init__(self, action):
+        self.action = action
+        self.seen = []
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        self.seen.append(np.array(observation))
+        return np.full(len(observation), self.action), state
+
+
+def cartpoles(n_envs):
+    return make_eval_env("CartPole-v1", n_envs)
+
+
+def test_players_meet_the_same_starts_and_random_actions():
+    players = [Fixed(0), Fixed(0)]
+    scores = [evaluate_paired(player, cartpoles, 7, epsilon=0.5, seed=3, n_envs=4) for player in players]
+    assert scores[0].returns == scores[1].returns and len(scores[0].returns) == 7
+    assert all(np.array_equal(*pair) for pair in zip(players[0].seen, players[1].seen, strict=True))
+    assert evaluate_paired(Fixed(0), cartpoles, 7, epsilon=0.5, seed=4).returns != scores[0].returns
+
+
+def test_an_episode_does_not_depend_on_how_many_are_played_side_by_side():
+    one, three = (evaluate_paired(Fixed(1), cartpoles, 6, epsilon=0.3, seed=0, n_envs=n) for n in (1, 3))
+    assert one.returns == three.returns and one.lengths == three.lengths
+
+
+def test_sampled_actions_repeat_and_leave_the_generator_alone():
+    policy = A2C("MlpPolicy", "CartPole-v1", device="cpu", seed=0).policy
+    state = th.get_rng_state()
+    first, again, other = (
+        evaluate_paired(policy, cartpoles, 6, seed=seed, n_envs=3, deterministic=False).returns for seed in (0, 0, 9)
+    )
+    assert first == again != other and th.equal(th.get_rng_state(), state)
+
+
+def test_random_actions_of_epsilon_greedy():
+    player = EpsilonGreedy(Fixed(0), n_actions=4, epsilon=0.5, seed=0)
+    obs = np.zeros((4000, 1))
+    assert not player.predict(obs, deterministic=True)[0].any()
+    actions, _ = player.predict(obs)
+    # A random action is another one in three of four cases.
+    assert (actions != 0).mean() == pytest.approx(0.375, abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def student(cartpole_teacher, tmp_path_factory):
+    path = tmp_path_factory.mktemp("student") / "CartPole-v1.zip"
+    PolicyDistillation(
+        "MlpPolicy", "CartPole-v1", teacher=cartpole_teacher, n_teacher_episodes=0, device="cpu", seed=0
+    ).learn(1_200).save(path)
+    return path
+
+
+def test_evaluate_verb(student, cartpole_teacher, tmp_path):
+    command = ("-m", "sb3_distill", "evaluate", str(student), "-n", "3")
+    table = run_python(tmp_path, *command).stdout.splitlines()
+    # The student names its own teacher.
+    assert [line.split()[0] for line in table[1:]] == ["agent", str(cartpole_teacher), str(student)]
+    facts = json.loads(run_python(tmp_path, *command, "--json").stdout)
+    teacher, found = facts["agents"]
+    assert teacher["percent_of_teacher"] == 100 and len(found["returns"]) == 3
+    assert found["n_bytes"] == 4 * found["n_parameters"]
+    assert teacher["percent_of_teacher_bytes"] == 100
+    assert found["percent_of_teacher_bytes"] == pytest.approx(100 * found["n_bytes"] / teacher["n_bytes"])
+    assert found["percent_of_teacher"] == pytest.approx(100 * found["mean"] / teacher["mean"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("evaluate", "nothing.zip"), 1, "There is no agent at nothing.zip"),
+        (("evaluate", "{student}", "-n", "0"), 2, "must be a whole number of at least 1, not 0"),
+        (("evaluate", "{student}", "--env", "Nothing-v0"), 1, "Pass the environment to play with --env ID"),
+        (("teachers", "nothing.zip"), 1, "There is no agent at nothing.zip"),
+    ],
+)
+def test_verbs_refuse_bad_input(student, tmp_path, arguments, status, message):
+    arguments = [argument.format(student=student) for argument in arguments]
+    result = run_python(tmp_path, "-m", "sb3_distill", *arguments, status=status)
+    assert message in " ".join(result.stderr.split()) and "Traceback" not in result.stderr

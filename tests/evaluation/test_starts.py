@@ -1,0 +1,102 @@
+"""Held-out start states: recorded once, hashed, the same for every player."""
+
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.evaluation.cli import main
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.evaluation.players import RandomPlayer
+from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, record_starts
+
+PONG = "PongNoFrameskip-v4"
+
+
+@pytest.fixture(scope="module")
+def starts() -> HeldOutStarts:
+    return record_starts(RandomPlayer(6, seed=0), "random", PONG, n_states=5, n_episodes=2)
+
+
+def test_states_come_back_and_are_spread_over_the_first_fifth(starts, tmp_path):
+    assert len(set(starts.states)) == 5
+    path = tmp_path / "folder" / "starts.npz"
+    starts.save(path)
+    assert HeldOutStarts.load(path) == starts
+    env = StartFrom(gym.make(PONG), starts)
+    frames = []
+    for index in range(5):
+        env.reset(seed=index)
+        frames.append(env.unwrapped.ale.getEpisodeFrameNumber())
+    # A random player's game takes some 3,600 to 4,500 frames.
+    assert 0 < min(frames) < max(frames) < 0.2 * 5_000
+    assert record_starts(RandomPlayer(6, seed=0), "random", PONG, n_states=5, n_episodes=2).sha256 == starts.sha256
+
+
+def test_seed_chooses_the_state_and_screens_are_fresh(starts):
+    envs = [StartFrom(gym.make(PONG), starts) for _ in range(2)]
+    envs[1].reset(seed=3)
+    for _ in range(30):
+        envs[1].step(2)
+    first, again = (env.reset(seed=7)[0] for env in envs)
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, envs[0].reset(seed=2)[0])
+    assert not np.array_equal(first, envs[0].reset()[0])
+    assert np.array_equal(envs[0].reset(seed=3)[0], envs[1].reset()[0])
+
+
+def test_points_before_the_start_do_not_count(starts):
+    class Still:
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return np.zeros(len(observation), dtype=int), state
+
+    make = partial(make_eval_env, PONG, start_wrapper=partial(StartFrom, starts=starts))
+    score = evaluate_paired(Still(), make, 5, n_envs=5)
+    env = StartFrom(gym.make(PONG), starts)
+    for index, value in enumerate(score.returns):
+        env.reset(seed=index)
+        ram = env.unwrapped.ale.getRAM()
+        # The opponent's points, and ours, are in the RAM: it goes on from there to 21.
+        assert value == -(21 - int(ram[13])) and ram[14] <= 21
+
+
+@pytest.mark.parametrize("damage", ["hash", "truncated", "text"])
+def test_damaged_files(starts, tmp_path, damage):
+    path = tmp_path / "starts.npz"
+    starts.save(path)
+    if damage == "hash":
+        HeldOutStarts(starts.env_id, starts.states[1:], "x").save(tmp_path / "other.npz")
+        with np.load(path) as data, np.load(tmp_path / "other.npz") as other:
+            np.savez(path.with_name("mixed.npz"), **{**data, "sha256": other["sha256"]})
+        path = path.with_name("mixed.npz")
+    else:
+        path.write_bytes(path.read_bytes()[:1000] if damage == "truncated" else b"no starts")
+    with pytest.raises(ValueError, match=r"damaged|holds no start states"):
+        HeldOutStarts.load(path)
+
+
+def test_no_atari_game():
+    with pytest.raises(ValueError, match="CartPole-v1 is no Atari game"):
+        record_starts(RandomPlayer(2), "random", "CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--starts", "s.npz"], "CartPole-v1 is no Atari game"),
+        (["--starts-from", "random"], "name it with --starts"),
+        (["-o", "x.txt"], "must end with one of .json, .csv, .md"),
+        (["--native"], "cannot be stepped natively"),
+        (["--best"], "best_model.zip"),
+    ],
+)
+def test_command_line_refuses(cartpole_teacher: Path, capsys, arguments, message):
+    source = cartpole_teacher.parent if arguments == ["--best"] else cartpole_teacher
+    try:
+        status = main([str(source), "--env", "CartPole-v1", *arguments])
+    except SystemExit as error:
+        status = error.code
+    assert status and message in capsys.readouterr().err

@@ -1,0 +1,55 @@
+"""What test files of several rooms use."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_distill.common.answers import Answers
+
+REPOSITORY = Path(__file__).parents[1]
+# Agents of the Zoo, which some tests need
+TRAINED_AGENTS = Path(os.environ.get("RL_TRAINED_AGENTS", REPOSITORY.parent / "shared" / "rl-trained-agents"))
+FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+def same(first: th.nn.Module, second: th.nn.Module) -> bool:
+    """Whether two networks have the same names and, bit for bit, the same values."""
+    states = first.state_dict(), second.state_dict()
+    return states[0].keys() == states[1].keys() and all(th.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def run_python(
+    folder: Path, *arguments: str | Path, python: str | Path = sys.executable, status: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python of its own in a folder, offline, and without what this one was told by its environment."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SB3_DISTILL"))}
+    # One thread: students this small lose time to a second one
+    ours = {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "SDL_VIDEODRIVER": "dummy",
+        "MPLBACKEND": "agg",
+        "COLUMNS": "200",
+    }
+    result = subprocess.run(
+        [python, *arguments],
+        cwd=folder,
+        env={**inherited, **ours, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == status, f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def preferences(player: Any, obs: Any) -> th.Tensor:
+    """The one number per action with which a teacher or a student's policy answers."""
+    answered = player.answer(obs)
+    answers: Answers = answered if isinstance(answered, Answers) else answered[0]
+    return answers.preferences

@@ -1,0 +1,205 @@
+"""One student of several teachers, each of another task."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import DQN
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_distill import MultiTaskDistillation, MultiTaskDQN, load_teacher
+from sb3_distill.agents.errors import AgentError
+from sb3_distill.common.answers import Answers, TaskAnswers
+from sb3_distill.common.losses import kl_loss
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.envs.multitask import tasks_of
+from sb3_distill.evaluation.play import evaluate_paired
+from sb3_distill.evaluation.tasks import score_tasks
+from tests.envs.tasks import IDS, make_env
+from tests.helpers import preferences, run_python, same
+from tests.mtpd.students import make
+
+# --- Learning
+
+
+def test_the_loss_is_that_of_each_task(teachers):
+    model = make(teachers, temperature={"CartPole-v1": 0.5, "MountainCar-v0": 2.0}, task_sampling="equal").learn(400)
+    samples = model.replay_buffer.sample(16)
+    student = preferences(model.policy, samples.observations)
+    tasks = samples.observations["task"].reshape(-1)
+    expected = [
+        kl_loss(samples.answers[task].preferences, student[tasks == task, :n], temperature, 1.0)
+        for task, n, temperature in ((0, 2, 0.5), (1, 3, 2.0))
+    ]
+    assert [len(losses) for losses in expected] == [8, 8]
+    losses, _ = model.student_loss(model.student, samples)
+    # Task by task, in the order in which the answers stand
+    assert list(samples.answers) == tasks.unique_consecutive().tolist()
+    assert losses.tolist() == pytest.approx(th.cat([expected[task] for task in samples.answers]).tolist(), rel=1e-5)
+
+
+def test_labels_are_those_of_each_tasks_teacher(teachers):
+    model = make(teachers).learn(400)
+    samples = model.replay_buffer.sample(64)
+    task = int(samples.observations["task"][0])
+    teacher, own = load_teacher(teachers[IDS[task]], device="cpu"), (4, 2)[task]
+    expected = preferences(teacher, samples.observations["obs"][:, :own])
+    assert list(samples.answers) == [task]
+    assert th.allclose(samples.answers[task].preferences, expected, atol=1e-6)
+
+
+def test_actions_that_a_task_does_not_have_are_never_preferred():
+    own = {0: Answers(q_values=th.tensor([[-5.0, -4.0]])), 2: Answers(log_probs=th.tensor([[-2.0, -1.0, -3.0]]))}
+    answers = TaskAnswers(np.array([2, 0]), own)
+    assert answers.preferences.tolist() == [[-2.0, -1.0, -3.0], [-5.0, -4.0, -np.inf]]
+    assert answers.of_env(0).log_probs is not None and answers.of_env(1).q_values.tolist() == [[-5.0, -4.0]]
+
+
+@pytest.mark.parametrize("rollout_policy", ["teacher", "student", "linear"])
+@pytest.mark.parametrize("loss", ["kl", "reverse_kl", "nll", "mse"])
+def test_same_seed_same_bits(teachers, rollout_policy, loss):
+    models = [make(teachers, loss=loss, rollout_policy=rollout_policy).learn(300) for _ in range(2)]
+    assert models[0]._n_updates > 0 and same(models[0].policy, models[1].policy)
+    assert all(parameter.isfinite().all() for parameter in models[0].policy.parameters())
+
+
+def test_random_actions_are_actions_of_the_task(teachers):
+    model = make(teachers, teacher_eps=1.0)
+    model._setup_learn(100)
+    model._last_obs = {"obs": np.zeros((2, 4), np.float32), "task": np.array([0, 1])}
+    drawn = np.array([model._sample_action(0)[0] for _ in range(300)])
+    assert set(drawn[:, 0]) == {0, 1} and set(drawn[:, 1]) == {0, 1, 2}
+
+
+def test_save_load_resume_without_teachers_at_hand(teachers, tmp_path: Path):
+    model = make(teachers).learn(300)
+    model.save(tmp_path / "model")
+    obs = {"obs": np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32), "task": np.arange(20) % 2}
+    loaded = MultiTaskDistillation.load(tmp_path / "model", device="cpu")
+    assert np.array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+    resumed = MultiTaskDistillation.load(tmp_path / "model", env=make_env(), device="cpu")
+    resumed.learn(200, reset_num_timesteps=False)
+    assert resumed._n_updates > model._n_updates and resumed.num_timesteps == model.num_timesteps + 200
+
+
+def test_nothing_is_learned_before_all_tasks_have_been_seen(teachers):
+    env = make_env(1)
+    # CartPole's first episode ends; MountainCar has 200 steps.
+    model = make(teachers, env, learning_starts=0, rollout_policy="student", student_eps=1.0)
+    updates = []
+    model.learn(100, callback=lambda *_: updates.append((model.replay_buffer.has_all_tasks, model._n_updates)) or True)
+    assert updates[0] == (False, 0) and updates[-1][0] and updates[-1][1] > 0
+    assert all(n_updates == 0 for has_all, n_updates in updates if not has_all)
+
+
+def test_updates_begin_although_the_memories_hold_less_than_learning_starts(teachers):
+    env = make_env(4)
+    model = make(teachers, env, buffer_size=100, learning_starts=300).learn(600)
+    assert model._n_updates > 0 and model.replay_buffer.size() * 4 < 300
+
+
+@pytest.mark.parametrize("cls", [MultiTaskDistillation, MultiTaskDQN])
+def test_tasks_keep_their_order(teachers, tmp_path: Path, cls):
+    model = make(teachers) if cls is MultiTaskDistillation else cls("MultiTaskMlpPolicy", make_env(), device="cpu")
+    model.save(tmp_path / "model")
+    other = make_env(env_ids=IDS[::-1])
+    message = "made for the tasks CartPole-v1, MountainCar-v0, but the environment's are MountainCar-v0, CartPole-v1"
+    with pytest.raises(ValueError, match=message):
+        cls.load(tmp_path / "model", env=other)
+    with pytest.raises(ValueError, match=message):
+        model.set_env(other)
+    model.set_env(make_env())
+
+
+# --- Evaluation
+
+
+def test_scores_are_taken_in_the_tasks_own_environments(teachers):
+    model = make(teachers).learn(200)
+    scores = score_tasks(tasks_of(model.env), model.policy, 4)
+    assert list(scores) == IDS
+    single = model.task("CartPole-v1")
+    assert len(scores["CartPole-v1"].returns) == 4 and scores["MountainCar-v0"].mean < 0
+    expected = evaluate_paired(single.policy, lambda n: make_eval_env("CartPole-v1", n), 4)
+    assert scores["CartPole-v1"].returns == expected.returns
+
+
+def test_evaluations_are_logged(teachers, capsys):
+    model = make(teachers, n_eval_episodes=2, eval_freq=200, verbose=1).learn(400)
+    assert [entry["task"] for entry in model.evaluations[:2]] == IDS
+    assert [entry["n_timesteps"] for entry in model.evaluations] == [200, 200, 400, 400]
+    assert "geometric mean" in capsys.readouterr().out
+
+
+# --- Bad input
+
+
+def test_bad_input_is_refused_at_construction(teachers):
+    cases = [
+        ({"teachers": {"CartPole-v1": teachers["CartPole-v1"]}}, "teachers has none for MountainCar-v0"),
+        ({"teachers": {**teachers, "Pong": "x"}}, "teachers: Unknown task 'Pong': choose one of CartPole-v1"),
+        ({"teachers": str(teachers["CartPole-v1"])}, "teachers maps the names of tasks"),
+        (
+            {"teachers": {name: teachers["CartPole-v1"] for name in IDS}},
+            r"teacher of MountainCar-v0.* the task has Discrete\(3\)",
+        ),
+        ({"temperature": {"CartPole-v1": 1.0}}, "temperature has none for MountainCar-v0"),
+        ({"temperature": {"CartPole": 1.0}}, "temperature: Unknown task 'CartPole'"),
+        ({"temperature": {"CartPole-v1": 0.0, "MountainCar-v0": 1.0}}, "temperature must be a positive finite number"),
+        ({"temperature": -1.0}, "temperature must be a positive finite number"),
+        ({"task_sampling": "both"}, "Unknown task_sampling 'both': choose one of random, equal"),
+        ({"loss": "kll"}, "Unknown loss 'kll'"),
+        ({"env": make_vec_env("CartPole-v1")}, "The environment has no tasks"),
+        ({"env": VecNormalize(make_env(), norm_obs_keys=["obs"])}, "VecNormalize mixes the statistics"),
+        ({"policy_kwargs": {"task_actions": [3, 3]}}, r"made for tasks with \[3, 3\] actions; these have \[2, 3\]"),
+    ]
+    for kwargs, message in cases:
+        with pytest.raises(ValueError, match=message):
+            make(**{"teachers": teachers, **kwargs})
+    for other in ("teacher", "n_teacher_episodes", "recording"):
+        with pytest.raises(TypeError, match=rf"MultiTaskDistillation.* unexpected keyword argument '{other}'"):
+            make(teachers, **{other: 1})
+    with pytest.raises(ValueError, match="VecNormalize mixes the statistics"):
+        make(teachers).set_env(VecNormalize(make_env(), norm_obs_keys=["obs"]))
+
+
+def test_agents_of_several_tasks_are_no_teachers(teachers, tmp_path: Path):
+    model = make(teachers)
+    model.save(tmp_path / "model")
+    for source in (model, tmp_path / "model.zip", MultiTaskDQN("MultiTaskMlpPolicy", make_env(), buffer_size=10)):
+        with pytest.raises(AgentError, match="plays several tasks: cut one out"):
+            load_teacher(source)
+
+
+def test_teachers_of_other_environments_are_refused(teachers):
+    model = DQN("MlpPolicy", "MountainCar-v0", device="cpu")
+    env = make_vec_env("MultiTask-v0", env_kwargs={"env_ids": ["MountainCar-v0"]})
+    other = load_teacher(model, env_id="MountainCarContinuous-v0")
+    with pytest.raises(ValueError, match=r"was trained on MountainCarContinuous-v0.*allow_env_mismatch=True"):
+        make({"MountainCar-v0": other}, env)
+    make({"MountainCar-v0": other}, env, allow_env_mismatch=True)
+
+
+# --- The Zoo
+
+
+def test_zoo_trains_and_enjoys(teachers, tmp_path: Path):
+    env_kwargs = ["--env-kwargs", "env_ids:['CartPole-v1','MountainCar-v0']", "pad:True"]
+    sources = "dict([" + ",".join(f"('{name}',r'{path}')" for name, path in teachers.items()) + "])"
+    train = ["-m", "rl_zoo3.train", "--algo", "mtpd", "--env", "MultiTask-v0", *env_kwargs, "-n", "600", "-f", "logs"]
+    params = ["-params", f"teachers:{sources}", "learning_starts:100", "n_eval_episodes:2"]
+    result = run_python(tmp_path, *train, "--eval-freq", "200", *params)
+    assert "geometric mean" in result.stdout
+    run = ["--env", "MultiTask-v0", "-f", "logs"]
+    run_python(tmp_path, "-m", "rl_zoo3.enjoy", "--algo", "mtpd", *run, "-n", "30", "--no-render")
+    run_python(tmp_path, "-m", "rl_zoo3.record_video", "--algo", "mtpd", *run, "-n", "60", "--deterministic")
+    assert list((tmp_path / "logs" / "mtpd" / "MultiTask-v0_1" / "videos").glob("*.mp4"))
+    saved = str(tmp_path / "logs" / "mtpd" / "MultiTask-v0_1" / "MultiTask-v0.zip")
+    run_python(
+        tmp_path, *train, "--eval-freq", "-1", "-i", saved, "-params", "learning_starts:100", "n_eval_episodes:0"
+    )
+    mtdqn = ["mtdqn" if argument == "mtpd" else argument for argument in train]
+    run_python(tmp_path, *mtdqn, "--eval-freq", "-1", "--vec-env", "subproc", "-params", "learning_starts:100")
+    run_python(tmp_path, "-m", "rl_zoo3.enjoy", "--algo", "mtdqn", *run, "-n", "30", "--no-render")

@@ -1,0 +1,91 @@
+"""Students of one task that are cut out of those of several."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_distill import MultiTaskDistillation, PolicyDistillation, RealTimeDistillDQN, load_teacher
+from sb3_distill.base.students import student_model
+from sb3_distill.envs.multitask import pad_last_axis
+from sb3_distill.evaluation.tasks import score_tasks
+from tests.envs.tasks import IDS
+from tests.helpers import preferences
+from tests.mtpd.students import make
+
+
+def test_a_single_task_is_cut_out(teachers, tmp_path: Path):
+    model = make(teachers).learn(300)
+    for index, (name, length) in enumerate(zip(IDS, (4, 2), strict=True)):
+        model.task(name).save(tmp_path / name)
+        obs = np.random.default_rng(0).normal(size=(50, length)).astype(np.float32)
+        padded = {"obs": np.pad(obs, ((0, 0), (0, 4 - length))), "task": np.full(50, index)}
+        expected = model.predict(padded, deterministic=True)[0]
+        single = PolicyDistillation.load(tmp_path / name, device="cpu")
+        assert np.array_equal(single.predict(obs, deterministic=True)[0], expected)
+        assert np.array_equal(load_teacher(tmp_path / f"{name}.zip", device="cpu").predict(obs)[0], expected)
+    with pytest.raises(ValueError, match=r"Unknown task 'CartPole'.*Did you mean 'CartPole-v1'"):
+        model.task("CartPole")
+
+
+def test_grids_are_padded_and_cut_out(tmp_path: Path):
+    pytest.importorskip("minatar")
+    ids = ["MinAtar/Breakout-v1", "MinAtar/SpaceInvaders-v1"]
+    env = make_vec_env("MultiTask-v0", 2, seed=0, env_kwargs={"env_ids": ids, "pad": True})
+    assert env.observation_space["obs"] == spaces.Box(0, 1, (10, 10, 6), np.bool_)
+    assert not env.reset()["obs"][..., 4:].any()
+    sources = {}
+    for env_id in ids:
+        teacher = RealTimeDistillDQN("GridCnnPolicy", env_id, buffer_size=100, seed=0, device="cpu")
+        teacher.save(tmp_path / env_id.split("/")[1])
+        sources[env_id] = tmp_path / f"{env_id.split('/')[1]}.zip"
+    kwargs = {"learning_starts": 50, "buffer_size": 200, "n_eval_episodes": 0, "seed": 0, "device": "cpu"}
+    model = MultiTaskDistillation("MultiTaskGridCnnPolicy", env, sources, **kwargs).learn(200)
+    rng = np.random.default_rng(0)
+    for index, (env_id, channels) in enumerate(zip(ids, (4, 6), strict=True)):
+        obs = rng.random((30, 10, 10, channels)) < 0.2
+        padded = {"obs": pad_last_axis(obs, 6), "task": np.full(30, index)}
+        expected = model.predict(padded, deterministic=True)[0]
+        assert np.array_equal(model.task(env_id).predict(obs, deterministic=True)[0], expected)
+    assert set(score_tasks(model._teacher.tasks, model.policy, 1)) == set(ids)
+    # Flattened, the padding lies between the entries.
+    flat = MultiTaskDistillation("MultiTaskMlpPolicy", env, sources, **kwargs)
+    obs = rng.random((30, 10, 10, 4)) < 0.2
+    padded = {"obs": th.as_tensor(pad_last_axis(obs, 6)), "task": th.zeros(30)}
+    own = preferences(flat.task(ids[0]).policy, th.as_tensor(obs))
+    assert th.allclose(own, preferences(flat.policy, padded)[:, : own.shape[1]], atol=1e-5)
+    with pytest.raises(ValueError, match="of one type can be padded"):
+        gym.make("MultiTask-v0", env_ids=["MinAtar/Breakout-v1", "CartPole-v1"], pad=True)
+
+
+def test_image_students_standardise_over_all_games(tmp_path: Path):
+    games = {"Pong": 6, "Freeway": 3}
+    sources = {}
+    for game in games:
+        env = make_vec_env("MultiTaskAtari-v0", env_kwargs={"games": [game]})
+        space, actions = env.observation_space["obs"], env.action_space
+        student = student_model("Net5Policy", {}, space, actions, "cpu")
+        student.save(tmp_path / game)
+        sources[game] = tmp_path / f"{game}.zip"
+    env = make_vec_env("MultiTaskAtari-v0", 2, env_kwargs={"games": list(games)})
+    model = MultiTaskDistillation(
+        "MultiTaskCnnPolicy",
+        env,
+        sources,
+        policy_kwargs={"features_extractor_kwargs": {"channels": (8, 8, 8), "features_dim": 16}, "net_arch": [8]},
+        learning_starts=20,
+        buffer_size=100,
+        n_eval_episodes=0,
+        device="cpu",
+        seed=0,
+    ).learn(60)
+    assert bool(model.policy.q_net.features_extractor.scaler.fitted) and model._n_updates > 0
+    assert model.replay_buffer.has_all_tasks
+    model.task("Pong").save(tmp_path / "single")
+    frames = np.random.default_rng(0).integers(0, 255, size=(4, 4, 84, 84), dtype=np.uint8)
+    expected = model.predict({"obs": frames, "task": np.zeros(4, int)}, deterministic=True)[0]
+    assert np.array_equal(load_teacher(tmp_path / "single.zip", device="cpu").predict(frames)[0], expected)

@@ -1,0 +1,84 @@
+"""Precision where runs go on, are loaded with bits, or end early."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_distill import QPD
+from sb3_distill.quantization.layers import quantizers
+from tests.qpd.students import BITS, KWARGS, SMALL_STUDENTS, make, precision_of
+
+pytestmark = SMALL_STUDENTS
+
+
+@pytest.mark.parametrize("schedule", ["blend", "bits"])
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "continued"])
+@pytest.mark.parametrize("share", [None, 0.5, 1.0], ids=["before", "in the middle", "after"])
+def test_precision_never_goes_back(ppo_teacher, schedule, reset, share, tmp_path: Path):
+    kwargs = {"full_precision_fraction": 0.2, "final_fraction": 0.4, "quantization_schedule": schedule, **BITS}
+    model = make(ppo_teacher, **kwargs)
+    stop = {None: 0.15, 0.5: 0.4, 1.0: 1.0}[share]
+    model.learn(400, callback=lambda local, _: model.num_timesteps < 400 * stop)
+    before = precision_of(model)
+    model.save(tmp_path / "student")
+    resumed = QPD.load(tmp_path / "student", env=make_vec_env("CartPole-v1"), teacher=ppo_teacher, device="cpu")
+    seen = []
+    resumed.learn(400, callback=lambda local, _: seen.append(precision_of(resumed)) or True, reset_num_timesteps=reset)
+    assert len(seen) == 400
+    for first, later in zip([before, *seen], [*seen, precision_of(resumed)], strict=True):
+        for (blend, bits, _), (later_blend, later_bits, _) in zip(first, later, strict=True):
+            # The "bits" schedule begins, once, above the final bits of a student of full precision.
+            assert later_blend >= blend and (later_bits <= bits or blend == 0.0)
+    assert all(state[0] == 1.0 and not state[2] for state in precision_of(resumed))
+    assert [state[1] for state in precision_of(resumed)] == [5, 5, 6, 6]
+    if share == 1.0:
+        # After the updates wait for the memory, which a resumed run begins without
+        assert before == precision_of(model) == seen[-1]
+        steps = [quantizer.step for quantizer in quantizers(model.policy)]
+        assert all(th.equal(old, new.step) for old, new in zip(steps, quantizers(resumed.policy), strict=True))
+
+
+def test_step_sizes_wait_for_the_memory(ppo_teacher, tmp_path: Path):
+    model = make(ppo_teacher, learning_starts=200, **BITS)
+    model.learn(1_000, callback=lambda local, _: model.num_timesteps < 390).save(tmp_path / "student")
+    resumed = QPD.load(tmp_path / "student", env=make_vec_env("CartPole-v1"), teacher=ppo_teacher, device="cpu")
+    sizes = []
+
+    def note(local, _):
+        if resumed.transition_share is not None:
+            sizes.append(resumed.replay_buffer.size())
+        return True
+
+    resumed.learn(610, callback=note, reset_num_timesteps=False)
+    assert sizes[0] >= 200
+
+
+def test_a_student_of_full_precision_is_quantized_later(ppo_teacher, tmp_path: Path):
+    model = make(ppo_teacher).learn(300)
+    model.save(tmp_path / "full")
+    loaded = QPD.load(tmp_path / "full", env=make_vec_env("CartPole-v1"), teacher=ppo_teacher, device="cpu", **BITS)
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert np.array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+    loaded.learn(300)
+    assert [state[:2] for state in precision_of(loaded)] == [(1.0, 5), (1.0, 5), (1.0, 6), (1.0, 6)]
+    assert loaded.stored_bytes() < model.stored_bytes()
+    loaded.save(tmp_path / "few")
+    assert QPD.load(tmp_path / "few", weight_bits=3, device="cpu").stored_bytes() == loaded.stored_bytes()
+    cases = [
+        ("few", {"weight_bits": 2}, r"quantized already \(weight_bits=3, .*so weight_bits cannot change"),
+        ("few", {"weight_bits": None}, "quantized already"),
+        ("full", {"weight_bits": 12}, "weight_bits must be a whole number between 2 and 8"),
+        ("full", {"activation_bits": 4}, "activation_bits=4 needs weight_bits"),
+    ]
+    for name, bits, message in cases:
+        with pytest.raises(ValueError, match=message):
+            QPD.load(tmp_path / name, device="cpu", **bits)
+
+
+def test_runs_that_end_before_the_first_update_are_refused(ppo_teacher):
+    with pytest.raises(ValueError, match=r"learning_starts=300 leaves no update in 300 timesteps"):
+        make(ppo_teacher, **{**KWARGS, **BITS, "learning_starts": 300}).learn(300)
+    make(ppo_teacher, learning_starts=100).learn(50)

@@ -1,0 +1,20 @@
+"""Learning curves of a teacher and its students."""
+
+import numpy as np
+import pytest
+
+from sb3_distill.results.curves import summarize_players
+
+
+def test_summary_is_that_of_the_paper():
+    curves = {"teacher": [1.0, 5.0, 4.0] + [2.0] * 8 + [4.0], "a": [0.0, 4.0, 8.0] + [1.0] * 9}
+    evaluations = [
+        {"player": name, "mean_reward": curves[name][point], "n_updates": point}
+        for point in range(12)
+        for name in curves
+    ]
+    teacher, student = summarize_players(evaluations)
+    assert teacher.max == 5 and teacher.last == pytest.approx((4 + 2 * 8 + 4) / 10)
+    assert student.max_percent == pytest.approx(160) and student.last == pytest.approx((8 + 9) / 10)
+    assert student.last_percent == pytest.approx(100 * 1.7 / 2.4)
+    assert student.last_std == pytest.approx(np.std([8.0] + [1.0] * 9))

@@ -1,0 +1,36 @@
+"""Rows as they stand in files."""
+
+import json
+
+import pytest
+
+from sb3_distill.results.row import Row, parse_rows
+from sb3_distill.results.tables import to_json
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"mean": 3.0, "mean_interval": [1.0, 5.0], "teacher_mean": None, "percent_of_teacher": None},
+        {"percent_of_teacher_bytes": None, "n_macs": 8, "percent_of_teacher": 90.0, "returns": [1.0], "lengths": [2]},
+        {"player": "small", "percent_of_teacher": 90.0, "max_percent": None, "loss": "kl", "seed": "0"},
+        {"task": "Pong", "percent_of_teacher": 90.0, "percent_interval": [80.0, 95.0], "seed": 0, "labels": "a label"},
+    ],
+)
+def test_rows_are_written_as_they_were_read(row):
+    row = {"env": "A", "agent": "x", "algo": "pd", "n_parameters": 1, "n_bytes": 4, **row}
+    assert Row.from_dict(row).to_dict() == row
+    assert parse_rows(to_json({"agents": [Row.from_dict(row).to_dict()]})) == [Row.from_dict(row)]
+
+
+def test_what_is_no_number_is_null():
+    row = Row("A", "x", "rtpd", 1, 4, player="small", percent_of_teacher=float("nan"), max_percent=float("nan"))
+    written = json.loads(to_json(row.to_dict()))
+    assert written["percent_of_teacher"] is None and written["max_percent"] is None
+    assert Row.from_dict(written).to_dict() == written
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"agents": [1]}', '{"agents": [{"env": "A"}]}'])
+def test_files_that_are_no_results(text):
+    with pytest.raises(ValueError):
+        parse_rows(text)

@@ -1,0 +1,90 @@
+"""Teacher and students are scored while they learn, and what is written meanwhile."""
+
+import csv
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+
+from sb3_distill import load_teacher
+from tests.rtpd.students import make
+
+
+def test_evaluations_are_paired_logged_and_written(tmp_path: Path):
+    model = make(eval_freq=40, n_eval_episodes=3, results_dir=str(tmp_path)).learn(400)
+    players = ["teacher", "small", "other"]
+    assert [entry["player"] for entry in model.evaluations[:3]] == players
+    assert [entry["n_updates"] for entry in model.evaluations] == sorted(
+        entry["n_updates"] for entry in model.evaluations
+    )
+    assert len(model.evaluations) == 3 * (model._n_updates // 40)
+    with (tmp_path / "learning_curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["mean_reward"]) for row in rows] == [entry["mean_reward"] for entry in model.evaluations]
+    assert (tmp_path / "learning_curves.png").read_bytes()[:4] == b"\x89PNG"
+    student = load_teacher(tmp_path / "students/small/pd/CartPole-v1_1")
+    assert student.algo == "pd" and student.env_id == "CartPole-v1"
+
+
+def test_evaluations_use_the_runs_normalisation(tmp_path: Path):
+    env = VecNormalize(make_vec_env("CartPole-v1", n_envs=2, monitor_dir=str(tmp_path)), norm_reward=False)
+    model = make(env=env, eval_freq=40, n_eval_episodes=2).learn(300)
+    assert model.evaluations and (tmp_path / "learning_curves.csv").is_file()
+    student = load_teacher(tmp_path / "students/small/pd/CartPole-v1_1")
+    assert np.array_equal(student.normalization.mean, env.obs_rms.mean)
+
+
+def test_environments_in_other_processes(tmp_path: Path):
+    env = make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv, monitor_dir=str(tmp_path))
+    model = make(env=env, eval_freq=40, n_eval_episodes=2, results_dir=str(tmp_path / "results")).learn(300)
+    env.close()
+    assert model.evaluations and (tmp_path / "results" / "learning_curves.csv").is_file()
+
+
+def test_students_are_written_without_evaluations_and_when_stopped(tmp_path: Path):
+    make(eval_freq=-1, results_dir=str(tmp_path / "never")).learn(200)
+    assert load_teacher(tmp_path / "never/students/small/pd/CartPole-v1_1").algo == "pd"
+    assert not (tmp_path / "never" / "learning_curves.csv").exists()
+    model = make(eval_freq=40, n_eval_episodes=1, results_dir=str(tmp_path / "stopped"))
+
+    def stop(variables, _):
+        if model.evaluations:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(400, callback=stop)
+    assert (tmp_path / "stopped" / "learning_curves.png").is_file()
+    assert load_teacher(tmp_path / "stopped/students/other/pd/CartPole-v1_1").algo == "pd"
+
+
+def test_environments_that_hide_their_folder_are_said(tmp_path: Path):
+    env = make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv, monitor_dir=str(tmp_path))
+    with pytest.warns(UserWarning, match="only where results_dir= says"):
+        make(env=env).learn(50)
+    env.close()
+
+
+# --- Bad input
+
+
+def test_evaluations_need_a_registered_environment():
+    env = DummyVecEnv([lambda: FakeImageEnv(discrete=True)])
+    with pytest.raises(ValueError, match=r"no registered id.*eval_freq=-1"):
+        make(policy="CnnPolicy", env=env, students=["Net5Policy"], eval_freq=10, policy_kwargs={}).learn(10)
+
+
+def test_wrappers_that_the_id_does_not_tell_are_refused():
+    env = gym.wrappers.TimeAwareObservation(gym.make("CartPole-v1"))
+    with pytest.raises(ValueError, match=r"differs from a fresh CartPole-v1.*eval_freq=-1"):
+        make(env=env, eval_freq=10).learn(10)
+
+
+def test_wrappers_that_evaluations_leave_out_are_named():
+    env = gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: 0.1 * reward)
+    with pytest.warns(UserWarning, match="fresh CartPole-v1, without the training environment's TransformReward"):
+        make(env=env, eval_freq=100).learn(10)

@@ -1,0 +1,161 @@
+"""Study files: what they may say, and the cells that they stand for."""
+
+import pytest
+
+from sb3_distill.study.cell import StudyError
+from sb3_distill.study.cli import main
+from sb3_distill.study.file import merge, read_study
+from sb3_distill.study.job import train_arguments
+from tests.helpers import REPOSITORY
+from tests.study.studies import CARTPOLE, write
+
+STUDIES = REPOSITORY / "studies"
+
+
+def test_grid_settings_and_labels(tmp_path):
+    path = write(
+        tmp_path / "s.yml",
+        settings={"algo": "pd", "policy_kwargs": {"net_arch": [8]}, "n_timesteps": "1e4"},
+        per_env={"CartPole-v1": {"temperature": 0.5}},
+        grid={
+            "env": ["CartPole-v1", "Acrobot-v1"],
+            "student": {"small": {"policy_kwargs": {"activation_fn": "relu"}}, "nll": {"loss": "nll"}},
+            "seed": [3],
+        },
+        record=False,
+        published=None,
+    )
+    cells = read_study(path).cells
+    assert [cell.labels for cell in cells] == [
+        {"env": env, "student": student, "seed": "3"}
+        for env in ("CartPole-v1", "Acrobot-v1")
+        for student in ("small", "nll")
+    ]
+    assert cells[0].hyperparams == {"policy_kwargs": {"net_arch": [8], "activation_fn": "relu"}, "temperature": 0.5}
+    assert cells[3].hyperparams == {"policy_kwargs": {"net_arch": [8]}, "loss": "nll"}
+    assert cells[0].n_timesteps == 10_000 and cells[0].seed == 3
+    assert len({cell.key for cell in cells}) == 4
+    arguments = train_arguments(cells[3], tmp_path, None)
+    assert "loss:'nll'" in arguments and "policy_kwargs:{'net_arch': [8]}" in arguments
+    assert arguments[arguments.index("--env") + 1] == "Acrobot-v1"
+
+
+def test_numbers_that_yaml_takes_for_text(tmp_path):
+    settings = {"algo": "pd", "env": "CartPole-v1", "buffer_size": "2.7e7", "learning_rate": "lin_1e-3"}
+    grid = {"temperature": ["1e-3", ".5E1"], "seed": [0]}
+    path = write(tmp_path / "s.yml", settings=settings, grid=grid, record=False, published=None)
+    first, second = read_study(path).cells
+    assert first.hyperparams == {"buffer_size": 27_000_000, "learning_rate": "lin_1e-3", "temperature": 0.001}
+    assert second.hyperparams["temperature"] == 5 and second.labels["temperature"] == "5"
+
+
+@pytest.mark.parametrize(
+    "settings, evaluation, reads",
+    [
+        ({"algo": "rtpd"}, {"n_episodes": 3}, "Settings say how rtpd evaluates students"),
+        ({"algo": "rtpd", "students": None}, {"teachers": {}}, "Its cells read .*teacher"),
+        ({"algo": "mtdqn"}, {"teacher": "x"}, "Its cells read epsilon, n_episodes, seed, teachers"),
+    ],
+)
+def test_keys_of_evaluation_that_nothing_reads(tmp_path, settings, evaluation, reads):
+    settings = {"env": "CartPole-v1", **settings}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None}
+    with pytest.raises(StudyError, match=f"reads evaluation.{next(iter(evaluation))}: leave it out. {reads}"):
+        read_study(write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, **changes))
+
+
+def test_merge_is_deep():
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "d": None}) == {"a": {"b": 5, "c": 2}, "d": None}
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yml")), ids=lambda path: path.stem)
+def test_shipped_studies_are_whole(path):
+    study = read_study(path)
+    assert study.cells and study.paper
+    assert path.stem.endswith(("_small", "_minatar", "_pong")) or (STUDIES / f"{path.stem}_small.yml").is_file()
+    for cell in study.cells:
+        assert set(cell.labels) == set(study.cells[0].labels)
+    for row in study.published:
+        # Every published number stands beside a cell.
+        labels = {name: value for name, value in row.items() if name not in ("percent", "player", "task")}
+        assert any(all(cell.labels[name] == str(value) for name, value in labels.items()) for cell in study.cells)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"setings": {}}, "Unknown key 'setings': choose one of .*Did you mean 'settings'"),
+        ({"grid": {"algo": ["pf"], "env": ["CartPole-v1"]}}, "Unknown algorithm 'pf': choose one of pd, rtpd"),
+        ({"settings": {"algo": "pd", "env": "X", "temprature": 1}}, "Unknown setting 'temprature'.*'temperature'"),
+        ({"evaluation": {"episodes": 3}}, "Unknown key of evaluation 'episodes'.*Did you mean 'n_episodes'"),
+        ({"evaluation": {"select": "first"}}, "Unknown evaluation.select 'first': choose one of last, best"),
+        ({"evaluation": {"select": "best"}}, "'best' needs evaluation.eval_freq"),
+        ({"per_env": {"CartPole-v0": {}}}, "Unknown environment of per_env 'CartPole-v0'.*'CartPole-v1'"),
+        ({"published": [{"los": "kl", "percent": 1}]}, "Unknown field of published 'los'.*Did you mean 'loss'"),
+        ({"grid": {"loss": "kl"}}, "grid.loss must be a list"),
+        ({"grid": {"loss": []}}, "grid.loss must be a list"),
+        ({"grid": {"loss": {"x": 3}}}, "grid.loss.x must map names to values, not 3"),
+        ({"settings": {"env": "CartPole-v1"}}, "algo and env must be named"),
+        ({"settings": {"algo": "pd", "env": "CartPole-v1"}}, "say rollout_policy: teacher in settings"),
+        ({"settings": {"algo": "pd", "env": "CartPol-v1"}, "record": False}, "no environment 'CartPol-v1'.*CartPole"),
+        ({"settings": {**CARTPOLE["settings"], "policy": "MlpPolice"}}, "Unknown policy of pd 'MlpPolice'.*MlpPolicy"),
+        ({"settings": {**CARTPOLE["settings"], "n_timesteps": "many"}}, "n_timesteps must be a whole number"),
+        ({"settings": {**CARTPOLE["settings"], "n_timesteps": -5}}, "n_timesteps must be .* at least 1, not -5"),
+        ({"settings": {**CARTPOLE["settings"], "env_kwargs": 3}}, "env_kwargs must map names to values, not 3"),
+        ({"grid": {"loss": ["kl"], "seed": ["abc"]}}, "seed must be a whole number of at least 0, not 'abc'"),
+        ({"grid": {"loss": ["kl"], "seed": [0, 1, 0]}}, "the same cell twice: .*'seed': '0'"),
+        ({"grid": {}}, "has no grid"),
+        ({"record": "yes please"}, "record must be true or false, not 'yes please'"),
+        ({"evaluation": {"n_episodes": 0}}, "evaluation.n_episodes must be a whole number of at least 1, not 0"),
+        ({"evaluation": {"n_episodes": True}}, "evaluation.n_episodes must be a whole number"),
+        ({"evaluation": {"epsilon": 3}}, "evaluation.epsilon must be a number between 0 and 1, not 3"),
+        ({"evaluation": {"eval_freq": "often"}}, "evaluation.eval_freq must be .* at least 1, not 'often'"),
+        ({"evaluation": {"starts_from": "random"}}, "states of Atari games .* not for pd on CartPole-v1"),
+        ({"published": [{"loss": "kl"}]}, "row {'loss': 'kl'} of published must say percent"),
+        ({"grid": {"student": {}}}, "grid.student must be a list of values or a mapping"),
+        ({"grid": {"mean": {"x": {}}}}, "grid.mean has the name of a field of the results"),
+        ({"published": [{"loss": "kll", "percent": 1}]}, "Unknown loss of published 'kll'.*Did you mean 'kl'"),
+        ({"published": [{"loss": "kl", "percent": 1, "score": 3}]}, "Unknown field of published 'score'"),
+        ({"evaluation": {"eval_episodes": 3}}, "eval_episodes needs evaluation.eval_freq"),
+        (
+            {"evaluation": {"teachers": {}}},
+            "no cell of the study reads evaluation.teachers: leave it out. Its cells read",
+        ),
+        ({"published": {"loss": "kl", "percent": 1}}, "published must be a list of rows such as"),
+        ({"published": ["94.7"]}, "published must be a list of rows such as"),
+    ],
+)
+def test_bad_study_files(tmp_path, changes, message):
+    with pytest.raises(StudyError, match=message):
+        read_study(write(tmp_path / "s.yml", **changes))
+
+
+@pytest.mark.parametrize("algo, students", [("rtpd", {"small": "MlpPolicy"}), ("mtdqn", None)])
+def test_the_best_model_is_of_runs_that_keep_one(tmp_path, algo, students):
+    settings = {"algo": algo, "env": "CartPole-v1", **({"students": students} if students else {})}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None}
+    best = {"select": "best", "eval_freq": 100}
+    with pytest.raises(StudyError, match=f"'best' is for pd, qpd.*this {algo} run keeps no best model"):
+        read_study(write(tmp_path / "s.yml", settings=settings, evaluation=best, **changes))
+    alone = {"algo": "rtpd", "env": "CartPole-v1", "students": None}
+    (cell,) = read_study(write(tmp_path / "s.yml", settings=alone, evaluation=best, **changes)).cells
+    arguments = train_arguments(cell, tmp_path, None)
+    assert arguments[arguments.index("--eval-freq") + 1] == "100"
+
+
+@pytest.mark.parametrize("text, message", [("[1", "is no YAML"), ("3", "must map"), ("title: x", "has no grid")])
+def test_files_that_are_no_studies(tmp_path, text, message, capsys):
+    (tmp_path / "s.yml").write_text(text)
+    assert main([str(tmp_path / "s.yml"), "--dry-run"]) == 1
+    assert message in capsys.readouterr().err
+    for content in (b"a: !!python/object:os.system {}", b"title: \xff\xfe"):
+        (tmp_path / "s.yml").write_bytes(content)
+        with pytest.raises(StudyError, match="is no YAML"):
+            read_study(tmp_path / "s.yml")
+
+
+def test_environments_of_modules(tmp_path, capsys):
+    changes = {"settings": {"algo": "pd", "env": "nowhere:Game-v0"}, "grid": {"seed": [0]}, "record": False}
+    path = write(tmp_path / "s.yml", **changes, published=None, evaluation={"starts_from": "random"})
+    assert main([str(path), "--dry-run"]) == 1
+    assert "names an environment that is not registered: " in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""What one cell trains, and how it is scored."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sb3_distill.agents.errors import AgentError
+from sb3_distill.evaluation.players import RandomPlayer
+from sb3_distill.evaluation.starts import record_starts
+from sb3_distill.study.cell import Cell, StudyError
+from sb3_distill.study.cli import main
+from sb3_distill.study.file import read_study
+from sb3_distill.study.rows import load_references, score_path, score_teacher, starts_of, starts_path
+from tests.study.studies import CARTPOLE, write
+
+
+def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path):
+    settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher), "env_kwargs": {"max_episode_steps": 5}}
+    evaluation = {"n_episodes": 2, "select": "best", "eval_freq": 200, "eval_episodes": 1}
+    path = write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, grid={"loss": ["kl"]}, record=False)
+    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 0
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["agents"]
+    assert row["returns"] == [5, 5] and row["teacher_mean"] == 5 and row["percent_of_teacher"] == 100
+    # Teachers are scored anew where the environment is another one.
+    (cell,) = read_study(path).cells
+    folder = tmp_path / "out" / "teachers"
+    protocol = {"n_episodes": 2, "epsilon": 0.0, "seed": 0}
+    assert score_teacher(replace(cell, env_kwargs={}), str(cartpole_teacher), folder, protocol).mean > 5
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_starts_are_recorded_once_for_a_game(tmp_path):
+    evaluation = {"n_episodes": 3, "starts_from": "random"}
+    settings = {"algo": "pd", "env": "PongNoFrameskip-v4"}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None}
+    (cell,) = read_study(write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, **changes)).cells
+    with pytest.raises(StudyError, match=r"states of Atari games .* not for mtdqn"):
+        read_study(write(tmp_path / "s.yml", settings={**settings, "algo": "mtdqn"}, evaluation=evaluation, **changes))
+    recorded = record_starts(RandomPlayer(6), "random", "PongNoFrameskip-v4", n_states=2, n_episodes=1)
+    path = starts_path(cell, tmp_path)
+    assert path != starts_path(replace(cell, env_kwargs={"mode": 1}), tmp_path)
+    recorded.save(path)
+    assert starts_of(cell, tmp_path) == recorded and starts_of(replace(cell, evaluation={}), tmp_path) is None
+    # Scores from there are others than those of the game's own start, and one of a name of its own.
+    names = {
+        score_path(cell, "0" * 64, tmp_path),
+        score_path(replace(cell, evaluation={"n_episodes": 3}), "0" * 64, tmp_path),
+    }
+    assert len(names) == 2
+
+
+def test_wrong_names_of_the_evaluation_cost_no_training(cartpole_teacher, tmp_path):
+    cell = Cell("pd", "CartPole-v1", 0, evaluation={"teacher": str(cartpole_teacher), "starts_from": "random"})
+    load_references(cell)
+    with pytest.raises(AgentError, match="no agent at nothing"):
+        load_references(replace(cell, evaluation={"starts_from": "nothing"}))
+    tasks = {"CartPole-v1": str(cartpole_teacher), "MountainCar-v0": "nothing"}
+    env_kwargs = {"env_ids": list(tasks), "pad": True}
+    with pytest.raises(AgentError, match="no agent at nothing"):
+        load_references(Cell("mtdqn", "MultiTask-v0", 0, evaluation={"teachers": tasks}, env_kwargs=env_kwargs))

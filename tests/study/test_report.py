@@ -1,0 +1,215 @@
+"""What came out of studies, as tables, figures and one page."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from sb3_distill.results.row import Row
+from sb3_distill.study.cell import Cell
+from sb3_distill.study.figures import plot_group_sizes, plot_groups
+from sb3_distill.study.report import describe_protocol, describe_study, draw_figures
+from sb3_distill.study.report import main as report
+from sb3_distill.study.tables import (
+    Group,
+    find_published,
+    geometric_groups,
+    group_rows,
+    label_names,
+    spread,
+    table_of,
+    to_latex,
+)
+
+
+def test_published_numbers_and_tables():
+    row = Row("A", "cell", "pd", n_parameters=1_000, n_bytes=4_000, teacher_mean=50.0)
+    rows = [
+        replace(row, labels={"loss": loss}, seed=seed, percent_of_teacher=percent, mean=percent / 2)
+        for loss, seed, percent in (("kl", 0, 90.0), ("kl", 1, 110.0), ("nll", 0, 80.0))
+    ]
+    grid = {"env": ["A"], "loss": ["kl", "nll"], "seed": ["0", "1"]}
+    assert label_names(rows, grid) == ["loss"]
+    # What the grid compares counts, not what has finished.
+    assert label_names(rows[:1], grid) == ["loss"] and label_names(rows, {"env": ["A"], "seed": ["0"]}) == ["env"]
+    # Seeds are not what is compared, though nothing else is there.
+    assert label_names(rows, {"seed": ["0", "1"]}) == ["env"]
+    groups = group_rows(rows, grid, [{"loss": "kl", "percent": 94.7}])
+    table = table_of(groups)
+    assert table[0] == ["loss", "parameters", "bytes", "teacher", "student", "% of teacher", "seeds", "paper, %"]
+    assert table[1] == ["kl", "1,000", "4,000", "50.00", "50.00 ± 5.00", "100.0 ± 10.0", "2", "94.7"]
+    assert table[2][-1] == "" and spread(()) == ""
+    assert find_published(replace(row, labels={"loss": "mse"}), [{"loss": "kl", "percent": 1}]) is None
+    latex = to_latex(table, 1, "50% & more")
+    assert r"\textbackslash{}a\textasciicircum{}b\textasciitilde{}c\_d" in to_latex([["\\a^b~c_d"], ["1"]], 1, "")
+    assert r"\caption{50\% \& more}" in latex and r"100.0 $\pm$ 10.0" in latex and latex.count(r"\\") == 3
+
+
+def test_geometric_means_over_games():
+    rows = [
+        Row(
+            env,
+            "cell",
+            "pd",
+            n_parameters=size,
+            n_bytes=400,
+            percent_of_teacher=percent,
+            max_percent=percent + 5,
+            teacher_mean=1.0,
+            labels={"loss": loss},
+        )
+        for env, loss, percent, size in (
+            ("A", "kl", 40.0, 100),
+            ("A", "kl", 60.0, 100),
+            ("B", "kl", 200.0, 120),
+            ("A", "nll", 70.0, 100),
+        )
+    ]
+    published = [{"env": "A", "percent": 90.0}, {"env": "B", "percent": 40.0}]
+    groups = group_rows(rows, {"env": ["A", "B"], "loss": ["kl", "nll"]}, published)
+    (mean,) = geometric_groups(groups, ["A", "B"])
+    # The mean of two runs is 50%; nll has not finished in B.
+    assert mean.labels == {"env": "geometric mean", "loss": "kl"} and mean.percents == pytest.approx([100.0])
+    assert mean.published == pytest.approx(60.0) and (mean.n_parameters, mean.n_bytes) == (None, 400)
+    assert geometric_groups(groups[:1], ["A"]) == []
+    table = table_of([*groups, mean])
+    assert table[0][6:] == ["% of teacher", "max %", "seeds", "paper, %"]
+    assert table[-1] == ["geometric mean", "kl", "", "400", "", "", "100.0", "", "1", "60.0"]
+
+
+def test_figures_of_groups():
+    groups = [
+        Group({"env": env, "loss": loss}, (percent, 90.0), (), (), (), 100, n_bytes, None, 2)
+        for env, loss, percent, n_bytes in (
+            ("PongNoFrameskip-v4", "kl", 80.0, 400),
+            ("QbertNoFrameskip-v4", "kl", 100.0, 100),
+            ("QbertNoFrameskip-v4", "nll", 70.0, 100),
+        )
+    ]
+    figure = plot_groups(groups)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [85, 95, 80]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["Pong", "Qbert"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kl", "nll"]
+    many = [replace(group, labels={"env": f"game {index}", "loss": "kl"}) for index in range(20) for group in groups]
+    assert plot_groups(many).get_figwidth() > figure.get_figwidth()
+    axes = plot_group_sizes(groups).axes[0]
+    assert [line.lines[0].get_xydata().tolist() for line in axes.containers] == [[[100, 95], [100, 80]], [[400, 85]]]
+    assert table_of(groups)[1][0] == "Pong"
+
+
+def test_sizes_of_multi_task_students_stand_against_the_mean_of_their_tasks(tmp_path, monkeypatch):
+    groups = [
+        Group({"student": student, "task": task}, (percent,), (), (), (), n_bytes, n_bytes, None, 1)
+        for student, n_bytes in (("small", 100), ("large", 400))
+        for task, percent in (("Pong", 90.0), ("geometric mean", 80.0))
+    ]
+    drawn: list[Group] = []
+    monkeypatch.setattr("sb3_distill.study.report.plot_group_sizes", lambda sized: drawn.extend(sized) or Figure())
+    assert len(draw_figures(tmp_path, groups, [])) == 2
+    assert [group.percents for group in drawn] == [(80.0,), (80.0,)]
+
+
+@pytest.fixture
+def real_time_study(tmp_path) -> Path:
+    """The folder of a study of CartPole with two seeds, of which one has its run folder."""
+    folder = tmp_path / "study"
+    rows, manifests = [], []
+    for seed, torch in ((0, "2.10"), (1, "2.11")):
+        row = {"env": "CartPole-v1", "agent": f"cell{seed}", "algo": "rtpd", "seed": seed}
+        row |= {"teacher_mean": 9.0, "mean": 9.0, "n_parameters": 10, "n_bytes": 40}
+        row |= {"percent_of_teacher": 100.0, "max_percent": 130.0}
+        rows += [{**row, "player": "large"}, {**row, "player": "small", "n_bytes": 20}]
+        cell = {"algo": "rtpd", "env": "CartPole-v1", "seed": seed, "labels": {"seed": str(seed)}, "evaluation": {}}
+        cell["hyperparams"] = {}
+        seconds, versions = {"train": 60.0, "evaluate": 0.0}, {"torch": torch}
+        manifests.append({"cell": cell, "rows": rows[-2:], "seconds": seconds, "versions": versions})
+        manifests[-1]["command"] = f"rl_zoo3.train -f {folder}/cells/cell{seed}"
+    run = folder / "cells" / "cell0" / "rtpd" / "CartPole-v1_1"
+    run.mkdir(parents=True)
+    (run / "learning_curves.csv").write_text("player,n_timesteps,mean_reward\nlarge,10,1\nlarge,20,2\n")
+    study = {"name": "s", "title": "CartPole & losses", "paper": "", "notes": "", "cells": 2}
+    study["grid"] = {"seed": ["0", "1"]}
+    study["published"] = [{"player": "large", "percent": 101.5}]
+    (folder / "results.json").write_text(
+        json.dumps({"study": study, "agents": rows, "manifests": manifests, "failures": []})
+    )
+    return folder
+
+
+def test_report_of_a_real_time_study(real_time_study):
+    described = describe_study(real_time_study)
+    assert [cells[0] for cells in described.table] == ["player", "large", "small"]
+    assert described.table[1][-3:] == ["130.0 ± 0.0", "2", "101.5"]
+    assert "over seeds (0, 1). Students beside a teacher: the mean over the last 10 evaluations" in described.legend
+    assert "30 episodes" not in described.legend
+    assert described.versions == ["torch 2.10 (cells: 1)", "torch 2.11 (cells: 1)"]
+    assert described.commands[0] == "rl_zoo3.train -f study/cells/cell0"
+    captions = [figure.caption.split(":")[0] for figure in described.figures]
+    assert captions == ["Bars", "Size against return", "Learning curves"]
+
+
+def test_legends_say_how_scores_were_measured():
+    evaluation = {"n_episodes": 100, "epsilon": 0.05, "select": "best", "starts_from": "random"}
+    cells = [Cell("pd", "CartPole-v1", 0, evaluation=evaluation)]
+    assert describe_protocol(cells) == (
+        "100 episodes with 5% random actions for each run, the best model of its evaluations, the same held-out starts "
+        "for teacher and student."
+    )
+    both = [*cells, Cell("rtpd", "CartPole-v1", 0, evaluation=evaluation)]
+    assert describe_protocol(both).endswith("student. " + describe_protocol(both[1:]))
+    alone = Cell("rtpd", "CartPole-v1", 0, hyperparams={"students": None})
+    assert describe_protocol([alone]).startswith("30 episodes with 0% random actions for each run, the same starts")
+
+
+def test_report_of_a_study_that_has_just_begun(real_time_study, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    study = json.loads((real_time_study / "results.json").read_text())["study"] | {"name": "b", "title": "Begun"}
+    failures = [{"labels": {"seed": "0"}, "problem": "no teacher"}]
+    results = {"study": study, "agents": [], "manifests": [], "failures": failures}
+    (begun / "results.json").write_text(json.dumps(results))
+    assert report([str(begun), str(real_time_study), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "2 of 2 cells have not finished" in page and "<li>0: no teacher</li>" in page
+    assert page.count("<table>") == page.count("<details>") == 1
+    section = (tmp_path / "report" / "tables.md").read_text().split("## CartPole")[0]
+    assert section == "## Begun\n\n2 of 2 cells have not finished.\n\nFailed: 0: no teacher\n\n"
+    assert (tmp_path / "report" / "tables.tex").read_text().count(r"\begin{table}") == 1
+
+
+def test_report_of_no_study(tmp_path, capsys):
+    for content in (None, "[]", '{"agents": []}'):
+        if content is not None:
+            (tmp_path / "results.json").write_text(content)
+        assert report([str(tmp_path)]) == 1
+        assert "holds no results of a study" in capsys.readouterr().err
+
+
+def test_report_in_a_browser(real_time_study, tmp_path):
+    assert report([str(real_time_study), "-o", str(tmp_path / "report"), "--title", "<Losses>"]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "&lt;Losses&gt;" in page and "CartPole &amp; losses" in page and "101.5" in page
+    # Self-contained
+    assert "http://" not in page and "https://" not in page and 'src="data:image/png' in page
+    assert "| large |" in (tmp_path / "report" / "tables.md").read_text()
+    assert r"\toprule" in (tmp_path / "report" / "tables.tex").read_text()
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    playwright = pytest.importorskip("playwright.sync_api")
+    if browser_path is None:
+        pytest.skip("no Chromium on the path")
+    with playwright.sync_playwright() as driver:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = driver.chromium.launch(executable_path=browser_path, args=options)
+        errors: list[str] = []
+        for width, height in ((1280, 900), (390, 844)):
+            tab = browser.new_page(viewport={"width": width, "height": height})
+            tab.on("pageerror", lambda error: errors.append(str(error)))
+            tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+            tab.goto((tmp_path / "report" / "index.html").as_uri())
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+            assert tab.locator("td").first.is_visible() and not errors
+        browser.close()

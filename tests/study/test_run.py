@@ -1,0 +1,256 @@
+"""Cells in their order, and the backends that run them."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sb3_distill.buffers.recordings import Recording
+from sb3_distill.study.backends import run_locally, run_on_ray
+from sb3_distill.study.cell import Cell
+from sb3_distill.study.cli import main
+from sb3_distill.study.file import read_study
+from sb3_distill.study.manifest import Manifest, manifest_of
+from sb3_distill.study.report import main as report
+from sb3_distill.study.run import collect, estimate_seconds, locked, ready_cells, run_study
+from tests.helpers import run_python
+from tests.study.studies import CARTPOLE, write
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory, cartpole_teacher) -> Path:
+    settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher)}
+    return write(tmp_path_factory.mktemp("study") / "losses.yml", settings=settings)
+
+
+@pytest.fixture(scope="module")
+def finished(study_file, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "losses"
+    assert main([str(study_file), "-o", str(folder), "-j", "1"]) == 0
+    return folder
+
+
+# --- Plans
+
+
+def test_one_cell_of_each_recording_comes_first(tmp_path):
+    cells = [
+        Cell("pd", env, seed, 100, {"loss": loss}, records=True)
+        for env in ("CartPole-v1", "Acrobot-v1")
+        for loss in ("kl", "nll")
+        for seed in (0, 1)
+    ]
+    alone = Cell("rtpd", "CartPole-v1", 0)
+    ready = ready_cells([*cells, alone], tmp_path)
+    # Cells without a recording need not wait.
+    assert [cell.env for cell in ready[:2]] == ["CartPole-v1", "Acrobot-v1"] and ready[2:] == [alone]
+    # Where the first one has failed, another one records: not all of them at once.
+    assert ready_cells([cell for cell in cells if cell not in ready], tmp_path) == [cells[1], cells[5]]
+    keys = {cell.env: cell.recording_key for cell in cells}
+    assert len(set(keys.values())) == 2
+    # What the play depends on makes it another one.
+    assert replace(cells[0], hyperparams={"teacher_eps": 0.3}).recording_key != keys["CartPole-v1"]
+    assert replace(cells[0], hyperparams={"loss": "mse", "learning_rate": 1.0}).recording_key == keys["CartPole-v1"]
+    (tmp_path / "recordings" / keys["CartPole-v1"]).mkdir(parents=True)
+    assert ready_cells(cells, tmp_path) == [cells[4], *cells[:4]]
+
+
+def test_a_plan_takes_as_long_as_its_longest_cell(tmp_path, capsys):
+    settings = {**CARTPOLE["settings"], "n_timesteps": 60_000}
+    path = write(tmp_path / "s.yml", settings=settings, grid={"seed": [0, 1, 2]}, published=None)
+    for jobs, minutes in ((2, "0:01:30"), (8, "0:01:00")):
+        assert main([str(path), "-o", str(tmp_path / "out"), "-j", str(jobs), "--dry-run"]) == 0
+        assert f"3 cells, 3 to do, time about {minutes} with {jobs} at the same time" in capsys.readouterr().out
+
+
+def test_estimates():
+    cell = Cell("pd", "CartPole-v1", 0, 10_000)
+    assert estimate_seconds(cell, []) == pytest.approx(10)
+    assert estimate_seconds(replace(cell, n_timesteps=None), []) is None
+    manifests = [Manifest(cell, (), {"train": seconds, "evaluate": 1}, "", {}) for seconds in (3, 5, 100)]
+    assert estimate_seconds(cell, manifests) == 6
+    # Frames take longer than vectors.
+    assert estimate_seconds(replace(cell, env="PongNoFrameskip-v4"), []) > 100
+
+
+def test_command_line(study_file, tmp_path):
+    result = run_python(tmp_path, "-m", "sb3_distill", "study", study_file, "--dry-run")
+    assert "2 cells, 2 to do" in result.stdout
+    result = run_python(tmp_path, "-m", "sb3_distill", "study", study_file, "-j", "0", status=2)
+    assert "at least 1" in result.stderr
+
+
+# --- Runs
+
+
+def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
+    study = read_study(study_file)
+    manifests = [manifest_of(finished, cell) for cell in study.cells]
+    assert all(manifests)
+    results = json.loads((finished / "results.json").read_text())
+    assert [row["loss"] for row in results["agents"]] == ["kl", "nll"]
+    assert results["agents"][0]["n_parameters"] > 0 and len(results["agents"][0]["returns"]) == 2
+    assert manifests[0].command.startswith("python -m rl_zoo3.train --algo pd --env CartPole-v1")
+    # It can be pasted, and names what is there now.
+    words = shlex.split(manifests[0].command)
+    assert f"teacher:{study.cells[0].hyperparams['teacher']!r}" in words
+    assert Path(words[words.index("-f") + 1]) == finished / "cells" / study.cells[0].key
+    assert manifests[0].versions["torch"]
+    # A Zoo run folder in every cell, one recording and one score of the teacher for all
+    assert (finished / "cells" / study.cells[0].key / "pd" / "CartPole-v1_1" / "CartPole-v1.zip").is_file()
+    assert len(list((finished / "recordings").iterdir())) == len(list((finished / "teachers").iterdir())) == 1
+    assert Recording(next((finished / "recordings").iterdir())).n_rows == 600
+    times = [path.stat().st_mtime_ns for path in finished.glob("cells/*/manifest.json")]
+    capsys.readouterr()
+    assert main([str(study_file), "-o", str(finished), "--dry-run"]) == 0
+    assert "2 cells, 0 to do" in capsys.readouterr().out
+    assert main([str(study_file), "-o", str(finished)]) == 0
+    assert times == [path.stat().st_mtime_ns for path in finished.glob("cells/*/manifest.json")]
+    header, *lines = (finished / "results.csv").read_text().splitlines()
+    assert len(lines) == 2 and "mean_interval_low,mean_interval_high" in header and "[" not in lines[0]
+
+
+def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, capsys):
+    settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher)}
+    path = write(tmp_path / "s.yml", settings=settings, grid={"loss": ["kl"], "temperature": [-1.0, 0.5], "seed": [0]})
+    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 1
+    captured = capsys.readouterr()
+    assert "FAILED" in captured.out and "temperature" in captured.err
+    (failed,) = (tmp_path / "out" / "failed").iterdir()
+    assert "temperature" in (failed / "stderr.txt").read_text()
+    # What did not fail is there, nothing half done is; the second cell recorded where the first one could not.
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(results["agents"]) == 1 and len(list((tmp_path / "out" / "recordings").iterdir())) == 1
+    (failure,) = results["failures"]
+    assert failure["labels"]["temperature"] == "-1.0" and "temperature" in failure["problem"]
+    assert "Cells that wait for it: 1" in captured.out and "1/2 done, 0 running, 0 waiting" in captured.out
+    # The report names it, and what the grid compares though one value alone has come to its end.
+    assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "1 of 2 cells have not finished" in page and "kl -1.0 0:" in page
+    assert (tmp_path / "report" / "tables.md").read_text().splitlines()[2].startswith("| temperature |")
+    assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
+
+
+def cells_under_way(folder: Path) -> list[int]:
+    import psutil
+
+    commands = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
+    return [pid for pid, words in commands.items() if "sb3_distill.study.job" in words and str(folder) in words[-1]]
+
+
+def test_interrupted_studies_end_at_once(study_file, tmp_path):
+    content = yaml.safe_load(study_file.read_text())
+    content = {**content, "settings": {**content["settings"], "n_timesteps": 50_000_000}, "record": False}
+    path = write(tmp_path / "s.yml", **{**content, "grid": {"loss": ["kl", "nll", "mse"]}})
+    command = [sys.executable, "-m", "sb3_distill", "study", str(path), "-o", str(tmp_path / "out"), "-j", "2"]
+    study = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Who runs the tests in the background ignores Ctrl-C, and so would the study.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        # The Zoo would save what was learned so far, and the study would take it for a finished cell.
+        while len(list((tmp_path / "out").glob("cells/.*/pd"))) < 2 and study.poll() is None:
+            time.sleep(0.1)
+        assert len(cells_under_way(tmp_path)) == 2
+        # Reports can be written meanwhile.
+        assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
+        study.send_signal(signal.SIGINT)
+        _, errors = study.communicate(timeout=60)
+    finally:
+        # The cells end with it.
+        study.kill()
+    assert study.returncode == 130 and len(errors.splitlines()) == 1 and "interrupted" in errors
+    assert not cells_under_way(tmp_path) and not list((tmp_path / "out" / "cells").iterdir())
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["agents"] == []
+
+
+def test_a_folder_is_of_one_study_at_a_time_and_cleared_of_what_was_killed(study_file, finished, capsys):
+    for name in ("cells/.key.0123", "recordings/x.7.partial"):
+        (finished / name).mkdir()
+    with locked(finished):
+        assert not list(finished.glob("*/*.partial")) and not list(finished.glob("cells/.*"))
+        assert main([str(study_file), "-o", str(finished)]) == 1
+    assert "another process runs its cells" in capsys.readouterr().err
+    assert main([str(study_file), "-o", str(finished)]) == 0
+
+
+def test_students_beside_a_teacher_need_evaluations(tmp_path, capsys):
+    settings = {"algo": "rtpd", "env": "CartPole-v1", "n_timesteps": 300, "eval_freq": 500}
+    changes = {"grid": {"seed": [0]}, "record": False, "published": None, "evaluation": None}
+    path = write(tmp_path / "s.yml", settings=settings, **changes)
+    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 1
+    assert "512 steps made 0 updates, with eval_freq=500 updates" in capsys.readouterr().err
+    # What was trained is there though it could not be scored.
+    (failed,) = (tmp_path / "out" / "failed").iterdir()
+    assert (failed / "rtpd" / "CartPole-v1_1" / "CartPole-v1.zip").is_file() and (failed / "train.log").is_file()
+    assert not list((tmp_path / "out" / "cells").iterdir())
+
+
+# --- Backends
+
+
+def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file, tmp_path):
+    pytest.importorskip("ray")
+    import psutil
+
+    study = read_study(study_file)
+    killed = threading.Event()
+    give_up = threading.Event()
+
+    def kill_a_worker() -> None:
+        while not killed.is_set() and not give_up.wait(0.2):
+            for process in psutil.process_iter(["cmdline", "ppid"]):
+                command = process.info["cmdline"] or []
+                # A cell that is under way, whose parent is the worker
+                if "sb3_distill.study.job" in command and str(tmp_path) in command[-1]:
+                    os.kill(process.info["ppid"], signal.SIGKILL)
+                    killed.set()
+                    break
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    try:
+        failures = run_study(study, tmp_path, run_on_ray(None, n_jobs=2, n_threads=1))
+    finally:
+        give_up.set()
+        killer.join()
+        import ray
+
+        ray.shutdown()
+    assert killed.is_set() and not failures
+    rows = [row.to_dict() for row in collect(study, tmp_path)]
+    assert rows == json.loads((finished / "results.json").read_text())["agents"]
+
+
+def test_local_backend_survives_a_cell_that_dies(study_file, tmp_path):
+    study = read_study(study_file)
+    cell = replace(study.cells[0], n_timesteps=50_000_000, records=False)
+    done = threading.Event()
+
+    def kill_the_cell() -> None:
+        killed: set[int] = set()
+        while len(killed) < 2 and not done.wait(0.2):
+            for pid in set(cells_under_way(tmp_path)) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+
+    killer = threading.Thread(target=kill_the_cell)
+    killer.start()
+    failures = run_study(replace(study, cells=(cell,)), tmp_path, run_locally(1, 1))
+    done.set()
+    killer.join()
+    assert list(failures.values()) == ["killed by signal 9 (SIGKILL), perhaps for want of memory"]

@@ -1,0 +1,26 @@
+"""The command line of the package: which verbs there are, and what they cost to list."""
+
+from pathlib import Path
+
+import pytest
+
+from sb3_distill.version import __version__
+from sb3_distill.zoo.run import COMMANDS
+from tests.helpers import run_python
+
+
+@pytest.mark.parametrize("command", [[], ["zoo"]])
+def test_verbs_are_listed_and_typing_errors_caught(tmp_path: Path, command: list[str]) -> None:
+    script = ["-m", "sb3_distill", *command]
+    assert all(
+        verb in run_python(tmp_path, *script, "--help").stdout
+        for verb in (COMMANDS if command else ("teachers", "zoo"))
+    )
+    typo, meant = ("trian", "train") if command else ("zooo", "zoo")
+    assert f"unknown verb '{typo}', did you mean '{meant}'?" in run_python(tmp_path, *script, typo, status=2).stderr
+    assert "a verb is missing" in run_python(tmp_path, *script, status=2).stderr
+
+
+def test_console_script_is_light(tmp_path: Path) -> None:
+    code = "import sys; from sb3_distill.cli import main; main(['--version']); print('torch' in sys.modules)"
+    assert run_python(tmp_path, "-c", code).stdout == f"sb3-distill {__version__}\nFalse\n"
