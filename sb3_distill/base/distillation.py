@@ -14,11 +14,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
 from sb3_distill.base.collecting import CollectingAlgorithm
+from sb3_distill.base.policies import NamedPoliciesMixin
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.common.schedules import RolloutPolicy
-from sb3_distill.common.utils import check_device, check_probability, compile_or_same, unknown_choice
+from sb3_distill.common.utils import check_device, check_probability, compile_or_same
 from sb3_distill.envs.inspection import frame_layout_of
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.envs.views import ObservationView
@@ -26,7 +27,7 @@ from sb3_distill.envs.views import ObservationView
 SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
 
 
-class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
+class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorithm):
     """
     A teacher answers to every observation, whoever acts; a memory keeps the answers, and a student is fitted to them.
 
@@ -115,11 +116,6 @@ class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.compile_update = compile_update
         self._progress_bar: UpdateProgressBar | None = None
-
-    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
-        if policy_name not in self.policy_aliases:
-            raise ValueError(unknown_choice("policy", policy_name, self.policy_aliases))
-        return super()._get_policy_from_name(policy_name)
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

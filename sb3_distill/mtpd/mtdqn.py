@@ -8,8 +8,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.dqn.dqn import DQN
 
+from sb3_distill.base.policies import NamedPoliciesMixin
 from sb3_distill.buffers.tasks import MultiTaskReplayBuffer
-from sb3_distill.common.utils import check_device, unknown_choice
+from sb3_distill.common.utils import check_device
 from sb3_distill.envs.multitask import Task
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
 from sb3_distill.networks.multi_task import MULTI_TASK_DQN_POLICIES, MultiTaskDQNMlpPolicy
@@ -17,7 +18,7 @@ from sb3_distill.networks.multi_task import MULTI_TASK_DQN_POLICIES, MultiTaskDQ
 SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
 
 
-class MultiTaskDQN(MultiTaskAlgorithmMixin, DQN):
+class MultiTaskDQN(MultiTaskAlgorithmMixin, NamedPoliciesMixin, DQN):
     """
     One DQN for several tasks, trained jointly: a memory per task, interleaved updates, a controller per task.
 
@@ -65,11 +66,6 @@ class MultiTaskDQN(MultiTaskAlgorithmMixin, DQN):
         self.tasks: list[Task] = []
         if _init_setup_model:
             self._setup_model()
-
-    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
-        if policy_name not in self.policy_aliases:
-            raise ValueError(unknown_choice("policy", policy_name, self.policy_aliases))
-        return super()._get_policy_from_name(policy_name)
 
     def _setup_model(self) -> None:
         if self.n_steps != 1:

@@ -2,28 +2,23 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.dqn.dqn import DQN
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.load import load_teacher
 from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
-from sb3_distill.base.students import student_model
+from sb3_distill.base.policies import NamedPoliciesMixin
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
@@ -33,13 +28,14 @@ from sb3_distill.envs.native import native_or_same
 from sb3_distill.networks.dqn_policies import DQN_POLICIES
 from sb3_distill.results.curves import TEACHER, Evaluation
 from sb3_distill.rtpd.callbacks import StudentEvalCallback
+from sb3_distill.rtpd.players import DQNWithStudents
 from sb3_distill.rtpd.spec import StudentsArgument, check_student_arguments, complete_spec, read_students
-from sb3_distill.rtpd.students import RealTimeStudent, SharedBatch
+from sb3_distill.rtpd.students import SharedBatch, StudentGroup
 
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
 
-class RealTimeDistillDQN(TeacherMixin, DQN):
+class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
     """
     Real-time Policy Distillation: students learn while their teacher, an ordinary DQN, learns.
 
@@ -143,11 +139,6 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
             if teacher is not None:
                 self._start_from(self._setup_teacher())
 
-    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
-        if policy_name not in self.policy_aliases:
-            raise ValueError(unknown_choice("policy", policy_name, self.policy_aliases))
-        return super()._get_policy_from_name(policy_name)
-
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose)
@@ -163,20 +154,18 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
             channels = 1 if self.env is None else frame_layout_of(self.env).channels
             self.replay_buffer_kwargs = {"frame_channels": channels, **self.replay_buffer_kwargs}
         super()._setup_model()
-        self.student_nets = nn.ModuleDict()
+        fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source")
+        defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}
+        specs = {name: complete_spec(entries, defaults) for name, entries in self.students.items()}
         with unchanged_randomness():
-            for index, name in enumerate(self.students):
-                if self.seed is not None:
-                    th.manual_seed(self.seed + 1 + index)
-                self.student_nets[name] = self._make_student(name)
-        for name, student in self._each_student():
-            if name in models:
-                student.policy.load_state_dict(models[name].policy.state_dict())
-                student.copy_to_target()
+            self.student_nets = StudentGroup(
+                specs, self.observation_space, self.action_space, self.device, self.max_grad_norm, self.seed
+            )
+        for name, model in models.items():
+            self.student_nets[name].go_on_from(model.policy)  # type: ignore[operator]
         # Replaced at every new high score (PD 4.5)
-        follows_best = any(student.spec.teacher_source == "best" for _, student in self._each_student())
-        self.best_q_net = copy.deepcopy(self.q_net) if follows_best else None
-        if follows_best and (self.eval_freq <= 0 or self.n_eval_episodes <= 0):
+        self.best_q_net = copy.deepcopy(self.q_net) if self.student_nets.follow_best else None
+        if self.best_q_net is not None and (self.eval_freq <= 0 or self.n_eval_episodes <= 0):
             raise ValueError(
                 "teacher_source='best' follows the network with the best evaluation, but eval_freq="
                 f"{self.eval_freq} and n_eval_episodes={self.n_eval_episodes} evaluate nothing: make both positive."
@@ -193,28 +182,6 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
         # What holds for all students, even where there are none
         DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)
         check_student_arguments(self.teacher_source, self.self_learning)
-
-    def _make_student(self, name: str) -> RealTimeStudent:
-        defaults = {
-            "learning_rate": self.lr_schedule,
-            "loss": self.loss,
-            "temperature": self.temperature,
-            "student_temperature": self.student_temperature,
-            "self_learning": self.self_learning,
-            "imitation": self.imitation,
-            "teacher_source": self.teacher_source,
-        }
-        spec = complete_spec(self.students[name], defaults)
-        assert isinstance(self.action_space, spaces.Discrete)
-        try:
-            return RealTimeStudent(spec, self.observation_space, self.action_space, self.device, self.max_grad_norm)
-        except (ValueError, TypeError, AssertionError) as error:
-            raise ValueError(f"students[{name!r}]: {error}") from error
-
-    def _each_student(self) -> Iterator[tuple[str, RealTimeStudent]]:
-        for name, student in self.student_nets.items():
-            assert isinstance(student, RealTimeStudent)
-            yield name, student
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         if teacher.algo != "dqn":
@@ -279,8 +246,7 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
         super()._on_step()
         # When DQN updates its target network
         if self._n_calls % max(self.target_update_interval // self.n_envs, 1) == 0:
-            for _, student in self._each_student():
-                student.update_target(self.tau)
+            self.student_nets.update_targets(self.tau)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         if not self.students:
@@ -291,11 +257,9 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
         self.policy.set_training_mode(True)
         # Update learning rate according to schedule
         self._update_learning_rate(self.policy.optimizer)
-        for _, student in self._each_student():
-            student.prepare(self._current_progress_remaining)
+        self.student_nets.prepare(self._current_progress_remaining)
 
-        losses = []
-        student_losses: dict[str, list[dict[str, th.Tensor]]] = {name: [] for name in self.students}
+        losses, student_losses = [], []
         for step in range(gradient_steps):
             if self._progress_bar is not None:
                 self._progress_bar.show_updates(step + 1, gradient_steps)
@@ -324,19 +288,15 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
                     best_q_values = self.best_q_net(replay_data.observations)
                     best_next_q_values = self.best_q_net(replay_data.next_observations)
                 batches["best"] = SharedBatch.of(replay_data, discounts, best_q_values, best_next_q_values)
-            for name, student in self._each_student():
-                source = student.spec.teacher_source
-                # Until the first evaluation there is no best network to follow.
-                if source in batches:
-                    student_losses[name].append(student.learn(batches[source]))
+            student_losses.append(self.student_nets.learn(batches))
 
         # Increase update counter
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/loss", th.stack(losses).mean().item())
-        for name, records in student_losses.items():
-            for key in records[0] if records else ():
-                mean = th.stack([record[key] for record in records]).mean().item()
+        for name in student_losses[0]:
+            for key in student_losses[0][name]:
+                mean = th.stack([record[name][key] for record in student_losses]).mean().item()
                 if not np.isfinite(mean):
                     raise ValueError(
                         f"The {key} of student {name!r} became {mean} after {self._n_updates} updates: lower its "
@@ -359,18 +319,7 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
         if self._n_updates == 0:
             with unchanged_randomness():
                 observations = self.replay_buffer.sample(1_000).observations  # type: ignore[union-attr]
-            for _, student in self._each_student():
-                student.fit_frame_scalers(observations)
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # The teacher collects, whoever acts afterwards.
-        act_with, self.act_with = self.act_with, TEACHER
-        try:
-            return super()._sample_action(learning_starts, action_noise, n_envs)
-        finally:
-            self.act_with = act_with
+            self.student_nets.fit_frame_scalers(observations)
 
     def _store_transition(
         self,
@@ -386,63 +335,6 @@ class RealTimeDistillDQN(TeacherMixin, DQN):
             replay_buffer.episode_starts = self._last_episode_starts if frame_layout_of(self.env).chained else None
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         self._last_episode_starts = dones
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """
-        Get the action of the player that ``act_with`` names.
-
-        :param observation: the input observation
-        :param state: unused (recurrent policies only)
-        :param episode_start: unused (recurrent policies only)
-        :param deterministic: False lets the teacher explore as DQN does; students act greedily
-        :return: the model's action and the next state
-        """
-        if self.act_with == TEACHER:
-            return super().predict(observation, state, episode_start, deterministic)
-        return self.player(self.act_with).predict(observation, state, episode_start, deterministic=True)
-
-    def player(self, name: str) -> BasePolicy:
-        """
-        :param name: "teacher" or the name of a student
-        :return: its policy
-        :raises ValueError: there is no such player
-        """
-        if name == TEACHER:
-            return self.policy
-        if name not in self.students:
-            raise ValueError(unknown_choice("player", name, [TEACHER, *self.students]))
-        policy: BasePolicy = self.student_nets[name].policy  # type: ignore[assignment]
-        return policy
-
-    def student_model(self, name: str) -> BaseAlgorithm:
-        """
-        A student as a model of its own.
-
-        :param name: the student
-        :return: a ``PolicyDistillation`` with a copy of its weights
-        :raises ValueError: there is no such student
-        """
-        policy = self.player(name)
-        spec: Mapping[str, Any] = self.students[name]
-        with unchanged_randomness():
-            model: Any = student_model(
-                spec["policy"],
-                dict(spec.get("policy_kwargs", {})),
-                self.observation_space,
-                self.action_space,
-                self.device,
-            )
-        model.policy.load_state_dict(policy.state_dict())
-        model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates
-        # It goes on with a teacher that is given to it, or with none.
-        model.teacher_sha256 = load_teacher(self, device="cpu").sha256
-        return model
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "student_nets", "best_q_net", "_progress_bar"]

@@ -1,18 +1,20 @@
 """The students of real-time policy distillation: how one learns beside its teacher."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import PyTorchObs, ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update, update_learning_rate
+from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill.base.students import Student
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import read_schedule
-from sb3_distill.networks.policies import STUDENT_POLICIES
+from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.rtpd.spec import StudentSpec, check_student_arguments
 
 
@@ -85,6 +87,11 @@ class RealTimeStudent(Student):
         self.q_net_target.requires_grad_(False)
         self.copy_to_target()
 
+    def go_on_from(self, policy: StudentPolicy) -> None:
+        """Take over the weights of a policy of the same kind."""
+        self.policy.load_state_dict(policy.state_dict())
+        self.copy_to_target()
+
     def copy_to_target(self) -> None:
         """Make the target network the same as the student."""
         self.q_net_target.load_state_dict(self.policy.q_net.state_dict())
@@ -144,3 +151,76 @@ class RealTimeStudent(Student):
     def fit_frame_scalers(self, observations: PyTorchObs) -> None:
         super().fit_frame_scalers(observations)
         self.copy_to_target()
+
+
+class StudentGroup(nn.ModuleDict):
+    """
+    All students of a run, by their names; each learns as if it were alone.
+
+    :param specs: what the user says of each, without open entries
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param device: where they are trained
+    :param max_grad_norm: The maximum value for the gradient clipping
+    :param seed: of the first one's weights; the others' follow
+    :raises ValueError: what is said of a student cannot be, with its name
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, StudentSpec],
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: th.device,
+        max_grad_norm: float,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        assert isinstance(action_space, spaces.Discrete)
+        for index, (name, spec) in enumerate(specs.items()):
+            if seed is not None:
+                th.manual_seed(seed + 1 + index)
+            try:
+                self[name] = RealTimeStudent(spec, observation_space, action_space, device, max_grad_norm)
+            except (ValueError, TypeError, AssertionError) as error:
+                raise ValueError(f"students[{name!r}]: {error}") from error
+
+    def each(self) -> Iterator[tuple[str, RealTimeStudent]]:
+        """The students with their names."""
+        for name, student in self.items():
+            assert isinstance(student, RealTimeStudent)
+            yield name, student
+
+    @property
+    def follow_best(self) -> bool:
+        """Whether one of them follows the best network so far."""
+        return any(student.spec.teacher_source == "best" for _, student in self.each())
+
+    def prepare(self, progress_remaining: float) -> None:
+        """Switch all to training mode and set their learning rates; the progress goes from 1 to 0."""
+        for _, student in self.each():
+            student.prepare(progress_remaining)
+
+    def learn(self, batches: Mapping[str, SharedBatch]) -> dict[str, dict[str, th.Tensor]]:
+        """
+        One update of each.
+
+        :param batches: the shared minibatch as each source answers it, "latest" and "best"; until the first evaluation
+            there is no best network to follow
+        :return: by student what its ``learn`` gave; nothing of those who wait
+        """
+        return {
+            name: student.learn(batches[str(student.spec.teacher_source)])
+            for name, student in self.each()
+            if student.spec.teacher_source in batches
+        }
+
+    def update_targets(self, tau: float) -> None:
+        """Move all target networks towards their students, as DQN does."""
+        for _, student in self.each():
+            student.update_target(tau)
+
+    def fit_frame_scalers(self, observations: PyTorchObs) -> None:
+        """Estimate the pixel statistics of image students, once."""
+        for _, student in self.each():
+            student.fit_frame_scalers(observations)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import kl_loss
-from sb3_distill.rtpd.spec import StudentSpec
+from sb3_distill.rtpd.spec import StudentSpec, complete_spec
 from sb3_distill.rtpd.students import RealTimeStudent, SharedBatch
 from tests.helpers import same
 from tests.rtpd.students import DQN_KWARGS, SMALL, make
@@ -106,7 +106,7 @@ def test_entries_of_a_student_override_the_arguments():
 def test_open_entries_of_a_student_are_the_algorithms():
     entries = {"learning_rate": None, "self_learning": None, "imitation": None, "temperature": None}
     model = make(students={"a": {**SMALL, **entries}}, imitation=True, self_learning=0.5, student_temperature=0.3)
-    _, student = next(model._each_student())
+    _, student = next(model.student_nets.each())
     assert student.spec.imitation is True and student.spec.self_learning == 0.5
     assert student.spec.temperature == 0.1 and student.spec.student_temperature == 0.3
     assert student.lr_schedule(1.0) == DQN_KWARGS["learning_rate"]
@@ -114,6 +114,25 @@ def test_open_entries_of_a_student_are_the_algorithms():
 
 def test_learning_rate_of_a_student_may_fall():
     model = make(students={"falling": {**SMALL, "learning_rate": "lin_1e-3"}, "steady": SMALL}).learn(400)
-    falling, steady = (student.optimizer.param_groups[0]["lr"] for _, student in model._each_student())
+    falling, steady = (student.optimizer.param_groups[0]["lr"] for _, student in model.student_nets.each())
     assert falling == pytest.approx(1e-3 * model._current_progress_remaining) and steady == 2e-3
     assert falling < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("entries", "defaults", "expected"),
+    [
+        ({}, {"temperature": 0.1, "student_temperature": None}, (0.1, 0.1)),
+        ({}, {"temperature": 0.1, "student_temperature": 0.5}, (0.1, 0.5)),
+        ({"temperature": 0.2}, {"temperature": 0.1, "student_temperature": 0.5}, (0.2, 0.2)),
+        (
+            {"temperature": 0.2, "student_temperature": 0.3},
+            {"temperature": 0.1, "student_temperature": 0.5},
+            (0.2, 0.3),
+        ),
+        ({"temperature": None}, {"temperature": 0.1, "student_temperature": 0.5}, (0.1, 0.5)),
+    ],
+)
+def test_temperatures_of_teacher_and_student(entries, defaults, expected):
+    spec = complete_spec({"policy": "MlpPolicy", **entries}, defaults)
+    assert (spec.temperature, spec.student_temperature) == expected

@@ -1,0 +1,91 @@
+"""Who acts in a run of real-time distillation, and its students as models of their own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.dqn.dqn import DQN
+
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.base.students import student_model
+from sb3_distill.common.utils import unchanged_randomness, unknown_choice
+from sb3_distill.results.curves import TEACHER
+from sb3_distill.rtpd.students import StudentGroup
+
+
+class DQNWithStudents(DQN):
+    """A DQN with students beside it, of whom one can be asked to act instead."""
+
+    act_with: str
+    # What is said of the students, by their names, and the students
+    students: Any
+    student_nets: StudentGroup
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # The teacher collects, whoever acts afterwards.
+        act_with, self.act_with = self.act_with, TEACHER
+        try:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        finally:
+            self.act_with = act_with
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Get the action of the player that ``act_with`` names.
+
+        :param observation: the input observation
+        :param state: unused (recurrent policies only)
+        :param episode_start: unused (recurrent policies only)
+        :param deterministic: False lets the teacher explore as DQN does; students act greedily
+        :return: the model's action and the next state
+        """
+        if self.act_with == TEACHER:
+            return super().predict(observation, state, episode_start, deterministic)
+        return self.player(self.act_with).predict(observation, state, episode_start, deterministic=True)
+
+    def player(self, name: str) -> BasePolicy:
+        """
+        :param name: "teacher" or the name of a student
+        :return: its policy
+        :raises ValueError: there is no such player
+        """
+        if name == TEACHER:
+            return self.policy
+        if name not in self.students:
+            raise ValueError(unknown_choice("player", name, [TEACHER, *self.students]))
+        policy: BasePolicy = self.student_nets[name].policy  # type: ignore[assignment]
+        return policy
+
+    def student_model(self, name: str) -> BaseAlgorithm:
+        """
+        A student as a model of its own.
+
+        :param name: the student
+        :return: a ``PolicyDistillation`` with a copy of its weights
+        :raises ValueError: there is no such student
+        """
+        policy = self.player(name)
+        spec: Mapping[str, Any] = self.students[name]
+        with unchanged_randomness():
+            model: Any = student_model(
+                spec["policy"],
+                dict(spec.get("policy_kwargs", {})),
+                self.observation_space,
+                self.action_space,
+                self.device,
+            )
+        model.policy.load_state_dict(policy.state_dict())
+        model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates
+        # It goes on with a teacher that is given to it, or with none.
+        model.teacher_sha256 = load_teacher(self, device="cpu").sha256
+        return model
