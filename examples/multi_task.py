@@ -5,7 +5,7 @@ import sys
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_distill import MultiTaskDistillation
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 
 env = make_vec_env(
     "MultiTask-v0", n_envs=4, env_kwargs={"env_ids": ["CartPole-v1", "MountainCar-v0"], "pad": True}, seed=0

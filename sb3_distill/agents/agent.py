@@ -13,7 +13,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device
 
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.common.answers import Answers
 from sb3_distill.networks.actor_critic_policies import actor_critic_answers, actor_modules, is_known_distribution

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch as th
 
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 
 # Far above any SB3 policy; a zip that claims more is an attack or a mistake.
 _MAX_MEMBER_BYTES = 4 * 2**30
@@ -24,13 +24,13 @@ class Archive:
     :param data: the plain-JSON parts of the algorithm's attributes; pickled parts stay unread strings
     :param weights: the policy's state dict
     :param sha256: of the zip file
-    :param n_bytes: size of the zip file
+    :param zip_bytes: size of the zip file
     """
 
     data: dict[str, Any]
     weights: dict[str, th.Tensor]
     sha256: str
-    n_bytes: int
+    zip_bytes: int
 
 
 def read_archive(path: Path) -> Archive:

@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.results.tables import format_table
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 
 
 class _ZooLoader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""The files of a trained agent, wherever they are."""
+"""The files of a trained agent, wherever they are, and what is raised where they cannot be used."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,14 @@ from pathlib import Path
 # The Zoo's name for the file of VecNormalize's statistics, and the hub's
 ZOO_STATISTICS, HUB_STATISTICS = "vecnormalize.pkl", "vec_normalize.pkl"
 STATISTICS = (ZOO_STATISTICS, HUB_STATISTICS)
+
+
+class AgentError(ValueError):
+    """An agent cannot be used, whether as teacher or as student; the message says why and what to do."""
+
+
+class AgentNotFoundError(AgentError, FileNotFoundError):
+    """There are no such files."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.errors import AgentError, AgentNotFoundError
-from sb3_distill.agents.files import HUB_STATISTICS, AgentFiles
+from sb3_distill.agents.files import HUB_STATISTICS, AgentError, AgentFiles, AgentNotFoundError
 
 
 def download(source: str) -> AgentFiles:

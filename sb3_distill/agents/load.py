@@ -14,8 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sb3_distill.agents.agent import ActorCriticTeacher, AgentFacts, QuantileTeacher, Teacher, ValueTeacher, copy_policy
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.errors import AgentError
-from sb3_distill.agents.files import AgentFiles
+from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.metadata import (
     find_algo,
     find_normalization,
@@ -161,7 +160,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         archive.sha256,
         env_id,
         find_normalization(files, config),
-        archive.n_bytes,
+        archive.zip_bytes,
         read_score(files),
         plain_text(archive.data.get("taught_by")),
         # A configuration without the entry is that of an agent without a stack.

@@ -9,8 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.errors import AgentError
-from sb3_distill.agents.files import AgentFiles
+from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.normalization import Normalization, read_normalization
 from sb3_distill.agents.rebuild import BUILDERS
 

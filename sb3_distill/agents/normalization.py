@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from sb3_distill.agents.errors import AgentError, AgentNotFoundError
-from sb3_distill.agents.files import STATISTICS, AgentFiles
+from sb3_distill.agents.files import STATISTICS, AgentError, AgentFiles, AgentNotFoundError
 from sb3_distill.agents.hub import download
 from sb3_distill.common.files import file_name
 

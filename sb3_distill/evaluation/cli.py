@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import device, keyword, probability, whole_number
 from sb3_distill.common.files import check_writable

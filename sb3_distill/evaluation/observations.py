@@ -8,8 +8,8 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
-from sb3_distill.agents.layers import chain_of
+from sb3_distill.agents.chain import chain_of
+from sb3_distill.agents.files import AgentError
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.scoring import check_fits, env_kwargs_of, frame_stack_of
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.layers import count_macs
+from sb3_distill.agents.chain import count_macs
 from sb3_distill.envs.make import is_atari, make_eval_env
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.results.row import Row

@@ -17,7 +17,7 @@ import torch as th
 from matplotlib.figure import Figure
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import whole_number
 from sb3_distill.envs.make import make_eval_env

@@ -12,7 +12,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.agents.layers import count_macs
+from sb3_distill.agents.chain import count_macs
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.observations import find_env_id, record_observations
 from sb3_distill.evaluation.scoring import env_kwargs_of, frame_stack_of

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
-from sb3_distill.agents.layers import ChannelsFirst, Scale, chain_of
-from sb3_distill.networks.layers import FrameScaler, GlobalMaxPool, MeanOverQuantiles
+from sb3_distill.agents.chain import chain_of
+from sb3_distill.agents.files import AgentError
+from sb3_distill.networks.layers import ChannelsFirst, FrameScaler, GlobalMaxPool, MeanOverQuantiles, Scale
 from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear
 from sb3_distill.quantization.packing import pack_bits
 from sb3_distill.quantization.quantizer import Quantizer

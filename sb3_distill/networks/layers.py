@@ -60,6 +60,28 @@ class GlobalMaxPool(nn.Module):
         return maps.amax(dim=(2, 3))
 
 
+class Scale(nn.Module):
+    """
+    SB3's division of bytes.
+
+    :param divisor: what images are divided by
+    """
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x / self.divisor
+
+
+class ChannelsFirst(nn.Module):
+    """``(batch, height, width, channels)`` to ``(batch, channels, height, width)``."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
 class MeanOverQuantiles(nn.Module):
     """
     QR-DQN's Q-values: the mean over the quantiles of each action.

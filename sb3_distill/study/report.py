@@ -133,7 +133,7 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
     :param manifests: of its finished cells
     :return: localization maps of its students with a global max-pool, one video per game
     """
-    from sb3_distill.agents.errors import AgentError
+    from sb3_distill.agents.files import AgentError
     from sb3_distill.agents.load import load_teacher
     from sb3_distill.envs.make import is_atari
     from sb3_distill.visualize.activations import is_pooled

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
-from sb3_distill.agents.layers import ChannelsFirst, chain_of
-from sb3_distill.networks.layers import GlobalMaxPool
+from sb3_distill.agents.chain import chain_of
+from sb3_distill.agents.files import AgentError
+from sb3_distill.networks.layers import ChannelsFirst, GlobalMaxPool
 
 
 @dataclass(frozen=True)

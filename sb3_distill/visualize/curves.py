@@ -7,7 +7,7 @@ import gymnasium as gym
 from matplotlib.figure import Figure
 
 from sb3_distill.agents.archive import read_archive
-from sb3_distill.agents.errors import AgentNotFoundError
+from sb3_distill.agents.files import AgentNotFoundError
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.common.files import file_name
 from sb3_distill.envs.make import is_atari

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
-from sb3_distill.agents.layers import chain_of
+from sb3_distill.agents.chain import chain_of
+from sb3_distill.agents.files import AgentError
 from sb3_distill.results.figures import HEIGHT, WIDTH, marker_style, short_name
 
 

@@ -23,7 +23,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from sb3_distill import load_teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import read_normalization
 from tests.helpers import preferences
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.agent import ActorCriticTeacher, ValueTeacher
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import read_normalization
 from tests.helpers import TRAINED_AGENTS, preferences
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.base.students import student_model
 from sb3_distill.export import runner
 from sb3_distill.export.bench import bench_folder, mean_return, open_file, plot_returns

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3 import DQN
 
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.base.students import student_model
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.export.cli import main as export

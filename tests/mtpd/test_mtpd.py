@@ -10,7 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import MultiTaskDistillation, MultiTaskDQN, load_teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.common.answers import Answers, TaskAnswers
 from sb3_distill.common.losses import kl_loss
 from sb3_distill.envs.make import make_eval_env

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from torch.distributions import kl_divergence
 
 from sb3_distill import QPD, load_teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.common.losses import kl_loss
 from sb3_distill.quantization.layers import quantizers
 from tests.helpers import run_python, same

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.evaluation.players import RandomPlayer
 from sb3_distill.evaluation.starts import record_starts
 from sb3_distill.study.cell import Cell, StudyError

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.agents.layers import chain_of
+from sb3_distill.agents.chain import chain_of
 from sb3_distill.base.students import student_model
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.results.figures import line_style, short_name

@@ -9,30 +9,9 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.errors import AgentError
+from sb3_distill.agents.files import AgentError
 from sb3_distill.networks.extractors import GridCNN, StudentCNN
-
-
-class Scale(nn.Module):
-    """
-    SB3's division of bytes.
-
-    :param divisor: what images are divided by
-    """
-
-    def __init__(self, divisor: float) -> None:
-        super().__init__()
-        self.divisor = divisor
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        return x / self.divisor
-
-
-class ChannelsFirst(nn.Module):
-    """``(batch, height, width, channels)`` to ``(batch, channels, height, width)``."""
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        return x.permute(0, 3, 1, 2)
+from sb3_distill.networks.layers import ChannelsFirst, Scale
 
 
 def chain_of(agent: Teacher) -> list[nn.Module]:

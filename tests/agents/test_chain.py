@@ -3,7 +3,7 @@
 from gymnasium import spaces
 
 from sb3_distill import load_teacher
-from sb3_distill.agents.layers import count_macs
+from sb3_distill.agents.chain import count_macs
 from sb3_distill.base.students import student_model
 from tests.helpers import FRAMES
 
