@@ -1,4 +1,4 @@
-"""How students of discrete actions act: greedily, with a share of random actions."""
+"""Epsilon-greedy actions of students with discrete actions."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sb3_distill.evaluation.players import mix_random_actions
 
 
 class EpsilonGreedyMixin:
-    """An algorithm whose teacher and student prefer one action, and whose random actions are uniform."""
+    """Mixin of algorithms whose teacher and student act epsilon-greedily on discrete actions."""
 
     policy: BasePolicy
     action_space: Any
@@ -27,7 +27,7 @@ class EpsilonGreedyMixin:
         return actions, actions
 
     def _n_actions_of(self, obs: Any) -> int | np.ndarray:
-        """Number of actions that can be taken: one for all observations, or one for each."""
+        """Number of available actions: one number for all observations, or one for each observation."""
         return int(self.action_space.n)
 
     def predict(
@@ -38,8 +38,8 @@ class EpsilonGreedyMixin:
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        Get the student's action; with ``deterministic=False`` a share ``student_eps`` of them is uniformly random
-        (Rusu et al. 2015 evaluate with 5%).
+        Get the student's action. With ``deterministic=False``, the action is uniformly random with probability
+        ``student_eps`` (Rusu et al. 2015 evaluate with 5%).
 
         :param observation: the input observation
         :param state: unused (recurrent policies only)

@@ -1,4 +1,4 @@
-"""The callback that turns every score of a student into a share of its teacher's."""
+"""The callback that logs every score of a student as a percentage of its teacher's score."""
 
 from collections.abc import Iterator
 
@@ -43,12 +43,12 @@ def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
 
 
 class UpdateProgressBar(ProgressBarCallback):
-    """SB3's progress bar, which also tells, every hundred updates, how far a long series of them has come."""
+    """SB3's progress bar that also shows, every hundred updates, the progress within a long series of updates."""
 
     def show_updates(self, n_done: int, n_updates: int) -> None:
         """
-        :param n_done: updates done of this series
-        :param n_updates: updates in it
+        :param n_done: number of updates of this series that are done
+        :param n_updates: number of updates in this series
         """
         if n_done % 100 == 0:
             self.pbar.set_description_str(f"update {n_done:,} of {n_updates:,}")
@@ -61,18 +61,19 @@ class UpdateProgressBar(ProgressBarCallback):
 
 class TeacherReferenceCallback(BaseCallback):
     """
-    Scores the teacher before the student's first step, and logs every later score as a percentage of that one.
+    Scores the teacher before the student's first step, and logs the student's later scores as a percentage of the
+    teacher's.
 
-    The teacher plays where the student will be evaluated: on the environment of the run's ``EvalCallback`` with the
-    same share of random actions, or on the training environment where there is none.
+    The teacher plays where the student will be evaluated: on the environment of the run's ``EvalCallback``, with the
+    student's share of random actions. Without an ``EvalCallback`` it plays on the training environment.
 
     Logs ``teacher/{mean_reward,std_reward}``, ``eval/percent_of_teacher`` and ``rollout/percent_of_teacher``.
 
     :param teacher: the teacher
-    :param epsilon: share of random actions of a student that is evaluated with ``deterministic=False``
-    :param n_eval_episodes: how many episodes the teacher plays
+    :param epsilon: the student's share of random actions when it is evaluated with ``deterministic=False``
+    :param n_eval_episodes: number of episodes that the teacher plays
     :param siblings: the run's other callbacks
-    :param known_score: mean and standard deviation of the teacher's return, where it need not play again
+    :param known_score: mean and standard deviation of the teacher's return, if known: then the teacher does not play
     :param verbose: Verbosity level
     """
 
@@ -94,7 +95,7 @@ class TeacherReferenceCallback(BaseCallback):
 
     @property
     def mean_reward(self) -> float | None:
-        """The teacher's mean return, None where it has not been measured."""
+        """The teacher's mean return, None if it has not been measured."""
         return None if self.score is None else self.score[0]
 
     def _on_training_start(self) -> None:
@@ -127,7 +128,7 @@ class TeacherReferenceCallback(BaseCallback):
             warn=False,
         )
         if not self.eval_callbacks:
-            # The teacher has played in the training environment: begin anew.
+            # The teacher has played in the training environment: reset it for the student.
             self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
             self.model._last_episode_starts = np.ones(self.training_env.num_envs, dtype=bool)
         return float(mean_reward), float(std_reward)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
 from sb3_distill.buffers.recordings import RecordingError, RecordingWriter
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
-from sb3_distill.envs.inspection import env_arguments_of, env_id_of, frame_layout_of
+from sb3_distill.envs.inspection import env_arguments_of, env_id_of, frame_channels_of, frame_step_of
 
 
 class CollectingAlgorithm(OffPolicyAlgorithm):
@@ -63,7 +63,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             settings,
             self.observation_space,
             self.n_envs,
-            frame_layout_of(self.env).channels,
+            frame_channels_of(self.env),
             start,
             total_timesteps,
         )
@@ -149,10 +149,9 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         teacher_acts = self._rollout_rng.random(env.num_envs) < self._teacher_share(self._current_progress_remaining)
         with th.no_grad():
             actions, drawn = self._choose_actions(answers, self._last_obs, teacher_acts)
+        frame_step = frame_step_of(env, teacher_obs)
         new_obs, rewards, dones, infos = env.step(actions)
-        return StepRecord(
-            teacher_obs, starts, env.chained_frames, answers.numpy(), drawn, rewards, dones, infos
-        ), new_obs
+        return StepRecord(teacher_obs, starts, frame_step, answers.numpy(), drawn, rewards, dones, infos), new_obs
 
     @abstractmethod
     def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

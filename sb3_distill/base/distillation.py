@@ -1,4 +1,4 @@
-"""The root of the algorithms whose students are fitted to a memory of a teacher's answers."""
+"""Base class of the algorithms that fit a student to a replay buffer of a teacher's answers."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, TypeVar
@@ -20,7 +20,7 @@ from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.utils import check_device, check_probability, compile_or_same
-from sb3_distill.envs.inspection import frame_layout_of
+from sb3_distill.envs.inspection import frame_channels_of
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.envs.views import ObservationView
 
@@ -29,34 +29,35 @@ SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="Distilla
 
 class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorithm):
     """
-    A teacher answers to every observation, whoever acts; a memory keeps the answers, and a student is fitted to them.
+    The teacher is evaluated on every observation, whether the teacher or the student acts. Its answers (Q-values, or
+    the parameters of its action distribution) are stored in a replay buffer, and the student is fitted to them.
 
-    A subclass says where its teacher comes from (``_find_teacher``, ``_check_teacher``), how actions follow from the
-    answers (``_choose_actions``), and the loss of its student on a minibatch (``student_loss``).
+    A subclass defines where its teacher comes from (``_find_teacher``, ``_check_teacher``), how actions are chosen from
+    the answers (``_choose_actions``), and the loss of its student on a minibatch (``student_loss``).
 
     :param policy: The student's policy
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param learning_rate: learning rate, or a schedule of it (a function of the remaining progress, from 1 to 0)
-    :param buffer_size: size of the replay memory, in observations
-    :param learning_starts: how many observations to collect before the first update; those of image students also
-        give the pixel statistics
+    :param buffer_size: size of the replay buffer, in observations
+    :param learning_starts: how many observations to collect before the first update; image students also estimate
+        their pixel statistics from these observations
     :param batch_size: Minibatch size for each update
     :param train_freq: Update the student every ``train_freq`` steps (of each environment)
-    :param gradient_steps: How many updates to do then; ``-1`` for as many as steps were collected
+    :param gradient_steps: How many updates to do after each rollout; ``-1``: as many as steps done during the rollout
     :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or
         a function from the remaining progress to the probability that the teacher acts
     :param teacher_eps: share of uniformly random actions while the teacher acts (Discrete actions only)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
     :param max_grad_norm: The maximum value for the gradient clipping (None: no clipping)
-    :param compile_update: compile the loss and its gradient with ``torch.compile``: half a minute at the start, up to
-        twice the speed afterwards. Goes on without where no C++ compiler is there.
+    :param compile_update: compile the loss and its gradient with ``torch.compile``. This takes half a minute at the
+        start and makes updates up to twice as fast. Without a C++ compiler, nothing is compiled.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
     :param seed: Seed for the pseudo random generators
     :param device: Device (cpu, cuda, ...) on which the code should be run
-    :raises ValueError: an argument, or a teacher that does not fit the environment
+    :raises ValueError: an argument is invalid, or the teacher does not fit the environment
     """
 
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
@@ -129,7 +130,8 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
 
         :return: The current environment as the user built it, or its native counterpart
         """
-        # SB3's EvalCallback compares it, wrapper by wrapper, with the environment of its evaluations.
+        # Without our own wrapper, because SB3's EvalCallback compares the wrappers of this environment with those of
+        # the evaluation environment.
         return self.env.venv if isinstance(self.env, ObservationView) else self.env
 
     def _setup_model(self) -> None:
@@ -145,12 +147,12 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
 
     @abstractmethod
     def _make_student(self) -> Student:
-        """The policy with what it is fitted by."""
+        """The policy with its loss and optimizer."""
 
     def _buffer_kwargs(self) -> dict[str, Any]:
         if self.env is None:
             return {}
-        return {"frame_channels": frame_layout_of(self.env).channels}
+        return {"frame_channels": frame_channels_of(self.env)}
 
     def _setup_learn(
         self,
@@ -175,7 +177,7 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
 
     @abstractmethod
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
-        """Who scores the teacher, and the student where that is not the user's business."""
+        """The callbacks that score the teacher, and the student if the user's own callbacks do not."""
 
     def learn(
         self: SelfDistillationAlgorithm,
@@ -202,7 +204,7 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
 
     @property
     def _n_observations(self) -> int:
-        """Observations that the memory has been given: a resumed run begins with none, unless a memory was loaded."""
+        """Number of observations stored so far. A resumed run starts at zero, unless a replay buffer was loaded."""
         return max(self._n_collected, self.replay_buffer.size() * self.n_envs)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
@@ -236,8 +238,8 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
             self.logger.record(f"train/{name}", th.stack([record[name] for record in records]).mean().item())
 
     def _prepare_updates(self) -> None:
-        """Called before every series of updates, once the memory holds enough for them."""
-        # Pixel statistics come from the first data, before the first update.
+        """Called before every series of updates, once ``learning_starts`` observations are stored."""
+        # The pixel statistics are estimated once, before the first update.
         if self._n_updates == 0:
             self.student.fit_frame_scalers(self.replay_buffer.sample_observations(1_000))
 
@@ -251,12 +253,12 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
         The loss of a student on a minibatch.
 
         :param student: the student
-        :param samples: what the memory's ``sample`` gave
-        :return: one loss per example ``(batch,)``, and what is logged of it
+        :param samples: the minibatch from the replay buffer's ``sample``
+        :return: one loss per example ``(batch,)``, and the metrics to log
         """
 
     def _excluded_save_params(self) -> list[str]:
-        # What belongs to a run under way is not saved.
+        # Rebuilt from the policy, or needed only while learn() runs
         return [
             *super()._excluded_save_params(),
             "student",

@@ -8,7 +8,7 @@ from sb3_distill.common.utils import unknown_choice
 
 
 class NamedPoliciesMixin:
-    """An algorithm of SB3 whose error for a policy's unknown name lists those that there are."""
+    """Mixin of SB3 algorithms: the error for an unknown policy name lists the known names."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
 

@@ -16,10 +16,10 @@ from sb3_distill.networks.policies import StudentPolicy
 
 class Student(nn.Module):
     """
-    A policy with its optimizer, and what it is fitted by.
+    A policy with its optimizer and its distillation loss.
 
     :param policy: the policy, on the device where it is trained
-    :param loss: how its answers are compared with the teacher's
+    :param loss: compares the policy's output with the teacher's
     :param max_grad_norm: The maximum value for the gradient clipping, None: no clipping
     :param bf16: see ``set_train_dtype``
     """
@@ -36,14 +36,14 @@ class Student(nn.Module):
 
     @property
     def optimizer(self) -> th.optim.Optimizer:
-        """The policy's own."""
+        """The optimizer of the policy."""
         return self.policy.optimizer
 
     def update(self, loss: th.Tensor) -> None:
         """
         One step of the optimizer.
 
-        :param loss: what the step makes smaller, a scalar
+        :param loss: the loss to minimize, a scalar
         """
         self.optimizer.zero_grad()
         loss.backward()
@@ -53,9 +53,9 @@ class Student(nn.Module):
 
     def fit_frame_scalers(self, observations: PyTorchObs) -> None:
         """
-        Estimate the pixel statistics of an image student, once (see ``FrameScaler``).
+        Set the pixel statistics of an image student, once per run (see ``FrameScaler``).
 
-        :param observations: batch of observations, as the environment gives them
+        :param observations: batch of observations, as the environment returns them
         """
         self.policy.fit_frame_scalers(observations)
 
@@ -68,10 +68,10 @@ def student_model(
     device: th.device | str = "auto",
 ) -> BaseAlgorithm:
     """
-    A student alone, such as one that has been trained beside others, as a model of ``PolicyDistillation``: it predicts,
-    saves, and learns once it has ``set_env``.
+    Wrap a single student, e.g. one of several that were trained together, in a ``PolicyDistillation`` model. The model
+    can predict and save, and can learn after ``set_env``.
 
-    :param policy: name or class of its policy
+    :param policy: name or class of the student's policy
     :param policy_kwargs: arguments of the policy
     :param observation_space: Observation space
     :param action_space: Action space

@@ -1,4 +1,4 @@
-"""What an algorithm has a teacher for: the argument, its loading, its checks."""
+"""The teacher of an algorithm: its argument, its loading, its checks."""
 
 import warnings
 from pathlib import Path
@@ -19,15 +19,16 @@ TeacherSource = str | Path | BaseAlgorithm | Teacher
 
 class TeacherMixin:
     """
-    An algorithm of SB3 with a teacher, which is named at construction and loaded then or when ``learn`` begins; what
-    ``save`` writes is the student alone.
+    Mixin of SB3 algorithms with a teacher. The teacher is named at construction and loaded there or when ``learn``
+    begins. ``save`` writes only the student.
     """
 
-    # The argument that names the teacher
+    # Name of the constructor's argument for the teacher
     teacher_argument: ClassVar[str] = "teacher"
-    # Whatever names the teacher, and the teacher itself once it is loaded
+    # The source of the teacher (path, "zoo:...", model), and the teacher itself once it is loaded
     teacher: Any = None
-    # What finds the teacher again, None where it was a model in memory; and its hash, None before it was loaded
+    # The source from which a resumed run loads the teacher again (None for a model in memory), and the teacher's
+    # hash (None before the teacher is loaded)
     taught_by: Any = None
     teacher_sha256: str | None = None
     allow_env_mismatch: bool = False
@@ -54,7 +55,7 @@ class TeacherMixin:
         return teacher
 
     def _find_teacher(self, env_id: str | None) -> Any:
-        """Where the teacher comes from if nobody names one."""
+        """The source of the default teacher, used if the user names none."""
         return find_zoo_teacher(env_id)
 
     def _load_teacher(self, source: Any) -> Any:
@@ -66,5 +67,5 @@ class TeacherMixin:
         check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
 
     def _excluded_save_params(self) -> list[str]:
-        # The student alone is saved.
+        # Only the student is saved.
         return [*super()._excluded_save_params(), self.teacher_argument, "_teacher"]  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The distillation memory: observations with the teacher's answers, image frames stored once."""
+"""The replay buffer of distillation: observations with the teacher's answers. Each image frame is stored once."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from sb3_distill.common.answers import Answers
 
 
 class DistillationSamples(NamedTuple):
-    """A minibatch: observations as the policy takes them, and the teacher's answers to them, all as tensors."""
+    """A minibatch: observations in the format of the policy's input, and the teacher's answers, all as tensors."""
 
     observations: th.Tensor | dict[str, th.Tensor]
     answers: Answers
@@ -23,18 +23,18 @@ class DistillationSamples(NamedTuple):
 
 class DistillationBuffer(ReplayBuffer):
     """
-    Replay memory of Rusu et al. 2015, section 3.2: observations paired with the teacher's output for every action.
+    Replay buffer of Rusu et al. 2015, section 3.2: observations paired with the teacher's output for every action.
 
-    The memory is taken from the system as it fills, not at construction: a loaded student that only predicts needs
-    none of it.
+    Its arrays are allocated at the first ``add``, not at construction, so a loaded student that only predicts does not
+    need their memory.
 
     :param buffer_size: maximum number of observations
     :param observation_space: Observation space
     :param action_space: Action space
     :param device: device of the sampled tensors
     :param n_envs: number of parallel environments
-    :param optimize_memory_usage: frames are always stored once; kept for SB3's constructor order
-    :param frame_channels: planes of one frame of a stacked image: 1 for grey, 3 for colour
+    :param optimize_memory_usage: unused, frames are always stored once; keeps the argument order of SB3's buffers
+    :param frame_channels: channels of one frame of a stacked image: 1 for grey, 3 for colour
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DistillationBuffer(ReplayBuffer):
         optimize_memory_usage: bool = False,
         frame_channels: int = 1,
     ) -> None:
-        # As SB3's DictReplayBuffer: the arrays of ReplayBuffer itself (stacked observations, twice) are not wanted.
+        # As in SB3's DictReplayBuffer, skip ReplayBuffer.__init__: it allocates arrays of stacked observations, twice.
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
@@ -55,7 +55,7 @@ class DistillationBuffer(ReplayBuffer):
         self.handle_timeout_termination = False
         self.n_valid = 0
         self.stores: dict[str, ArrayStore | FrameStore] = {}
-        # The teacher's answers, by the names of ``Answers.arrays``
+        # The teacher's answers, one array per name in ``Answers.arrays``
         self.answers: dict[str, np.ndarray] = {}
 
     def _allocate(self, answers: Answers) -> None:
@@ -83,9 +83,8 @@ class DistillationBuffer(ReplayBuffer):
         assert isinstance(answers, Answers)
         if not self.stores:
             self._allocate(answers)
-        starts = record.episode_starts if record.chained_frames else None
         for key, store in self.stores.items():
-            store.put(self.pos, obs[key] if isinstance(obs, dict) else obs, starts)
+            store.put(self.pos, obs[key] if isinstance(obs, dict) else obs, record.frame_step)
         for name, array in answers.arrays().items():
             self.answers[name][self.pos] = array
         self.pos = (self.pos + 1) % self.buffer_size
@@ -99,7 +98,7 @@ class DistillationBuffer(ReplayBuffer):
         return self.n_valid
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Empty the buffer."""
         super().reset()
         self.n_valid = 0
         self.stores = {}
@@ -110,7 +109,7 @@ class DistillationBuffer(ReplayBuffer):
         Draw observations uniformly, with replacement.
 
         :param batch_size: number of observations
-        :param env: VecNormalize environment whose current statistics normalise the observations
+        :param env: VecNormalize environment whose current statistics normalize the observations
         :return: the minibatch
         """
         ages = np.random.randint(0, self.n_valid, size=batch_size)
@@ -118,7 +117,7 @@ class DistillationBuffer(ReplayBuffer):
         envs = np.random.randint(0, self.n_envs, size=batch_size)
         arrays = {key: store.get(rows, envs) for key, store in self.stores.items()}
         obs: Any = self._normalize_obs(arrays if isinstance(self.observation_space, spaces.Dict) else arrays[""], env)
-        # The arrays are fresh copies of the stored ones: no second copy is needed.
+        # The arrays are copies of the stored ones already.
         tensors = (
             {key: self.to_torch(value, copy=False) for key, value in obs.items()}
             if isinstance(obs, dict)
@@ -131,10 +130,10 @@ class DistillationBuffer(ReplayBuffer):
         self, n_observations: int, env: VecNormalize | None = None
     ) -> th.Tensor | dict[str, th.Tensor]:
         """
-        Observations to estimate statistics from.
+        Draw observations from which to estimate statistics.
 
-        :param n_observations: how many
+        :param n_observations: number of observations
         :param env: see ``sample``
-        :return: observations as the policy takes them
+        :return: observations in the format of the policy's input
         """
         return self.sample(n_observations, env).observations

@@ -1,22 +1,24 @@
-"""Where observations are kept: whole, or image frames once each."""
+"""Storage of observations: as whole arrays, or, for stacked images, with every frame stored once."""
 
 import numpy as np
+
+from sb3_distill.envs.atari import FrameStep
 
 
 class ArrayStore:
     """
-    Keeps observations whole, one row per step of the vector environment.
+    Stores whole observations, one row per step of the vector environment.
 
-    :param n_rows: rows of the ring
-    :param n_envs: observations per row
+    :param n_rows: number of rows of the ring buffer
+    :param n_envs: number of observations per row
     :param shape: shape of one observation
-    :param dtype: its type
+    :param dtype: type of one observation
     """
 
     def __init__(self, n_rows: int, n_envs: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.array = np.zeros((n_rows, n_envs, *shape), dtype=dtype)
 
-    def put(self, row: int, obs: np.ndarray, episode_starts: np.ndarray | None = None) -> None:
+    def put(self, row: int, obs: np.ndarray, step: FrameStep | None = None) -> None:
         """Write the observations ``(n_envs, *shape)`` of one step."""
         self.array[row] = obs.reshape(self.array.shape[1:])
 
@@ -25,7 +27,7 @@ class ArrayStore:
         return self.array[rows, envs]
 
     def is_intact(self, row: int) -> bool:
-        """Whether a row that was written can still be read."""
+        """Whether the observations of a written row are still complete."""
         return True
 
 
@@ -34,10 +36,10 @@ class FrameStore:
     Keeps stacked images as single frames: an observation is ``n_stack`` indices into a ring of frames.
 
     Consecutive stacks share all frames but the newest, so one frame per step is stored, and every stack comes back
-    exactly as the environment gave it. Where an environment stacks the frames itself, whoever writes tells where
-    episodes begin: there a stack is black but for its newest frame, elsewhere it goes on from the last one. Of other
-    environments the pixels are compared: across episode ends, with zero or repeated padding, and even when no stack
-    goes on from the last (then all of its frames are stored, and the oldest observations leave the memory earlier).
+    exactly as the environment gave it. An environment that stacks frames itself tells which stacks follow each other
+    (``FrameStep``). Of others the pixels are compared: across episode ends, with zero or repeated padding, and even
+    when no stack goes on from the last one. Then all of its frames are stored, and the oldest observations leave the
+    memory earlier.
 
     :param n_rows: rows of the ring of observations
     :param n_envs: observations per row
@@ -56,72 +58,74 @@ class FrameStore:
     ) -> None:
         self.shape = shape
         self.n_stack = shape[0] // frame_channels
-        # The oldest observations need the n_stack - 1 frames before their own; and a stack in the making must never be
-        # overwritten by those of its neighbours, each of which may store n_stack frames at each of n_stack steps.
+        # The oldest observations also need the n_stack - 1 frames before their newest one. And the frames of a current
+        # stack must not be overwritten by the other environments: each of these can store n_stack frames per step, for
+        # n_stack steps.
         self.capacity = ((n_frames or n_rows) + self.n_stack * (self.n_stack + 1)) * n_envs
         # Slot 0 is the black frame that pads a stack after a reset.
         self.frames = np.zeros((self.capacity + 1, frame_channels, *shape[1:]), dtype=np.uint8)
         self.n_frames = 0
         self.slots = np.zeros((n_rows, n_envs, self.n_stack), dtype=np.int32)
-        # The serial number of the oldest frame that a row needs.
+        # For each row, the serial number of the oldest frame in its stacks
         self.oldest_frame = np.zeros(n_rows, dtype=np.int64)
         self._last_slots: np.ndarray | None = None
+        # Number of the step that was written last, where the environment tells it
+        self._last_serial: int | None = None
 
-    def put(self, row: int, obs: np.ndarray, episode_starts: np.ndarray | None = None) -> None:
+    def put(self, row: int, obs: np.ndarray, step: FrameStep | None = None) -> None:
         """
         Write the stacks of one step.
 
         :param row: where
         :param obs: ``(n_envs, n_stack * frame_channels, height, width)``
-        :param episode_starts: where an episode begins with this observation ``(n_envs,)``; None: compare the pixels
+        :param step: what the environment knows of them; None: compare the pixels
         """
         stacks = self._split(obs)
-        last = self._last_slots
+        follows = self._follows(step, distance=1)
+        goes_on = ~step.begins if follows and step is not None else self._moved_on(stacks)
         slots = np.zeros_like(self.slots[row])
-        goes_on = self._goes_on(stacks, episode_starts)
         for env, stack in enumerate(stacks):
-            if goes_on[env] and last is not None:
-                slots[env, :-1] = last[env, 1:]
+            if goes_on[env] and self._last_slots is not None:
+                slots[env, :-1] = self._last_slots[env, 1:]
                 slots[env, -1] = self._append(stack[-1])
-            elif episode_starts is not None and episode_starts[env]:
+            elif follows:
+                # An episode begins: all frames but the newest are black.
                 slots[env, -1] = self._append(stack[-1])
             else:
                 slots[env] = self._append_stack(stack)
-        self._link(row, slots)
+        self._link(row, slots, step)
 
-    def put_again(self, row: int, obs: np.ndarray, episode_starts: np.ndarray | None = None) -> None:
+    def put_again(self, row: int, obs: np.ndarray, step: FrameStep | None = None) -> None:
         """
         Write the stacks of the last step once more: a next observation comes again as the observation of the step that
-        follows. Where an episode has begun meanwhile, or the stack is another one, as ``put``.
+        follows. Where an episode has begun meanwhile, or the stack is another one, it is written anew.
 
         :param row: where
         :param obs: ``(n_envs, n_stack * frame_channels, height, width)``
-        :param episode_starts: where an episode begins with this observation ``(n_envs,)``; None: compare the pixels
+        :param step: what the environment knows of them; None: compare the pixels
         """
-        last = self._last_slots
-        if last is None:
-            self.put(row, obs, episode_starts)
+        if self._last_slots is None:
+            self.put(row, obs, step)
             return
         stacks = self._split(obs)
-        again = _all_equal(self.frames[last], stacks) if episode_starts is None else ~episode_starts
-        slots = last.copy()
+        follows = self._follows(step, distance=0)
+        again = ~step.begins if follows and step is not None else _all_equal(self.frames[self._last_slots], stacks)
+        slots = self._last_slots.copy()
         for env in np.flatnonzero(~again):
-            if episode_starts is None:
-                slots[env] = self._append_stack(stacks[env])
-            else:
-                slots[env, :-1] = 0
-                slots[env, -1] = self._append(stacks[env, -1])
-        self._link(row, slots)
+            slots[env] = self._append_stack(stacks[env])
+        self._link(row, slots, step)
 
     def _split(self, obs: np.ndarray) -> np.ndarray:
         return obs.reshape(len(obs), self.n_stack, *self.frames.shape[1:])
 
-    def _goes_on(self, stacks: np.ndarray, episode_starts: np.ndarray | None) -> np.ndarray:
-        """Whether each stack shares all frames but the newest with the last one of its environment."""
+    def _follows(self, step: FrameStep | None, distance: int) -> bool:
+        """Whether the environment says that stacks are so many steps behind the last ones that were written."""
+        return step is not None and self._last_serial is not None and step.serial == self._last_serial + distance
+
+    def _moved_on(self, stacks: np.ndarray) -> np.ndarray:
+        """Whether each stack shares all frames but the newest with the last one of its environment, by their pixels."""
         if self._last_slots is None:
             return np.zeros(len(stacks), dtype=bool)
-        if episode_starts is not None:
-            return ~episode_starts
         return _all_equal(self.frames[self._last_slots[:, 1:]], stacks[:, :-1])
 
     def _append(self, frame: np.ndarray) -> int:
@@ -141,13 +145,14 @@ class FrameStore:
                 slots.append(self._append(frame))
         return slots
 
-    def _link(self, row: int, slots: np.ndarray) -> None:
+    def _link(self, row: int, slots: np.ndarray, step: FrameStep | None) -> None:
         self.slots[row] = slots
         self.oldest_frame[row] = self._oldest_serial(slots)
         self._last_slots = slots
+        self._last_serial = None if step is None else step.serial
 
     def _oldest_serial(self, slots: np.ndarray) -> int:
-        """Serial number of the oldest frame in these slots, all of them written within the last lap of the ring."""
+        """Serial number of the oldest of the frames in these slots, none of which has been overwritten."""
         used = slots[slots > 0] - 1
         if len(used) == 0:
             return self.n_frames
@@ -156,15 +161,15 @@ class FrameStore:
 
     def serials(self, slots: np.ndarray) -> np.ndarray:
         """
-        :param slots: indices of frames that were written within the last lap of the ring
-        :return: the frames' numbers in the order in which they came; -1 for the black frame
+        :param slots: indices of frames that have not been overwritten
+        :return: the serial numbers of the frames (0 for the first frame that was stored); -1 for the black frame
         """
         newest = self.n_frames - 1
         return np.where(slots > 0, newest - (newest - (slots - 1)) % self.capacity, -1).astype(np.int32)
 
     def frame(self, serial: int) -> np.ndarray:
         """
-        :param serial: number of a frame
+        :param serial: serial number of a frame
         :return: the frame, ``(frame_channels, height, width)``
         """
         return self.frames[serial % self.capacity + 1]
@@ -179,5 +184,5 @@ class FrameStore:
 
 
 def _all_equal(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each pair of stacks, whether all of their pixels are the same."""
+    """For each pair of stacks, whether all of their pixels are equal."""
     return (some == others).reshape(len(others), -1).all(axis=1)

@@ -1,10 +1,11 @@
-"""One step of the vector environment, as it goes to the memory and to the recorder."""
+"""One step of the vector environment, in the form in which replay buffer and recorder receive it."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sb3_distill.common.answers import Answers, TaskAnswers
+from sb3_distill.envs.atari import FrameStep
 
 Obs = np.ndarray | dict[str, np.ndarray]
 
@@ -15,7 +16,7 @@ class StepRecord(NamedTuple):
 
     :param observations: what the teacher saw before the step ``(n_envs, ...)``, not normalised
     :param episode_starts: where an episode begins with that observation ``(n_envs,)``
-    :param chained_frames: whether the environment stacks the frames of its images itself (see ``FrameStore``)
+    :param frame_step: what is known of the frames in it, where the environment stacks them itself
     :param answers: the teacher's answers to it, as arrays; of several tasks' teachers by task
     :param actions: what was played
     :param rewards: what came of it
@@ -25,7 +26,7 @@ class StepRecord(NamedTuple):
 
     observations: Obs
     episode_starts: np.ndarray
-    chained_frames: bool
+    frame_step: FrameStep | None
     answers: Answers | TaskAnswers
     actions: np.ndarray
     rewards: np.ndarray

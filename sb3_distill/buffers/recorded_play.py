@@ -37,8 +37,7 @@ class RecordedPlay:
         return StepRecord(
             recording.observations(row),
             np.ones(recording.n_envs, dtype=bool) if row == 0 else np.array(columns["dones"][row - 1]),
-            # Where it was recorded frames may have been stacked in another way than here.
-            False,
+            None,
             recording.answers(row),
             np.array(columns["actions"][row]),
             np.array(columns["rewards"][row]),

@@ -102,7 +102,7 @@ class RecordingWriter:
             self.observations.append(np.array(obs, dtype=self.dtype))
         else:
             before = self.store.n_frames
-            self.store.put(row % 2, obs, record.episode_starts if record.chained_frames else None)
+            self.store.put(row % 2, obs, record.frame_step)
             for serial in range(before, self.store.n_frames):
                 self._append_frame(self.store.frame(serial))
             self.observations.append(self.store.serials(self.store.slots[row % 2]))

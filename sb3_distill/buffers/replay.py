@@ -1,4 +1,4 @@
-"""SB3's replay buffer for stacked images, which keeps every frame once."""
+"""A replay buffer of transitions for stacked images that stores every frame once."""
 
 from typing import Any
 
@@ -11,22 +11,23 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.envs.atari import FrameStep
 
 
 class FrameReplayBuffer(ReplayBuffer):
     """
-    Transitions of stacked images: an eighth of the memory of SB3's ``ReplayBuffer`` for stacks of four frames, the
-    same samples for the same seed.
+    Replay buffer of transitions with stacked images. For stacks of four frames it needs an eighth of the memory of
+    SB3's ``ReplayBuffer``, and gives the same samples for the same seed.
 
     :param buffer_size: maximum number of transitions
     :param observation_space: stacked images, channels first
     :param action_space: Action space
     :param device: device of the sampled tensors
     :param n_envs: number of parallel environments
-    :param optimize_memory_usage: frames are always stored once; kept for SB3's constructor order
-    :param handle_timeout_termination: treat the end of a time limit as no end of the task
-    :param frame_channels: planes of one frame: 1 for grey, 3 for colour
-    :raises ValueError: the observations are no images
+    :param optimize_memory_usage: unused, frames are always stored once; keeps the argument order of SB3's buffers
+    :param handle_timeout_termination: do not treat the end of an episode by a time limit as a terminal state
+    :param frame_channels: channels of one frame: 1 for grey, 3 for colour
+    :raises ValueError: the observations are not images
     """
 
     def __init__(
@@ -41,18 +42,20 @@ class FrameReplayBuffer(ReplayBuffer):
         frame_channels: int = 1,
     ) -> None:
         if not is_image_space(observation_space, check_channels=False):
-            raise ValueError(f"FrameReplayBuffer keeps images of dtype uint8, not {observation_space}.")
-        # Without the arrays of ReplayBuffer itself: stacked observations, twice
+            raise ValueError(
+                f"FrameReplayBuffer stores only images of dtype uint8, not {observation_space}: use SB3's ReplayBuffer."
+            )
+        # Skip ReplayBuffer.__init__: it allocates arrays of stacked observations, twice.
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
         self.frame_channels = frame_channels
-        # Where an episode begins with the next observation that is added, where the environment stacks frames itself
-        # (see FrameStore): whoever adds says so first
-        self.episode_starts: np.ndarray | None = None
+        # What is known of the frames in the observation and the next observation that are added next, where the
+        # environment stacks them itself: the algorithm says so before every transition
+        self.frame_steps: tuple[FrameStep | None, FrameStep | None] = (None, None)
         self.n_valid = 0
-        # Taken from the system at the first transition: a loaded agent that only predicts needs none.
+        # Allocated at the first add(): a loaded agent that only predicts does not need it.
         self.store: FrameStore | None = None
         shape = (self.buffer_size, self.n_envs)
         self.actions = np.zeros((*shape, self.action_dim), dtype=action_space.dtype)
@@ -63,12 +66,12 @@ class FrameReplayBuffer(ReplayBuffer):
     def _make_store(self) -> FrameStore:
         assert self.observation_space.shape is not None
         return FrameStore(
-            # Row 2t holds the observation of step t, row 2t + 1 the next one.
+            # Row 2t holds the observation of step t, row 2t + 1 its next observation.
             2 * self.buffer_size,
             self.n_envs,
             self.observation_space.shape,
             self.frame_channels,
-            # An episode of T steps has T + 1 frames.
+            # An episode of T steps has T + 1 frames, so keep some more frames than steps.
             n_frames=self.buffer_size + self.buffer_size // 16,
         )
 
@@ -84,9 +87,11 @@ class FrameReplayBuffer(ReplayBuffer):
         """As ``ReplayBuffer.add``."""
         if self.store is None:
             self.store = self._make_store()
-        self.store.put_again(2 * self.pos, obs, self.episode_starts)
-        goes_on = None if self.episode_starts is None else np.zeros(self.n_envs, dtype=bool)
-        self.store.put(2 * self.pos + 1, next_obs, goes_on)
+        step, next_step = self.frame_steps
+        self.store.put_again(2 * self.pos, obs, step)
+        # The last observation of an episode goes on from the one before; what the environment has given begins anew.
+        next_step = next_step and next_step._replace(begins=np.zeros(self.n_envs, dtype=bool))
+        self.store.put(2 * self.pos + 1, next_obs, next_step)
         self.actions[self.pos] = action.reshape((self.n_envs, self.action_dim))
         self.rewards[self.pos] = reward
         self.dones[self.pos] = done
@@ -103,7 +108,7 @@ class FrameReplayBuffer(ReplayBuffer):
         return self.n_valid
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Empty the buffer."""
         super().reset()
         self.n_valid = 0
         self.store = None
@@ -113,7 +118,7 @@ class FrameReplayBuffer(ReplayBuffer):
         Draw transitions uniformly, with replacement.
 
         :param batch_size: number of transitions
-        :param env: VecNormalize environment whose current statistics normalise observations and rewards
+        :param env: VecNormalize environment whose current statistics normalize observations and rewards
         :return: the minibatch
         """
         oldest = (self.pos - self.n_valid) % self.buffer_size
@@ -131,5 +136,5 @@ class FrameReplayBuffer(ReplayBuffer):
             ends.reshape(-1, 1),
             self._normalize_reward(self.rewards[batch_inds, env_indices].reshape(-1, 1), env),
         )
-        # All of them are fresh copies already.
+        # All arrays are copies already.
         return ReplayBufferSamples(*(self.to_torch(array, copy=False) for array in data))  # type: ignore[arg-type]

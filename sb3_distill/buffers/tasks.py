@@ -1,4 +1,4 @@
-"""One memory for every task (Rusu et al. 2015, section 3.3)."""
+"""A replay buffer with a separate part for every task (Rusu et al. 2015, section 3.3)."""
 
 from abc import abstractmethod
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -21,16 +21,16 @@ TASK_SAMPLING = ("random", "equal")
 Memory = TypeVar("Memory", bound=ReplayBuffer)
 
 
-# By task the memories that a minibatch comes from, each with its number of observations
+# For each task of a minibatch: the buffers it is drawn from, each with the number of observations to draw
 Drawn = list[tuple[int, list[tuple[Memory, int]]]]
 
 
 class MultiTaskSamples(NamedTuple):
     """
-    A minibatch of several tasks.
+    A minibatch of one or more tasks.
 
-    :param observations: as the policy takes them
-    :param answers: of each task's teacher, to the task's observations in their order
+    :param observations: observations in the format of the policy's input
+    :param answers: by task, the answers of its teacher to the task's observations, in the order of the observations
     """
 
     observations: dict[str, th.Tensor]
@@ -39,18 +39,18 @@ class MultiTaskSamples(NamedTuple):
 
 class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
     """
-    A memory of the same capacity for every task, filled by whichever environments play it.
+    A replay buffer with the same capacity for every task. All environments that play a task add to its part.
 
-    Every environment has a part of each task's memory for itself, so that consecutive frames stay consecutive.
+    Every pair of task and environment has a buffer of its own, so that consecutive frames stay together.
 
-    :param buffer_size: capacity of each task's memory
+    :param buffer_size: capacity for each task
     :param observation_space: ``Dict(obs, task)``
     :param action_space: Action space
     :param device: device of the sampled tensors
     :param n_envs: number of parallel environments
-    :param optimize_memory_usage: frames are always stored once; kept for SB3's constructor order
-    :param task_sampling: "random" takes each minibatch from one task chosen at random, as the paper does; "equal" takes
-        an equal share of every task in each
+    :param optimize_memory_usage: unused, frames are always stored once; keeps the argument order of SB3's buffers
+    :param task_sampling: "random": each minibatch comes from one task chosen at random, as in the paper; "equal": each
+        minibatch has an equal share of every task
     :raises ValueError: unknown ``task_sampling``
     """
 
@@ -66,7 +66,7 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
     ) -> None:
         if task_sampling not in TASK_SAMPLING:
             raise ValueError(unknown_choice("task_sampling", task_sampling, TASK_SAMPLING))
-        # As SB3's DictReplayBuffer: the arrays of ReplayBuffer itself are not wanted.
+        # As in SB3's DictReplayBuffer, skip ReplayBuffer.__init__: its arrays are not needed.
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = True
@@ -77,7 +77,7 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
 
     @abstractmethod
     def _make_memory(self) -> Memory:
-        """An empty memory for one task and one environment."""
+        """An empty buffer for one task and one environment."""
 
     def _memory(self, task: int, env: int) -> Memory:
         if (task, env) not in self.memories:
@@ -90,28 +90,28 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
 
     @property
     def has_all_tasks(self) -> bool:
-        """Whether every task has observations: before that, updates would know some tasks alone."""
+        """Whether every task has observations. Before that, updates would train only some of the tasks."""
         return len(self._tasks_at_hand()) == self.n_tasks
 
     def _tasks_at_hand(self) -> list[int]:
         return sorted({task for (task, _), memory in self.memories.items() if memory.size() > 0})
 
     def size(self) -> int:
-        """Number of observations of all tasks that can be sampled, per environment."""
+        """Number of observations, of all tasks together, that can be sampled, divided by the number of environments."""
         return sum(memory.size() for memory in self.memories.values()) // self.n_envs
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Empty the buffer."""
         super().reset()
         self.memories = {}
 
     def _draw(self, batch_size: int, task_sampling: str) -> Drawn[Memory]:
-        """Which tasks a minibatch is of, and how many observations come from which of their memories."""
+        """Choose the tasks of a minibatch, and how many observations to draw from each of their buffers."""
         tasks = self._tasks_at_hand()
         if task_sampling == "random":
             counts = {tasks[np.random.randint(len(tasks))]: batch_size}
         else:
-            # What does not divide goes to tasks drawn at random.
+            # If the batch size is not a multiple of the number of tasks, random tasks get one observation more.
             extra = set(np.random.permutation(tasks)[: batch_size % len(tasks)].tolist())
             counts = {task: batch_size // len(tasks) + (task in extra) for task in tasks}
         drawn = []
@@ -128,7 +128,7 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
 
 
 class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
-    """Memories of observations with the answers of each task's teacher."""
+    """A multi-task buffer of observations with the answers of each task's teacher."""
 
     def _make_memory(self) -> DistillationBuffer:
         assert isinstance(self.observation_space, spaces.Dict) and isinstance(self.action_space, spaces.Discrete)
@@ -147,7 +147,7 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
                 StepRecord(
                     record.observations["obs"][one],
                     record.episode_starts[one],
-                    record.chained_frames,
+                    record.frame_step,
                     record.answers.of_env(env),
                     record.actions[one],
                     record.rewards[one],
@@ -158,21 +158,21 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> MultiTaskSamples:  # type: ignore[override]
         """
-        Draw observations uniformly, with replacement, of one task or of all.
+        Draw observations uniformly, with replacement, from one task or from all tasks (see ``task_sampling``).
 
         :param batch_size: number of observations
-        :param env: unused, there is no VecNormalize around several tasks
+        :param env: unused, multi-task environments have no VecNormalize
         :return: the minibatch
         """
         return self._samples(self._draw(batch_size, self.task_sampling))
 
     def sample_observations(self, n_observations: int, env: VecNormalize | None = None) -> dict[str, th.Tensor]:
         """
-        Observations to estimate statistics from: an equal share of every task, whatever ``task_sampling`` says.
+        Draw observations from which to estimate statistics: an equal share of every task, for any ``task_sampling``.
 
-        :param n_observations: how many
-        :param env: unused, there is no VecNormalize around several tasks
-        :return: observations as the policy takes them
+        :param n_observations: number of observations
+        :param env: unused, multi-task environments have no VecNormalize
+        :return: observations in the format of the policy's input
         """
         return self._samples(self._draw(n_observations, "equal")).observations
 
@@ -186,7 +186,7 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
 
 
 class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):
-    """Memories of transitions, for the multi-task DQN."""
+    """A multi-task buffer of transitions, for the multi-task DQN."""
 
     def _make_memory(self) -> ReplayBuffer:
         assert isinstance(self.observation_space, spaces.Dict)
@@ -212,15 +212,15 @@ class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """
-        Draw transitions uniformly, with replacement, of one task or of all.
+        Draw transitions uniformly, with replacement, from one task or from all tasks (see ``task_sampling``).
 
         :param batch_size: number of transitions
-        :param env: unused, there is no VecNormalize around several tasks
+        :param env: unused, multi-task environments have no VecNormalize
         :return: the minibatch
         """
         drawn = self._draw(batch_size, self.task_sampling)
         samples = [memory.sample(count) for _, parts in drawn for memory, count in parts]
-        # A transition stays within its task.
+        # The task does not change within a transition, so observations and next observations share this tensor.
         tasks = self._task_tensor(drawn)
         return ReplayBufferSamples(
             {"obs": th.cat([sample.observations for sample in samples]), "task": tasks},  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
-"""Atari games stepped in C++ behind SB3's ``VecEnv``, with the semantics of its Python wrappers."""
+"""Atari games that are stepped in C++, as a ``VecEnv`` that behaves like SB3's Python wrappers."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -19,12 +19,12 @@ _FIRE = 1
 @dataclass(frozen=True)
 class AtariSettings:
     """
-    What ``AtariWrapper`` and the environment's own arguments say.
+    The settings of an Atari environment, from its own arguments and those of ``AtariWrapper``.
 
     :param spec: the registered environment
     :param frame_skip: frames per step
-    :param noop_max: bound of the random number of no-ops at the start of a game
-    :param terminal_on_life_loss: whether a lost life ends the episode; the game goes on
+    :param noop_max: upper bound of the random number of no-ops at the start of a game
+    :param terminal_on_life_loss: whether a lost life ends the episode (the game itself goes on)
     :param fire_reset: whether FIRE is pressed at the start of a game and after a lost life
     :param clip_reward: whether rewards are replaced by their sign
     :param screen_size: height and width of a frame
@@ -39,25 +39,39 @@ class AtariSettings:
     screen_size: int = 84
 
 
+class FrameStep(NamedTuple):
+    """
+    What an environment that stacks frames itself knows of the stacks that it has given.
+
+    :param serial: number of the step: stacks of the next number are the same frames moved on by one
+    :param begins: where an episode begins, with black frames before the first ``(n_envs,)``
+    """
+
+    serial: int
+    begins: np.ndarray
+
+
 class NativeAtariVecEnv(VecEnv):
     """
-    Steps several Atari games in C++ (``ale_py.vector_env``), behaving as ``VecFrameStack`` of ``AtariWrapper`` of
-    ``Monitor`` does: channels-first stacks, zero-padded after every end; clipped rewards for the learner, raw returns
-    in ``infos[i]["episode"]`` and in the monitor's csv at the end of a game.
+    Steps several Atari games in C++ (``ale_py.vector_env``). It behaves like SB3's ``VecFrameStack`` over environments
+    with ``Monitor`` and ``AtariWrapper``: observations are channels-first stacks, padded with black frames at the start
+    of an episode; the agent gets clipped rewards; the raw return is in ``infos[i]["episode"]`` and in the Monitor's csv
+    at the end of a game.
 
-    Where it differs from SB3's wrappers:
+    Differences from SB3's wrappers:
 
-    - Colour becomes grey before the maximum over two frames is taken, not after: a few pixels in a thousand differ.
-    - 0 to ``noop_max - 1`` no-ops start a game, not 1 to ``noop_max``.
-    - After a lost life the learner's next action is replaced by FIRE (in games that have it); SB3 plays three hidden
-      steps instead. ``infos[i]["executed_action"]`` then names what was played.
-    - An episode's length counts frames as SB3's does, but rounds the last step up to ``frame_skip`` frames.
+    - Frames are converted to grey before the maximum over two frames is taken, not after: a few pixels in a thousand
+      differ.
+    - A game starts with 0 to ``noop_max - 1`` no-ops, not with 1 to ``noop_max``.
+    - After a lost life, the agent's next action is replaced by FIRE (in games that have it), and
+      ``infos[i]["executed_action"]`` holds the action that was played. SB3 plays three hidden steps instead.
+    - The length of an episode counts frames, as in SB3, but the last step always counts as ``frame_skip`` frames.
 
-    :param settings: what the Python wrappers would do
+    :param settings: the settings of the Python wrappers
     :param n_envs: number of games
     :param n_stack: number of stacked frames
-    :param monitors: the Monitors in whose files the episodes are written, if there are any
-    :param source: the environment that this one stands for, closed with it
+    :param monitors: the Monitors to whose files the episodes are written, if there are any
+    :param source: the environment that this one replaces; it is closed together with this one
     """
 
     def __init__(
@@ -85,9 +99,9 @@ class NativeAtariVecEnv(VecEnv):
             stack_num=1,
             frameskip=settings.frame_skip,
             noop_max=settings.noop_max,
-            # The native option would restart the game at a lost life.
+            # This option would restart the game at a lost life; step_wait ends the episodes instead.
             episodic_life=False,
-            # Clipped natively, the raw score would be lost.
+            # With this option, the raw score would be lost; step_wait clips the rewards.
             reward_clipping=False,
             use_fire_reset=settings.fire_reset,
         )
@@ -97,6 +111,7 @@ class NativeAtariVecEnv(VecEnv):
         self._writers = [monitor.results_writer for monitor in monitors]
         self._t_start = monitors[0].t_start if monitors else time.time()
         self._stacks = np.zeros((n_envs, *shape), dtype=np.uint8)
+        self._frame_step = FrameStep(0, np.ones(n_envs, dtype=bool))
         self._lives = np.zeros(n_envs, dtype=np.int64)
         self._returns = np.zeros(n_envs)
         self._frames = np.zeros(n_envs, dtype=np.int64)
@@ -105,13 +120,14 @@ class NativeAtariVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         seeds = [seed for seed in self._seeds if seed is not None]
-        # The emulator takes seeds of 31 bits.
+        # The emulator accepts seeds of at most 31 bits.
         seed = np.array(seeds, dtype=np.int64) % 2**31 if seeds else None
         obs, info = self.games.reset(seed=seed)
         self._reset_seeds()
         self._reset_options()
         self._stacks = np.zeros_like(self._stacks)
         self._stacks[:, -1] = obs[:, 0]
+        self._frame_step = FrameStep(self._frame_step.serial + 1, np.ones(self.num_envs, dtype=bool))
         self._lives = info["lives"].astype(np.int64)
         self._frames = info["episode_frame_number"].astype(np.int64)
         self._returns[:] = 0
@@ -138,7 +154,7 @@ class NativeAtariVecEnv(VecEnv):
             dones = game_over | lost_life
             self._must_fire = lost_life & self.settings.fire_reset
 
-        # A fresh array at every step: the caller may keep it.
+        # A new array at every step, because the caller may keep the old one.
         stacks = np.empty_like(self._stacks)
         stacks[:, :-1] = self._stacks[:, 1:]
         stacks[:, -1] = obs[:, 0]
@@ -154,15 +170,23 @@ class NativeAtariVecEnv(VecEnv):
             infos[env]["TimeLimit.truncated"] = bool(truncated[env] and not terminated[env])
             stacks[env, :-1] = 0
         self._stacks = stacks
+        self._frame_step = FrameStep(self._frame_step.serial + 1, dones)
         self._lives = lives
         self._frames = info["episode_frame_number"].astype(np.int64)
         learner_rewards = np.sign(rewards) if self.settings.clip_reward else rewards
         return stacks, learner_rewards.astype(np.float32), dones.copy(), infos
 
+    def frame_step(self, obs: np.ndarray) -> FrameStep | None:
+        """
+        :param obs: stacks
+        :return: what is known of them, where they are the latest that this environment has given
+        """
+        return self._frame_step if obs is self._stacks else None
+
     def _finish_episode(self, env: int) -> dict[str, float]:
         episode = {
             "r": round(float(self._returns[env]), 6),
-            # The frame counter belongs to the next game already: the last step is added to what it was before.
+            # The emulator's frame counter is that of the next game already, so add the last step to the previous count.
             "l": int(self._frames[env]) + self.settings.frame_skip,
             "t": round(time.time() - self._t_start, 6),
         }
@@ -179,11 +203,11 @@ class NativeAtariVecEnv(VecEnv):
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise AttributeError(f"Natively stepped games have no attribute {attr_name!r} of their own to set.")
+        raise AttributeError(f"Cannot set {attr_name!r}: natively stepped Atari games have no Python environments.")
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        raise AttributeError(f"Natively stepped games have no Python object with a method {method_name!r}.")
+        raise AttributeError(f"Cannot call {method_name!r}: natively stepped Atari games have no Python environments.")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
-        # Episodes are reported as Monitor does.
+        # Episodes are reported in the same way as by Monitor, so SB3 need not warn that there is none.
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]

@@ -1,55 +1,51 @@
-"""What can be asked of an environment: its id, its arguments, its frames, where its Monitor writes."""
+"""Reads properties of an environment: its id, its arguments, its frames, the folder of its Monitor files."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
 
-from sb3_distill.envs.atari import NativeAtariVecEnv
+from sb3_distill.envs.atari import FrameStep, NativeAtariVecEnv
 
 
-class FrameLayout(NamedTuple):
-    """
-    How an environment's images are made of frames.
-
-    :param channels: planes of one frame: 3 for colour, also within a stack, else 1
-    :param chained: whether the environment stacks the frames itself: a stack then goes on from the last one by a frame,
-        and begins with black ones
-    """
-
-    channels: int
-    chained: bool
-
-
-def frame_layout_of(env: VecEnv) -> FrameLayout:
+def frame_channels_of(env: VecEnv) -> int:
     """
     :param env: a vector environment
-    :return: how its images are made of frames
+    :return: planes of one frame of its images: 3 for colour, also within a ``VecFrameStack``, else 1
     """
     shape = env.observation_space.shape or ()
     if isinstance(env.unwrapped, NativeAtariVecEnv):
-        return FrameLayout(1, chained=True)
+        return 1
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecFrameStack) and isinstance(env.observation_space, spaces.Box):
             n_planes = min(env.observation_space.shape[0], env.observation_space.shape[-1])
-            return FrameLayout(max(n_planes // env.stacked_obs.n_stack, 1), chained=False)
+            return max(n_planes // env.stacked_obs.n_stack, 1)
         env = env.venv
-    return FrameLayout(3 if len(shape) == 3 and 3 in (shape[0], shape[-1]) else 1, chained=False)
+    return 3 if len(shape) == 3 and 3 in (shape[0], shape[-1]) else 1
+
+
+def frame_step_of(env: VecEnv, obs: Any) -> FrameStep | None:
+    """
+    :param env: a vector environment
+    :param obs: observations that it has given
+    :return: what it knows of the frames in them, where it stacks these itself and has given nothing since
+    """
+    return env.unwrapped.frame_step(obs) if isinstance(env.unwrapped, NativeAtariVecEnv) else None
 
 
 def monitor_folder(env: VecEnv) -> Path | None:
     """
     :param env: a vector environment
-    :return: the folder of its Monitor files, which the Zoo makes the run's folder; None where it writes none, or where
-        other processes do
+    :return: the folder of its Monitor files (in the Zoo, the run folder); None if it writes none, or if other processes
+        write them
     """
     base = env.unwrapped
     if isinstance(base, NativeAtariVecEnv) and base.source is not None:
         base = base.source
-    # Open files do not pass between processes.
+    # Open files cannot be read from the processes of a SubprocVecEnv.
     if not isinstance(base, DummyVecEnv):
         return None
     try:
@@ -63,7 +59,7 @@ def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str
     """
     :param expected: the teacher's observation space
     :param actual: the environment's observation space
-    :return: how they differ in shape or type, the empty string where they fit
+    :return: how they differ in shape or type; the empty string if they do not differ
     """
     if isinstance(expected, spaces.Dict) or isinstance(actual, spaces.Dict):
         if not (isinstance(expected, spaces.Dict) and isinstance(actual, spaces.Dict)):
@@ -97,7 +93,7 @@ def _spec_of(env: VecEnv) -> EnvSpec | None:
 def env_id_of(env: VecEnv) -> str | None:
     """
     :param env: a vector environment
-    :return: the registered id of its first sub-environment, None where it has none
+    :return: the registered id of its first sub-environment; None if it has none
     """
     spec = _spec_of(env)
     return None if spec is None else spec.id
@@ -106,7 +102,8 @@ def env_id_of(env: VecEnv) -> str | None:
 def env_arguments_of(env: VecEnv) -> dict[str, Any]:
     """
     :param env: a vector environment
-    :return: what its first sub-environment was made with beside its id and what is registered; not the render mode
+    :return: the arguments with which its first sub-environment was made, except the render mode and values that equal
+        the registered ones
     """
     spec = _spec_of(env)
     if spec is None:

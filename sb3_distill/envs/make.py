@@ -35,18 +35,19 @@ def make_eval_env(
     native: bool = False,
 ) -> VecEnv:
     """
-    The environment on which scores are measured: the Zoo's wrappers; Atari games whole (a lost life does not end the
-    episode), with their own scores (rewards are not clipped), up to 30 no-ops at the start and, as registered, at most
-    108,000 frames.
+    Make the environment on which scores are measured, with the Zoo's wrappers. In Atari games, an episode is a whole
+    game (a lost life does not end it), rewards are not clipped, and a game starts with up to 30 no-ops and has at most
+    108,000 frames (the registered limit).
 
     :param env_id: a registered environment
-    :param n_envs: how many of them
+    :param n_envs: number of parallel environments
     :param frame_stack: number of stacked frames (Atari only)
     :param env_kwargs: passed to the environment's constructor
-    :param start_wrapper: chooses where episodes of Atari games start, instead of the no-ops
-    :param native: step Atari games in C++, where that is possible
-    :return: a vector environment whose sub-environments carry a Monitor
-    :raises ValueError: the environment does not take the arguments; ``native``, and it has no native counterpart
+    :param start_wrapper: wrapper that chooses the states in which episodes of Atari games start, instead of no-ops
+    :param native: step Atari games in C++
+    :return: a vector environment whose sub-environments have a Monitor
+    :raises ValueError: the environment does not accept the arguments, or ``native`` is set and the environment cannot
+        be stepped in C++
     """
     atari = is_atari(env_id)
 
@@ -57,8 +58,8 @@ def make_eval_env(
             if not env_kwargs:
                 raise
             raise ValueError(
-                f"{env_id} does not take the arguments {env_kwargs} ({error}): say with --env-kwargs key:value which "
-                "are meant."
+                f"{env_id} does not take the arguments {env_kwargs} ({error}): set the right ones with --env-kwargs "
+                "key:value."
             ) from error
         if not atari:
             return Monitor(env)
@@ -74,5 +75,7 @@ def make_eval_env(
         return venv
     counterpart = native_atari(venv)
     if counterpart is None:
-        raise ValueError(f"{env_id} cannot be stepped natively: only Atari games from their own starts can.")
+        raise ValueError(
+            f"{env_id} cannot be stepped natively: only Atari games without a wrapper for start states can."
+        )
     return counterpart

@@ -1,4 +1,4 @@
-"""MinAtar's games (Young & Tian 2019, arXiv 1903.03176) under their Gymnasium ids, from the extra ``minatar``."""
+"""Registers the games of MinAtar (Young & Tian 2019, arXiv 1903.03176; extra ``minatar``) with Gymnasium."""
 
 import gymnasium as gym
 
@@ -7,9 +7,11 @@ GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 
 def register_minatar() -> None:
     """
-    Register ``MinAtar/Breakout-v1`` and the other games with their minimal action sets, as ``minatar.gym`` names them.
+    Register ``MinAtar/Breakout-v1`` and the other games with their minimal action sets, under the ids of
+    ``minatar.gym``.
 
-    The package itself does so only when asked, and costs a second to import; here it is imported by ``gym.make``.
+    The package registers its games only on request, and its import takes a second. Registered in this way, it is
+    imported only when ``gym.make`` makes one of the games.
     """
     for game in GAMES:
         env_id = f"MinAtar/{game.title().replace('_', '')}-v1"

@@ -1,4 +1,4 @@
-"""Several environments behind one Gymnasium id: one task per episode, in turn."""
+"""Several environments as tasks of one Gymnasium environment, which plays one task per episode, in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ register_minatar()
 @dataclass(frozen=True)
 class Task:
     """
-    One of the environments.
+    One task of a multi-task environment.
 
-    :param name: what teachers and scores are named by: the game, or the id
-    :param env_id: the registered id
-    :param observation_space: its own observation space, before padding
-    :param n_actions: number of its actions, of which the multi-task environment has the largest
+    :param name: the task's name: the Atari game, or the environment's id
+    :param env_id: the registered id of the task's environment
+    :param observation_space: the observation space of the task's environment, before padding
+    :param n_actions: number of actions of the task's environment
     """
 
     name: str
@@ -41,17 +41,18 @@ class Task:
 
 class MultiTaskEnv(gym.Env):
     """
-    Plays its tasks one after the other, an episode of each in turn; ``reset(options={"task": index or name})`` chooses
-    one, and ``reset(seed=seed)`` begins with the task ``seed % n_tasks``: environments side by side, whose seeds follow
-    each other, play different tasks.
+    Plays one episode of each task in turn. ``reset(options={"task": index or name})`` chooses the task, and
+    ``reset(seed=seed)`` starts with the task ``seed % n_tasks``, so that parallel environments, which have consecutive
+    seeds, play different tasks.
 
-    Observations are ``{"obs": the task's own, "task": its index}``. The action space is that of the task with the most
-    actions; with fewer, action ``a`` is played as ``a % n_actions``, so that uniformly random actions stay random.
+    Observations are ``{"obs": the task's observation, "task": the task's index}``. The action space is that of the task
+    with the most actions. In tasks with fewer actions, action ``a`` is played as ``a % n_actions``, so that random
+    actions of the common space are possible in every task.
 
-    :param envs: from names to functions that make the environments
-    :param pad: fill shorter vectors, or grids of fewer channels, with zeros where observation spaces differ
+    :param envs: by name of the task, a function that makes its environment
+    :param pad: if the observation spaces differ, fill shorter vectors, or grids with fewer channels, with zeros
     :param render_mode: as in Gymnasium
-    :raises ValueError: no tasks, or spaces that do not fit together
+    :raises ValueError: there are no tasks, or their spaces cannot be combined
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class MultiTaskEnv(gym.Env):
         self.observation_space = spaces.Dict(
             {"obs": _common_space(self.tasks, pad), "task": spaces.Discrete(len(self.tasks))}
         )
-        # The first reset plays the first task.
+        # reset() moves on to the next task, so the first reset plays the first task.
         self._current = len(self.tasks) - 1
         self._frame_size: tuple[int, int] | None = None
 
@@ -86,7 +87,7 @@ class MultiTaskEnv(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None:
-            # The other tasks draw from their own generators when their turn comes.
+            # Seed the environments of all tasks, since each has its own generator.
             for env in self.envs.values():
                 env.reset(seed=seed)
         self._current = self._next_task(seed, (options or {}).get("task"))
@@ -114,7 +115,7 @@ class MultiTaskEnv(gym.Env):
         frame: Any = self.current_env.render()
         if self.render_mode != "rgb_array" or frame is None:
             return frame
-        # A video has one size: that of the first frame.
+        # All frames of a video must have the same size: use that of the first frame.
         self._frame_size = self._frame_size or frame.shape[:2]
         return fit_frame(frame, *self._frame_size)
 
@@ -155,9 +156,9 @@ def _common_space(tasks: Sequence[Task], pad: bool) -> spaces.Box:
 def fit_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     :param frame: ``(height, width, 3)`` of any size
-    :param height: wanted
-    :param width: wanted
-    :return: the frame, enlarged or reduced in proportion, in the middle of a black one of that size
+    :param height: height of the result
+    :param width: width of the result
+    :return: the frame, scaled without distortion and centred on a black frame of this size
     """
     if frame.shape[:2] == (height, width):
         return frame
@@ -173,29 +174,29 @@ def fit_frame(frame: np.ndarray, height: int, width: int) -> np.ndarray:
 def pad_last_axis(obs: np.ndarray, length: int) -> np.ndarray:
     """
     :param obs: a vector, a grid with the channels last, or a batch of them
-    :param length: of the last axis
-    :return: the same, filled with zeros
+    :param length: length of the last axis in the result
+    :return: the observations, with zeros appended along the last axis
     """
     return np.pad(obs, [(0, 0)] * (obs.ndim - 1) + [(0, length - obs.shape[-1])])
 
 
 def _check_names(names: Sequence[str], field: str) -> None:
     if isinstance(names, str) or not names:
-        raise ValueError(f"{field} is a list of names, such as ['Pong', 'Freeway'], not {names!r}.")
+        raise ValueError(f"{field} must be a list of names, such as ['Pong', 'Freeway'], not {names!r}.")
     for name in names:
         if list(names).count(name) > 1:
-            raise ValueError(f"{field} names {name!r} twice: every task once.")
+            raise ValueError(f"{field} names {name!r} twice: name every task once.")
 
 
 def make_multi_task(env_ids: Sequence[str], pad: bool = False, render_mode: str | None = None) -> MultiTaskEnv:
     """
-    ``MultiTask-v0``: any registered environments.
+    Make ``MultiTask-v0``: a multi-task environment of any registered environments.
 
-    :param env_ids: their ids, which name the tasks
+    :param env_ids: ids of the environments; they are also the names of the tasks
     :param pad: see ``MultiTaskEnv``
     :param render_mode: as in Gymnasium
     :return: the environment
-    :raises ValueError: no ids, one twice, or spaces that do not fit together
+    :raises ValueError: there are no ids, an id occurs twice, or the spaces cannot be combined
     """
     _check_names(env_ids, "env_ids")
     envs = {env_id: partial(gym.make, env_id, render_mode=render_mode) for env_id in env_ids}
@@ -210,21 +211,21 @@ def make_multi_task_atari(
     render_mode: str | None = None,
 ) -> MultiTaskEnv:
     """
-    ``MultiTaskAtari-v0``: Atari games behind SB3's ``AtariWrapper``, with stacked frames.
+    Make ``MultiTaskAtari-v0``: a multi-task environment of Atari games with SB3's ``AtariWrapper`` and stacked frames.
 
-    :param games: their names, such as "Pong" (of ``PongNoFrameskip-v4``), which name the tasks
+    :param games: names of the games, such as "Pong" (for ``PongNoFrameskip-v4``); they are also the names of the tasks
     :param terminal_on_life_loss: whether a lost life ends the episode
     :param clip_reward: whether rewards are replaced by their sign
-    :param frame_stack: number of stacked frames, zero-padded as SB3's
+    :param frame_stack: number of stacked frames, padded with zeros as in SB3
     :param render_mode: as in Gymnasium
     :return: the environment
-    :raises ValueError: no games, one twice, or an unknown one
+    :raises ValueError: there are no games, a game occurs twice, or a game is unknown
     """
     _check_names(games, "games")
     for game in games:
         if f"{game}NoFrameskip-v4" not in gym.registry:
             raise ValueError(
-                f"Unknown game {game!r}: there is no {game}NoFrameskip-v4. Names are as in 'SpaceInvaders'."
+                f"Unknown game {game!r}: there is no {game}NoFrameskip-v4. Write names in the form 'SpaceInvaders'."
             )
 
     def make(game: str) -> gym.Env:
@@ -241,7 +242,7 @@ def tasks_of(env: VecEnv) -> list[Task]:
     """
     :param env: a vector environment of ``MultiTaskEnv``
     :return: its tasks
-    :raises ValueError: it is none
+    :raises ValueError: the environment is not a multi-task environment
     """
     try:
         tasks: list[Task] = env.get_attr("tasks", indices=0)[0]
@@ -255,11 +256,12 @@ def tasks_of(env: VecEnv) -> list[Task]:
 
 def check_same_tasks(known: Sequence[Task], tasks: Sequence[Task]) -> None:
     """
-    Check that an agent's tasks are those of an environment, in the same order: it chooses its output by their index.
+    Check that an environment has the tasks of an agent, in the same order: the agent selects its output layer by the
+    index of the task.
 
-    :param known: the tasks that the agent was made for, none where it is being made
-    :param tasks: the environment's
-    :raises ValueError: they are not
+    :param known: the tasks that the agent was made for; empty if the agent is being constructed
+    :param tasks: the tasks of the environment
+    :raises ValueError: the tasks differ
     """
     ours, theirs = ([task.name for task in each] for each in (known, tasks))
     if ours and ours != theirs:

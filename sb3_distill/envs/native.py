@@ -1,4 +1,4 @@
-"""Atari games behind SB3's wrappers replaced by the same games stepped in C++."""
+"""Replaces Atari games with SB3's Python wrappers by the same games stepped in C++."""
 
 from typing import Any
 
@@ -22,11 +22,12 @@ from sb3_distill.envs.atari import AtariSettings, NativeAtariVecEnv
 
 def native_atari(env: VecEnv) -> VecEnv | None:
     """
-    Build the native counterpart of Atari games behind SB3's Python wrappers.
+    Build the native counterpart (stepped in C++) of Atari games with SB3's Python wrappers.
 
     :param env: the environment that the user or the Zoo built
-    :return: the same games stepped natively, with the same seeds and monitor files; None where any part has no
-        counterpart (other wrappers, other processes, colour, sticky actions of ``AtariWrapper``, a window)
+    :return: the same games stepped natively, with the same seeds and Monitor files; None if something in the
+        environment has no counterpart (other wrappers, a SubprocVecEnv, colour frames, sticky actions of
+        ``AtariWrapper``, ``render_mode="human"``)
     """
     n_stack = 1
     while isinstance(env, (VecTransposeImage, VecFrameStack)):
@@ -47,16 +48,16 @@ def native_atari(env: VecEnv) -> VecEnv | None:
     if native.action_space != env.action_space:
         return None
     native._seeds = list(env._seeds)
-    # The outermost type is the evaluation environment's, which EvalCallback compares; it transposes nothing.
+    # EvalCallback warns if the types of training and evaluation environment differ; skip=True transposes nothing.
     return VecTransposeImage(native, skip=True)
 
 
 def read_wrappers(env: gym.Env) -> tuple[AtariSettings, Monitor | None] | None:
     """
-    Read an Atari environment's chain of wrappers.
+    Read the settings of an Atari environment from its wrappers.
 
     :param env: one sub-environment
-    :return: its settings and its Monitor, None where something in it has no native counterpart
+    :return: its settings and its Monitor; None if something in the environment has no native counterpart
     """
     found: dict[str, Any] = {}
     monitor: Monitor | None = None
@@ -74,7 +75,8 @@ def read_wrappers(env: gym.Env) -> tuple[AtariSettings, Monitor | None] | None:
         elif isinstance(env, NoopResetEnv):
             found["noop_max"] = env.noop_max
         elif isinstance(env, Monitor) and "frame_skip" in found and not env.info_keywords:
-            # Below the frame skip it sees raw rewards and whole games; above it would see neither.
+            # Accept a Monitor only below the frame skip: there it sees raw rewards and whole games, as the native
+            # environment reports them.
             monitor = env
         elif not isinstance(env, (AtariWrapper, OrderEnforcing, PassiveEnvChecker)):
             return None
@@ -95,7 +97,7 @@ def read_wrappers(env: gym.Env) -> tuple[AtariSettings, Monitor | None] | None:
         set(kwargs) <= native_kwargs
         and kwargs.get("frameskip") == 1
         and kwargs.get("obs_type", "rgb") == "rgb"
-        # "rgb_array" is what make_vec_env asks for; nobody looks at training games that are not in a recorder.
+        # make_vec_env always sets "rgb_array", although training environments are normally not rendered.
         and kwargs.get("render_mode") != "human"
     )
     return (AtariSettings(env.spec, **found), monitor) if has_counterpart else None
@@ -103,11 +105,11 @@ def read_wrappers(env: gym.Env) -> tuple[AtariSettings, Monitor | None] | None:
 
 def native_or_same(env: VecEnv, verbose: int = 0) -> VecEnv:
     """
-    Replace Atari games behind Python wrappers by the same games behind native ones, where they have a counterpart.
+    Replace Atari games with SB3's Python wrappers by their native counterpart (stepped in C++), if there is one.
 
     :param env: the environment that the user built
     :param verbose: Verbosity level
-    :return: the native environment, or the one that came
+    :return: the native environment, or ``env`` itself
     """
     native = native_atari(env)
     if native is None:

@@ -1,17 +1,15 @@
-"""Where teacher and student see different things."""
+"""The different observations of teacher and student."""
 
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_distill.envs.inspection import frame_layout_of
-
 
 class ObservationView(VecEnvWrapper):
     """
-    Shows the student its observations, and knows what the teacher sees instead: the observation before VecNormalize,
-    since a teacher normalises with its own statistics, if it does at all.
+    Returns the student's observations, and gives the teacher's observations on request: those before VecNormalize,
+    because a teacher either normalizes with its own statistics or not at all.
 
     :param venv: the student's environment
     """
@@ -19,8 +17,6 @@ class ObservationView(VecEnvWrapper):
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
         self._vec_normalize = unwrap_vec_normalize(venv)
-        # Whether the environment stacks the frames of its images itself
-        self.chained_frames = frame_layout_of(venv).chained
 
     def reset(self) -> VecEnvObs:
         return self.venv.reset()
@@ -31,6 +27,6 @@ class ObservationView(VecEnvWrapper):
     def teacher_obs(self, obs: Any) -> Any:
         """
         :param obs: the latest observations of the student
-        :return: the same moments as the teacher sees them
+        :return: the teacher's observations of the same states
         """
         return obs if self._vec_normalize is None else self._vec_normalize.get_original_obs()

@@ -1,4 +1,4 @@
-"""Learning curves of a teacher and its students: measured at the same points, from the same starts."""
+"""Learning curves of a teacher and its students, evaluated after the same updates and from the same starts."""
 
 import copy
 import warnings
@@ -18,15 +18,17 @@ from sb3_distill.rtpd.runs import StudentsRun, write_student_run
 def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
     """
     :param env: the training environment
-    :return: from a number of sub-environments to a fresh evaluation environment of the same kind: whole episodes,
-        unclipped rewards, and the present normalisation of observations
-    :raises ValueError: the environment is not registered, or is wrapped in ways that its id does not tell
+    :return: a function that makes a new evaluation environment with a given number of sub-environments: the same
+        environment, but with whole games as episodes, unclipped rewards, and the current VecNormalize statistics of the
+        observations
+    :raises ValueError: the environment is not registered, or its observation space differs from that of a new
+        environment with its id, because of further wrappers
     """
     env_id = env_id_of(env)
     if env_id is None:
         raise ValueError(
-            "Evaluations make environments of their own, but the training environment has no registered id: register "
-            "it with gymnasium.register, or pass eval_freq=-1."
+            "Evaluations make a new environment, but the training environment has no registered id: register it with "
+            "gymnasium.register, or pass eval_freq=-1."
         )
     spec = env.get_attr("spec", indices=0)[0]
     env_kwargs = env_arguments_of(env)
@@ -51,7 +53,7 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
 
     trial = make(1)
     if not is_atari(env_id):
-        # Atari's wrappers have counterparts of their own.
+        # make_eval_env wraps Atari games differently, on purpose.
         wrappers, known = (
             {wrapper.name for wrapper in each.additional_wrappers}
             for each in (spec, trial.get_attr("spec", indices=0)[0])
@@ -59,31 +61,32 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
         if wrappers - known:
             warnings.warn(
                 f"Evaluations play a fresh {env_id}, without the training environment's {', '.join(wrappers - known)}. "
-                "Where that matters, register the wrapped environment under an id of its own."
+                "If the student needs them, register the wrapped environment under its own id."
             )
     problem = describe_space_mismatch(env.observation_space, trial.observation_space)
     trial.close()
     if problem:
         raise ValueError(
-            f"The training environment differs from a fresh {env_id}, so evaluations would not see what it shows: "
-            f"{problem} Register the wrapped environment under an id of its own, or pass eval_freq=-1."
+            f"The training environment differs from a fresh {env_id}, on which evaluations would play: {problem} "
+            "Register the wrapped environment under its own id, or pass eval_freq=-1."
         )
     return make
 
 
 class StudentEvalCallback(BaseCallback):
     """
-    Evaluates the teacher and every student every so many updates (Sun & Fazli 2019: 25,000), all from the same starts,
-    and writes the learning curves and the students into the run's folder.
+    Evaluates the teacher and all students every ``eval_freq`` updates (Sun & Fazli 2019: 25,000), all from the same
+    starts, and writes the learning curves and the students into the run's folder.
 
-    Logs ``eval/<player>_mean_reward``, appends to ``run.evaluations``, and tells the run of every new high score of
-    the teacher. Files are written at every evaluation, so that a run that is stopped leaves what it has.
+    Logs ``eval/<player>_mean_reward``, appends to ``run.evaluations``, and calls ``run.keep_best_teacher`` at every new
+    high score of the teacher. Files are written at every evaluation, so that the results of an interrupted run are not
+    lost.
 
-    :param run: whose teacher and students are evaluated
-    :param eval_freq: updates between two evaluations; -1: never, students are written at the end all the same
-    :param n_eval_episodes: episodes of each player; 0: no evaluations
+    :param run: the run whose teacher and students are evaluated
+    :param eval_freq: updates between two evaluations; -1: never (students are still written at the end)
+    :param n_eval_episodes: number of episodes per player; 0: no evaluations
     :param epsilon: share of uniformly random actions
-    :param results_dir: folder for ``learning_curves.csv``, ``learning_curves.png``, ``students/``; None takes that of
+    :param results_dir: folder for ``learning_curves.csv``, ``learning_curves.png``, ``students/``; None: the folder of
         the Monitor files
     :param verbose: Verbosity level
     """
@@ -106,7 +109,7 @@ class StudentEvalCallback(BaseCallback):
 
     @property
     def evaluates(self) -> bool:
-        """Whether there are evaluations at all."""
+        """Whether this run has any evaluations."""
         return self.eval_freq > 0 and self.n_eval_episodes > 0
 
     def _on_training_start(self) -> None:
@@ -114,8 +117,8 @@ class StudentEvalCallback(BaseCallback):
             self.results_dir = monitor_folder(self.training_env)
         if self.results_dir is None and isinstance(self.training_env.unwrapped, SubprocVecEnv):
             warnings.warn(
-                "Environments in other processes do not tell their Monitor's folder: learning curves and students are "
-                "written only where results_dir= says."
+                "The Monitor's folder of environments in other processes is not known: learning curves and students are "
+                "not written. To write them, pass results_dir=."
             )
         if self.evaluates:
             self.make_env = eval_env_maker(self.training_env)
@@ -154,7 +157,7 @@ class StudentEvalCallback(BaseCallback):
         for name in (TEACHER, *run.students):
             policy = run.player(name)
             policy.set_training_mode(False)
-            # The same starts for all players; others at every evaluation
+            # All players have the same starts; the starts differ between evaluations.
             seed = (run.seed or 0) + 1_000_000 + run._n_updates
             score = evaluate_paired(policy, self.make_env, self.n_eval_episodes, self.epsilon, seed)
             scores[name] = score.mean

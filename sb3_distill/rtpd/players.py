@@ -1,4 +1,4 @@
-"""Who acts in a run of real-time distillation, and its students as models of their own."""
+"""The players (teacher and students) of a run of real-time distillation, and students as separate models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,17 +16,17 @@ from sb3_distill.rtpd.students import StudentGroup
 
 
 class DQNWithStudents(DQN):
-    """A DQN with students beside it, of whom one can be asked to act instead."""
+    """A DQN with students. ``act_with`` names the player whose actions ``predict`` returns."""
 
     act_with: str
-    # What is said of the students, by their names, and the students
+    # By name: the user's entries for each student, and the students themselves
     students: Any
     student_nets: StudentGroup
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        # The teacher collects, whoever acts afterwards.
+        # During training the teacher acts, whatever act_with says.
         act_with, self.act_with = self.act_with, TEACHER
         try:
             return super()._sample_action(learning_starts, action_noise, n_envs)
@@ -46,7 +46,7 @@ class DQNWithStudents(DQN):
         :param observation: the input observation
         :param state: unused (recurrent policies only)
         :param episode_start: unused (recurrent policies only)
-        :param deterministic: False lets the teacher explore as DQN does; students act greedily
+        :param deterministic: False: the teacher explores as in DQN; students always act greedily
         :return: the model's action and the next state
         """
         if self.act_with == TEACHER:
@@ -68,7 +68,7 @@ class DQNWithStudents(DQN):
 
     def student_model(self, name: str) -> BaseAlgorithm:
         """
-        A student as a model of its own.
+        Wrap a student in a model of its own.
 
         :param name: the student
         :return: a ``PolicyDistillation`` with a copy of its weights
@@ -86,6 +86,6 @@ class DQNWithStudents(DQN):
             )
         model.policy.load_state_dict(policy.state_dict())
         model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates
-        # It goes on with a teacher that is given to it, or with none.
+        # A model in memory taught this student: if it is trained further, the user must name a teacher (TeacherMixin).
         model.teacher_sha256 = load_teacher(self, device="cpu").sha256
         return model

@@ -23,7 +23,7 @@ from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.utils import check_device, check_probability, unchanged_randomness, unknown_choice
-from sb3_distill.envs.inspection import frame_layout_of
+from sb3_distill.envs.inspection import frame_channels_of, frame_step_of
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.networks.dqn_policies import DQN_POLICIES
 from sb3_distill.results.curves import TEACHER, Evaluation
@@ -37,40 +37,41 @@ SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistil
 
 class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
     """
-    Real-time Policy Distillation: students learn while their teacher, an ordinary DQN, learns.
+    Real-time Policy Distillation: students learn at the same time as their teacher, an ordinary DQN.
 
-    Paper: Sun & Fazli 2019. Every minibatch that the teacher draws, and every output that it computes for it, teaches
-    all students too, "simultaneously and independently". With ``teacher_source="best"`` students follow the best
-    network so far instead of the latest (online distillation, Rusu et al. 2015, section 4.5).
+    Paper: Sun & Fazli 2019. In each update of the teacher, all students learn from the teacher's minibatch and its
+    Q-values, "simultaneously and independently". With ``teacher_source="best"``, students learn from the teacher's best
+    network so far instead of the latest one (online distillation, Rusu et al. 2015, section 4.5).
 
-    The teacher is bit-equal to SB3's ``DQN`` with the same seed in the same environment, with students and without.
-    (Atari games behind Python wrappers are stepped natively, as in ``PolicyDistillation``.)
+    With or without students, the teacher is bit-equal to SB3's ``DQN`` with the same seed in the same environment.
+    (Atari games with SB3's Python wrappers are stepped in C++, as in ``PolicyDistillation``.)
 
     :param policy: The teacher's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, GridCnnPolicy)
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param students: from names to students. A student is the name of a policy (see ``STUDENT_POLICIES``), a
-        ``PolicyDistillation`` model to go on with, or a dictionary with ``policy`` and any of ``policy_kwargs``,
-        ``learning_rate``, ``loss``, ``temperature``, ``student_temperature``, ``self_learning``, ``imitation`` and
-        ``teacher_source``, which then differ from those below. A list of policies names the students itself. None
-        trains the teacher alone.
-    :param teacher: trained agent whose weights the teacher starts from (see ``load_teacher``), so that fine-tuning and
-        distilling is one run; None starts from scratch
-    :param teacher_source: who teaches: "latest", the teacher as it is, or "best", its network at the highest
-        evaluation so far (students wait for the first one)
+    :param students: a dictionary from names to students. A student is the name of a policy (see
+        ``STUDENT_POLICIES``), a ``PolicyDistillation`` model to train further, or a dictionary with ``policy`` and any
+        of ``policy_kwargs``, ``learning_rate``, ``loss``, ``temperature``, ``student_temperature``, ``self_learning``,
+        ``imitation`` and ``teacher_source``, which replace the arguments below for this student. A list of names of
+        policies is accepted too: the students' names are then derived from them. None: train only the teacher.
+    :param teacher: trained agent with whose weights the teacher starts (see ``load_teacher``), to fine-tune and distill
+        it in one run; None: start from scratch
+    :param teacher_source: the network that students learn from: "latest", the teacher's current network, or "best", its
+        network at the best evaluation so far (students do not learn before the first evaluation)
     :param loss: "kl", "reverse_kl", "nll" or "mse" (see ``sb3_distill.common.losses``)
     :param temperature: divides the teacher's Q-values in the KL losses; below 1 sharpens
-    :param student_temperature: divides the student's; None takes ``temperature`` (Sun & Fazli 2019, Eq. 1)
-    :param self_learning: coefficient of the students' own DQN loss (Eq. 3); 0 is distillation alone
-    :param imitation: bootstrap the students' DQN loss with the teacher's choice of action (Eq. 5) instead of their own
-        (Eq. 4)
+    :param student_temperature: divides the student's outputs in the KL losses; None: the same as ``temperature`` (Sun &
+        Fazli 2019, Eq. 1)
+    :param self_learning: coefficient of the students' own DQN loss (Eq. 3); 0: distillation only
+    :param imitation: in the target of the students' DQN loss, use the teacher's greedy action (Eq. 5) instead of the
+        student's own (Eq. 4)
     :param eval_freq: evaluate the teacher and all students every ``eval_freq`` updates; -1: never
-    :param n_eval_episodes: episodes of each in one evaluation, from the same starts
+    :param n_eval_episodes: number of episodes per player in one evaluation; all players have the same starts
     :param eval_eps: share of uniformly random actions in evaluations (0.05 in Rusu et al. 2015)
-    :param results_dir: where learning curves and students are written; None takes the folder of the environment's
-        Monitor files, and writes nothing where there is none
+    :param results_dir: folder for learning curves and students; None: the folder of the environment's Monitor files. If
+        there is none, nothing is written.
     :param act_with: whose actions ``predict`` returns: "teacher", or the name of a student
     :param allow_env_mismatch: start from a teacher that was trained on an environment with another id
-    :raises ValueError: an argument that cannot be, or a teacher to start from that does not fit
+    :raises ValueError: an argument is invalid, or the agent to start from does not fit the environment or the policy
 
     All other parameters are those of SB3's ``DQN``.
     """
@@ -144,14 +145,15 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
         return native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose)
 
     def _setup_model(self) -> None:
-        # What a run was told again when it is resumed is read as what it was told first.
+        # Also called by load(), where the students may come from the user or from the saved model: both are read in the
+        # same way.
         self.students, models = read_students(self.students, self.observation_space, self.action_space)
         self._check_arguments()
         stacked = self.n_steps == 1 and is_image_space(self.observation_space, check_channels=False)
         if self.replay_buffer_class is None and stacked and not self.optimize_memory_usage:
             self.replay_buffer_class = FrameReplayBuffer
         if self.replay_buffer_class is FrameReplayBuffer:
-            channels = 1 if self.env is None else frame_layout_of(self.env).channels
+            channels = 1 if self.env is None else frame_channels_of(self.env)
             self.replay_buffer_kwargs = {"frame_channels": channels, **self.replay_buffer_kwargs}
         super()._setup_model()
         fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source")
@@ -163,7 +165,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
             )
         for name, model in models.items():
             self.student_nets[name].go_on_from(model.policy)  # type: ignore[operator]
-        # Replaced at every new high score (PD 4.5)
+        # Replaced at every new high score of the teacher (Rusu et al. 2015, section 4.5)
         self.best_q_net = copy.deepcopy(self.q_net) if self.student_nets.follow_best else None
         if self.best_q_net is not None and (self.eval_freq <= 0 or self.n_eval_episodes <= 0):
             raise ValueError(
@@ -177,9 +179,9 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
         check_probability("eval_eps", self.eval_eps)
         if self.n_eval_episodes < 0:
             raise ValueError(
-                f"n_eval_episodes must be at least 0, which evaluates nothing; not {self.n_eval_episodes}."
+                f"n_eval_episodes must be at least 0 (0: no evaluations), not {self.n_eval_episodes}."
             )
-        # What holds for all students, even where there are none
+        # Check the defaults of all students too, which no student may use.
         DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)
         check_student_arguments(self.teacher_source, self.self_learning)
 
@@ -187,24 +189,24 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
         if teacher.algo != "dqn":
             raise ValueError(
                 f"The teacher to start from, {teacher.source}, is a {teacher.algo} agent; real-time distillation goes "
-                "on with a DQN. Distil it with PolicyDistillation instead."
+                "on with a DQN only. Distill this agent with PolicyDistillation instead."
             )
         if teacher.normalization is not None:
             raise ValueError(
-                f"The teacher to start from, {teacher.source}, was trained behind VecNormalize, whose statistics a DQN "
-                "that goes on learning would not keep. Distil it with PolicyDistillation instead."
+                f"The teacher to start from, {teacher.source}, was trained behind VecNormalize, whose statistics would "
+                "be lost when it learns on. Distill it with PolicyDistillation instead."
             )
         super()._check_teacher(teacher, env_id)
 
     def _start_from(self, trained: Teacher) -> None:
-        """Give the teacher, and its target network, the weights of a trained agent."""
+        """Copy the weights of a trained agent into the teacher and its target network."""
         for network in (self.q_net, self.q_net_target):
             try:
                 network.load_state_dict(trained.network.state_dict())
             except RuntimeError as error:
                 raise ValueError(
                     f"The teacher to start from, {trained.source}, has another network than policy and policy_kwargs "
-                    f"say: {' '.join(str(error).split())}"
+                    f"define: {' '.join(str(error).split())}"
                 ) from error
         if self.best_q_net is not None:
             self.best_q_net.load_state_dict(self.q_net.state_dict())
@@ -244,7 +246,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
 
     def _on_step(self) -> None:
         super()._on_step()
-        # When DQN updates its target network
+        # The same condition as for DQN's own target network
         if self._n_calls % max(self.target_update_interval // self.n_envs, 1) == 0:
             self.student_nets.update_targets(self.tau)
 
@@ -267,7 +269,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
 
-            # The teacher's own update, operation by operation that of SB3's DQN
+            # The teacher's own update: the same operations as in SB3's DQN, so that its weights are bit-equal
             with th.no_grad():
                 teacher_next_q_values = self.q_net_target(replay_data.next_observations)
                 next_q_values = teacher_next_q_values.max(dim=1, keepdim=True).values
@@ -306,20 +308,28 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
 
     @property
     def has_best_teacher(self) -> bool:
-        """Whether an evaluation has chosen a best network already."""
+        """Whether the teacher has been evaluated, so that there is a best network."""
         return any(entry["player"] == TEACHER for entry in self.evaluations)
 
     def keep_best_teacher(self) -> None:
-        """Let the students follow the present network until the next high score (``teacher_source="best"``)."""
+        """Store the current network as the one that students with ``teacher_source="best"`` learn from."""
         if self.best_q_net is not None:
             self.best_q_net.load_state_dict(self.q_net.state_dict())
 
     def _fit_frame_scalers(self) -> None:
-        """Estimate the pixel statistics of image students from the first data, before the first update."""
+        """Set the pixel statistics of image students, before the first update."""
         if self._n_updates == 0:
             with unchanged_randomness():
                 observations = self.replay_buffer.sample(1_000).observations  # type: ignore[union-attr]
             self.student_nets.fit_frame_scalers(observations)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert self.env is not None
+        # The environment tells this of its latest observations only.
+        self._frame_step = frame_step_of(self.env, self._last_obs)
+        return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _store_transition(
         self,
@@ -332,12 +342,11 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
     ) -> None:
         if isinstance(replay_buffer, FrameReplayBuffer):
             assert self.env is not None
-            replay_buffer.episode_starts = self._last_episode_starts if frame_layout_of(self.env).chained else None
+            replay_buffer.frame_steps = self._frame_step, frame_step_of(self.env, new_obs)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        self._last_episode_starts = dones
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "_progress_bar"]
+        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "_progress_bar", "_frame_step"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()

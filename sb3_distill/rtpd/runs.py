@@ -1,4 +1,4 @@
-"""Students of a run as runs of their own, which the Zoo's ``enjoy --algo pd`` and ``load_teacher`` read."""
+"""Writes the students of a run as separate runs, which the Zoo's ``enjoy --algo pd`` and ``load_teacher`` can read."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from sb3_distill.results.curves import Evaluation
 
 
 class StudentsRun(Protocol):
-    """What is asked of a run whose students are evaluated and written."""
+    """The attributes and methods of a run that are needed to evaluate and write its students."""
 
     seed: int | None
     num_timesteps: int
@@ -35,11 +35,11 @@ class StudentsRun(Protocol):
 
 def write_student_run(run: StudentsRun, name: str, folder: Path) -> Path:
     """
-    Write a student as ``<folder>/students/<name>/pd/<env>_1/<env>.zip``, with the run's configuration beside it where
-    the Zoo has written one, and the statistics of ``VecNormalize`` where they are in use.
+    Write a student as ``<folder>/students/<name>/pd/<env>_1/<env>.zip``. The run's configuration (if the Zoo has
+    written one) and the statistics of ``VecNormalize`` (if it is used) are written beside it.
 
     :param run: the run
-    :param name: the student
+    :param name: name of the student
     :param folder: the run's folder
     :return: path of the zip
     """

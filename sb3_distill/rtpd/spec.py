@@ -1,4 +1,4 @@
-"""What the user says of the students of real-time policy distillation."""
+"""The user's settings for the students of real-time policy distillation."""
 
 import dataclasses
 import math
@@ -25,16 +25,17 @@ StudentsArgument = Mapping[str, Any] | Sequence[str]
 @dataclass
 class StudentSpec:
     """
-    What is said of one student. None means: as the algorithm's argument of the same name.
+    The settings of one student. None: use the algorithm's argument of the same name.
 
-    :param policy: name or class of its policy (see ``STUDENT_POLICIES``)
+    :param policy: name or class of the student's policy (see ``STUDENT_POLICIES``)
     :param policy_kwargs: additional arguments of the policy
-    :param learning_rate: learning rate, a schedule of it, or ``"lin_VALUE"``, as the Zoo writes one that falls to 0
+    :param learning_rate: learning rate, a schedule of it, or ``"lin_VALUE"`` (the Zoo's notation for a linear decrease
+        from VALUE to 0)
     :param loss: "kl", "reverse_kl", "nll" or "mse"
-    :param temperature: of the teacher's softmax
-    :param student_temperature: of the student's softmax
+    :param temperature: temperature of the teacher's softmax
+    :param student_temperature: temperature of the student's softmax
     :param self_learning: coefficient of the student's own DQN loss
-    :param imitation: whether the DQN loss bootstraps with the teacher's choice of action
+    :param imitation: whether the target of the DQN loss uses the teacher's greedy action
     :param teacher_source: "latest" or "best"
     """
 
@@ -53,29 +54,33 @@ def read_students(
     students: StudentsArgument, observation_space: spaces.Space, action_space: spaces.Space
 ) -> tuple[dict[str, dict[str, Any]], dict[str, DistillationAlgorithm]]:
     """
-    Check what the user says of the students.
+    Check the ``students`` argument, and bring it into one form.
 
-    :param students: from names to policies, to ``PolicyDistillation`` models to go on with, or to the entries of
-        ``StudentSpec``; or a list of names of policies
-    :param observation_space: the teacher's
-    :param action_space: the teacher's
-    :return: the entries of each student's ``StudentSpec``, and the models among them
-    :raises ValueError: a name that is taken or impossible, an unknown policy or entry, other spaces
+    :param students: a dictionary from names to policies, to ``PolicyDistillation`` models to train further, or to
+        entries of ``StudentSpec``; or a list of names of policies
+    :param observation_space: the teacher's observation space
+    :param action_space: the teacher's action space
+    :return: by name, the entries of each student's ``StudentSpec``; and by name, the given models
+    :raises ValueError: a student's name occurs twice or is not allowed, a policy or an entry is unknown, or the spaces
+        of a model differ from the teacher's
     """
     if isinstance(students, str) or not isinstance(students, (Mapping, Sequence)):
         raise ValueError(
-            f"students maps names to policies, such as {{'small': 'Net3Policy'}}, or lists policies; not {students!r}."
+            "students must be a dictionary from names to policies, such as {'small': 'Net3Policy'}, or a list of "
+            f"policies, not {students!r}."
         )
     if not isinstance(students, Mapping):
         for name in students:
             if not isinstance(name, str):
                 raise ValueError(
-                    f"A list of students names policies, such as 'Net3Policy'; {name!r} needs a name of its own, in a "
-                    "dictionary such as {'small': ...}."
+                    f"A list of students holds names of policies, such as 'Net3Policy', not {name!r}: name this student "
+                    "in a dictionary such as {'small': ...}."
                 )
         twice = [name for name, count in Counter(students).items() if count > 1]
         if twice:
-            raise ValueError(f"students names {twice[0]!r} twice: give the two different names, in a dictionary.")
+            raise ValueError(
+                f"students names {twice[0]!r} twice: give the two students different names, in a dictionary."
+            )
         students = {name.removesuffix("Policy").lower(): name for name in students}
     models = {name: entry for name, entry in students.items() if isinstance(entry, DistillationAlgorithm)}
     for name, model in models.items():
@@ -98,7 +103,10 @@ def _check_spaces(
 
 def _read_student(name: Any, entry: Any) -> dict[str, Any]:
     if not isinstance(name, str) or not name.isidentifier() or name == TEACHER or hasattr(nn.ModuleDict, name):
-        raise ValueError(f"students: {name!r} cannot be a name; take letters, digits and _, and not 'teacher'.")
+        raise ValueError(
+            f"students: {name!r} cannot be the name of a student: use letters, digits and _, and neither 'teacher' nor "
+            "a method of torch's ModuleDict."
+        )
     if isinstance(entry, DistillationAlgorithm):
         entry = {"policy": type(entry.policy), "policy_kwargs": dict(entry.policy_kwargs)}
     spec = dict(entry) if isinstance(entry, Mapping) else {"policy": entry}
@@ -116,7 +124,7 @@ def check_student_arguments(teacher_source: str, self_learning: float) -> None:
     """
     :param teacher_source: see ``StudentSpec``
     :param self_learning: see ``StudentSpec``
-    :raises ValueError: an unknown source, or a coefficient that cannot be
+    :raises ValueError: the source is unknown, or the coefficient is not a finite number of at least 0
     """
     if teacher_source not in TEACHER_SOURCES:
         raise ValueError(unknown_choice("teacher_source", teacher_source, TEACHER_SOURCES))
@@ -132,12 +140,13 @@ def check_student_arguments(teacher_source: str, self_learning: float) -> None:
 
 def complete_spec(entries: Mapping[str, Any], defaults: Mapping[str, Any]) -> StudentSpec:
     """
-    :param entries: what the user says of a student
-    :param defaults: what holds for all students where one of them says nothing else
-    :return: the student's, without open entries
+    :param entries: the user's entries for a student
+    :param defaults: the algorithm's arguments, used for entries that are missing or None
+    :return: the student's settings, in which no entry is None
     """
     own = {name: value for name, value in entries.items() if value is not None}
-    # A temperature of its own is that of both sides, and so is that of all (Sun & Fazli 2019, Eq. 1).
+    # If only one temperature is given, for this student or for all, it applies to both softmaxes (Sun & Fazli 2019,
+    # Eq. 1).
     if "temperature" in own or defaults["student_temperature"] is None:
         own.setdefault("student_temperature", own.get("temperature", defaults["temperature"]))
     return StudentSpec(**{**defaults, **own})

@@ -1,4 +1,4 @@
-"""The students of real-time policy distillation: how one learns beside its teacher."""
+"""The students of real-time policy distillation, and their updates."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from sb3_distill.rtpd.spec import StudentSpec, check_student_arguments
 @dataclass(frozen=True)
 class SharedBatch:
     """
-    What all students learn from in one update: one minibatch, and one forward pass of the teacher.
+    The data that all students share in one update: a minibatch, and the teacher's outputs for it.
 
     :param replay_data: the minibatch
-    :param discounts: gamma, or gamma to the number of steps of each transition ``(batch, 1)``
-    :param answers: the teacher's, to the observations
+    :param discounts: gamma, or, for n-step transitions, gamma to the power of each one's number of steps ``(batch, 1)``
+    :param answers: the teacher's answers to the observations
     :param teacher_next_actions: the greedy actions of the teacher's target network at the next observations,
         ``(batch, 1)``
     """
@@ -46,8 +46,8 @@ class SharedBatch:
         """
         :param replay_data: the minibatch
         :param discounts: see the class
-        :param q_values: the teacher's, of the observations, without gradient
-        :param next_q_values: the teacher's, of the next observations
+        :param q_values: the teacher's Q-values of the observations, without gradient
+        :param next_q_values: the Q-values of the next observations, from the teacher's target network
         :return: the shared batch
         """
         return cls(replay_data, discounts, Answers(q_values=q_values), next_q_values.argmax(dim=1, keepdim=True))
@@ -55,12 +55,12 @@ class SharedBatch:
 
 class RealTimeStudent(Student):
     """
-    A student with a DQN loss, and a target network, of its own.
+    A student that also has a DQN loss and a target network.
 
-    :param spec: what the user says of it, without open entries
+    :param spec: the student's settings, from ``complete_spec``
     :param observation_space: Observation space
     :param action_space: Action space
-    :param device: where it is trained
+    :param device: device on which the student is trained
     :param max_grad_norm: The maximum value for the gradient clipping
     """
 
@@ -88,16 +88,16 @@ class RealTimeStudent(Student):
         self.copy_to_target()
 
     def go_on_from(self, policy: StudentPolicy) -> None:
-        """Take over the weights of a policy of the same kind."""
+        """Copy the weights of a policy with the same network."""
         self.policy.load_state_dict(policy.state_dict())
         self.copy_to_target()
 
     def copy_to_target(self) -> None:
-        """Make the target network the same as the student."""
+        """Copy the student's weights into the target network."""
         self.q_net_target.load_state_dict(self.policy.q_net.state_dict())
 
     def update_target(self, tau: float) -> None:
-        """Move the target network towards the student, as DQN does."""
+        """Move the target network towards the student, as in DQN."""
         polyak_update(self.policy.q_net.parameters(), self.q_net_target.parameters(), tau)
 
     def prepare(self, progress_remaining: float) -> None:
@@ -109,7 +109,7 @@ class RealTimeStudent(Student):
     def td_losses(self, batch: SharedBatch, q_values: th.Tensor) -> th.Tensor:
         """
         :param batch: the shared minibatch
-        :param q_values: the student's own, ``(batch, n_actions)``
+        :param q_values: the student's Q-values of the observations, ``(batch, n_actions)``
         :return: the student's DQN losses ``(batch,)``
         """
         replay_data = batch.replay_data
@@ -119,7 +119,7 @@ class RealTimeStudent(Student):
                 # Sun & Fazli 2019, Eq. 5: the teacher chooses the action, the student's target network values it
                 next_values = next_q_values.gather(1, batch.teacher_next_actions)
             else:
-                # Eq. 4
+                # Sun & Fazli 2019, Eq. 4: the student's target network chooses the action and values it
                 next_values = next_q_values.max(dim=1, keepdim=True).values
             target = replay_data.rewards + (1 - replay_data.dones) * batch.discounts * next_values
         current = q_values.gather(1, replay_data.actions.long())
@@ -130,7 +130,7 @@ class RealTimeStudent(Student):
         One update.
 
         :param batch: the shared minibatch
-        :return: the losses, and the share of observations in which student and teacher prefer the same action
+        :return: the losses, and the share of observations in which student and teacher have the same greedy action
         """
         answers = self.policy.answer(batch.replay_data.observations)
         distill_loss = self.loss(batch.answers, answers).mean()
@@ -155,15 +155,15 @@ class RealTimeStudent(Student):
 
 class StudentGroup(nn.ModuleDict):
     """
-    All students of a run, by their names; each learns as if it were alone.
+    All students of a run, by name. The students do not influence each other.
 
-    :param specs: what the user says of each, without open entries
+    :param specs: by name, the settings of each student, from ``complete_spec``
     :param observation_space: Observation space
     :param action_space: Action space
-    :param device: where they are trained
+    :param device: device on which the students are trained
     :param max_grad_norm: The maximum value for the gradient clipping
-    :param seed: of the first one's weights; the others' follow
-    :raises ValueError: what is said of a student cannot be, with its name
+    :param seed: student i gets the initial weights of seed ``seed + 1 + i``; None: do not set seeds
+    :raises ValueError: the settings of a student are invalid; the message names the student
     """
 
     def __init__(
@@ -193,21 +193,22 @@ class StudentGroup(nn.ModuleDict):
 
     @property
     def follow_best(self) -> bool:
-        """Whether one of them follows the best network so far."""
+        """Whether any student learns from the teacher's best network (``teacher_source="best"``)."""
         return any(student.spec.teacher_source == "best" for _, student in self.each())
 
     def prepare(self, progress_remaining: float) -> None:
-        """Switch all to training mode and set their learning rates; the progress goes from 1 to 0."""
+        """Switch all students to training mode and set their learning rates; the progress goes from 1 to 0."""
         for _, student in self.each():
             student.prepare(progress_remaining)
 
     def learn(self, batches: Mapping[str, SharedBatch]) -> dict[str, dict[str, th.Tensor]]:
         """
-        One update of each.
+        Do one update of each student.
 
-        :param batches: the shared minibatch as each source answers it, "latest" and "best"; until the first evaluation
-            there is no best network to follow
-        :return: by student what its ``learn`` gave; nothing of those who wait
+        :param batches: by ``teacher_source``, the minibatch with the outputs of this network; "best" is missing before
+            the first evaluation
+        :return: by name, the result of the student's ``learn``; students whose ``teacher_source`` is missing do not
+            learn and have no entry
         """
         return {
             name: student.learn(batches[str(student.spec.teacher_source)])
@@ -216,11 +217,11 @@ class StudentGroup(nn.ModuleDict):
         }
 
     def update_targets(self, tau: float) -> None:
-        """Move all target networks towards their students, as DQN does."""
+        """Move all target networks towards their students, as in DQN."""
         for _, student in self.each():
             student.update_target(tau)
 
     def fit_frame_scalers(self, observations: PyTorchObs) -> None:
-        """Estimate the pixel statistics of image students, once."""
+        """Set the pixel statistics of image students (see ``FrameScaler``)."""
         for _, student in self.each():
             student.fit_frame_scalers(observations)

@@ -16,14 +16,7 @@ def step_record(obs: Any, answers: Any = None, n_actions: int = 2, **changes: An
     if isinstance(answers, np.ndarray):
         answers = Answers(q_values=answers)
     nowhere = np.zeros(n_envs, dtype=bool)
-    record = StepRecord(
-        obs,
-        nowhere,
-        False,
-        answers,
-        np.zeros(n_envs, int),
-        np.ones(n_envs, np.float32),
-        nowhere,
-        [{} for _ in range(n_envs)],
-    )
+    infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]
+    rewards = np.ones(n_envs, np.float32)
+    record = StepRecord(obs, nowhere, None, answers, np.zeros(n_envs, int), rewards, nowhere, infos)
     return record._replace(**changes)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.envs.atari import FrameStep
 from tests.buffers.records import step_record
 
 SIZE = 5
@@ -39,7 +40,7 @@ def stacked_play(rng, n_envs, n_steps, n_stack, p_done, padding, channels=1):
     n_steps=st.integers(1, 60),
     n_stack=st.integers(1, 4),
     channels=st.sampled_from([1, 3]),
-    padding=st.sampled_from(["zero", "chained", "repeat", "unrelated"]),
+    padding=st.sampled_from(["zero", "told", "repeat", "unrelated"]),
 )
 def test_every_stack_comes_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, channels, padding):
     rng = np.random.default_rng(seed)
@@ -53,8 +54,8 @@ def test_every_stack_comes_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, 
         frame_channels=channels,
     )
     history = []
-    for stacks, starts in stacked_play(rng, n_envs, n_steps, n_stack, 0.2, padding, channels):
-        buffer.add(step_record(stacks, episode_starts=starts, chained_frames=padding == "chained"))
+    for serial, (stacks, starts) in enumerate(stacked_play(rng, n_envs, n_steps, n_stack, 0.2, padding, channels)):
+        buffer.add(step_record(stacks, frame_step=FrameStep(serial, starts) if padding == "told" else None))
         history.append(stacks)
         assert 1 <= buffer.size() <= min(len(history), n_rows)
         for age in range(buffer.size()):
@@ -68,8 +69,8 @@ def test_every_stack_comes_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, 
 def test_one_frame_is_stored_per_step():
     rng = np.random.default_rng(0)
     store = FrameStore(n_rows=100, n_envs=2, shape=(4, SIZE, SIZE))
-    for row, (stacks, starts) in enumerate(stacked_play(rng, 2, 100, 4, 0.1, "zero")):
-        store.put(row, stacks, starts)
+    for row, (stacks, _) in enumerate(stacked_play(rng, 2, 100, 4, 0.1, "zero")):
+        store.put(row, stacks)
     assert store.n_frames == 200
 
 
@@ -101,14 +102,16 @@ def test_samples_pair_observations_with_their_own_answers(seed, n_envs, n_steps)
     assert label.min() >= (n_steps - buffer.size()) * 10
 
 
-def test_a_memory_that_begins_in_the_middle_of_an_episode_keeps_the_whole_stack():
+def test_steps_that_the_memory_was_not_given_break_no_stack():
+    """It begins in the middle of an episode, and some steps are missing later: a callback stopped ``learn``, say."""
     space = spaces.Box(0, 255, (3, SIZE, SIZE), np.uint8)
     buffer = DistillationBuffer(10, space, spaces.Discrete(2), "cpu")
-    stacks = np.arange(1, 6, dtype=np.uint8)[:, None, None] * np.ones((5, SIZE, SIZE), np.uint8)
-    for first in (0, 1):
-        buffer.add(step_record(stacks[None, first : first + 3], chained_frames=True))
-    rebuilt = buffer.stores[""].get(np.arange(2), np.zeros(2, int))
-    assert rebuilt[:, :, 0, 0].tolist() == [[1, 2, 3], [2, 3, 4]]
+    frames = np.arange(1, 10, dtype=np.uint8)[:, None, None] * np.ones((9, SIZE, SIZE), np.uint8)
+    for first in (0, 1, 4, 5):
+        step = FrameStep(first, np.zeros(1, bool))
+        buffer.add(step_record(frames[None, first : first + 3], frame_step=step))
+    rebuilt = buffer.stores[""].get(np.arange(4), np.zeros(4, int))
+    assert rebuilt[:, :, 0, 0].tolist() == [[1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
 
 
 def test_sampling_reaches_every_stored_observation_and_no_other():

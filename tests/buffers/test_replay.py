@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.envs.atari import FrameStep
 
 SIZE = 5
 N_ACTIONS = 3
@@ -41,7 +42,7 @@ def play(rng, n_envs, n_steps, n_stack, p_done, padding):
     n_rows=st.integers(1, 12),
     n_steps=st.integers(1, 40),
     n_stack=st.integers(1, 4),
-    padding=st.sampled_from(["zero", "chained", "repeat", "unrelated"]),
+    padding=st.sampled_from(["zero", "told", "repeat", "unrelated"]),
 )
 def test_transitions_come_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, padding):
     rng = np.random.default_rng(seed)
@@ -49,11 +50,13 @@ def test_transitions_come_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, p
     buffer = FrameReplayBuffer(n_rows * n_envs, space, spaces.Discrete(N_ACTIONS), "cpu", n_envs=n_envs)
     history = []
     starts = np.ones(n_envs, bool)
-    for transition in play(rng, n_envs, n_steps, n_stack, 0.2, padding):
-        # As the algorithm says before every transition
-        buffer.episode_starts = starts if padding == "chained" else None
+    for serial, transition in enumerate(play(rng, n_envs, n_steps, n_stack, 0.2, padding)):
+        done = transition[4]
+        if padding == "told":
+            # As the algorithm says before every transition
+            buffer.frame_steps = FrameStep(serial, starts), FrameStep(serial + 1, done)
         buffer.add(*transition)
-        starts = transition[4]
+        starts = done
         history.append(transition)
         assert 1 <= buffer.size() <= min(len(history), n_rows)
         for age in range(buffer.size()):
@@ -92,8 +95,8 @@ def test_other_observations_are_refused():
         FrameReplayBuffer(10, spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
 
 
-@pytest.mark.parametrize("chained", [False, True])
-def test_a_static_screen_takes_one_frame_per_step(chained):
+@pytest.mark.parametrize("told", [False, True])
+def test_a_static_screen_takes_one_frame_per_step(told):
     space = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8)
     buffer = FrameReplayBuffer(100, space, spaces.Discrete(N_ACTIONS), "cpu")
     frame = np.full((SIZE, SIZE), 7, np.uint8)
@@ -101,7 +104,8 @@ def test_a_static_screen_takes_one_frame_per_step(chained):
     for step in range(100):
         following = np.concatenate([stack[:, 1:], frame[None, None]], axis=1)
         done = np.array([step % 30 == 29])
-        buffer.episode_starts = np.array([step % 30 == 0]) if chained else None
+        if told:
+            buffer.frame_steps = FrameStep(step, np.array([step % 30 == 0])), FrameStep(step + 1, done)
         buffer.add(stack, following, np.zeros(1, int), np.zeros(1), done, [{}])
         stack = np.stack([np.zeros_like(frame)] * 3 + [frame])[None] if done[0] else following
     # And one more where an episode begins
@@ -116,8 +120,11 @@ def test_episodes_that_are_left_do_not_go_on():
     first, second, other, last = (np.full((SIZE, SIZE), value, np.uint8) for value in (1, 2, 3, 4))
     black = np.zeros_like(first)
     rest = np.zeros(1, int), np.zeros(1), np.zeros(1, bool), [{}]
-    buffer.episode_starts = np.ones(1, bool)
+    nowhere, everywhere = np.zeros(1, bool), np.ones(1, bool)
+    buffer.frame_steps = FrameStep(1, everywhere), FrameStep(2, nowhere)
     buffer.add(np.stack([black, first])[None], np.stack([first, second])[None], *rest)
+    # The reset is a step too.
+    buffer.frame_steps = FrameStep(3, everywhere), FrameStep(4, nowhere)
     buffer.add(np.stack([black, other])[None], np.stack([other, last])[None], *rest)
     rows, envs = np.arange(4), np.zeros(4, int)
     assert buffer.store.get(rows, envs)[:, :, 0, 0].tolist() == [[0, 1], [1, 2], [0, 3], [3, 4]]

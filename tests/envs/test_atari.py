@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import (
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.buffers.frames import FrameStore
 from sb3_distill.envs.atari import NativeAtariVecEnv
-from sb3_distill.envs.inspection import frame_layout_of
+from sb3_distill.envs.inspection import frame_channels_of, frame_step_of
 from sb3_distill.envs.native import native_atari
 from tests.helpers import TRAINED_AGENTS
 
@@ -151,18 +151,20 @@ def test_few_pixels_differ():
 def test_one_frame_per_step_reaches_the_memory(n_stack, wrappers):
     """Frames come straight from the games, with where episodes begin; three grey frames are no colour."""
     native = native_atari(python_env(n_envs=2, n_stack=n_stack, wrapper_kwargs=wrappers))
-    layout = frame_layout_of(native)
-    assert layout == (1, True)
-    chained, compared = (FrameStore(400, 2, (n_stack, 84, 84), layout.channels) for _ in range(2))
+    assert frame_channels_of(native) == 1
+    told, compared = (FrameStore(400, 2, (n_stack, 84, 84)) for _ in range(2))
     history, n_starts = [], 0
     for row, (obs, _, dones, _) in enumerate(play(native, 300)):
-        starts = np.ones(2, bool) if dones is None else dones
-        chained.put(row, obs, starts)
+        step = frame_step_of(native, obs)
+        assert step.serial == row + 1
+        assert step.begins.tolist() == ([True, True] if dones is None else dones.tolist())
+        told.put(row, obs, step)
         compared.put(row, obs)
-        history.append(obs.copy())
-        n_starts += starts.sum()
+        history.append(obs)
+        n_starts += step.begins.sum()
+    assert frame_step_of(native, history[-2]) is None and frame_step_of(native, history[-1].copy()) is None
     assert n_starts > 2
-    for store in (chained, compared):
+    for store in (told, compared):
         assert store.n_frames == 2 * 301
         rebuilt = [store.get(np.full(2, row), np.arange(2)) for row in range(301)]
         assert np.array_equal(rebuilt, history)

@@ -1,0 +1,120 @@
+"""What the memory keeps is what the teacher saw, however a run is left and taken up again."""
+
+import itertools
+
+import numpy as np
+import pytest
+from stable_baselines3 import A2C
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
+
+from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
+from sb3_distill.envs.atari import NativeAtariVecEnv
+
+KWARGS = {"learning_starts": 10_000, "n_teacher_episodes": 0, "device": "cpu", "seed": 0}
+
+
+def breakout(n_envs=2):
+    return VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", n_envs, seed=0), 4)
+
+
+class Seen(BaseCallback):
+    """Keeps the observations of all steps that are stored, and stops after so many."""
+
+    def __init__(self):
+        super().__init__()
+        self.observations = []
+        self.n_left = 0
+
+    def _on_step(self):
+        self.n_left -= 1
+        if self.n_left > 0:
+            self.observations.append(self.locals["record"].observations.copy())
+        return self.n_left > 0
+
+
+@pytest.mark.parametrize("between", ["nothing", "play", "reset"])
+def test_native_games_that_are_left_and_taken_up_again(between):
+    model = PolicyDistillation(
+        "Net5Policy", breakout(), A2C("CnnPolicy", breakout(), device="cpu", seed=0), buffer_size=600, **KWARGS
+    )
+    assert isinstance(model.env.unwrapped, NativeAtariVecEnv)
+    seen = Seen()
+    for n_steps in (40, 70, 60):
+        # The last step is not stored, as SB3 has it, but the game has gone on.
+        seen.n_left = n_steps
+        model.learn(10_000, callback=seen, reset_num_timesteps=between == "reset")
+        if between == "play":
+            evaluate_policy(model, model.get_env(), n_eval_episodes=1, warn=False)
+    store = model.replay_buffer.stores[""]
+    rows = len(seen.observations)
+    assert rows == 40 + 70 + 60 - 3 == model.replay_buffer.size()
+    rebuilt = [store.get(np.full(2, row), np.arange(2)) for row in range(rows)]
+    assert np.array_equal(rebuilt, seen.observations)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_transitions_of_native_games_that_are_left_and_taken_up_again(reset):
+    """Samples are those of a memory that is told nothing of frames."""
+    samples = []
+    for told in (True, False):
+        model = RealTimeDistillDQN(
+            "CnnPolicy",
+            breakout(),
+            students=["Net5Policy"],
+            learning_starts=10_000,
+            buffer_size=600,
+            eval_freq=-1,
+            device="cpu",
+            seed=0,
+        )
+        if not told:
+            native = model.env.unwrapped
+            native.frame_step = lambda obs: None
+        for n_steps in (40, 70, 60):
+            seen = iter(range(n_steps))
+            model.learn(10_000, lambda *_, seen=seen: next(seen, None) is not None, reset_num_timesteps=reset)
+        assert (model.replay_buffer.store._last_serial is not None) == told
+        np.random.seed(0)
+        samples.append(model.replay_buffer.sample(2_000))
+    for told, compared in zip(*samples, strict=True):
+        assert told is compared or (told == compared).all()
+
+
+def test_the_teacher_sees_observations_before_normalization():
+    env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=0), clip_obs=0.5)
+    model = PolicyDistillation(
+        "MlpPolicy", env, A2C("MlpPolicy", "CartPole-v1", device="cpu"), buffer_size=200, **KWARGS
+    )
+    raw = []
+
+    def keep(local, _):
+        raw.append((local["record"].observations.copy(), env.get_original_obs()))
+        return True
+
+    model.learn(100, callback=keep)
+    # What the environment gave in one step is what the teacher answers to in the next.
+    for (_, given), (answered, _) in itertools.pairwise(raw):
+        assert np.array_equal(given, answered)
+    assert model.get_env() is env and not np.array_equal(raw[5][0], model._last_obs)
+
+
+def test_the_state_of_a_teacher_goes_from_step_to_step():
+    """No agent of today has a memory; one that has gets its state back, and is told where episodes begin."""
+    teacher = load_teacher(A2C("MlpPolicy", "CartPole-v1", device="cpu", seed=0))
+    model = PolicyDistillation("MlpPolicy", make_vec_env("CartPole-v1", 2, seed=0), teacher, buffer_size=200, **KWARGS)
+    answer, calls, dones = teacher.answer, [], [np.ones(2, bool)]
+
+    def count(obs, state=None, episode_start=None):
+        calls.append((state, episode_start.copy()))
+        return answer(obs)[0], len(calls)
+
+    teacher.answer = count
+    for _ in range(2):
+        model.learn(200, lambda local, _: dones.append(local["dones"].copy()) or True, reset_num_timesteps=False)
+    assert [state for state, _ in calls] == [None, *range(1, len(calls))]
+    assert np.array_equal([starts for _, starts in calls], dones[:-1])
+    # Episodes end, and the second call goes on in the first one's.
+    assert np.sum(dones[1:]) > 0 and len(calls) == 200
