@@ -1,10 +1,9 @@
-"""Makes the RL Baselines3 Zoo know the algorithms of ``sb3_distill``.
+"""Adds the algorithms of ``sb3_distill`` to the RL Baselines3 Zoo.
 
-The Zoo has no plugin mechanism: the choices of its ``--algo`` are read from a dictionary before any package that the
-user names is imported. So ``sb3_distill.pth`` (from Python 3.15 on ``sb3_distill.start``, PEP 829) calls
-:func:`install` at every start of the interpreter. That is why this module stands outside the package, imports the
-standard library alone, and does nothing but put one finder in ``sys.meta_path``: the rest happens if the Zoo is
-imported, and when it is.
+The Zoo has no plugin mechanism: it reads the choices of ``--algo`` from a dictionary before it imports any package that
+the user names. Therefore ``sb3_distill.pth`` (from Python 3.15 on ``sb3_distill.start``, PEP 829) calls :func:`install`
+at every start of the interpreter. To keep this fast, this module is outside the package, imports only the standard
+library, and only adds one finder to ``sys.meta_path``. Everything else happens when the Zoo is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # importing `typing` would take longer than all of this module
+TYPE_CHECKING = False  # importing `typing` would take longer than the rest of this module
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
@@ -27,13 +26,13 @@ _REGISTER = {
 
 
 def install() -> None:
-    """Register our algorithms with the Zoo, now or when it is imported, unless ``SB3_DISTILL_ZOO=0`` says not to."""
+    """Register our algorithms with the Zoo, now or when it is imported, unless ``SB3_DISTILL_ZOO=0`` is set."""
     if os.environ.get("SB3_DISTILL_ZOO") != "0":
         add_finder()
 
 
 def add_finder() -> None:
-    """Register our algorithms with the modules of the Zoo that are loaded, and with the others once they are."""
+    """Register our algorithms with the Zoo's modules: now if they are loaded, otherwise after their import."""
     if any(isinstance(finder, ZooFinder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, ZooFinder())
@@ -43,7 +42,7 @@ def add_finder() -> None:
 
 
 class ZooFinder:
-    """Leaves the finding to the other finders, and has our algorithms registered after a module of the Zoo has run."""
+    """Finder that leaves the search to the other finders, and registers our algorithms after a Zoo module has run."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -54,7 +53,7 @@ class ZooFinder:
         :param fullname: dotted name of the module
         :param path: ``__path__`` of its package
         :param target: the module, when it is reloaded
-        :return: the spec that another finder has for it, ``None`` for every module that we do not add to
+        :return: the spec that another finder has for it; ``None`` for modules to which we add nothing
         """
         if fullname not in _REGISTER:
             return None
@@ -68,8 +67,8 @@ class ZooFinder:
 
 
 def _register_after(spec: ModuleSpec) -> None:
-    # The module keeps the loader that it would have had, so that runpy, inspect and importlib.resources, which ask
-    # loaders for more than importing, see no difference.
+    # Change exec_module of the original loader instead of replacing the loader: runpy, inspect and importlib.resources
+    # use other methods of it.
     loader = spec.loader
 
     def exec_module(module: ModuleType) -> None:
@@ -87,12 +86,12 @@ def _register(module: ModuleType) -> None:
 
         getattr(registration, _REGISTER[module.__name__])(module)
     except Exception as error:
-        # The Zoo must work without us. With no finder left, the modules that follow do not repeat the warning.
+        # The Zoo must keep working if our package is broken. Remove the finder, so that the warning appears only once.
         sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, ZooFinder)]
         import warnings
 
         warnings.warn(
-            "The RL Baselines3 Zoo goes on without the algorithms of sb3_distill, which could not be registered: "
+            "The RL Baselines3 Zoo continues without the algorithms of sb3_distill, which could not be registered: "
             f"{type(error).__name__}: {error}. Reinstall sb3-distill, or set SB3_DISTILL_ZOO=0 to silence this.",
             RuntimeWarning,
         )

@@ -1,7 +1,7 @@
-"""Resident memory of a distillation run whose memory of 540,000 observations is full.
+"""Peak resident memory of a distillation run with a full replay buffer of 540,000 observations.
 
-``python -m benchmarks.memory`` plays a game at random until the memory is full, then trains a little, and prints the
-process's peak resident memory: emulators, networks, torch and all.
+``python -m benchmarks.memory`` fills the replay buffer by random play, trains for a few updates, and prints the peak
+resident memory of the process (including emulators, networks and torch).
 """
 
 import argparse
@@ -9,7 +9,9 @@ import resource
 
 import numpy as np
 
+from benchmarks.records import step_record
 from benchmarks.throughput import N_ENVS, STEPS_PER_ROLLOUT, Options, add_teacher_argument, make_ours
+from sb3_distill.common.answers import Answers
 
 
 def main() -> None:
@@ -23,15 +25,16 @@ def main() -> None:
     model = make_ours(Options(args.env, args.teacher, "net1", 0, args.buffer_size))
     rng = np.random.default_rng(0)
     n_actions = model.action_space.n
+    answers = Answers(q_values=np.zeros((N_ENVS, n_actions), dtype=np.float32))
     obs = model.env.reset()
     while not model.replay_buffer.full:
-        model.replay_buffer.add(obs, np.zeros((N_ENVS, n_actions), dtype=np.float32))
+        model.replay_buffer.add(step_record(obs, answers))
         obs, *_ = model.env.step(rng.integers(n_actions, size=N_ENVS))
     model.learn(2 * STEPS_PER_ROLLOUT)
     stored = model.replay_buffer.size() * N_ENVS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{stored:,} observations of {obs.shape[1:]} in memory: peak resident memory {peak / 1e9:.2f} GB")
-    print(f"As stacks, twice, as SB3's ReplayBuffer keeps them: {2 * stored * obs[0].nbytes / 1e9:.1f} GB")
+    print(f"SB3's ReplayBuffer, which stores every stack twice, would need {2 * stored * obs[0].nbytes / 1e9:.1f} GB")
 
 
 if __name__ == "__main__":

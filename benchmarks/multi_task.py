@@ -1,7 +1,7 @@
-"""Updates and memory of multi-task distillation, beside single-task distillation with the same trunk.
+"""Speed and memory of multi-task distillation, compared with single-task distillation with the same trunk.
 
-``python -m benchmarks.multi_task`` prints the ratio of their wall-clocks, measured in turn on the same frames,
-and the resident memory of ten games with 54,000 frames each.
+``python -m benchmarks.multi_task`` prints the ratio of their wall-clock times per update, measured alternately on the
+same frames, and the resident memory of a replay buffer with ten games of 54,000 frames each.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from benchmarks.records import step_record
 from sb3_distill.base.students import student_model
-from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.tasks import MultiTaskDistillationBuffer
 from sb3_distill.common.answers import Answers, TaskAnswers
 from sb3_distill.envs.multitask import Task
@@ -31,9 +31,8 @@ FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 
 
 def fill(buffer: Any, n_actions: int | Sequence[int], n_steps: int) -> None:
-    """Play random frames into a memory: those of one game, or of several, one after the other."""
+    """Fill a replay buffer with random frames of one game, or of several games, one after the other."""
     rng = np.random.default_rng(0)
-    nowhere = np.zeros(1, dtype=bool)
     for index, n in enumerate([n_actions] if isinstance(n_actions, int) else n_actions):
         task = np.array([index])
         stack = np.zeros((1, *FRAMES.shape), dtype=np.uint8)
@@ -43,11 +42,11 @@ def fill(buffer: Any, n_actions: int | Sequence[int], n_steps: int) -> None:
             own = Answers(q_values=rng.normal(size=(1, n)).astype(np.float32))
             obs: Any = stack if isinstance(n_actions, int) else {"obs": stack, "task": task}
             answers = own if isinstance(n_actions, int) else TaskAnswers(task, {index: own})
-            buffer.add(StepRecord(obs, nowhere, False, answers, np.zeros(1, int), np.zeros(1), nowhere, [{}]))
+            buffer.add(step_record(obs, answers))
 
 
 def make_single() -> Any:
-    """Single-task distillation with the trunk and the hidden layers of the multi-task student."""
+    """Single-task distillation with the same trunk and hidden layer as the multi-task student."""
     kwargs = {"net_arch": [128]}
     model: Any = student_model(CnnPolicy, kwargs, FRAMES, spaces.Discrete(6), "cpu")
     fill(model.replay_buffer, 6, 2_000)
@@ -72,7 +71,7 @@ def make_multi() -> MultiTaskDistillation:
 
 
 def prepare(model: Any) -> None:
-    """What ``learn`` sets before the first update."""
+    """Do what ``learn`` does before the first update, and two updates to warm up."""
     from stable_baselines3.common.logger import Logger
 
     model.set_logger(Logger(None, []))
@@ -82,8 +81,8 @@ def prepare(model: Any) -> None:
 def main() -> None:
     """Entry point of ``python -m benchmarks.multi_task``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of 10 updates of each")
-    parser.add_argument("--n-frames", type=int, default=54_000, help="frames of each of the ten games")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of 10 updates per model")
+    parser.add_argument("--n-frames", type=int, default=54_000, help="frames per game (of ten games)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
 

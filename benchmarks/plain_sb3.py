@@ -1,4 +1,4 @@
-"""What a user would write with Stable-Baselines3 alone: the other side of ``benchmarks.throughput``."""
+"""Policy distillation as a user would write it with Stable-Baselines3 alone: the baseline of the benchmarks."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ gym.register_envs(ale_py)
 
 
 class PlainCNN(NatureCNN):
-    """SB3's NatureCNN with other numbers of feature maps."""
+    """SB3's NatureCNN with a configurable number of feature maps."""
 
     def __init__(self, observation_space: spaces.Box, features_dim: int, channels: tuple[int, int, int]) -> None:
         super().__init__(observation_space, features_dim)
@@ -37,7 +37,7 @@ class PlainCNN(NatureCNN):
 
 
 class LabelledReplayBuffer(ReplayBuffer):
-    """SB3's ReplayBuffer (stacked observations) with the teacher's Q-values beside it."""
+    """SB3's ReplayBuffer (stacked observations), which also stores the teacher's Q-values."""
 
     def __init__(self, *args: Any, n_actions: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -20,7 +20,7 @@ def read_checkpoints(path: Path) -> tuple[float, Curve]:
     :return: the teacher's mean return, and the curve of the checkpoints
     """
     text = path.read_text()
-    # The emulator greets on the same stream.
+    # The Atari emulator prints its version to the same stream, so skip everything before the JSON.
     rows = parse_rows(text[text.index("{") :])
     teacher, *means = np.array([row.mean for row in rows], dtype=float)
     steps = np.array([int(re.findall(r"(\d+)_steps", row.agent)[-1]) for row in rows[1:]])

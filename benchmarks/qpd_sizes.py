@@ -1,4 +1,4 @@
-"""Size against return (figure 1 of Avé et al. 2022): QPD and post-training quantization, over widths, bits and seeds.
+"""Return over size (figure 1 of Avé et al. 2022) of QPD and post-training quantization, for widths, bits and seeds.
 
 ``python -m benchmarks.qpd_sizes --teacher rl-trained-agents/ppo/CartPole-v1_1 -o docs/figures/qpd_cartpole.png``
 """
@@ -22,7 +22,7 @@ from sb3_distill.results.figures import COLOURS, make_axes, save_figure
 
 
 def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bits: int | None) -> QPD:
-    """One student."""
+    """Train one student; ``bits=None`` is full precision."""
     quantization: dict[str, Any] = {}
     if bits is not None:
         quantization = {key: bits for key in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")}
@@ -45,7 +45,7 @@ def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bi
 
 
 def draw(cells: list[dict[str, Any]], output: Path) -> None:
-    """Write the figures that there are, as a picture and as JSON."""
+    """Write the results so far, as a figure and as JSON."""
     output.parent.mkdir(parents=True, exist_ok=True)
     output.with_suffix(".json").write_text(json.dumps(cells, indent=2) + "\n")
     figure, axes = make_axes("bytes of the student's policy", "% of the teacher's return")
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--value-coef", type=float, default=0.001)
     parser.add_argument("--schedule", default="bits", choices=["bits", "blend"])
-    parser.add_argument("-o", "--output", type=Path, help="picture; the figures go into a .json of the same name")
+    parser.add_argument("-o", "--output", type=Path, help="figure; the numbers go into a .json file of the same name")
     args = parser.parse_args()
 
     make_env: Callable[[int], VecEnv] = lambda n_envs: make_eval_env(args.env, n_envs)  # noqa: E731

@@ -1,6 +1,7 @@
-"""An update at the final precision beside a full-precision update of the same network, measured in turn.
+"""Time of an update at the final precision, compared with a full-precision update of the same network.
 
-``python -m benchmarks.qpd_update`` prints the ratio of their wall-clocks for net1 to net3 at 8 and 4 bits.
+``python -m benchmarks.qpd_update`` measures both alternately, and prints the ratio of their wall-clock times for net1
+to net3 at 8 and 4 bits.
 """
 
 import argparse
@@ -12,14 +13,16 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.logger import Logger
 
+from benchmarks.records import step_record
 from sb3_distill import QPD
+from sb3_distill.common.answers import Answers
 from sb3_distill.networks.actor_critic_policies import ACTOR_CRITIC_POLICIES
 
 FRAMES, ACTIONS = spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6)
 
 
 def make(policy: str, bits: int | None) -> QPD:
-    """A student with random frames in its memory, at its final precision if it has one."""
+    """A student with random frames in its replay buffer; with ``bits``, it is at its final precision."""
     model = QPD(
         ACTOR_CRITIC_POLICIES[policy],
         None,  # type: ignore[arg-type]
@@ -27,7 +30,7 @@ def make(policy: str, bits: int | None) -> QPD:
         learning_starts=1,
         weight_bits=bits,
         activation_bits=bits,
-        # The whole run is its last part.
+        # The student has its final precision during the whole run.
         full_precision_fraction=0.0,
         final_fraction=1.0,
         device="cpu",
@@ -39,7 +42,8 @@ def make(policy: str, bits: int | None) -> QPD:
     rng = np.random.default_rng(0)
     for _ in range(500):
         frames = rng.integers(0, 255, size=(1, *FRAMES.shape), dtype=np.uint8)
-        model.replay_buffer.add(frames, rng.normal(size=(1, 7)).astype(np.float32))
+        outputs = rng.normal(size=(1, 7)).astype(np.float32)
+        model.replay_buffer.add(step_record(frames, Answers(log_probs=outputs[:, :6], values=outputs[:, 6])))
     model.set_logger(Logger(None, []))
     model.train(2, 32)
     return model
@@ -48,7 +52,7 @@ def make(policy: str, bits: int | None) -> QPD:
 def main() -> None:
     """Entry point of ``python -m benchmarks.qpd_update``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=10, help="rounds of 10 updates of each")
+    parser.add_argument("--repeats", type=int, default=10, help="rounds of 10 updates per model")
     args = parser.parse_args()
     th.manual_seed(0)
     for policy in ("Net1Policy", "Net2Policy", "Net3Policy"):

@@ -1,6 +1,7 @@
-"""What three students cost beside their teacher: ``RealTimeDistillDQN`` against SB3's DQN on the same Atari game.
+"""Overhead of three students: ``RealTimeDistillDQN`` compared with SB3's DQN on the same Atari game.
 
-``python -m benchmarks.rtpd`` runs both in processes of their own, in turn, and prints the ratio of their wall-clocks.
+``python -m benchmarks.rtpd`` runs each pipeline in its own process, alternates between them, and prints the ratio of
+their wall-clock times.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def make(pipeline: str, env_id: str) -> Any:
 
 
 def worker(connection: Connection, pipeline: str, env_id: str) -> None:
-    """Runs one pipeline: a chunk of steps for every number that comes, until None does."""
+    """Run one pipeline: train for every number of steps that arrives over the connection, until None arrives."""
     model = make(pipeline, env_id)
     model.learn(800)
     connection.send("ready")

@@ -1,7 +1,7 @@
-"""What the Zoo hook costs every start of the interpreter.
+"""Time that the Zoo hook adds to every start of the interpreter.
 
-``python -m benchmarks.startup`` makes two empty virtual environments, puts the start-up file into one, and prints the
-medians of ``site`` in ``python -X importtime -c pass``, taken in turn.
+``python -m benchmarks.startup`` makes two empty virtual environments, puts the start-up files into one of them, runs
+``python -X importtime -c pass`` alternately in both, and prints the medians of the import time of ``site``.
 """
 
 import re

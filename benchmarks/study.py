@@ -1,9 +1,9 @@
-"""Twenty-four cells on local processes and on Ray, and what a recording saves.
+"""A study of 24 cells in local processes and on Ray, and the time saved by recordings of the teacher's play.
 
 ``python -m benchmarks.study --teacher rl-trained-agents/dqn/CartPole-v1_1`` prints whether both backends give the same
-rows, and how much faster cells are that read the teacher's play than the one that recorded it. ``--env`` and
-``--policies`` choose another game: ``--env PongNoFrameskip-v4 --policies Net3Policy Net4Policy Net5Policy --n-timesteps
-27000 --backends local``.
+rows, and how much faster cells are that read the recording than the cell that writes it. To use another game, pass
+``--env`` and ``--policies``: ``--env PongNoFrameskip-v4 --policies Net3Policy Net4Policy Net5Policy --n-timesteps 27000
+--backends local``.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
             failures = run_study(study, folder, backend)
             results[name] = collect(study, folder)
             manifests = json.loads((folder / "results.json").read_text())["manifests"]
-            # The first cell of the grid records and scores the teacher; the others read and look up.
+            # The first cell records the teacher's play and scores the teacher; the others read both from files.
             seconds = [sum(manifest["seconds"].values()) for manifest in manifests]
             later = statistics.median(seconds[1:])
             print(

@@ -1,8 +1,8 @@
-"""Throughput and memory of policy distillation on Atari, beside a plain SB3 pipeline that does the same work.
+"""Throughput and memory of policy distillation on Atari, compared with a plain SB3 pipeline that does the same work.
 
-``python -m benchmarks.throughput`` runs both pipelines in processes of their own, in turn, and prints steps and
-updates per second, their ratio, resident memory, and how much of the bound ``1 / (t_env + t_teacher + t_update)``
-ours reaches. Absolute times depend on the machine; the ratio is what compares.
+``python -m benchmarks.throughput`` runs each pipeline in its own process, alternates between them, and prints steps and
+updates per second, their ratio, resident memory, and the share of the upper bound ``1 / (t_env + t_teacher +
+t_update)`` that our pipeline reaches. Absolute times depend on the machine, so compare only the ratios.
 """
 
 import argparse
@@ -29,7 +29,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Options:
-    """What both pipelines share."""
+    """The settings that both pipelines share."""
 
     env_id: str
     teacher: str
@@ -39,7 +39,7 @@ class Options:
 
 
 def make_ours(options: Options) -> Any:
-    """(b) ``PolicyDistillation`` as the Zoo command would build it."""
+    """Our pipeline: ``PolicyDistillation`` with the arguments of the Zoo's configuration."""
     from benchmarks.plain_sb3 import make_plain_env
     from sb3_distill import PolicyDistillation
 
@@ -59,7 +59,7 @@ def make_ours(options: Options) -> Any:
 
 
 def make_plain(options: Options) -> Any:
-    """(a) The same work with SB3's own parts."""
+    """The baseline: the same work with SB3's own classes."""
     from benchmarks.plain_sb3 import PlainCNN, PlainDistillation, make_plain_env
     from sb3_distill import load_teacher
 
@@ -67,7 +67,7 @@ def make_plain(options: Options) -> Any:
     kwargs = {"channels": student["channels"], "features_dim": student["features_dim"]}
     return PlainDistillation(
         make_plain_env(options.env_id, N_ENVS),
-        # The weights alone are ours: they stand in SB3's own policy class, in float32.
+        # load_teacher only reads the weights; the policy is of SB3's own class.
         load_teacher(options.teacher, device="cpu").policy,
         learning_rate=1e-3,
         buffer_size=options.buffer_size,
@@ -82,7 +82,7 @@ def make_plain(options: Options) -> Any:
 
 
 def measure_parts(model: Any) -> dict[str, float]:
-    """Seconds per environment step of our three parts, each alone and with all cores."""
+    """Seconds per environment step of the three parts of our pipeline, each measured alone and with all cores."""
     import numpy as np
     from stable_baselines3.common.utils import obs_as_tensor
 
@@ -104,7 +104,7 @@ def measure_parts(model: Any) -> dict[str, float]:
 
 
 def worker(connection: Connection, pipeline: str, options: Options) -> None:
-    """Runs one pipeline in its own process: a chunk of steps for every message, until None comes."""
+    """Run one pipeline: train for a chunk of steps (or measure the parts) for every message, until None arrives."""
     model = make_ours(options) if pipeline == "ours" else make_plain(options)
     model.learn(2 * STEPS_PER_ROLLOUT)
     connection.send("ready")
@@ -128,7 +128,7 @@ class Pipeline:
         self.connection, child = context.Pipe()
         self.process = context.Process(target=worker, args=(child, name, options))
         self.process.start()
-        # Without a second holder of this end, a worker that dies ends the wait.
+        # Close our copy of the worker's end: otherwise recv() would wait forever if the worker dies.
         child.close()
         self.connection.recv()
 
@@ -138,14 +138,14 @@ class Pipeline:
         return self.connection.recv()
 
     def finish(self) -> int:
-        """End the process; its peak resident memory in bytes."""
+        """End the process, and return its peak resident memory in bytes."""
         rss: int = self.ask(None)
         self.process.join()
         return rss
 
 
 def compare(options: Options, repeats: int) -> dict[str, Any]:
-    """Run both pipelines in turn and put the figures side by side."""
+    """Run both pipelines alternately and return the measurements of both."""
     plain, ours = Pipeline("plain", options), Pipeline("ours", options)
     rounds = []
     for _ in range(repeats):
@@ -176,7 +176,7 @@ def compare(options: Options, repeats: int) -> dict[str, Any]:
 
 
 def print_row(figures: dict[str, Any]) -> None:
-    """The figures of one student, for people."""
+    """Print the measurements of one student as text."""
     mega = 1 / 2**20
     print(
         f"{figures['student']}: plain SB3 {figures['plain_steps_per_second']:.0f} steps/s, "

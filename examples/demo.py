@@ -1,7 +1,7 @@
-"""From a Zoo agent to a student a few hundred parameters small, with the commands that a user would type.
+"""Distill a Zoo agent into a student with a few hundred parameters, with the commands that a user would type.
 
-Called by ``make demo``. Takes the Zoo's CartPole DQN agent as teacher where one is at hand (in ``rl-trained-agents/``
-or in ``$RL_TRAINED_AGENTS``) and trains one with the Zoo otherwise, in about a minute.
+Called by ``make demo``. The teacher is the Zoo's DQN agent for CartPole from ``rl-trained-agents/`` or
+``$RL_TRAINED_AGENTS``. If it is not there, a teacher is trained with the Zoo, which takes about a minute.
 """
 
 import os
@@ -20,12 +20,12 @@ def run(*command: str) -> None:
 
 
 def latest_run(folder: Path) -> Path:
-    """The Zoo numbers its runs."""
+    """The run with the highest number."""
     return max(folder.glob(f"{ENV_ID}_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
 
 
 def find_or_train_teacher() -> Path:
-    """The run folder of a DQN agent."""
+    """The run folder of the teacher."""
     for root in (Path("rl-trained-agents"), Path(os.environ.get("RL_TRAINED_AGENTS", LOGS)), LOGS):
         if list((root / "dqn").glob(f"{ENV_ID}_*/{ENV_ID}.zip")):
             return latest_run(root / "dqn")
@@ -34,7 +34,7 @@ def find_or_train_teacher() -> Path:
 
 
 def main() -> None:
-    """Teacher, student, table."""
+    """Find or train the teacher, distill a student, and print a table of both."""
     teacher = find_or_train_teacher()
     run("sb3_distill", "teachers", str(teacher))
     run(

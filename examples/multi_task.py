@@ -1,4 +1,4 @@
-"""One student of CartPole and MountainCar, from a DQN and a PPO agent of the Zoo's collection (about two minutes)."""
+"""One student for CartPole and MountainCar, distilled from a DQN and a PPO agent of the Zoo (about two minutes)."""
 
 import sys
 
@@ -14,7 +14,7 @@ try:
     model = MultiTaskDistillation(
         "MultiTaskMlpPolicy",
         env,
-        # Looked for in rl-trained-agents/ and $RL_TRAINED_AGENTS, then on the hub
+        # Searched in rl-trained-agents/ and $RL_TRAINED_AGENTS, then on the hub
         teachers={"CartPole-v1": "zoo:dqn/CartPole-v1", "MountainCar-v0": "zoo:ppo/MountainCar-v0"},
         temperature={"CartPole-v1": 0.1, "MountainCar-v0": 1.0},
         learning_starts=2_000,

@@ -1,4 +1,4 @@
-"""Your own agent as teacher: an actor-critic trained here, distilled from the model object (about a minute)."""
+"""Your own agent as teacher: a PPO model that is trained here and passed as an object (about a minute)."""
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -15,7 +15,7 @@ student = PolicyDistillation(
     learning_rate=2e-3,
     batch_size=64,
     gradient_steps=4,
-    # The teacher's logits are probabilities already: they need no sharpening.
+    # The teacher's outputs are log-probabilities, not Q-values, so they need no sharpening by a low temperature.
     temperature=1.0,
     # The student acts and the teacher labels, as in Actor-Mimic.
     rollout_policy="student",

@@ -1,4 +1,4 @@
-"""A PPO agent's policy in a hundred bytes: 4 bits, against the same network quantized after training (two minutes)."""
+"""A PPO agent's policy in a hundred bytes: QPD with 4 bits, compared with post-training quantization (two minutes)."""
 
 import sys
 
@@ -36,7 +36,7 @@ def score(player: Player) -> str:
 
 
 try:
-    # Looked for in rl-trained-agents/ and $RL_TRAINED_AGENTS, then on the hub
+    # Searched in rl-trained-agents/ and $RL_TRAINED_AGENTS, then on the hub
     teacher = load_teacher("zoo:ppo/CartPole-v1", device="cpu")
 except AgentError as error:
     sys.exit(str(error))

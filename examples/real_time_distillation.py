@@ -12,7 +12,7 @@ model = RealTimeDistillDQN(
     students={
         "large": {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [64]}},
         "small": {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [16]}},
-        # Whatever differs from the other students is said beside the policy.
+        # Further entries replace the algorithm's arguments for this student.
         "steady": {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [16]}, "teacher_source": "best"},
     },
     temperature=1.0,
@@ -36,7 +36,7 @@ model.learn(30_000)
 print(format_summary(model.evaluations))
 print(f"Learning curves: {results}/learning_curves.png")
 
-# A student by itself, as a `pd` model
+# Save a student as a model of its own, and load it
 model.student_model("small").save(results / "small")
 student = PolicyDistillation.load(results / "small")
 print(f"{student.policy.n_parameters} parameters")

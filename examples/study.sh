@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Three losses on CartPole and LunarLander, two seeds each: twelve runs, a few minutes, and a page with the results.
+# Compares three losses on CartPole and LunarLander with two seeds (twelve runs, a few minutes), and writes a report.
 # Needs the Zoo's agents (rl-trained-agents/, $RL_TRAINED_AGENTS or the hub) and: pip install "sb3-distill[box2d]"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

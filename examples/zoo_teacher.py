@@ -1,4 +1,4 @@
-"""A pretrained Zoo agent as teacher: CartPole's DQN (68,098 parameters) into a student of 114.
+"""A pretrained Zoo agent as teacher: CartPole's DQN (68,098 parameters) is distilled into a student of 114 parameters.
 
 python examples/zoo_teacher.py [TEACHER]   (a run folder, a zip, "zoo:..." or "hub:..."; about half a minute)
 """
@@ -28,7 +28,7 @@ model = PolicyDistillation(
 model.learn(20_000, log_interval=None)
 model.save("cartpole_student")
 
-# The student alone is in the zip: no teacher is needed from here on.
+# The zip contains only the student, so the teacher is not needed to load it.
 student = PolicyDistillation.load("cartpole_student")
 
 scores = {

@@ -25,7 +25,8 @@ __all__ = [
     "load_teacher",
 ]
 
-# For ``gymnasium.make`` in processes that import this package, and as "sb3_distill:MultiTask-v0" in all others
+# Processes that import this package call ``gymnasium.make("MultiTask-v0")``; all others call
+# ``gymnasium.make("sb3_distill:MultiTask-v0")``, which imports it.
 register("MultiTask-v0", entry_point="sb3_distill.envs.multitask:make_multi_task")
 register("MultiTaskAtari-v0", entry_point="sb3_distill.envs.multitask:make_multi_task_atari")
 
@@ -41,7 +42,8 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    # Public names import torch; the console script must start without it (PEP 562).
+    # The modules of the public names import torch. Importing them only on first use (PEP 562) lets the console script
+    # start without torch.
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

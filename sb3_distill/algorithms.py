@@ -1,4 +1,4 @@
-"""The algorithms by their keys in the Zoo."""
+"""The algorithms, by the keys that the Zoo's ``--algo`` takes."""
 
 import pkgutil
 from typing import Any

@@ -1,4 +1,4 @@
-"""The console script ``sb3-distill``: finds the verb, and imports nothing else before it knows which one."""
+"""The console script ``sb3-distill``: imports only the module of the verb that is called."""
 
 import importlib
 import sys
@@ -8,9 +8,9 @@ from sb3_distill.version import __version__
 
 # Verb -> module with `main(argv) -> int`, one line of help
 VERBS = {
-    "teachers": ("sb3_distill.agents.cli", "list the trained agents at hand, or show what is known of one"),
+    "teachers": ("sb3_distill.agents.cli", "list the trained agents on this machine, or show the details of one"),
     "evaluate": ("sb3_distill.evaluation.cli", "score a student or a teacher, as % of the teacher"),
-    "export": ("sb3_distill.export.cli", "write an agent as ONNX, in float32 and in integers; measure the files"),
+    "export": ("sb3_distill.export.cli", "write an agent as ONNX files, in float32 and in integers; measure them"),
     "visualize": ("sb3_distill.visualize.cli", "draw localization maps, learning curves, sizes and other figures"),
     "study": ("sb3_distill.study.cli", "run a grid of games, students, losses and seeds from a file"),
     "report": ("sb3_distill.study.report", "write the results of a study as one page, Markdown and LaTeX"),
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     Run one verb.
 
-    :param argv: command line without the program's name, that of the process if ``None``
+    :param argv: the command line without the program's name; ``None``: the command line of the process
     :return: exit status
     """
     argv = sys.argv[1:] if argv is None else argv

@@ -24,6 +24,25 @@ SelfTeacher = TypeVar("SelfTeacher", bound="Teacher")
 
 
 @dataclass(frozen=True)
+class EvaluationScore:
+    """
+    What the evaluations during a run say of its agent.
+
+    :param best_mean: the highest mean return
+    :param best_std: standard deviation of the returns there
+    :param last_mean: the mean return of the last evaluation
+    :param last_std: standard deviation of the returns there
+    :param episodes: episodes of each evaluation
+    """
+
+    best_mean: float
+    best_std: float
+    last_mean: float
+    last_std: float
+    episodes: int
+
+
+@dataclass(frozen=True)
 class AgentFacts:
     """
     What is known of an agent beside its policy.
@@ -34,7 +53,7 @@ class AgentFacts:
     :param env_id: the environment it was trained on, if known
     :param normalization: VecNormalize's statistics, if it was trained with them
     :param zip_bytes: size of its zip, None where there is no zip
-    :param recorded_score: the score that its run folder records
+    :param recorded_score: the score that its run folder records: what its results.yml says, else its evaluations
     :param taught_by: of a student where its teacher was found, None where that was a model in memory
     :param frame_stack: number of stacked frames; None: as many as an image has channels
     :param env_kwargs: arguments of the environment it was trained on; None where they are not known
@@ -46,7 +65,7 @@ class AgentFacts:
     env_id: str | None = None
     normalization: Normalization | None = None
     zip_bytes: int | None = None
-    recorded_score: dict[str, Any] | None = None
+    recorded_score: EvaluationScore | dict[str, Any] | None = None
     taught_by: str | None = None
     frame_stack: int | None = None
     env_kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""SB3's zip of a trained agent, read without unpickling what is in it."""
+"""Reads SB3's zip of a trained agent without unpickling any of its content."""
 
 import hashlib
 import io
@@ -12,18 +12,18 @@ import torch as th
 
 from sb3_distill.agents.files import AgentError
 
-# Far above any SB3 policy; a zip that claims more is an attack or a mistake.
+# Far above the size of any SB3 policy; a larger member is an attack or a mistake.
 _MAX_MEMBER_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
 class Archive:
     """
-    What is read of an SB3 zip.
+    The parts of an SB3 zip that are read.
 
-    :param data: the plain-JSON parts of the algorithm's attributes; pickled parts stay unread strings
+    :param data: the algorithm's attributes that are plain JSON; pickled attributes stay strings and are not unpickled
     :param weights: the policy's state dict
-    :param sha256: of the zip file
+    :param sha256: SHA-256 hash of the zip file
     :param zip_bytes: size of the zip file
     """
 
@@ -37,15 +37,15 @@ def read_archive(path: Path) -> Archive:
     """
     Read an SB3 zip.
 
-    :param path: the zip, as the user gave it
-    :return: what is in it
-    :raises AgentError: the file is damaged, is no SB3 zip, or holds weights that are not finite
+    :param path: path of the zip, as the user gave it
+    :return: the content of the zip
+    :raises AgentError: the file is damaged, is not an SB3 zip, or holds weights that are not finite
     """
     content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
-            # A zip that was cut at its very end can open as the torch zip inside it.
+            # If the end of the file is missing, zipfile can open the torch zip (policy.pth) inside it instead.
             missing = {"data", "policy.pth"} - set(names)
             if missing:
                 raise AgentError(
@@ -55,19 +55,25 @@ def read_archive(path: Path) -> Archive:
             members = {}
             for name in ("data", "policy.pth"):
                 if archive.getinfo(name).file_size > _MAX_MEMBER_BYTES:
-                    raise AgentError(f"{path}: the member {name} claims {archive.getinfo(name).file_size} bytes.")
+                    raise AgentError(
+                        f"{path}: its member {name} would be {archive.getinfo(name).file_size} bytes, more than the "
+                        f"{_MAX_MEMBER_BYTES} that are read. Download or save it again."
+                    )
                 members[name] = archive.read(name)
         data = json.loads(members["data"])
         weights = th.load(io.BytesIO(members["policy.pth"]), map_location="cpu", weights_only=True)
         if not isinstance(data, dict) or not _is_state_dict(weights):
-            raise AgentError(f"{path}: policy.pth holds no state dict of tensors, or data no attributes.")
+            raise AgentError(
+                f"{path} is not an SB3 zip: policy.pth holds no state dict of tensors, or data is not a JSON object of "
+                "attributes. Download or save it again."
+            )
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise AgentError(f"{path}: the weights {name} hold NaN or infinite values; the agent cannot act.")
     except AgentError:
         raise
     except Exception as error:
-        # zipfile, zlib, json and torch report damage with exceptions of every kind.
+        # zipfile, zlib, json and torch raise many different types of exceptions for a damaged file.
         reason = str(error).splitlines()[0] if str(error) else "no details"
         raise AgentError(
             f"{path} cannot be read as an SB3 zip ({type(error).__name__}: {reason}). It is damaged, was not written "

@@ -1,4 +1,4 @@
-"""A policy as the chain of layers that an observation passes on its way to an action."""
+"""The layers that turn an observation into an action, as one sequence."""
 
 from typing import Any
 
@@ -17,13 +17,14 @@ from sb3_distill.networks.layers import ChannelsFirst, Scale
 def chain_of(agent: Teacher) -> list[nn.Module]:
     """
     :param agent: a loaded agent
-    :return: all layers, in order: applied to a batch of observations as floats they give one number per action, or the
-        means of a Gaussian
-    :raises AgentError: its features extractor is not a known one
+    :return: all layers, in order. Applied one after another to a batch of observations (as floats), they give one
+        number per action (Q-values or logits), or the means of a Gaussian.
+    :raises AgentError: the features extractor is of an unknown class, or its layers do not form a sequence
     """
     extractor, *rest = agent.acting_modules
     policy = agent.policy
-    # As SB3's preprocess_obs, whatever comes behind it; students of frames scale them themselves.
+    # SB3's preprocess_obs divides images by 255 before any features extractor. Students on frames have
+    # normalize_images=False: their FrameScaler does the scaling.
     layers: list[nn.Module] = (
         [Scale(255.0)] if policy.normalize_images and is_image_space(policy.observation_space) else []
     )
@@ -38,7 +39,8 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
     else:
         raise AgentError(
             f"{agent.source} is no chain of layers: its features extractor is {type(extractor).__name__} on "
-            f"{agent.observation_space}. Those on vectors, grids and stacked frames are."
+            f"{agent.observation_space}. Only features extractors for vectors (FlattenExtractor), grids (GridCNN) and "
+            "stacked frames (NatureCNN, StudentCNN) are supported: use an agent with one of them."
         )
     for module in rest:
         layers += list(module) if isinstance(module, nn.Sequential) else [module]
@@ -48,7 +50,8 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
 def count_macs(agent: Teacher) -> int:
     """
     :param agent: a loaded agent
-    :return: multiplications of one forward pass of the part that acts, for one observation
+    :return: number of multiplications that the agent needs to compute the action for one observation; a critic is not
+        counted
     """
     total = 0
 

@@ -1,4 +1,4 @@
-"""Whether a teacher fits the environment of its student."""
+"""Checks that a teacher fits the environment of its student."""
 
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
@@ -9,33 +9,34 @@ from sb3_distill.envs.inspection import describe_space_mismatch
 
 def check_discrete(teacher: Teacher, env: VecEnv) -> None:
     """
-    Check that teacher and environment have the same discrete actions.
+    Check that teacher and environment have the same ``Discrete`` action space.
 
     :param teacher: the loaded teacher
     :param env: the student's environment
-    :raises ValueError: they have not
+    :raises ValueError: the action spaces differ, or are not ``Discrete``
     """
     who = f"The teacher {teacher.source}"
     if not isinstance(teacher.action_space, spaces.Discrete):
         raise ValueError(
-            f"{who} has the action space {teacher.action_space}; policy distillation needs Discrete actions. "
+            f"{who} has the action space {teacher.action_space}; policy distillation needs Discrete actions: use a "
+            "teacher with Discrete actions, or QPD for continuous ones."
         )
     if not isinstance(env.action_space, spaces.Discrete) or env.action_space.n != teacher.action_space.n:
         raise ValueError(
             f"{who} chooses among {teacher.action_space.n} actions, but the environment's action space is "
-            f"{env.action_space}: they must be the same."
+            f"{env.action_space}: use a teacher with the same action space as the environment."
         )
 
 
 def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
     """
-    Check that a teacher knows what an environment shows.
+    Check that a teacher was trained on observations like those of an environment, and on the same environment id.
 
     :param teacher: the loaded teacher
     :param env: the student's environment
-    :param env_id: its id, None where it has none
-    :param allow_env_mismatch: accept a teacher of an environment with another id
-    :raises ValueError: what differs, and what to do
+    :param env_id: the environment's id, None if it has none
+    :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
+    :raises ValueError: the observation spaces or the environment ids differ
     """
     who = f"The teacher {teacher.source}"
     problem = describe_space_mismatch(teacher.observation_space, env.observation_space)
@@ -44,5 +45,5 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     if None not in (teacher.env_id, env_id) and teacher.env_id != env_id and not allow_env_mismatch:
         raise ValueError(
             f"{who} was trained on {teacher.env_id}, but the student's environment is {env_id}. "
-            "Pass allow_env_mismatch=True if that is meant."
+            "Pass allow_env_mismatch=True if this is intended."
         )

@@ -3,12 +3,13 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch as th
 
-from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.agent import ActorCriticTeacher, EvaluationScore, Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.results.tables import format_table
@@ -34,76 +35,140 @@ def expand(path: str) -> list[str]:
     return [str(run) for run in sorted(runs)] or [path]
 
 
-def layers(network: th.nn.Module) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Layer:
+    """
+    A tensor of weights.
+
+    :param kind: of the module that it is part of
+    :param shape: its shape
+    """
+
+    kind: str
+    shape: list[int]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """
+    How observations are normalised.
+
+    :param mean: their mean
+    :param var: their variance
+    :param clip: they are clipped to [-clip, clip]
+    """
+
+    mean: list[float]
+    var: list[float]
+    clip: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """
+    Everything there is to say about an agent.
+
+    :param source: where it was found
+    :param algo: its algorithm
+    :param env: the environment it was trained on, if known
+    :param observation_space: its observations, as text
+    :param action_space: its actions, as text
+    :param frame_stack: number of stacked frames, if known
+    :param kind: "actor-critic" or "value-based"
+    :param activation: its activation function, if known
+    :param layers: everything that has weights, under the names of the weights
+    :param n_parameters: its parameters
+    :param zip_bytes: size of its zip, None where there is no zip
+    :param sha256: of its zip, or of its weights
+    :param normalization: how its observations are normalised, if they are
+    :param recorded_score: the score that its run folder records
+    """
+
+    source: str
+    algo: str
+    env: str | None
+    observation_space: str
+    action_space: str
+    frame_stack: int | None
+    kind: str
+    activation: str | None
+    layers: dict[str, Layer]
+    n_parameters: int
+    zip_bytes: int | None
+    sha256: str
+    normalization: Statistics | None
+    recorded_score: EvaluationScore | dict[str, Any] | None
+
+
+def layers(network: th.nn.Module) -> dict[str, Layer]:
     """Kind and shape of everything that has weights, under the names of the weights."""
     return {
-        name: {
-            "kind": type(network.get_submodule(name.rpartition(".")[0])).__name__ if "." in name else "Parameter",
-            "shape": list(weight.shape),
-        }
+        name: Layer(
+            type(network.get_submodule(name.rpartition(".")[0])).__name__ if "." in name else "Parameter",
+            list(weight.shape),
+        )
         for name, weight in network.named_parameters()
     }
 
 
-def facts_of(teacher: Teacher) -> dict[str, Any]:
+def facts_of(teacher: Teacher) -> Facts:
     """Everything there is to say about an agent."""
-    normalization = teacher.normalization
-    return {
-        "source": teacher.source,
-        "algo": teacher.algo,
-        "env": teacher.env_id,
-        "observation_space": str(teacher.observation_space),
-        "action_space": str(teacher.action_space),
-        "frame_stack": teacher.frame_stack,
-        "kind": "actor-critic" if isinstance(teacher, ActorCriticTeacher) else "value-based",
-        "activation": getattr(getattr(teacher.network, "activation_fn", None), "__name__", None),
-        "layers": layers(teacher.network),
-        "n_parameters": teacher.n_parameters,
-        "zip_bytes": teacher.facts.zip_bytes,
-        "sha256": teacher.sha256,
-        "normalization": None
-        if normalization is None
-        else {"mean": normalization.mean.tolist(), "var": normalization.var.tolist(), "clip": normalization.clip_obs},
-        "recorded_score": teacher.facts.recorded_score,
-    }
+    statistics = teacher.normalization
+    return Facts(
+        source=teacher.source,
+        algo=teacher.algo,
+        env=teacher.env_id,
+        observation_space=str(teacher.observation_space),
+        action_space=str(teacher.action_space),
+        frame_stack=teacher.frame_stack,
+        kind="actor-critic" if isinstance(teacher, ActorCriticTeacher) else "value-based",
+        activation=getattr(getattr(teacher.network, "activation_fn", None), "__name__", None),
+        layers=layers(teacher.network),
+        n_parameters=teacher.n_parameters,
+        zip_bytes=teacher.facts.zip_bytes,
+        sha256=teacher.sha256,
+        normalization=None
+        if statistics is None
+        else Statistics(statistics.mean.tolist(), statistics.var.tolist(), statistics.clip_obs),
+        recorded_score=teacher.facts.recorded_score,
+    )
 
 
-def score_text(score: dict[str, Any] | None) -> str:
+def score_text(score: EvaluationScore | dict[str, Any] | None) -> str:
     """The recorded score in a few words."""
     if score is None:
         return "none"
-    if "best_mean" in score:
+    if isinstance(score, EvaluationScore):
         return (
-            f"best {score['best_mean']:.1f} ± {score['best_std']:.1f}, "
-            f"last {score['last_mean']:.1f} ± {score['last_std']:.1f} ({score['episodes']} episodes)"
+            f"best {score.best_mean:.1f} ± {score.best_std:.1f}, "
+            f"last {score.last_mean:.1f} ± {score.last_std:.1f} ({score.episodes} episodes)"
         )
     return ", ".join(f"{key} {value}" for key, value in score.items())
 
 
-def print_one(facts: dict[str, Any]) -> None:
+def print_one(facts: Facts) -> None:
     """One agent in full."""
-    print(facts["source"])
-    for label, key in (
-        ("algorithm", "algo"),
-        ("environment", "env"),
-        ("observations", "observation_space"),
-        ("actions", "action_space"),
-        ("frame stack", "frame_stack"),
-        ("activation", "activation"),
-        ("sha256", "sha256"),
+    print(facts.source)
+    for label, value in (
+        ("algorithm", facts.algo),
+        ("environment", facts.env),
+        ("observations", facts.observation_space),
+        ("actions", facts.action_space),
+        ("frame stack", facts.frame_stack),
+        ("activation", facts.activation),
+        ("sha256", facts.sha256),
     ):
-        if facts[key] is not None:
-            print(f"  {label:14} {facts[key]}")
-    print(f"  {'parameters':14} {facts['n_parameters']:,}")
-    if facts["zip_bytes"] is not None:
-        print(f"  {'zip':14} {facts['zip_bytes']:,} bytes")
-    normalization = facts["normalization"]
-    if normalization is not None:
-        print(f"  {'normalised':14} mean {normalization['mean']}, variance {normalization['var']}")
-    print(f"  {'score':14} {score_text(facts['recorded_score'])}")
+        if value is not None:
+            print(f"  {label:14} {value}")
+    print(f"  {'parameters':14} {facts.n_parameters:,}")
+    if facts.zip_bytes is not None:
+        print(f"  {'zip':14} {facts.zip_bytes:,} bytes")
+    if facts.normalization is not None:
+        print(f"  {'normalised':14} mean {facts.normalization.mean}, variance {facts.normalization.var}")
+    print(f"  {'score':14} {score_text(facts.recorded_score)}")
     print("  layers")
-    for name, layer in facts["layers"].items():
-        print(f"    {name:44} {layer['kind']:10} {' x '.join(map(str, layer['shape']))}")
+    for name, layer in facts.layers.items():
+        print(f"    {name:44} {layer.kind:10} {' x '.join(map(str, layer.shape))}")
 
 
 def main(argv: list[str]) -> int:
@@ -124,7 +189,7 @@ def main(argv: list[str]) -> int:
             failed = True
     if args.json:
         # A run's YAML may have dates in it.
-        print(json.dumps(facts, indent=2, default=str))
+        print(json.dumps([asdict(entry) for entry in facts], indent=2, default=str))
     elif len(sources) == 1:
         for entry in facts:
             print_one(entry)
@@ -132,11 +197,11 @@ def main(argv: list[str]) -> int:
         header = ("agent", "environment", "score", "parameters", "zip bytes")
         rows = [
             (
-                entry["source"],
-                entry["env"] or "unknown",
-                score_text(entry["recorded_score"]),
-                f"{entry['n_parameters']:,}",
-                f"{entry['zip_bytes']:,}",
+                entry.source,
+                entry.env or "unknown",
+                score_text(entry.recorded_score),
+                f"{entry.n_parameters:,}",
+                f"{entry.zip_bytes:,}",
             )
             for entry in facts
         ]

@@ -1,4 +1,4 @@
-"""A run's YAML files and the keywords in them, read without making the Python objects that they name."""
+"""Reads the YAML files of a run, and the keyword arguments in them, without creating the Python objects they name."""
 
 import ast
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from sb3_distill.agents.files import AgentError
 
 
 class _ZooLoader(yaml.SafeLoader):
-    """SafeLoader that also reads the two Python tags which the Zoo's files are written with."""
+    """SafeLoader that also reads the two Python tags (OrderedDict and tuple) that occur in the Zoo's files."""
 
 
 def _ordered_dict(loader: yaml.SafeLoader, node: yaml.Node) -> OrderedDict[Any, Any]:
@@ -35,17 +35,18 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
     """
     Read a run folder's ``config.yml``, ``args.yml`` or ``results.yml``.
 
-    :param path: the file; None or a file that is not there gives an empty dictionary
-    :return: its content
-    :raises AgentError: the file is no mapping, or wants Python objects to be made
+    :param path: the file; None, or a file that does not exist, gives an empty dictionary
+    :return: the content of the file
+    :raises AgentError: the file is not a mapping, or has tags that would create Python objects
     """
     if path is None or not path.is_file():
         return {}
     try:
-        # A SafeLoader with two more constructors for plain containers
+        # Safe: _ZooLoader is a SafeLoader with two more constructors, both for plain containers.
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_ZooLoader)
     except Exception as error:
-        # PyYAML's constructors let through whatever int(), a dictionary or the stack's depth raise.
+        # PyYAML does not convert all errors to YAMLError: it lets through those of int(), those of unhashable keys and
+        # RecursionError.
         raise AgentError(f"{path} cannot be read safely: {error}") from error
     if not isinstance(content, dict):
         raise AgentError(f"{path} holds no mapping of names to values, but {type(content).__name__}.")
@@ -54,10 +55,11 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
 
 def read_keywords(text: Any) -> dict[str, Any]:
     """
-    The keywords of a hyperparameter such as ``"dict(net_arch=[256, 256], activation_fn=nn.ReLU)"``.
+    The keyword arguments in a hyperparameter such as ``"dict(net_arch=[256, 256], activation_fn=nn.ReLU)"``.
 
-    :param text: what stands in ``config.yml``: text, or a mapping already
-    :return: literals as they are, dotted names as text; whatever would have to be computed is left out
+    :param text: the value in ``config.yml``: a string, or a mapping
+    :return: the keyword arguments: literals as their values, names such as ``nn.ReLU`` as strings; any other expression
+        would have to be evaluated and is left out
     """
     if isinstance(text, dict):
         return dict(text)

@@ -8,10 +8,10 @@ from sb3_distill.agents.files import HUB_STATISTICS, AgentError, AgentFiles, Age
 
 def download(source: str) -> AgentFiles:
     """
-    :param source: ``hub:owner/algo-env``, with ``@revision`` where one is meant
-    :return: the files of the agent in the local cache, all of one commit
-    :raises AgentNotFoundError: the hub has no such repository, or no agent in it
-    :raises AgentError: the name has no meaning, or the hub cannot be reached
+    :param source: ``hub:owner/algo-env``, optionally followed by ``@revision``
+    :return: the files of the agent in the local cache, all from one commit
+    :raises AgentNotFoundError: the repository does not exist, or it has no agent in it
+    :raises AgentError: the name does not have this form, or the hub cannot be reached
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -22,12 +22,12 @@ def download(source: str) -> AgentFiles:
     if not owner or not env_id:
         raise AgentError(
             f"{source!r} does not name a repository: write 'hub:owner/algo-env', e.g. 'hub:sb3/dqn-CartPole-v1', "
-            "with @revision if one is meant."
+            "optionally followed by @revision."
         )
 
     try:
         zip_path = Path(hf_hub_download(repository, f"{name}.zip", revision=revision or None))
-        # The other files must be of the same commit, whatever is pushed meanwhile.
+        # Fetch the other files from the same commit, even if a newer one is pushed meanwhile.
         folder = zip_path.parent
         for filename in ("config.yml", "args.yml"):
             _fetch_if_there(repository, filename, folder.name)
@@ -43,7 +43,7 @@ def download(source: str) -> AgentFiles:
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise AgentNotFoundError(f"The hub has no {source} with {name}.zip in it") from error
     except Exception as error:
-        # The hub's client raises what its transport does, which differs between its versions.
+        # The hub's client passes on the errors of its HTTP library, which differ between its versions.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AgentError(
             f"{source} could not be downloaded ({reason}). Check the connection, or give a local zip or run folder."
@@ -58,8 +58,8 @@ def _fetch_if_there(repository: str, filename: str, commit: str) -> None:
     try:
         hf_hub_download(repository, filename, revision=commit)
     except LocalEntryNotFoundError:
-        # Without a connection: the cache remembers what the repository does not have. If it does not know, going on
-        # could mean an agent without its normalisation.
+        # Without a connection, the cache may still know that the repository does not have this file. If it does not
+        # know (None), stop: the agent might be loaded without its normalization statistics.
         if try_to_load_from_cache(repository, filename, revision=commit) is None:
             raise
     except EntryNotFoundError:

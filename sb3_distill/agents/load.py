@@ -1,4 +1,4 @@
-"""From files or a model in memory to a trained agent."""
+"""Loads a trained agent from its files, or from an SB3 model in memory."""
 
 import hashlib
 import os
@@ -31,17 +31,17 @@ from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.quantization.layers import describe_transition
 
-# Where Stable-Baselines3 and SB3-contrib keep what can be rebuilt from weights
+# Modules of Stable-Baselines3 and SB3-contrib whose policies and features extractors can be rebuilt from weights
 _STOCK_MODULES = (
     "stable_baselines3.common.policies",
     "stable_baselines3.common.torch_layers",
     "stable_baselines3.dqn.policies",
     "sb3_contrib.qrdqn.policies",
 )
-# Classes of agents by their algorithm; the others are actor-critic ones
+# Class of agent by algorithm; all other algorithms are actor-critic
 _CLASSES: dict[str, type[Teacher]] = {"dqn": ValueTeacher, "qrdqn": QuantileTeacher, "pd": ValueTeacher}
 
-# SB3's and SB3-contrib's algorithms for continuous actions without a distribution that we compare
+# Algorithms of SB3 and SB3-contrib for continuous actions whose policies are not plain Gaussians: no loss compares them
 _OTHER_ACTORS = ("sac", "td3", "ddpg", "tqc", "crossq")
 
 
@@ -53,16 +53,16 @@ def load_teacher(
     allow_pickle: bool = False,
 ) -> Teacher:
     """
-    Load a trained agent as a teacher, without unpickling anything that is in its files.
+    Load a trained agent as a teacher, without unpickling anything from its files (unless ``allow_pickle`` is set).
 
     :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
-        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher
-    :param device: where its networks go
-    :param env_id: the environment it was trained on, where its files do not say
-    :param allow_pickle: load a file with SB3's own ``load``, which runs whatever code the file holds: for agents with
-        custom layers whose source you trust
+        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher that is loaded already
+    :param device: device of the teacher's networks
+    :param env_id: the environment that the agent was trained on, if its files do not say it
+    :param allow_pickle: load the file with SB3's own ``load``, which runs any code that the file holds. Needed for
+        agents with custom layers; only for files that you trust.
     :return: the teacher
-    :raises AgentError: what is wrong with the files, and what to do
+    :raises AgentError: the agent cannot be found or cannot be used
     """
     if isinstance(source, Teacher):
         return source.to(device)
@@ -82,11 +82,11 @@ def load_teacher(
     except OSError:
         raise
     except Exception as error:
-        # What the files claim can be nonsense of any kind, and SB3's constructors fail on it in as many ways.
+        # The files can hold any nonsensical values, for which SB3's constructors raise many types of exceptions.
         reason = str(error).splitlines()[0] if str(error) else "no details"
         raise AgentError(
-            f"{source} cannot be rebuilt from what its files say ({type(error).__name__}: {reason}). They are damaged, "
-            "or of a kind that is not supported; an agent of your own can be given as a loaded SB3 model."
+            f"{source} cannot be rebuilt from its files ({type(error).__name__}: {reason}). They are damaged, or the "
+            "agent is of a kind that is not supported: pass it as a loaded SB3 model."
         ) from error
     return teacher.to(device)
 
@@ -94,13 +94,13 @@ def load_teacher(
 def _teacher_class(algo: str) -> type[Teacher]:
     if algo.lower() in _OTHER_ACTORS:
         raise AgentError(
-            f"This is a {algo.lower()} agent, whose actor is neither categorical nor a plain Gaussian: its answers "
-            "cannot be distilled. For continuous actions train a PPO, A2C or TRPO agent."
+            f"This is a {algo.lower()} agent, whose actor is neither categorical nor a plain Gaussian, so it cannot be "
+            "distilled. For continuous actions train a PPO, A2C or TRPO agent."
         )
     if algo == "mtpd":
         raise AgentError(
             "This agent plays several tasks: cut one out with MultiTaskDistillation's model.task(NAME).save(PATH), and "
-            "name that file. (A multi-task DQN cannot be cut.)"
+            "pass that file. (A multi-task DQN cannot be cut into tasks.)"
         )
     if algo not in BUILDERS:
         raise AgentError(unknown_choice("algorithm of a teacher", algo, BUILDERS))
@@ -110,7 +110,7 @@ def _teacher_class(algo: str) -> type[Teacher]:
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     names = {"PolicyDistillation": "pd", "MultiTaskDistillation": "mtpd", "MultiTaskDQN": "mtpd"}
     known = {*BUILDERS, *names.values()}
-    # Subclasses of the five algorithms are welcome.
+    # Search the base classes too, so that users' subclasses of these algorithms are accepted.
     algo = next(
         (name for cls in type(model).__mro__ if (name := names.get(cls.__name__, cls.__name__.lower())) in known), ""
     )
@@ -151,8 +151,8 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
     transition = describe_transition(policy)
     if transition:
         warnings.warn(
-            f"{source} is still in the transition to its final precision ({transition}), so its size is that of "
-            "float32: take the run's last model rather than best_model.zip, or finish its training."
+            f"{source} is still in the transition to its final precision ({transition}), so its weights are still "
+            "float32: use the run's last model instead of best_model.zip, or finish its training."
         )
     facts = AgentFacts(
         algo,
@@ -163,9 +163,9 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         archive.zip_bytes,
         read_score(files),
         plain_text(archive.data.get("taught_by")),
-        # A configuration without the entry is that of an agent without a stack.
+        # The Zoo's configurations have the entry only if frames are stacked.
         frame_stack=config.get("frame_stack", 1) if config else None,
-        # As the Zoo's enjoy finds them
+        # The Zoo's enjoy.py looks in the same places.
         env_kwargs=read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {})
         if arguments or config
         else None,
@@ -174,7 +174,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
 
 
 def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
-    """Layers of the agent's own may have weights of the stock shapes and compute something else."""
+    """Refuse custom classes: their weights may have the shapes of SB3's layers but a different forward pass."""
     policy_module = plain_entries(data.get("policy_class")).get("__module__")
     extractor = str(kwargs.get("features_extractor_class") or "").removeprefix("<class ").strip("'>")
     extractor_module = extractor.rpartition(".")[0]
@@ -184,8 +184,8 @@ def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
     ):
         if module and module not in _STOCK_MODULES and not module.startswith("sb3_distill."):
             raise AgentError(
-                f"Its {field} is not one of SB3's own ({name}), so it cannot be rebuilt from its weights. Give the "
-                "agent as a loaded SB3 model, or pass allow_pickle=True to load_teacher where you trust its file."
+                f"Its {field} is not one of SB3's own ({name}), so it cannot be rebuilt from its weights. Pass the "
+                "agent as a loaded SB3 model, or, if you trust its file, pass allow_pickle=True to load_teacher."
             )
 
 

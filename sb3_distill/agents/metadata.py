@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_distill.agents.agent import EvaluationScore
 from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.normalization import Normalization, read_normalization
@@ -142,7 +143,7 @@ def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalizati
     return None
 
 
-def read_score(files: AgentFiles) -> dict[str, Any] | None:
+def read_score(files: AgentFiles) -> EvaluationScore | dict[str, Any] | None:
     """The score that the run folder records: its results.yml, else the best of its evaluations."""
     results = read_yaml(files.yaml("results.yml")).get("evaluation")
     if isinstance(results, list) and results and isinstance(results[0], dict):
@@ -159,10 +160,10 @@ def read_score(files: AgentFiles) -> dict[str, Any] | None:
         return None
     means = returns.mean(axis=1)
     best, last = int(means.argmax()), len(means) - 1
-    return {
-        "best_mean": float(means[best]),
-        "best_std": float(returns[best].std()),
-        "last_mean": float(means[last]),
-        "last_std": float(returns[last].std()),
-        "episodes": int(returns.shape[1]),
-    }
+    return EvaluationScore(
+        best_mean=float(means[best]),
+        best_std=float(returns[best].std()),
+        last_mean=float(means[last]),
+        last_std=float(returns[last].std()),
+        episodes=int(returns.shape[1]),
+    )

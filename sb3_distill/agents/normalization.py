@@ -1,4 +1,4 @@
-"""VecNormalize's statistics of an agent, read without running what is in their pickle."""
+"""Reads the VecNormalize statistics of an agent without running any code from their pickle."""
 
 import io
 import pickle
@@ -15,12 +15,12 @@ from sb3_distill.agents.files import AgentError
 @dataclass(frozen=True)
 class Normalization:
     """
-    VecNormalize's statistics of observations.
+    The statistics by which VecNormalize normalizes observations.
 
     :param mean: running mean
     :param var: running variance
-    :param epsilon: added to the variance
-    :param clip_obs: largest magnitude of a normalised observation
+    :param epsilon: added to the variance before the square root
+    :param clip_obs: normalized observations are clipped to [-clip_obs, clip_obs]
     """
 
     mean: np.ndarray
@@ -30,7 +30,7 @@ class Normalization:
 
 
 class _Record:
-    """Stands for an object of a library's class: keeps its state and does nothing."""
+    """Takes the place of an object of SB3, Gym or NumPy: keeps the object's attributes, but has none of its methods."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -55,7 +55,8 @@ _RECORDED_LIBRARIES = ("stable_baselines3.", "gym.", "gymnasium.", "numpy.random
 
 
 class _StatisticsUnpickler(pickle.Unpickler):
-    """Rebuilds arrays; objects of SB3 and Gym become records; nothing else is looked up, let alone imported."""
+    """Rebuilds arrays, and turns objects of SB3, Gym and numpy.random into records. It imports nothing, and refuses
+    every other class."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PLAIN_CLASSES:
@@ -65,14 +66,15 @@ class _StatisticsUnpickler(pickle.Unpickler):
         # NumPy 2 moved numpy.core to numpy._core.
         if module.startswith(("numpy.core.", "numpy._core.")):
             if name == "_frombuffer":
-                # How pickle protocol 5, Python 3.14's default, has arrays. NumPy's own function could be written to.
+                # Pickle protocol 5 (the default of Python 3.14) stores arrays in this way. Use a function of our own
+                # instead of NumPy's: the pickle could set attributes on the latter.
                 return lambda buffer, dtype, shape, order: np.frombuffer(buffer, dtype).reshape(shape, order=order)
             part = _ARRAY_PARTS.get((module.rsplit(".", 1)[1], name))
             if part is not None:
                 return part
         if module.startswith(_RECORDED_LIBRARIES):
             return _Record
-        raise AgentError(f"it asks for {module}.{name}, which statistics have no use for")
+        raise AgentError(f"it refers to {module}.{name}, which does not belong in VecNormalize statistics")
 
 
 def read_normalization(path: Path) -> Normalization | None:
@@ -80,8 +82,8 @@ def read_normalization(path: Path) -> Normalization | None:
     Read the statistics that a VecNormalize environment saved.
 
     :param path: ``vecnormalize.pkl``
-    :return: the statistics of the observations; None where these were not normalised
-    :raises AgentError: the file is damaged, holds anything but statistics, or those of Dict observations
+    :return: the statistics of the observations; None if the observations were not normalized
+    :raises AgentError: the file is damaged, holds anything but statistics, or has statistics of Dict observations
     """
     try:
         state = vars(_StatisticsUnpickler(io.BytesIO(path.read_bytes())).load())
@@ -93,11 +95,14 @@ def read_normalization(path: Path) -> Normalization | None:
         mean, var = (np.asarray(getattr(statistics, name), dtype=np.float64) for name in ("mean", "var"))
         normalization = Normalization(mean, var, float(state["epsilon"]), float(state["clip_obs"]))
     except Exception as error:
-        # A pickle that is damaged, or that is something else, can fail in any way.
+        # Unpickling a damaged or unrelated file can raise any type of exception.
         raise AgentError(
             f"{path} cannot be used as VecNormalize statistics ({type(error).__name__}: {error}). Save it again with "
             "VecNormalize.save(), for an environment with Box observations."
         ) from error
     if not (np.isfinite(mean).all() and np.isfinite(var).all() and mean.shape == var.shape):
-        raise AgentError(f"{path}: the statistics hold NaN or infinite values, or shapes that differ.")
+        raise AgentError(
+            f"{path}: the mean and the variance hold NaN or infinite values, or differ in shape. Save it again with "
+            "VecNormalize.save()."
+        )
     return normalization

@@ -1,4 +1,4 @@
-"""From what a user calls a teacher (zip, run folder, ``zoo:``, ``hub:``) to the files on disk."""
+"""Finds the files of the agent that a user names (zip, run folder, ``zoo:`` or ``hub:``)."""
 
 import difflib
 import os
@@ -11,10 +11,10 @@ from sb3_distill.agents.files import STATISTICS, AgentError, AgentFiles, AgentNo
 from sb3_distill.agents.hub import download
 from sb3_distill.common.files import file_name
 
-# In the order in which a teacher is looked for when none is named
+# If no teacher is named, these algorithms are searched in this order.
 ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
 _HUB_ORGANIZATION = "sb3"
-# What the Zoo leaves beside the last model of a run: the best of its evaluations, and checkpoints
+# Other zips that the Zoo writes into a run folder: the model with the best evaluation, and checkpoints
 _BESIDE_LAST_MODEL = re.compile(r"best_model\.zip|rl_model_\d+_steps\.zip")
 
 
@@ -24,8 +24,8 @@ def find_agent(source: str | Path) -> AgentFiles:
 
     :param source: a zip, a run folder, ``zoo:algo/env``, or ``hub:organisation/repository@revision``
     :return: its files
-    :raises AgentNotFoundError: there are none
-    :raises AgentError: the name has no meaning, or there are several agents
+    :raises AgentNotFoundError: no agent is there
+    :raises AgentError: the name has none of these forms, or several agents are there
     """
     text = str(source)
     if text.startswith("zoo:"):
@@ -33,7 +33,8 @@ def find_agent(source: str | Path) -> AgentFiles:
     if text.startswith("hub:"):
         return download(text)
     path = Path(source)
-    # As SB3's load, which the ending can be left out of; the Zoo has a folder of the same name beside the zip.
+    # As in SB3's load, ".zip" can be left out. Look for the zip before the folder: the Zoo writes a folder with the
+    # same name beside the zip.
     with_ending = Path(f"{path}.zip")
     if path.is_file():
         return _around_zip(path)
@@ -61,7 +62,8 @@ def _around_zip(zip_path: Path) -> AgentFiles:
     if env_id is not None and ((parent / env_id).is_dir() or zip_path.stem == env_id):
         folder = parent / env_id if (parent / env_id).is_dir() else None
         return AgentFiles(zip_path, folder, parent, parent.resolve().parent.name, env_id)
-    # Such as the hub has it, and whoever saves model and VecNormalize into one folder: all lies beside the zip.
+    # On the hub, and where a user saves model and VecNormalize into one folder, all files are beside the zip. The Zoo
+    # has them in a folder with the name of the zip.
     flat = any((parent / name).is_file() for name in ("config.yml", *STATISTICS))
     beside = parent if flat else parent / zip_path.stem
     return AgentFiles(zip_path, beside if beside.is_dir() else None)
@@ -72,9 +74,9 @@ def _find_in_run_folder(folder: Path) -> AgentFiles:
     zips = sorted(folder.glob("*.zip"))
     if not zips:
         raise AgentNotFoundError(
-            f"{folder} holds no agent: no .zip in it. Give a run folder such as rl-trained-agents/dqn/CartPole-v1_1."
+            f"{folder} holds no agent: no .zip in it. Pass a run folder such as rl-trained-agents/dqn/CartPole-v1_1."
         )
-    # The Zoo's own order: the last model, then the best one
+    # Same order as in the Zoo: first the last model, then the best one
     for name in (f"{env_id}.zip", "best_model.zip"):
         if folder / name in zips:
             others = [path.name for path in zips if path.name != name]
@@ -92,7 +94,7 @@ def _find_in_run_folder(folder: Path) -> AgentFiles:
 
 def zoo_roots() -> list[Path]:
     """
-    :return: the folders in which the Zoo's agents are looked for
+    :return: the folders in which the Zoo's agents are searched
     """
     roots = [Path("rl-trained-agents")]
     if os.environ.get("RL_TRAINED_AGENTS"):
@@ -126,17 +128,17 @@ def find_zoo_teacher(
     env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS, argument: str = "teacher=PATH"
 ) -> str | Path:
     """
-    The Zoo's own agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub.
+    Find the Zoo's agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub.
 
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
-    :param argument: how the caller would name another one, for the message
-    :return: what ``load_teacher`` takes: a run folder, or a revision on the hub
-    :raises AgentNotFoundError: there is none; the message says where it was looked for
+    :param argument: the argument with which the user can name a teacher, for the error message
+    :return: a source for ``load_teacher``: a run folder, or a revision on the hub
+    :raises AgentNotFoundError: no agent was found; the message says where it was searched
     """
     if env_id is None:
         raise AgentNotFoundError(
-            f"No teacher was given, and the environment has no id to find one by: pass {argument}."
+            f"No teacher was given, and the environment has no id by which to find one: pass {argument}."
         )
     algos = tuple(algos)
     for root in zoo_roots():
@@ -149,13 +151,14 @@ def find_zoo_teacher(
     failures = []
     for algo in algos:
         try:
-            # The cache has one folder per commit.
+            # The name of the folder in the cache is the commit, so the source names exactly this version.
             return f"{_on_hub(algo, env_id)}@{download(_on_hub(algo, env_id)).zip_path.parent.name}"
         except AgentNotFoundError:
             continue
         except AgentError as error:
             failures.append(str(error))
-            # Offline the cache is all there is. Otherwise the agent that could not be asked for may be the one.
+            # Offline, only the cache can be searched: go on with the next algorithm. Online, a failed download may be
+            # of the preferred agent: stop, so that no other one is used instead.
             if not HF_HUB_OFFLINE:
                 break
     failure = failures[0] if failures else "no " + ", ".join(_on_hub(algo, env_id) for algo in algos)
@@ -175,7 +178,7 @@ def _list(roots: list[Path]) -> str:
 
 
 def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
-    """A hint at agents of other versions of the same environment, and of other algorithms."""
+    """A hint for the error message: agents for other versions of the environment, or of other algorithms."""
     name = file_name(env_id).rsplit("-v", 1)[0]
     found = {
         f"zoo:{run.parent.name}/{_env_id_of_run(run)}"
@@ -192,5 +195,5 @@ def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
         if algo not in algos and any(_runs(root, algo, env_id) for root in zoo_roots())
     ]
     if others:
-        hint += f" Of other algorithms: {', '.join(others)}, which --algo pd (PolicyDistillation) distils."
+        hint += f" Of other algorithms: {', '.join(others)}, which --algo pd (PolicyDistillation) can distill."
     return hint

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill.base.callbacks import TeacherReferenceCallback
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
-from sb3_distill.buffers.recordings import RecordingError, RecordingWriter
+from sb3_distill.buffers.recordings import RecordingError, RecordingSettings, RecordingWriter
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
 from sb3_distill.envs.inspection import env_arguments_of, env_id_of, frame_channels_of, frame_step_of
 
@@ -49,15 +49,15 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                 "recording= is the teacher's own play: it needs rollout_policy='teacher', and no VecNormalize around "
                 "the student's environment, whose statistics would depend on it."
             )
-        settings = {
-            "algorithm": type(self).__name__,
-            "teacher": self._teacher.sha256,
-            "env_id": env_id_of(self.env),
+        settings = RecordingSettings(
+            algorithm=type(self).__name__,
+            teacher=self._teacher.sha256,
+            env_id=env_id_of(self.env),
             # As text: they can be objects of any kind.
-            "env_kwargs": {name: repr(value) for name, value in env_arguments_of(self.env).items()},
-            "observation_space": str(self.observation_space),
-            "teacher_eps": self.teacher_eps,
-        }
+            env_kwargs={name: repr(value) for name, value in env_arguments_of(self.env).items()},
+            observation_space=str(self.observation_space),
+            teacher_eps=self.teacher_eps,
+        )
         self._recorded_play, self._recorder = read_or_record(
             Path(self.recording),
             settings,

@@ -33,19 +33,19 @@ class ArrayStore:
 
 class FrameStore:
     """
-    Keeps stacked images as single frames: an observation is ``n_stack`` indices into a ring of frames.
+    Stores stacked images as single frames: an observation is ``n_stack`` indices into a ring buffer of frames.
 
-    Consecutive stacks share all frames but the newest, so one frame per step is stored, and every stack comes back
-    exactly as the environment gave it. An environment that stacks frames itself tells which stacks follow each other
-    (``FrameStep``). Of others the pixels are compared: across episode ends, with zero or repeated padding, and even
-    when no stack goes on from the last one. Then all of its frames are stored, and the oldest observations leave the
-    memory earlier.
+    Consecutive stacks share all frames except the newest, so only one frame is stored per step. ``get`` returns every
+    stack exactly as the environment returned it. An environment that stacks frames itself tells which stacks continue
+    the previous ones (``FrameStep``). For all other environments, the pixels are compared. This works across episode
+    ends, and with zero or repeated padding. A stack that does not continue the previous one is stored with all of its
+    frames; then the oldest observations are overwritten earlier.
 
-    :param n_rows: rows of the ring of observations
-    :param n_envs: observations per row
+    :param n_rows: number of rows of the ring buffer of observations
+    :param n_envs: number of observations per row
     :param shape: ``(n_stack * frame_channels, height, width)``
-    :param frame_channels: planes of one frame: 1 for grey, 3 for colour
-    :param n_frames: frames to keep for each environment, one per row by default
+    :param frame_channels: channels of one frame: 1 for grey, 3 for colour
+    :param n_frames: number of frames to keep for each environment, by default one per row
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class FrameStore:
         # For each row, the serial number of the oldest frame in its stacks
         self.oldest_frame = np.zeros(n_rows, dtype=np.int64)
         self._last_slots: np.ndarray | None = None
-        # Number of the step that was written last, where the environment tells it
+        # Serial number of the step (see FrameStep) that was written last; None if unknown
         self._last_serial: int | None = None
 
     def put(self, row: int, obs: np.ndarray, step: FrameStep | None = None) -> None:
         """
         Write the stacks of one step.
 
-        :param row: where
+        :param row: the row to write
         :param obs: ``(n_envs, n_stack * frame_channels, height, width)``
-        :param step: what the environment knows of them; None: compare the pixels
+        :param step: the ``FrameStep`` of the stacks; None: compare the pixels
         """
         stacks = self._split(obs)
         follows = self._follows(step, distance=1)
@@ -97,12 +97,13 @@ class FrameStore:
 
     def put_again(self, row: int, obs: np.ndarray, step: FrameStep | None = None) -> None:
         """
-        Write the stacks of the last step once more: a next observation comes again as the observation of the step that
-        follows. Where an episode has begun meanwhile, or the stack is another one, it is written anew.
+        Write stacks that are normally equal to the ones written last: the next observation of one transition is the
+        observation of the following one. Equal stacks store no new frame. A stack that differs, or that begins an
+        episode, is stored with all of its frames.
 
-        :param row: where
+        :param row: the row to write
         :param obs: ``(n_envs, n_stack * frame_channels, height, width)``
-        :param step: what the environment knows of them; None: compare the pixels
+        :param step: the ``FrameStep`` of the stacks; None: compare the pixels
         """
         if self._last_slots is None:
             self.put(row, obs, step)
@@ -119,11 +120,11 @@ class FrameStore:
         return obs.reshape(len(obs), self.n_stack, *self.frames.shape[1:])
 
     def _follows(self, step: FrameStep | None, distance: int) -> bool:
-        """Whether the environment says that stacks are so many steps behind the last ones that were written."""
+        """Whether ``step`` is known to be ``distance`` steps after the step that was written last."""
         return step is not None and self._last_serial is not None and step.serial == self._last_serial + distance
 
     def _moved_on(self, stacks: np.ndarray) -> np.ndarray:
-        """Whether each stack shares all frames but the newest with the last one of its environment, by their pixels."""
+        """For each environment, whether its stack continues its previous one, by comparison of the pixels."""
         if self._last_slots is None:
             return np.zeros(len(stacks), dtype=bool)
         return _all_equal(self.frames[self._last_slots[:, 1:]], stacks[:, :-1])

@@ -42,8 +42,8 @@ def to_minari(recording: Recording, dataset_id: str) -> Any:
     return minari.create_dataset_from_buffers(
         dataset_id,
         buffers,
-        env=recording.settings["env_id"],
-        algorithm_name=f"teacher with sha256 {recording.settings['teacher']}",
+        env=recording.settings.env_id,
+        algorithm_name=f"teacher with sha256 {recording.settings.teacher}",
         description="Recorded by sb3_distill",
         observation_space=recording.observation_space,
         action_space=recording.action_space,

@@ -12,16 +12,16 @@ Obs = np.ndarray | dict[str, np.ndarray]
 
 class StepRecord(NamedTuple):
     """
-    One step of ``n_envs`` environments side by side.
+    One step of a vector environment with ``n_envs`` environments.
 
-    :param observations: what the teacher saw before the step ``(n_envs, ...)``, not normalised
-    :param episode_starts: where an episode begins with that observation ``(n_envs,)``
-    :param frame_step: what is known of the frames in it, where the environment stacks them itself
-    :param answers: the teacher's answers to it, as arrays; of several tasks' teachers by task
-    :param actions: what was played
-    :param rewards: what came of it
-    :param dones: where an episode ended
-    :param infos: what the environment said
+    :param observations: the teacher's observations before the step ``(n_envs, ...)``, not normalized
+    :param episode_starts: whether each observation is the first of its episode ``(n_envs,)``
+    :param frame_step: the ``FrameStep`` of the observations; None if the environment does not stack frames itself
+    :param answers: the teacher's answers to the observations, as arrays; grouped by task if there are several teachers
+    :param actions: the actions taken in the environment
+    :param rewards: the rewards of the step
+    :param dones: whether the step ended the episode
+    :param infos: the infos of the step
     """
 
     observations: Obs

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.buffers.record import StepRecord
-from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingWriter
+from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings, RecordingWriter
 
 
 class RecordedPlay:
@@ -22,7 +22,7 @@ class RecordedPlay:
         self.recording = recording
         self.row = start
         self._terminals = recording.terminals()
-        self._ends = {(episode["row"], episode["env"]): episode for episode in recording.episodes}
+        self._ends = {(end.row, end.env): end for end in recording.episodes}
 
     def step(self) -> StepRecord:
         """The next step."""
@@ -32,8 +32,9 @@ class RecordedPlay:
         for env in np.flatnonzero(columns["dones"][row]).tolist():
             infos[env]["terminal_observation"] = self._terminals[row, env]
             infos[env]["TimeLimit.truncated"] = bool(columns["truncations"][row, env])
-            if self._ends[row, env]["r"] is not None:
-                infos[env]["episode"] = {key: self._ends[row, env][key] for key in ("r", "l")} | {"t": 0.0}
+            end = self._ends[row, env]
+            if end.total_reward is not None:
+                infos[env]["episode"] = {"r": end.total_reward, "l": end.length, "t": 0.0}
         return StepRecord(
             recording.observations(row),
             np.ones(recording.n_envs, dtype=bool) if row == 0 else np.array(columns["dones"][row - 1]),
@@ -48,7 +49,7 @@ class RecordedPlay:
 
 def read_or_record(
     folder: Path,
-    settings: dict[str, Any],
+    settings: RecordingSettings,
     observation_space: spaces.Space,
     n_envs: int,
     frame_channels: int,

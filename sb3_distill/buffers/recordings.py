@@ -5,9 +5,10 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -22,12 +23,44 @@ _META, _FRAMES, _TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
 _COLUMNS = ("actions", "rewards", "dones", "truncations")
 # What a column with a part of the teacher's answers is called
 _ANSWERS = "answers_"
+# What the fields of ``EpisodeEnd`` are called in the file
+_END = ("row", "env", "r", "l")
 # Frames that are compressed together: neighbours are alike
 _BLOCK = 64
 
 
 class RecordingError(ValueError):
     """A recording cannot be used, or cannot be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSettings:
+    """
+    What a teacher's play depends on, beside the number of environments.
+
+    :param algorithm: class of the students
+    :param teacher: the teacher's sha256
+    :param env_id: the environment
+    :param env_kwargs: its arguments, as text; recordings of earlier versions do not say them
+    :param observation_space: the students' observations, as text
+    :param teacher_eps: share of random actions
+    """
+
+    algorithm: str
+    teacher: str
+    env_id: str | None
+    env_kwargs: dict[str, str] = field(default_factory=dict)
+    observation_space: str
+    teacher_eps: float
+
+
+class EpisodeEnd(NamedTuple):
+    """Where an episode ended, and what a Monitor told of it; None where there was no Monitor."""
+
+    row: int
+    env: int
+    total_reward: float | None
+    length: int | None
 
 
 class RecordedEpisode(NamedTuple):
@@ -46,7 +79,7 @@ class RecordingWriter:
     appears under its name when it is whole.
 
     :param folder: where the recording will lie
-    :param settings: what it depends on: teacher, environment, share of random actions
+    :param settings: what it depends on
     :param observation_space: Observation space
     :param n_envs: number of parallel environments
     :param frame_channels: planes of one frame of a stacked image
@@ -56,7 +89,7 @@ class RecordingWriter:
     def __init__(
         self,
         folder: Path,
-        settings: dict[str, Any],
+        settings: RecordingSettings,
         observation_space: spaces.Space,
         n_envs: int,
         frame_channels: int = 1,
@@ -75,7 +108,7 @@ class RecordingWriter:
         self.columns: dict[str, list[np.ndarray]] = {}
         self.observations: list[np.ndarray] = []
         self.terminals: list[np.ndarray] = []
-        self.episodes: list[dict[str, Any]] = []
+        self.episodes: list[EpisodeEnd] = []
         self.store: FrameStore | None = None
         if is_image_space(observation_space, check_channels=False):
             # Two rows in turn: the store tells which frames are new.
@@ -112,12 +145,12 @@ class RecordingWriter:
             self.terminals.append(np.array(terminal if self.store is None else terminal[-self._frame_channels :]))
             episode = infos[env].get("episode")
             self.episodes.append(
-                {
-                    "row": row,
-                    "env": int(env),
-                    "r": None if episode is None else float(episode["r"]),
-                    "l": None if episode is None else int(episode["l"]),
-                }
+                EpisodeEnd(
+                    row,
+                    int(env),
+                    None if episode is None else float(episode["r"]),
+                    None if episode is None else int(episode["l"]),
+                )
             )
 
     @property
@@ -159,14 +192,14 @@ class RecordingWriter:
         np.savez_compressed(self.partial / _TERMINALS, observations=np.array(self.terminals))
         meta = {
             "format": FORMAT,
-            "settings": self.settings,
+            "settings": asdict(self.settings),
             "n_rows": len(self.observations),
             "n_envs": self.n_envs,
             "shape": list(self.shape),
             "dtype": str(self.dtype),
             "frame_channels": None if self.store is None else self._frame_channels,
             "teacher_score": teacher_score,
-            "episodes": self.episodes,
+            "episodes": [dict(zip(_END, end, strict=True)) for end in self.episodes],
         }
         (self.partial / _META).write_text(json.dumps(meta))
         if self.folder.exists():
@@ -190,13 +223,13 @@ class Recording:
             meta = json.loads((self.folder / _META).read_text())
             if meta["format"] != FORMAT:
                 raise RecordingError(f"{folder} has format {meta['format']}, not {FORMAT}: record it anew.")
-            self.settings: dict[str, Any] = meta["settings"]
+            self.settings = RecordingSettings(**meta["settings"])
             self.n_rows, self.n_envs = int(meta["n_rows"]), int(meta["n_envs"])
             self.shape = tuple(meta["shape"])
             self.dtype = np.dtype(meta["dtype"])
             self.frame_channels: int | None = meta["frame_channels"]
             self.teacher_score: tuple[float, float] | None = meta["teacher_score"] and tuple(meta["teacher_score"])
-            self.episodes: list[dict[str, Any]] = meta["episodes"]
+            self.episodes = [EpisodeEnd(*(end[name] for name in _END)) for end in meta["episodes"]]
             names = [*_COLUMNS, *(path.stem for path in sorted(self.folder.glob(f"{_ANSWERS}*.npy")))]
             self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names}
             self._observations = np.load(self.folder / "observations.npy", mmap_mode="r")
@@ -262,7 +295,7 @@ class Recording:
         """
         with np.load(self.folder / _TERMINALS, allow_pickle=False) as data:
             stored = data["observations"]
-        ends = [(episode["row"], episode["env"]) for episode in self.episodes]
+        ends = [(end.row, end.env) for end in self.episodes]
         if self.frame_channels is None:
             return dict(zip(ends, stored, strict=True))
         channels = self.frame_channels
@@ -278,7 +311,7 @@ class Recording:
         terminals = self.terminals()
         for env in range(self.n_envs):
             start = 0
-            for row in (episode["row"] for episode in self.episodes if episode["env"] == env):
+            for row in (end.row for end in self.episodes if end.env == env):
                 rows = range(start, row + 1)
                 observations = [self.observations(index)[env] for index in rows]
                 truncated = bool(self.columns["truncations"][row, env])
@@ -291,20 +324,19 @@ class Recording:
                 )
                 start = row + 1
 
-    def check(self, settings: dict[str, Any], n_envs: int, total_timesteps: int) -> None:
+    def check(self, settings: RecordingSettings, n_envs: int, total_timesteps: int) -> None:
         """
         :param settings: those of the run that wants to read it
         :param n_envs: its number of environments
         :param total_timesteps: its length
         :raises RecordingError: the run would have played otherwise, or longer
         """
-        wanted = {**settings, "n_envs": n_envs}
-        # Recordings of earlier versions do not say the environment's arguments.
-        present = {"env_kwargs": {}, **self.settings, "n_envs": self.n_envs}
+        wanted = {**asdict(settings), "n_envs": n_envs}
+        present = {**asdict(self.settings), "n_envs": self.n_envs}
         for name, value in wanted.items():
-            if present.get(name) != value:
+            if present[name] != value:
                 raise RecordingError(
-                    f"The recording {self.folder} was made with {name}={present.get(name)!r}, not {value!r}: name "
+                    f"The recording {self.folder} was made with {name}={present[name]!r}, not {value!r}: name "
                     "another folder, or delete it to record anew."
                 )
         if self.n_rows * self.n_envs < total_timesteps:

@@ -51,8 +51,8 @@ class FrameReplayBuffer(ReplayBuffer):
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
         self.frame_channels = frame_channels
-        # What is known of the frames in the observation and the next observation that are added next, where the
-        # environment stacks them itself: the algorithm says so before every transition
+        # FrameSteps of the observation and the next observation of the transition to be added. The algorithm sets them
+        # before every add(), if the environment stacks frames itself; otherwise they stay None.
         self.frame_steps: tuple[FrameStep | None, FrameStep | None] = (None, None)
         self.n_valid = 0
         # Allocated at the first add(): a loaded agent that only predicts does not need it.
@@ -89,7 +89,8 @@ class FrameReplayBuffer(ReplayBuffer):
             self.store = self._make_store()
         step, next_step = self.frame_steps
         self.store.put_again(2 * self.pos, obs, step)
-        # The last observation of an episode goes on from the one before; what the environment has given begins anew.
+        # At the end of an episode, next_obs is still the last observation of this episode, so its stack continues the
+        # previous one. The FrameStep is that of the first observation of the next episode: set ``begins`` to False.
         next_step = next_step and next_step._replace(begins=np.zeros(self.n_envs, dtype=bool))
         self.store.put(2 * self.pos + 1, next_obs, next_step)
         self.actions[self.pos] = action.reshape((self.n_envs, self.action_dim))

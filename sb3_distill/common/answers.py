@@ -1,4 +1,4 @@
-"""What an agent answers to a batch of observations: the one form in which teachers and students are compared."""
+"""Answers: the outputs of a teacher or a student for a batch of observations, in a form that losses can compare."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-# A tensor where it comes from a network, an array in memories and on disk
+# A torch tensor from a network, or a NumPy array in replay buffers and on disk
 Array = Any
 
 
@@ -17,7 +17,7 @@ class Gaussian:
     A diagonal Gaussian over continuous actions.
 
     :param mean: ``(batch, n_dimensions)``
-    :param std: standard deviations, same shape
+    :param std: standard deviations, ``(batch, n_dimensions)``
     """
 
     mean: Array
@@ -27,14 +27,15 @@ class Gaussian:
 @dataclass(frozen=True)
 class Answers:
     """
-    One of three kinds of answers, and the critic's values where there is a critic.
+    An agent's outputs for a batch of observations: exactly one of ``q_values``, ``log_probs`` and ``gaussian``, and, if
+    the agent has a critic, ``values``.
 
-    :param q_values: Q-values of discrete actions ``(batch, n_actions)``; or the outputs of a student that is trained to
-        have the teacher's softmax, which are on no scale
+    :param q_values: Q-values of discrete actions ``(batch, n_actions)``, or the logits of a student that is trained
+        with a softmax loss (these have no scale of returns)
     :param log_probs: logarithms of the probabilities of discrete actions ``(batch, n_actions)``
     :param gaussian: a distribution over continuous actions
-    :param values: values of the observations ``(batch,)``
-    :raises ValueError: not exactly one kind
+    :param values: the critic's values of the observations ``(batch,)``
+    :raises ValueError: none, or more than one, of ``q_values``, ``log_probs`` and ``gaussian`` is given
     """
 
     q_values: Array | None = None
@@ -44,12 +45,12 @@ class Answers:
 
     def __post_init__(self) -> None:
         if (self.q_values is not None) + (self.log_probs is not None) + (self.gaussian is not None) != 1:
-            raise ValueError("Answers are exactly one of q_values, log_probs and gaussian.")
+            raise ValueError("Answers takes exactly one of q_values, log_probs and gaussian.")
 
     @property
     def preferences(self) -> Array:
         """
-        One number per discrete action, the largest for the preferred one: Q-values or log-probabilities.
+        One number per discrete action, Q-values or log-probabilities: the greedy action is their argmax.
 
         :raises ValueError: the actions are continuous
         """
@@ -61,17 +62,17 @@ class Answers:
         """
         Draw actions from the distribution, with torch's global generator.
 
-        :return: ``(batch,)``, or ``(batch, n_dimensions)`` where they are continuous
-        :raises ValueError: Q-values are no distribution
+        :return: the actions, ``(batch,)`` if they are discrete, ``(batch, n_dimensions)`` if they are continuous
+        :raises ValueError: the answers are Q-values, which are not a distribution
         """
         if self.gaussian is not None:
             return th.normal(self.gaussian.mean, self.gaussian.std)
         if self.log_probs is None:
-            raise ValueError("Q-values are no distribution over actions that could be sampled from.")
+            raise ValueError("Cannot sample actions from Q-values: they are not a distribution over actions.")
         return th.multinomial(self.log_probs.softmax(dim=1), 1, replacement=True).squeeze(1)
 
     def arrays(self) -> dict[str, Array]:
-        """Whatever is there, by name."""
+        """All fields that are not None, by name; the Gaussian as "mean" and "std"."""
         gaussian = {} if self.gaussian is None else {"mean": self.gaussian.mean, "std": self.gaussian.std}
         found = {"q_values": self.q_values, "log_probs": self.log_probs, **gaussian, "values": self.values}
         return {name: array for name, array in found.items() if array is not None}
@@ -79,7 +80,7 @@ class Answers:
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Array]) -> "Answers":
         """
-        :param arrays: what ``arrays`` gave, or rows of it
+        :param arrays: the result of ``arrays``, or rows of it
         :return: the answers
         """
         gaussian = Gaussian(arrays["mean"], arrays["std"]) if "mean" in arrays else None
@@ -88,31 +89,31 @@ class Answers:
     @classmethod
     def concatenate(cls, several: Sequence["Answers"]) -> "Answers":
         """
-        :param several: answers of one kind, as tensors
-        :return: all of them, one after the other
+        :param several: answers with the same fields, as tensors
+        :return: their concatenation along the batch
         """
         arrays = [each.arrays() for each in several]
         return cls.of_arrays({name: th.cat([each[name] for each in arrays]) for name in arrays[0]})
 
     def map(self, function: Callable[[Array], Array]) -> "Answers":
         """
-        :param function: of one array, such as taking rows of it
-        :return: the answers with every array changed by it
+        :param function: a function of one array, for instance one that selects rows
+        :return: the answers with the function applied to every array
         """
         return self.of_arrays({name: function(array) for name, array in self.arrays().items()})
 
     def numpy(self) -> "Answers":
-        """The same on the CPU, as arrays."""
+        """These answers as NumPy arrays."""
         return self.map(lambda tensor: tensor.cpu().numpy())
 
 
 @dataclass(frozen=True)
 class TaskAnswers:
     """
-    The answers of several tasks' teachers to a batch of observations.
+    The answers of the teachers of several tasks to one batch of observations.
 
-    :param tasks: the task of each observation ``(batch,)``
-    :param by_task: of each task's teacher, to the task's observations in their order
+    :param tasks: the index of each observation's task ``(batch,)``
+    :param by_task: by task, the answers of its teacher to the task's observations, in the order of the observations
     """
 
     tasks: np.ndarray
@@ -120,7 +121,7 @@ class TaskAnswers:
 
     @property
     def preferences(self) -> th.Tensor:
-        """One number per action ``(batch, n_actions)``; minus infinity for actions that a task does not have."""
+        """One number per action ``(batch, n_actions)``; minus infinity for actions that do not exist in the task."""
         own = {task: answers.preferences for task, answers in self.by_task.items()}
         first = next(iter(own.values()))
         n_actions = max(preferences.shape[1] for preferences in own.values())
@@ -131,13 +132,13 @@ class TaskAnswers:
 
     def of_env(self, env: int) -> Answers:
         """
-        :param env: index of an observation
-        :return: the answers to it alone, ``(1, ...)``
+        :param env: index of an observation in the batch
+        :return: the answers to this observation, ``(1, ...)``
         """
         task = int(self.tasks[env])
         row = int((self.tasks[:env] == task).sum())
         return self.by_task[task].map(lambda array: array[row : row + 1])
 
     def numpy(self) -> "TaskAnswers":
-        """The same on the CPU, as arrays."""
+        """These answers as NumPy arrays."""
         return TaskAnswers(self.tasks, {task: answers.numpy() for task, answers in self.by_task.items()})

@@ -1,4 +1,4 @@
-"""What command lines may be given."""
+"""Types of command-line arguments for argparse."""
 
 import argparse
 import ast
@@ -10,8 +10,8 @@ from sb3_distill.common.utils import check_device, to_number
 
 def whole_number(least: int) -> Callable[[str], int]:
     """
-    :param least: the smallest one
-    :return: a type of argparse
+    :param least: the smallest accepted number
+    :return: an argparse type that accepts whole numbers from ``least`` on
     """
 
     def parse(text: str) -> int:
@@ -24,18 +24,18 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 def probability(text: str) -> float:
     """
-    :param text: what was written
+    :param text: the argument
     :return: the number
     """
     number = to_number(text)
     if not 0.0 <= number <= 1.0:
-        raise argparse.ArgumentTypeError(f"is a probability, between 0 and 1, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a probability between 0 and 1, not {text}")
     return number
 
 
 def positive(text: str) -> float:
     """
-    :param text: what was written
+    :param text: the argument
     :return: the number
     """
     number = to_number(text)
@@ -46,8 +46,8 @@ def positive(text: str) -> float:
 
 def device(text: str) -> str:
     """
-    :param text: what was written
-    :return: the name of a device that is there
+    :param text: the argument
+    :return: the name of a device that is available
     """
     try:
         check_device(text)
@@ -58,13 +58,13 @@ def device(text: str) -> str:
 
 def keyword(text: str) -> tuple[str, Any]:
     """
-    :param text: ``key:value`` as the Zoo writes it; the value is a Python literal, and nothing is evaluated
-    :return: both
+    :param text: ``key:value``, as in the Zoo; the value must be a Python literal, no code is run
+    :return: the key and the value
     """
     name, _, value = text.partition(":")
     try:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError) as error:
         raise argparse.ArgumentTypeError(
-            f"takes key:value with a Python literal such as mode:1 or name:\"'text'\", not {text}"
+            f"must be key:value with a Python literal as the value, such as mode:1 or name:\"'text'\", not {text}"
         ) from error

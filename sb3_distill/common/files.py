@@ -1,4 +1,4 @@
-"""Where the Zoo's files lie, and how files are written."""
+"""Paths of the Zoo's files, and helpers to write files."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 
 def file_name(env_id: str) -> str:
     """
-    :param env_id: an environment
-    :return: its id as the Zoo and the hub write it in names of files: "ALE/Pong-v5" has a slash
+    :param env_id: id of an environment
+    :return: the id without slashes ("ALE/Pong-v5" has one), as the Zoo and the hub write it in file names
     """
     return env_id.replace("/", "-")
 
@@ -16,8 +16,8 @@ def run_folder(root: Path, algo: str, env_id: str) -> Path:
     """
     :param root: a folder of runs
     :param algo: key of the Zoo's ``--algo``
-    :param env_id: the environment
-    :return: the folder of the first run in there; the Zoo numbers those that follow
+    :param env_id: id of the environment
+    :return: the folder of the first run of this algorithm and environment; the Zoo numbers the runs from 1
     """
     return root / algo / f"{file_name(env_id)}_1"
 
@@ -25,18 +25,18 @@ def run_folder(root: Path, algo: str, env_id: str) -> Path:
 def model_zip(run: Path, env_id: str) -> Path:
     """
     :param run: a run folder
-    :param env_id: its environment
-    :return: the model that the run left last
+    :param env_id: id of the run's environment
+    :return: path of the model that the Zoo saves at the end of the run
     """
     return run / f"{file_name(env_id)}.zip"
 
 
 def write_whole(path: Path, text: str) -> None:
     """
-    Write a file that is either whole or not there, whoever reads it meanwhile.
+    Write a file atomically: other processes never see a part of it.
 
     :param path: the file
-    :param text: what goes in
+    :param text: the content
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(f"{path.name}.{os.getpid()}")
@@ -46,9 +46,9 @@ def write_whole(path: Path, text: str) -> None:
 
 def check_writable(path: Path) -> None:
     """
-    Find out before the work and not after it.
+    Check that a file can be written, before the work whose result it will hold.
 
-    :param path: a file to write
+    :param path: the file
     :raises OSError: it cannot be written
     """
     try:

@@ -1,7 +1,8 @@
 """The distillation losses: pure functions of the teacher's and the student's vectors over actions.
 
 Every loss takes ``(batch, n_actions)`` tensors (Q-values or log-probabilities), sums over the actions and returns one
-number per example, which the caller averages. It computes in float32 at least, whatever the precision of the networks.
+number per example; the caller averages them. Losses are computed in float32 or a wider type, even if the networks use
+a narrower one.
 """
 
 import math
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from sb3_distill.common.answers import Answers, Gaussian
 from sb3_distill.common.utils import unknown_choice
 
-# Finite stand-in for log(0): keeps 0 * log(0) at 0 when q / temperature leaves the range of float32.
+# Used instead of log(0) = -inf, so that 0 * log(0) is 0 and not NaN when q / temperature exceeds the range of float32
 _LOG_ZERO = -1e30
 
 
@@ -74,8 +75,8 @@ def kl_loss(
 
     :param teacher: the teacher's Q-values or log-probabilities, ``(batch, n_actions)``
     :param student: the student's, same shape
-    :param temperature: what the teacher's numbers are divided by; below 1 sharpens
-    :param student_temperature: what the student's numbers are divided by
+    :param temperature: divides the teacher's numbers before the softmax; below 1 sharpens the distribution
+    :param student_temperature: divides the student's numbers before the softmax
     :return: the losses ``(batch,)``
     """
     teacher, student = _check(teacher, student)
@@ -95,8 +96,8 @@ def reverse_kl_loss(
 
     :param teacher: the teacher's Q-values or log-probabilities, ``(batch, n_actions)``
     :param student: the student's, same shape
-    :param temperature: what the teacher's numbers are divided by; below 1 sharpens
-    :param student_temperature: what the student's numbers are divided by
+    :param temperature: divides the teacher's numbers before the softmax; below 1 sharpens the distribution
+    :param student_temperature: divides the student's numbers before the softmax
     :return: the losses ``(batch,)``
     """
     # The divergence is the same function with the two roles exchanged.
@@ -105,13 +106,13 @@ def reverse_kl_loss(
 
 def gaussian_kl_loss(teacher: Gaussian, student: Gaussian, temperature: float = 1.0) -> th.Tensor:
     """
-    KL divergence from the teacher's diagonal Gaussian to the student's, in closed form, summed over the dimensions of
-    the action. The temperature scales the teacher's variance, as raising its density to the power ``1 / temperature``
-    does.
+    KL divergence ``KL(teacher || student)`` between diagonal Gaussians, in closed form, summed over the dimensions of
+    the action. The teacher's variance is multiplied by the temperature, which is the same as raising its density to the
+    power ``1 / temperature``.
 
-    :param teacher: mean and standard deviations ``(batch, n_dimensions)``
-    :param student: the same of the student
-    :param temperature: below 1 sharpens
+    :param teacher: the teacher's mean and standard deviation, ``(batch, n_dimensions)`` each
+    :param student: the student's, same shapes
+    :param temperature: multiplies the teacher's variance; below 1 sharpens the distribution
     :return: the losses ``(batch,)``
     """
     teacher_log_std = teacher.std.log().float() + 0.5 * math.log(temperature)
@@ -158,7 +159,7 @@ class DistillationLoss:
         :param teacher: the teacher's answers
         :param student: the student's, to the same observations
         :return: the losses ``(batch,)``
-        :raises ValueError: there is no such divergence between answers of these kinds
+        :raises ValueError: this loss is not defined for answers of these kinds
         """
         if teacher.gaussian is not None and student.gaussian is not None and self.name == "kl":
             return gaussian_kl_loss(teacher.gaussian, student.gaussian, self.temperature)
@@ -170,12 +171,12 @@ class DistillationLoss:
 
 def compare_actions(teacher: Answers, student: Answers) -> dict[str, th.Tensor]:
     """
-    How far two agents would act alike, for the log.
+    Measure how similarly teacher and student act, for the log.
 
     :param teacher: the teacher's answers
     :param student: the student's, to the same observations
-    :return: "agreement", the share of observations in which both prefer the same action; where actions are continuous
-        "action_distance", the mean distance between their means
+    :return: for discrete actions "agreement", the share of observations in which both have the same greedy action; for
+        continuous actions "action_distance", the mean absolute difference between the means of both
     """
     if teacher.gaussian is not None and student.gaussian is not None:
         return {"action_distance": (student.gaussian.mean - teacher.gaussian.mean).abs().mean()}

@@ -1,4 +1,4 @@
-"""What changes over a run: functions of the remaining progress, which goes from 1 to 0."""
+"""Schedules: functions of the remaining progress of a run, which goes from 1 to 0."""
 
 import math
 from collections.abc import Callable
@@ -25,15 +25,15 @@ def teacher_share_schedule(rollout_policy: RolloutPolicy) -> Callable[[float], f
         "linear": lambda progress_remaining: max(progress_remaining, 0.0),
     }
     if rollout_policy not in schedules:
-        raise ValueError(unknown_choice("rollout_policy", rollout_policy, schedules) + " A function is welcome too.")
+        raise ValueError(unknown_choice("rollout_policy", rollout_policy, schedules) + " Or pass a function.")
     return schedules[rollout_policy]
 
 
 def read_schedule(learning_rate: float | str | Schedule) -> Schedule:
     """
     :param learning_rate: learning rate, a schedule of it, or ``"lin_VALUE"``
-    :return: from the remaining progress, which goes from 1 to 0, to the learning rate
-    :raises ValueError: none of these, or not positive
+    :return: the learning rate, as a function of the remaining progress (from 1 to 0)
+    :raises ValueError: the learning rate is none of these, or not positive
     """
     if callable(learning_rate):
         return learning_rate

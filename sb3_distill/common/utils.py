@@ -1,4 +1,4 @@
-"""Small things that several modules share."""
+"""Small helpers that several modules use."""
 
 import difflib
 import math
@@ -14,12 +14,12 @@ Function = TypeVar("Function", bound=Callable)
 
 def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
     """
-    The message for a name that is not among the known ones.
+    The error message for an unknown name.
 
-    :param field: what was named, e.g. "loss"
-    :param value: the name that came
-    :param choices: the names that are known
-    :return: the message: all choices, and the closest match if one is close
+    :param field: the argument's name, e.g. "loss"
+    :param value: the unknown name
+    :param choices: the known names
+    :return: the message, with all choices and, if there is one, a similar name
     """
     choices = list(choices)
     lower_case = {choice.lower(): choice for choice in choices}
@@ -30,8 +30,8 @@ def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
 
 def to_number(value: Any) -> float:
     """
-    :param value: what somebody wrote
-    :return: the number, NaN where it is none: outside of all bounds
+    :param value: a user's input
+    :return: the number; NaN if the input is not a number, so that every check of its bounds fails
     """
     try:
         return float(value)
@@ -41,10 +41,10 @@ def to_number(value: Any) -> float:
 
 def check_device(device: th.device | str) -> None:
     """
-    Refuse a CUDA device that is not there; SB3 would silently train on the CPU.
+    Refuse a CUDA device that is not available; SB3 would silently train on the CPU.
 
     :param device: the device that the user asked for
-    :raises ValueError: CUDA was named and torch sees none
+    :raises ValueError: the device is CUDA, and torch sees no CUDA device
     """
     if th.device("cpu" if device == "auto" else device).type == "cuda" and not th.cuda.is_available():
         raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device: use 'cpu' or 'auto'.")
@@ -52,9 +52,9 @@ def check_device(device: th.device | str) -> None:
 
 def check_probability(field: str, value: Any) -> None:
     """
-    :param field: what the value is of
-    :param value: what came
-    :raises ValueError: it is no probability
+    :param field: the argument's name
+    :param value: the argument's value
+    :raises ValueError: the value is not a probability
     """
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{field} is a probability and must lie in [0, 1], not {value!r}.")
@@ -62,7 +62,7 @@ def check_probability(field: str, value: Any) -> None:
 
 def has_fast_bfloat16(device: th.device) -> bool:
     """
-    :param device: where the network is trained
+    :param device: the device on which the network is trained
     :return: whether the device multiplies bfloat16 in hardware
     """
     if device.type == "cuda":
@@ -73,7 +73,7 @@ def has_fast_bfloat16(device: th.device) -> bool:
 def compile_or_same(function: Function) -> Function:
     """
     :param function: a function of tensors
-    :return: the same function, compiled at its first call; as it is where compiling fails (no C++ compiler)
+    :return: the function, compiled at its first call; the function itself if compiling fails (no C++ compiler)
     """
     chosen: Callable = th.compile(function)
     first_call = True
@@ -86,7 +86,7 @@ def compile_or_same(function: Function) -> Function:
         try:
             return chosen(*args)
         except Exception:
-            # Whatever is wrong with the function itself will be raised again here.
+            # If the function itself is wrong, and not its compilation, this call raises the error again.
             chosen = function
             return chosen(*args)
 
@@ -95,7 +95,8 @@ def compile_or_same(function: Function) -> Function:
 
 @contextmanager
 def unchanged_randomness() -> Iterator[None]:
-    """Gives torch's and numpy's global generators back as they were: students must not disturb their teacher."""
+    """Restore the states of torch's and NumPy's global generators at the end, so that training students does not
+    change the teacher's random numbers."""
     state = np.random.get_state()
     with th.random.fork_rng(devices=[]):
         yield

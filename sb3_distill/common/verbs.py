@@ -1,4 +1,4 @@
-"""The first word of a command line."""
+"""The verb (first word) of a command line."""
 
 import sys
 from typing import NoReturn
@@ -6,12 +6,12 @@ from typing import NoReturn
 
 def find_verb(program: str, verbs: dict[str, tuple[str, str]], argv: list[str]) -> str:
     """
-    Look up the first word of a command line. Leaves the process where that word is no verb.
+    Look up the first word of a command line. If it is not a verb, print the usage and exit.
 
-    :param program: what stands before the verb, for the messages
-    :param verbs: verb -> name of a module, one line of help
-    :param argv: command line that begins with the verb
-    :return: name of the module
+    :param program: the program's name, for the messages
+    :param verbs: verb -> name of its module, one line of help
+    :param argv: the command line, from the verb on
+    :return: name of the verb's module
     """
     verb = argv[0] if argv else ""
     if verb in verbs:

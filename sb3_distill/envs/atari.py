@@ -41,10 +41,12 @@ class AtariSettings:
 
 class FrameStep(NamedTuple):
     """
-    What an environment that stacks frames itself knows of the stacks that it has given.
+    Tells how the stacked observations of a step continue those of the previous step, in environments that stack frames
+    themselves.
 
-    :param serial: number of the step: stacks of the next number are the same frames moved on by one
-    :param begins: where an episode begins, with black frames before the first ``(n_envs,)``
+    :param serial: number of the step. From one number to the next, every stack drops its oldest frame and gets a new
+        one, except where an episode begins.
+    :param begins: whether an episode begins with this step: then all frames but the newest are black ``(n_envs,)``
     """
 
     serial: int
@@ -178,8 +180,8 @@ class NativeAtariVecEnv(VecEnv):
 
     def frame_step(self, obs: np.ndarray) -> FrameStep | None:
         """
-        :param obs: stacks
-        :return: what is known of them, where they are the latest that this environment has given
+        :param obs: stacked observations
+        :return: their ``FrameStep``; None if they are not the latest observations of this environment
         """
         return self._frame_step if obs is self._stacks else None
 

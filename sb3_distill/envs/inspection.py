@@ -14,7 +14,7 @@ from sb3_distill.envs.atari import FrameStep, NativeAtariVecEnv
 def frame_channels_of(env: VecEnv) -> int:
     """
     :param env: a vector environment
-    :return: planes of one frame of its images: 3 for colour, also within a ``VecFrameStack``, else 1
+    :return: channels of one frame of its images, also within a ``VecFrameStack``: 3 for colour, else 1
     """
     shape = env.observation_space.shape or ()
     if isinstance(env.unwrapped, NativeAtariVecEnv):
@@ -30,8 +30,9 @@ def frame_channels_of(env: VecEnv) -> int:
 def frame_step_of(env: VecEnv, obs: Any) -> FrameStep | None:
     """
     :param env: a vector environment
-    :param obs: observations that it has given
-    :return: what it knows of the frames in them, where it stacks these itself and has given nothing since
+    :param obs: observations of this environment
+    :return: the ``FrameStep`` of the observations; None if the environment does not stack frames itself, or if these
+        are not its latest observations
     """
     return env.unwrapped.frame_step(obs) if isinstance(env.unwrapped, NativeAtariVecEnv) else None
 

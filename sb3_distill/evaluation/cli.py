@@ -91,6 +91,46 @@ class Game:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Results:
+    """
+    What one call of the verb has found.
+
+    :param games: what was scored
+    :param n_episodes: episodes of each agent
+    :param epsilon: share of random actions
+    :param seed: seed of the first episode
+    :param starts_sha256: of the held-out start states, where there are any
+    :param rows: one for each agent and game
+    :param means: geometric means over the games, see ``geometric_means``
+    """
+
+    games: Sequence[Game]
+    n_episodes: int
+    epsilon: float
+    seed: int
+    starts_sha256: str | None
+    rows: Sequence[Row]
+    means: Mapping[str, tuple[float, float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        :return: what the JSON file holds: ``starts_sha256`` and ``env_kwargs`` only where there are any
+        """
+        names = [game.env_id for game in self.games]
+        env_kwargs = {game.env_id: game.env_kwargs for game in self.games if game.env_kwargs}
+        return {
+            "env": names[0] if len(names) == 1 else names,
+            "n_episodes": self.n_episodes,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+            **({} if self.starts_sha256 is None else {"starts_sha256": self.starts_sha256}),
+            **({"env_kwargs": env_kwargs} if env_kwargs else {}),
+            "agents": [row.to_dict() for row in self.rows],
+            "geometric_means": self.means,
+        }
+
+
 def find_starts(args: argparse.Namespace, game: Game) -> HeldOutStarts | None:
     """
     :param args: the options
@@ -213,19 +253,18 @@ def geometric_means(
     return means
 
 
-def write_output(path: Path, rows: Sequence[Row], result: Mapping[str, Any]) -> None:
+def write_output(path: Path, results: Results) -> None:
     """
     :param path: file, whose ending chooses the format
-    :param rows: the rows
-    :param result: settings and rows, as JSON has them
+    :param results: what goes in
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
-        text = to_json(result)
+        text = to_json(results.to_dict())
     elif path.suffix == ".md":
-        text = format_markdown([("game", *HEADER), *([row.env, *cells_of(row)] for row in rows)], n_left=3)
+        text = format_markdown([("game", *HEADER), *([row.env, *cells_of(row)] for row in results.rows)], n_left=3)
     else:
-        text = format_csv(rows)
+        text = format_csv(results.rows)
     path.write_text(text)
 
 
@@ -238,7 +277,7 @@ def main(argv: list[str]) -> int:
     """
     args = parse_args(argv)
     rows: list[Row] = []
-    settings: dict[str, Any] = {"n_episodes": args.n_episodes, "epsilon": args.epsilon, "seed": args.seed}
+    starts_sha256 = None
     try:
         for path in args.output:
             check_writable(path)
@@ -249,9 +288,7 @@ def main(argv: list[str]) -> int:
         for game in games:
             starts = find_starts(args, game)
             if starts is not None:
-                settings["starts_sha256"] = starts.sha256
-            if game.env_kwargs:
-                settings.setdefault("env_kwargs", {})[game.env_id] = game.env_kwargs
+                starts_sha256 = starts.sha256
             rows += evaluate_game(game, starts, args)
     except gym.error.Error as error:
         print(f"sb3-distill evaluate: {error} Pass the environment to play with --env ID.", file=sys.stderr)
@@ -261,16 +298,11 @@ def main(argv: list[str]) -> int:
         return 1
 
     means = geometric_means(rows, {agent.source: architecture_of(agent) for game in games for agent in game.agents})
-    result = {
-        "env": names[0] if len(names) == 1 else names,
-        **settings,
-        "agents": [row.to_dict() for row in rows],
-        "geometric_means": means,
-    }
+    results = Results(games, args.n_episodes, args.epsilon, args.seed, starts_sha256, rows, means)
     for path in args.output:
-        write_output(path, rows, result)
+        write_output(path, results)
     if args.json:
-        print(to_json(result), end="")
+        print(to_json(results.to_dict()), end="")
         return 0
     for env_id in names:
         print(", ".join([env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]))

@@ -1,4 +1,4 @@
-"""Observations of an agent's own episodes, on which it is quantized and its exported files are checked."""
+"""Records observations of an agent's episodes, with which the agent is quantized and its exported files are checked."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +14,16 @@ from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.scoring import check_fits, env_kwargs_of, frame_stack_of
 
 N_ENVS = 4
-# Share of random actions, so that an agent sees more than its own ways
+# Share of random actions, so that the observations are not limited to the agent's own trajectories
 EPSILON = 0.1
 
 
 def find_env_id(agent: Teacher, env_id: str | None) -> str:
     """
     :param agent: a loaded agent
-    :param env_id: what the user names, None for the agent's own
+    :param env_id: the id that the user names; None: the id of the environment on which the agent was trained
     :return: the environment's id
-    :raises AgentError: neither is known
+    :raises AgentError: the user names no id, and the agent's files do not tell it
     """
     env_id = env_id or agent.env_id
     if env_id is None:
@@ -34,10 +34,10 @@ def find_env_id(agent: Teacher, env_id: str | None) -> str:
 def make_env_of(agent: Teacher, env_id: str) -> VecEnv:
     """
     :param agent: a loaded agent
-    :param env_id: the environment that it plays in
-    :return: some copies of the environment
-    :raises AgentError: there is no such environment
-    :raises ValueError: it is not one for this agent
+    :param env_id: id of the environment
+    :return: a vector environment with ``N_ENVS`` copies of the environment
+    :raises AgentError: the environment does not exist
+    :raises ValueError: the environment has other spaces than the agent
     """
     try:
         venv = make_eval_env(env_id, N_ENVS, frame_stack_of(agent, env_id), env_kwargs_of(agent, env_id))
@@ -56,28 +56,29 @@ def make_env_of(agent: Teacher, env_id: str) -> VecEnv:
 
 def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:
     """
-    :param venv: an environment that an agent fits
-    :param shape: of the agent's observations
-    :return: the environment with its images as the agent sees them, channels first
+    :param venv: an environment that fits an agent
+    :param shape: shape of the agent's observations
+    :return: the environment; if the agent's images are channels-first and the environment's are not, transposed
     """
     return venv if venv.observation_space.shape == tuple(shape or ()) else VecTransposeImage(venv)
 
 
 def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = 0) -> np.ndarray:
     """
-    Let an agent play, with a tenth of random actions.
+    Let an agent play, with a share ``EPSILON`` of random actions, and record its observations.
 
     :param agent: a loaded agent
-    :param env_id: its environment
-    :param n_observations: how many observations
-    :param seed: of the environment and the random actions
+    :param env_id: id of the environment
+    :param n_observations: number of observations
+    :param seed: seed of the environment and the random actions
     :return: raw observations ``(n_observations, ...)``
-    :raises AgentError: the agent's network is no chain of layers, or the environment cannot be made
-    :raises ValueError: the environment is not one for this agent
+    :raises AgentError: the agent's network is not a sequence of layers (see ``chain_of``), or the environment cannot be
+        made
+    :raises ValueError: the environment has other spaces than the agent, or ``n_observations`` is below 1
     """
     if n_observations < 1:
         raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
-    # Observations that are arrays, not Dict or Discrete ones
+    # Raises for Dict and Discrete observations, which cannot be recorded as one array
     chain_of(agent)
     venv = make_env_of(agent, env_id)
     venv.seed(seed)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch as th
@@ -73,18 +72,19 @@ def evaluate_paired(
             with th.random.fork_rng(enabled=not deterministic):
                 if not deterministic:
                     th.manual_seed(seed + first)
-                episodes = _play_batch(player, venv, epsilon, seed + first, deterministic)
+                played = _play_batch(player, venv, epsilon, seed + first, deterministic)
         finally:
             venv.close()
-        score.returns += [episode["r"] for episode in episodes]
-        score.lengths += [episode["l"] for episode in episodes]
+        score.returns += played.returns
+        score.lengths += played.lengths
     return score
 
 
-def _play_batch(player: Player, venv: VecEnv, epsilon: float, seed: int, deterministic: bool) -> list[dict[str, Any]]:
+def _play_batch(player: Player, venv: VecEnv, epsilon: float, seed: int, deterministic: bool) -> Score:
     """One episode in every sub-environment; those that ended early play on unobserved until all have."""
     rngs = [np.random.default_rng([seed + env, 1]) for env in range(venv.num_envs)]
-    episodes: dict[int, dict[str, Any]] = {}
+    # Return and length of the first episode of each
+    episodes: dict[int, tuple[float, int]] = {}
     obs = venv.reset()
     episode_starts = np.ones(venv.num_envs, dtype=bool)
     state = None
@@ -104,5 +104,6 @@ def _play_batch(player: Player, venv: VecEnv, epsilon: float, seed: int, determi
         for env, info in enumerate(infos):
             # Monitor sits below AtariWrapper, so this is the end of the game, not of a life.
             if "episode" in info:
-                episodes.setdefault(env, info["episode"])
-    return [episodes[env] for env in range(venv.num_envs)]
+                episodes.setdefault(env, (info["episode"]["r"], info["episode"]["l"]))
+    returns, lengths = zip(*(episodes[env] for env in range(venv.num_envs)), strict=True)
+    return Score(list(returns), list(lengths))

@@ -1,4 +1,4 @@
-"""Who plays: anything that acts as SB3's models do."""
+"""Players: objects with the ``predict`` method of SB3's models."""
 
 from typing import Any, Protocol
 
@@ -7,7 +7,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 
 class Player(Protocol):
-    """Anything that acts as SB3's models do: a model, a policy, a teacher."""
+    """Anything with the ``predict`` method of SB3's models: a model, a policy, a teacher."""
 
     def predict(
         self,
@@ -22,7 +22,7 @@ class EpsilonGreedy:
     """
     Replaces a share of a player's greedy actions by uniformly random ones.
 
-    :param player: who acts
+    :param player: the player
     :param n_actions: number of discrete actions
     :param epsilon: probability of a random action, drawn for each environment and step
     :param seed: seed of the random actions
@@ -37,7 +37,7 @@ class EpsilonGreedy:
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
-        """As SB3's ``predict``; ``deterministic=True`` takes no random actions."""
+        """As SB3's ``predict``; with ``deterministic=True``, no action is random."""
         actions, state = self.player.predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
             actions = mix_random_actions(actions, self.n_actions, self.epsilon, self.rng)
@@ -49,7 +49,7 @@ class RandomPlayer:
     Takes uniformly random actions.
 
     :param n_actions: number of actions
-    :param seed: of the actions
+    :param seed: seed of the actions
     """
 
     def __init__(self, n_actions: int, seed: int = 0) -> None:
@@ -65,10 +65,10 @@ class RandomPlayer:
 
 class BehindVecNormalize:
     """
-    Gives a player that takes raw observations those of a normalised environment.
+    Lets a player that needs raw observations play in an environment with VecNormalize: undoes the normalization.
 
-    :param player: who acts
-    :param vec_normalize: the environment's wrapper
+    :param player: the player
+    :param vec_normalize: the environment's VecNormalize wrapper
     """
 
     def __init__(self, player: Player, vec_normalize: VecNormalize) -> None:
@@ -89,8 +89,8 @@ def mix_random_actions(
     """
     :param actions: discrete actions, ``(n_envs,)``
     :param n_actions: number of discrete actions, or one for each environment
-    :param epsilon: probability with which each of them is replaced by a uniformly random one
-    :param rng: source of randomness; draws the same amount whatever epsilon is
+    :param epsilon: probability with which each action is replaced by a uniformly random one
+    :param rng: random generator; the number of draws does not depend on epsilon
     :return: the mixed actions
     """
     is_random = rng.random(np.shape(actions)) < epsilon

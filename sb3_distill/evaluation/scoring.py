@@ -1,4 +1,4 @@
-"""Scores of loaded agents, and the rows in which they are written down."""
+"""Scores loaded agents, and writes the scores as rows of results."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,8 +20,8 @@ from sb3_distill.results.statistics import summarize
 def frame_stack_of(agent: Teacher, env_id: str) -> int:
     """
     :param agent: a loaded agent
-    :param env_id: its environment
-    :return: number of frames that it sees at once
+    :param env_id: id of the environment
+    :return: number of frames that are stacked in the agent's observations
     """
     return (agent.frame_stack or 1) if is_atari(env_id) else 1
 
@@ -29,8 +29,8 @@ def frame_stack_of(agent: Teacher, env_id: str) -> int:
 def env_kwargs_of(agent: Teacher, env_id: str) -> dict[str, Any]:
     """
     :param agent: a loaded agent
-    :param env_id: where it plays
-    :return: arguments of the environment: those of its training in its own environment, none elsewhere
+    :param env_id: id of the environment in which the agent plays
+    :return: arguments of the environment: if the agent was trained on it, those of its training; otherwise none
     """
     return dict(agent.env_kwargs or {}) if agent.env_id == env_id else {}
 
@@ -38,8 +38,9 @@ def env_kwargs_of(agent: Teacher, env_id: str) -> dict[str, Any]:
 def architecture_of(agent: Teacher) -> tuple[Any, ...]:
     """
     :param agent: a loaded agent
-    :return: what agents have in common that differ in their game alone: the shapes of the layers without what observes
-        and what chooses, and the precisions of quantized ones
+    :return: the architecture, equal for agents that differ only in their game: the algorithm, the shapes of the layers
+        (without the input size of the first layer and the output size of the last one, which depend on the game), and
+        the precision of quantized layers
     """
     layers = {name: layer for name, layer in agent.network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
     (first, *_), last = layers, list(layers)[-1]
@@ -56,19 +57,20 @@ def architecture_of(agent: Teacher) -> tuple[Any, ...]:
 def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
     """
     :param agent: a loaded agent
-    :param env_id: where it is to play
-    :param venv: the same
-    :raises ValueError: it was trained on something else
+    :param env_id: id of the environment in which it is to play
+    :param venv: this environment
+    :raises ValueError: the agent was trained with other spaces
     """
     own = agent.observation_space, agent.action_space
     there = venv.observation_space, venv.action_space
     for kind, mine, its in zip(("observations", "actions"), own, there, strict=True):
-        # SB3 turns images that have their channels last.
+        # SB3 transposes images with the channels last, so the order of the axes may differ.
         same_shape = sorted(mine.shape or ()) == sorted(its.shape or ())
         if not same_shape or getattr(mine, "n", None) != getattr(its, "n", None):
             raise ValueError(
                 f"{agent.source} cannot play {env_id}: it was trained with {kind} {mine}"
-                f"{'' if agent.env_id is None else f' on {agent.env_id}'}, not {its}. Name its own environment."
+                f"{'' if agent.env_id is None else f' on {agent.env_id}'}, not {its}. Name the environment it was "
+                "trained on."
             )
 
 
@@ -85,16 +87,16 @@ def score_agent(
 ) -> Score:
     """
     :param agent: a loaded agent
-    :param env_id: where it plays
+    :param env_id: id of the environment in which it plays
     :param n_episodes: number of episodes
     :param epsilon: share of uniformly random actions
-    :param seed: seed of the first episode: the same starts and random actions for every agent
+    :param seed: seed of the first episode; with the same seed, all agents get the same starts and random actions
     :param deterministic: whether the agent acts greedily
-    :param start_wrapper: chooses where episodes of Atari games start
+    :param start_wrapper: wrapper that chooses the states in which episodes of Atari games start
     :param native: step Atari games in C++
     :param env_kwargs: passed to the environment's constructor
     :return: the returns
-    :raises ValueError: the agent was trained on something else
+    :raises ValueError: the agent was trained with other spaces
     """
     plain_env = partial(
         make_eval_env,
@@ -115,11 +117,11 @@ def score_agent(
 
 def row_of(agent: Teacher, env_id: str, score: Score, reference: Score | None, teacher: Teacher | None = None) -> Row:
     """
-    :param agent: who played
-    :param env_id: where
-    :param score: how well
-    :param reference: how well the teacher did, where there is one
-    :param teacher: the teacher, where its size is to be compared too
+    :param agent: the agent that played
+    :param env_id: id of the environment
+    :param score: the agent's score
+    :param reference: the teacher's score, None if there is no teacher
+    :param teacher: the teacher, if the sizes are to be compared too
     :return: one row of results
     """
     return Row(
@@ -132,7 +134,7 @@ def row_of(agent: Teacher, env_id: str, score: Score, reference: Score | None, t
         n_macs=count_macs(agent),
         **asdict(summarize(score.returns)),
         teacher_mean=None if reference is None else reference.mean,
-        # Of a teacher that scores nothing there is no share.
+        # A percentage of 0 is not defined.
         percent_of_teacher=None if reference is None or reference.mean == 0 else score.percent_of(reference),
         returns=score.returns,
         lengths=score.lengths,

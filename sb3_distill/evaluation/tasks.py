@@ -1,4 +1,4 @@
-"""Scores of one player at several tasks, each in its own environment, and their geometric mean."""
+"""Scores a multi-task player on every task, in the task's own environment, and computes the geometric mean."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +15,12 @@ from sb3_distill.results.tables import format_table
 
 class TaskPlayer:
     """
-    A multi-task player at one task: takes the observations that the task's own environment gives.
+    Lets a multi-task player play one task in the task's own environment: adds padding and task index to the
+    observations.
 
     :param player: the multi-task player
     :param task: index of the task
-    :param length: length of the last axis after padding; None where nothing is padded
+    :param length: length of the last axis after padding; None if observations are not padded
     """
 
     def __init__(self, player: Player, task: int, length: int | None = None) -> None:
@@ -40,10 +41,10 @@ class TaskPlayer:
 def score_task(task: Task, player: Player, n_episodes: int, epsilon: float, seed: int) -> Score:
     """
     :param task: the task
-    :param player: takes the task's own observations
+    :param player: a player for observations of the task's own environment
     :param n_episodes: number of episodes
     :param epsilon: share of uniformly random actions
-    :param seed: seed of the first episode: the same starts and random actions for every player
+    :param seed: seed of the first episode; with the same seed, all players get the same starts and random actions
     :return: the returns
     """
     frame_stack = task.observation_space.shape[0] if is_atari(task.env_id) else 1
@@ -58,10 +59,10 @@ def score_tasks(
     """
     :param tasks: the tasks of the multi-task player
     :param player: a multi-task model, policy or teacher
-    :param n_episodes: episodes of each task
+    :param n_episodes: number of episodes per task
     :param epsilon: share of uniformly random actions
     :param seed: seed of the first episode
-    :return: the returns at each task, by its name
+    :return: by name of the task, the returns
     """
     lengths = {task.observation_space.shape[-1] for task in tasks}
     length = max(lengths) if len(lengths) > 1 else None
@@ -75,10 +76,10 @@ def task_interval(
     scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]
 ) -> tuple[float, float, float]:
     """
-    :param scores: the student's, by task
-    :param teachers: the teachers'
-    :param randoms: the random player's
-    :return: the geometric mean of the normalised scores, and the ends of its 95% interval
+    :param scores: the student's scores, by task
+    :param teachers: the teachers' scores, by task
+    :param randoms: the random player's scores, by task
+    :return: the geometric mean of the normalized scores, and the bounds of its 95% confidence interval
     """
     return geometric_mean_interval(
         {name: score.returns for name, score in scores.items()},
@@ -89,9 +90,9 @@ def task_interval(
 
 def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]) -> str:
     """
-    :param scores: the student's, by task
-    :param teachers: the teachers'
-    :param randoms: the random player's
+    :param scores: the student's scores, by task
+    :param teachers: the teachers' scores, by task
+    :param randoms: the random player's scores, by task
     :return: a table with one line per task, and the geometric mean
     """
     rows = [["task", "random", "teacher", "student", "% of teacher"]]

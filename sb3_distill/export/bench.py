@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.observations import transpose_for
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
+from sb3_distill.export.description import Description
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.results.figures import COLOURS, make_axes, save_figure, scale_by_size
@@ -31,8 +33,36 @@ from sb3_distill.results.tables import format_table
 
 N_WARM_UP = 20
 KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer"}
-NEEDED = {"source", "sha256", "env_id", "env_kwargs", "observation", "frame_stack", "macs", "files"}
 MARKERS = {"float": "o", "integer": "s", "torch": "^"}
+# Of bench.csv, in the order of the fields of ``BenchRow``
+COLUMNS = ("folder", "policy", "kind", "bytes", "macs", "p50", "p99", "memory", "return")
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """
+    What one policy costs and scores.
+
+    :param folder: name of the export's folder
+    :param policy: name of the policy
+    :param kind: "float", "integer" or "torch"
+    :param n_bytes: size of the file; of an agent under torch, of what acts
+    :param n_macs: multiply-accumulate operations of one decision
+    :param p50: median time of a decision, in microseconds
+    :param p99: 99th percentile of the same
+    :param memory: peak memory in megabytes; None where the system does not tell
+    :param mean_return: mean return; None where no episodes were played
+    """
+
+    folder: str
+    policy: str
+    kind: str
+    n_bytes: int
+    n_macs: int
+    p50: float
+    p99: float
+    memory: float | None
+    mean_return: float | None
 
 
 def latencies(function: Callable[[], Any], n_runs: int) -> tuple[float, float]:
@@ -110,7 +140,7 @@ class FilePlayer:
         return self.runner.predict(observation)[0], state
 
 
-def mean_return(player: Player, description: dict[str, Any], n_episodes: int) -> float | None:
+def mean_return(player: Player, description: Description, n_episodes: int) -> float | None:
     """
     :param player: the policy
     :param description: what ``policy.json`` says
@@ -121,15 +151,15 @@ def mean_return(player: Player, description: dict[str, Any], n_episodes: int) ->
         return None
     make_env = partial(
         make_eval_env,
-        description["env_id"],
-        frame_stack=description["frame_stack"],
-        env_kwargs=description["env_kwargs"],
+        description.env_id,
+        frame_stack=description.frame_stack,
+        env_kwargs=description.env_kwargs,
     )
-    shape = description["observation"]["shape"]
+    shape = description.observation.shape
     return evaluate_paired(player, lambda n_envs: transpose_for(make_env(n_envs), shape), n_episodes).mean
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> Description:
     """
     :param folder: what ``sb3-distill export`` wrote
     :return: its ``policy.json``
@@ -139,22 +169,22 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ExportError(f"{path} is not there: name folders that `sb3-distill export` wrote.")
     try:
-        description = json.loads(path.read_text())
-        missing = NEEDED - set(description)
+        content = json.loads(path.read_text())
+        missing = {entry.name for entry in fields(Description)} - set(content)
+        if not missing:
+            return Description.from_dict(content)
     except (ValueError, TypeError) as error:
         raise ExportError(f"{path} cannot be read ({error}): export the agent again.") from error
-    if missing:
-        raise ExportError(f"{path} has no {', '.join(sorted(missing))}: export the agent again.")
-    return description
+    raise ExportError(f"{path} has no {', '.join(sorted(missing))}: export the agent again.")
 
 
-def find_source(folder: Path, description: dict[str, Any]) -> Teacher | None:
+def find_source(folder: Path, description: Description) -> Teacher | None:
     """
     :param folder: of the export
     :param description: what ``policy.json`` says
     :return: the agent that was exported; None, and a line that says why, where it is not at hand any more
     """
-    source, sha256 = description["source"], description["sha256"]
+    source, sha256 = description.source, description.sha256
     try:
         agent = load_teacher(source, device="cpu")
     except (AgentError, OSError) as error:
@@ -183,7 +213,7 @@ def open_file(path: Path) -> FilePlayer:
         raise ExportError(f"{path} cannot be run ({' '.join(str(error).split())}): export the agent again.") from error
 
 
-def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, Any]]:
+def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
     """
     :param folder: what ``sb3-distill export`` wrote
     :param n_runs: inferences that are timed
@@ -192,11 +222,11 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, A
     :raises ExportError: the folder holds no export, or a file that does not run
     """
     description = read_description(folder)
-    shape, dtype = description["observation"]["shape"], description["observation"]["dtype"]
+    shape, dtype = description.observation.shape, description.observation.dtype
     rng = np.random.default_rng(0)
     observation = (rng.random((1, *shape)) * (255 if dtype == "uint8" else 1)).astype(dtype)
     players: list[tuple[str, str, int, Player, str, str]] = []
-    for file in description["files"]:
+    for file in description.files:
         path, name = folder / file, f"{folder.name}/{file}"
         own = open_file(path)
         players.append((name, KINDS[file], path.stat().st_size, own, _MEMORY_OF_FILE, str(path)))
@@ -205,39 +235,40 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[dict[str, A
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
         name = f"{folder.name} under torch"
-        players.append((name, "torch", agent.n_bytes, agent, _MEMORY_OF_AGENT, description["source"]))
+        players.append((name, "torch", agent.n_bytes, agent, _MEMORY_OF_AGENT, description.source))
     rows = []
     for name, kind, n_bytes, player, code, source in players:
         median, tail = latencies(partial(player.predict, observation), n_runs)
         rows.append(
-            {
-                "folder": folder.name,
-                "policy": name,
-                "kind": kind,
-                "bytes": n_bytes,
-                "macs": description["macs"],
-                "p50": median,
-                "p99": tail,
-                "memory": peak_memory(code, folder, source, shape, dtype),
-                "return": mean_return(player, description, n_episodes),
-            }
+            BenchRow(
+                folder.name,
+                name,
+                kind,
+                n_bytes,
+                description.macs,
+                median,
+                tail,
+                peak_memory(code, folder, source, shape, dtype),
+                mean_return(player, description, n_episodes),
+            )
         )
     return rows
 
 
-def plot_returns(rows: Sequence[dict[str, Any]]) -> Figure:
+def plot_returns(rows: Sequence[BenchRow]) -> Figure:
     """
     Figure 1 of Avé et al. 2022: a colour for each folder, a marker for each kind.
 
-    :param rows: of ``bench_folder``
+    :param rows: of ``bench_folder``, after episodes were played
     :return: size of the files against their return
     """
     figure, axes = make_axes("bytes", "mean return")
-    folders = list(dict.fromkeys(row["folder"] for row in rows))
-    kinds = [kind for kind in MARKERS if any(row["kind"] == kind for row in rows)]
+    folders = list(dict.fromkeys(row.folder for row in rows))
+    kinds = [kind for kind in MARKERS if any(row.kind == kind for row in rows)]
     colours = dict(zip(folders, itertools.cycle(COLOURS), strict=False))
     for row in rows:
-        axes.plot(row["bytes"], row["return"], MARKERS[row["kind"]], color=colours[row["folder"]], alpha=0.8)
+        assert row.mean_return is not None
+        axes.plot(row.n_bytes, row.mean_return, MARKERS[row.kind], color=colours[row.folder], alpha=0.8)
     for folder in folders:
         axes.plot([], [], "o", color=colours[folder], label=folder)
     for kind in kinds:
@@ -247,7 +278,7 @@ def plot_returns(rows: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def format_rows(rows: Sequence[dict[str, Any]]) -> str:
+def format_rows(rows: Sequence[BenchRow]) -> str:
     """
     :param rows: of ``bench_folder``
     :return: a table
@@ -256,13 +287,13 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         cells.append(
             [
-                row["policy"],
-                f"{row['bytes']:,}",
-                f"{row['macs']:,}",
-                f"{row['p50']:.0f}",
-                f"{row['p99']:.0f}",
-                "" if row["memory"] is None else f"{row['memory']:.0f}",
-                "" if row["return"] is None else f"{row['return']:.2f}",
+                row.policy,
+                f"{row.n_bytes:,}",
+                f"{row.n_macs:,}",
+                f"{row.p50:.0f}",
+                f"{row.p99:.0f}",
+                "" if row.memory is None else f"{row.memory:.0f}",
+                "" if row.mean_return is None else f"{row.mean_return:.2f}",
             ]
         )
     return format_table(cells, n_left=1)
@@ -291,9 +322,9 @@ def main(argv: list[str]) -> int:
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)
         with (args.output / "bench.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(astuple(row) for row in rows)
         if args.n_episodes > 0:
             save_figure(plot_returns(rows), args.output / "bench.png")
     return 0

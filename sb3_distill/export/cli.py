@@ -63,6 +63,6 @@ def _export(argv: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"sb3-distill export: {error}", file=sys.stderr)
         return 1
-    for name, entry in description["files"].items():
-        print(f"{args.output}/{name}: {entry['bytes']:,} bytes, {entry['disagreement']:.2%} other actions")
+    for name, file in description.files.items():
+        print(f"{args.output}/{name}: {file.bytes:,} bytes, {file.disagreement:.2%} other actions")
     return 0

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.observations import find_env_id, record_observations
 from sb3_distill.evaluation.scoring import env_kwargs_of, frame_stack_of
 from sb3_distill.export import runner
+from sb3_distill.export.description import Description, ExportedFile, ObservationFormat
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
 from sb3_distill.export.post_training import quantize_on
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
@@ -59,40 +61,38 @@ def _bound(values: np.ndarray) -> Any:
     return finite.flat[0] if (values == values.flat[0]).all() else finite.tolist()
 
 
-def _describe(agent: Teacher, env_id: str, opset: int) -> dict[str, Any]:
-    space, actions = agent.observation_space, agent.action_space
-    assert isinstance(space, spaces.Box)
-    described: dict[str, Any] = {
-        "source": _source_of(agent),
-        "sha256": agent.sha256,
-        "algo": agent.algo,
-        "env_id": env_id,
-        "env_kwargs": env_kwargs_of(agent, env_id),
-        "observation": {
-            "shape": list(space.shape),
-            "dtype": str(space.dtype),
-            "low": _bound(space.low),
-            "high": _bound(space.high),
-        },
-        "frame_stack": frame_stack_of(agent, env_id),
-        "n_parameters": agent.n_parameters,
-        "macs": count_macs(agent),
-        "opset": opset,
-    }
+def _describe_actions(actions: spaces.Space, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
     if isinstance(actions, spaces.Discrete):
-        described["action"] = {"n": int(actions.n)}
-        env = gym.make(env_id, **described["env_kwargs"])
+        described: dict[str, Any] = {"n": int(actions.n)}
+        env = gym.make(env_id, **env_kwargs)
         if hasattr(env.unwrapped, "get_action_meanings"):
-            described["action"]["labels"] = env.unwrapped.get_action_meanings()
+            described["labels"] = env.unwrapped.get_action_meanings()
         env.close()
-    else:
-        assert isinstance(actions, spaces.Box)
-        described["action"] = {
-            "shape": list(actions.shape),
-            "low": actions.low.tolist(),
-            "high": actions.high.tolist(),
-        }
-    return described
+        return described
+    assert isinstance(actions, spaces.Box)
+    return {"shape": list(actions.shape), "low": actions.low.tolist(), "high": actions.high.tolist()}
+
+
+def _describe(
+    agent: Teacher, env_id: str, opset: int, n_observations: int, files: dict[str, ExportedFile]
+) -> Description:
+    space, env_kwargs = agent.observation_space, env_kwargs_of(agent, env_id)
+    assert isinstance(space, spaces.Box)
+    return Description(
+        source=_source_of(agent),
+        sha256=agent.sha256,
+        algo=agent.algo,
+        env_id=env_id,
+        env_kwargs=env_kwargs,
+        observation=ObservationFormat(list(space.shape), str(space.dtype), _bound(space.low), _bound(space.high)),
+        frame_stack=frame_stack_of(agent, env_id),
+        n_parameters=agent.n_parameters,
+        macs=count_macs(agent),
+        opset=opset,
+        action=_describe_actions(agent.action_space, env_id, env_kwargs),
+        n_observations=n_observations,
+        files=files,
+    )
 
 
 def _advice(agent: Teacher, bits: int | None) -> str:
@@ -111,7 +111,7 @@ def export_agent(
     max_disagreement: float = 0.01,
     opset: int = OPSET,
     bits: int | None = None,
-) -> dict[str, Any]:
+) -> Description:
     """
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
     ``runner.py``. Students of ``QPD`` are integers already and have the second file alone.
@@ -145,7 +145,7 @@ def export_agent(
     quantized = agent if is_ready else quantize_on(observations, agent, bits or MAX_BITS, bits or MAX_BITS, None)
     models[INTEGER_FILE] = build_graph(quantized, opset)
 
-    description: dict[str, Any] = {**_describe(agent, env_id, opset), "n_observations": len(observations), "files": {}}
+    written: dict[str, ExportedFile] = {}
     refused = []
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,13 +159,14 @@ def export_agent(
             refused.append(f"{name} would choose another action than {agent.source} at {share:.1%}")
             continue
         (folder / name).write_bytes(data)
-        description["files"][name] = {"bytes": len(data), "disagreement": share}
-    (folder / "policy.json").write_text(json.dumps(description, indent=2) + "\n")
+        written[name] = ExportedFile(len(data), share)
+    description = _describe(agent, env_id, opset, len(observations), written)
+    (folder / "policy.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
     shutil.copy(runner.__file__, folder / "runner.py")
     if refused:
-        written = ", ".join(f"{folder / name}" for name in description["files"]) or "no file"
+        names = ", ".join(f"{folder / name}" for name in written) or "no file"
         raise ExportError(
             f"Not written: {'; '.join(refused)} of {len(observations)} observations, more than the "
-            f"{max_disagreement:.1%} of --max-disagreement; written: {written}. {_advice(agent, bits)}"
+            f"{max_disagreement:.1%} of --max-disagreement; written: {names}. {_advice(agent, bits)}"
         )
     return description

@@ -1,6 +1,6 @@
 """Scores of a multi-task student while it learns."""
 
-from typing import Any
+from typing import TypedDict
 
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -9,6 +9,17 @@ from sb3_distill.evaluation.players import Player, RandomPlayer
 from sb3_distill.evaluation.tasks import format_tasks, score_task, score_tasks
 from sb3_distill.mtpd.teachers import MultiTaskTeacher
 from sb3_distill.results.statistics import geometric_mean, normalized_percent
+
+
+class TaskEvaluation(TypedDict):
+    """One entry of ``MultiTaskDistillation.evaluations``: the student at one task."""
+
+    n_timesteps: int
+    n_updates: int
+    task: str
+    mean_reward: float
+    std_reward: float
+    percent: float
 
 
 class TaskEvalCallback(BaseCallback):
@@ -33,7 +44,7 @@ class TaskEvalCallback(BaseCallback):
         n_eval_episodes: int,
         epsilon: float,
         teacher: MultiTaskTeacher,
-        evaluations: list[dict[str, Any]],
+        evaluations: list[TaskEvaluation],
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)

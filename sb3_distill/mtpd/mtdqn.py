@@ -1,4 +1,4 @@
-"""The jointly trained DQN that multi-task distillation is compared with (Rusu et al. 2015, section 4.4)."""
+"""Multi-task DQN: the baseline of multi-task distillation, trained on all tasks (Rusu et al. 2015, section 4.4)."""
 
 from typing import Any, ClassVar, TypeVar
 
@@ -20,19 +20,20 @@ SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
 
 class MultiTaskDQN(MultiTaskAlgorithmMixin, NamedPoliciesMixin, DQN):
     """
-    One DQN for several tasks, trained jointly: a memory per task, interleaved updates, a controller per task.
+    One DQN for several tasks, trained jointly: with a replay buffer and a controller for each task, and updates that
+    alternate between the tasks.
 
-    Paper: https://arxiv.org/abs/1511.06295 (Rusu et al. 2015), section 4.4, "Multi-DQN". Rewards should be on one
-    scale: ``MultiTaskAtari-v0`` has ``clip_reward=True`` for it.
+    Paper: https://arxiv.org/abs/1511.06295 (Rusu et al. 2015), section 4.4, "Multi-DQN". The rewards of all tasks
+    should have the same scale; for ``MultiTaskAtari-v0``, set ``clip_reward=True``.
 
     :param policy: The policy (MultiTaskMlpPolicy, MultiTaskCnnPolicy, MultiTaskLargeCnnPolicy,
-        MultiTaskGridCnnPolicy), with the networks of the students of the same names
+        MultiTaskGridCnnPolicy), with the same networks as the students of ``MultiTaskDistillation``
     :param env: A multi-task environment: ``MultiTaskAtari-v0``, ``MultiTask-v0``, or one with the same ``tasks``
-    :param buffer_size: size of each task's memory, in transitions
-    :param task_sampling: "random" takes each minibatch from one task; "equal" takes an equal share of every task in
-        each
-    :raises ValueError: an environment without tasks, with others than the agent was made for, or with VecNormalize;
-        ``n_steps`` other than 1
+    :param buffer_size: size of each task's replay buffer, in transitions
+    :param task_sampling: "random": each minibatch comes from one task chosen at random; "equal": each minibatch has an
+        equal share of every task
+    :raises ValueError: the environment has no tasks, has other tasks than the agent, or has a VecNormalize wrapper; or
+        ``n_steps`` is not 1
 
     All other parameters are those of SB3's ``DQN``.
     """
@@ -69,7 +70,7 @@ class MultiTaskDQN(MultiTaskAlgorithmMixin, NamedPoliciesMixin, DQN):
 
     def _setup_model(self) -> None:
         if self.n_steps != 1:
-            raise ValueError(f"The memories of several tasks keep single steps: n_steps must be 1, not {self.n_steps}.")
+            raise ValueError(f"n_steps must be 1, not {self.n_steps}: a multi-task DQN stores single steps only.")
         self._read_tasks()
         self.replay_buffer_kwargs = {"task_sampling": self.task_sampling}
         super()._setup_model()
@@ -78,7 +79,7 @@ class MultiTaskDQN(MultiTaskAlgorithmMixin, NamedPoliciesMixin, DQN):
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         actions, _ = super()._sample_action(learning_starts, action_noise, n_envs)
-        # What the environment plays when an action is drawn that the task does not have
+        # If the task has fewer actions, the environment plays action % n_actions: store the action that is played.
         assert isinstance(self._last_obs, dict)
         actions = actions % np.array(self.policy.task_actions)[np.reshape(self._last_obs["task"], -1)]
         return actions, actions

@@ -21,7 +21,7 @@ from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.utils import check_probability, unknown_choice
 from sb3_distill.envs.multitask import Task, tasks_of
-from sb3_distill.mtpd.callbacks import TaskEvalCallback
+from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, find_task_teachers, load_teachers
 from sb3_distill.networks.multi_task import MULTI_TASK_POLICIES, MultiTaskMlpPolicy
@@ -128,7 +128,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         self.bf16 = bf16
         self.tasks: list[Task] = []
         # One entry per evaluation, task and player, see TaskEvalCallback
-        self.evaluations: list[dict[str, Any]] = []
+        self.evaluations: list[TaskEvaluation] = []
         if _init_setup_model:
             self._setup_model()
             self._setup_teacher()
@@ -155,7 +155,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
                 raise ValueError("temperature: " + unknown_choice("task", name, self.task_names))
         missing = [name for name in self.task_names if name not in self.temperature]
         if missing:
-            raise ValueError(f"temperature has none for {', '.join(missing)}: name one for every task.")
+            raise ValueError(f"temperature has no value for {', '.join(missing)}: give one for every task.")
         return [self.temperature[name] for name in self.task_names]
 
     def _make_student(self) -> Student:

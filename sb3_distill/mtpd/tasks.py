@@ -1,4 +1,4 @@
-"""What the multi-task algorithms share: the same tasks in the same order, and all of them before the first update."""
+"""Mixin of the multi-task algorithms: checks the tasks, and delays updates until every task has been played."""
 
 from typing import Any
 
@@ -10,29 +10,34 @@ from sb3_distill.envs.multitask import Task, check_same_tasks, tasks_of
 
 def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) -> dict[str, Any]:
     """
-    :param policy_kwargs: what the user says
+    :param policy_kwargs: the user's arguments of the policy
     :param tasks: the environment's tasks
-    :return: the same with the number of actions of every task
+    :return: the arguments, with the number of actions of every task added
     :raises ValueError: the policy has been made for other tasks
     """
     task_actions = [task.n_actions for task in tasks]
     known = (policy_kwargs or {}).get("task_actions", task_actions)
     if list(known) != task_actions:
-        raise ValueError(f"The policy has been made for tasks with {known} actions; these have {task_actions}.")
+        raise ValueError(
+            f"The policy has been made for tasks with {known} actions, but the environment's tasks have "
+            f"{task_actions}: use an environment with the same tasks."
+        )
     return {**(policy_kwargs or {}), "task_actions": task_actions}
 
 
 def check_not_normalized(env: VecEnv) -> None:
     """
     :param env: the training environment
-    :raises ValueError: a ``VecNormalize`` is around it
+    :raises ValueError: the environment has a ``VecNormalize`` wrapper
     """
     if unwrap_vec_normalize(env) is not None:
-        raise ValueError("VecNormalize mixes the statistics of tasks: leave it out; teachers bring their own.")
+        raise ValueError(
+            "VecNormalize mixes the statistics of tasks: leave it out (each teacher uses its own statistics)."
+        )
 
 
 class MultiTaskAlgorithmMixin:
-    """An off-policy algorithm of SB3 that learns several tasks, from a ``MultiTaskBuffer``."""
+    """Mixin of off-policy algorithms that learn several tasks, with a ``MultiTaskBuffer``."""
 
     tasks: list[Task]
     env: VecEnv | None
@@ -40,7 +45,7 @@ class MultiTaskAlgorithmMixin:
     replay_buffer: Any
 
     def _read_tasks(self) -> None:
-        """Take over the environment's tasks, which must be the agent's own where it has some."""
+        """Read the environment's tasks. If the agent has tasks already, they must be the same."""
         if self.env is None:
             return
         check_not_normalized(self.env)
@@ -50,13 +55,13 @@ class MultiTaskAlgorithmMixin:
         self.tasks = tasks
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """As SB3's; the environment must have the same tasks."""
+        """As in SB3; the environment must have the agent's tasks."""
         wrapped: VecEnv = self._wrap_env(env, self.verbose)  # type: ignore[attr-defined]
         check_not_normalized(wrapped)
         check_same_tasks(self.tasks, tasks_of(wrapped))
         super().set_env(wrapped, force_reset)  # type: ignore[misc]
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
-        """As SB3's, once every task has been played."""
+        """As in SB3, but does nothing until every task has been played."""
         if self.replay_buffer.has_all_tasks:
             super().train(gradient_steps, batch_size)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The teachers of several tasks as one, which answers each observation with the teacher of its task."""
+"""Combines the teachers of several tasks: for each observation, the teacher of its task answers."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ Teachers = Mapping[str, str | Path | BaseAlgorithm | Teacher]
 def find_task_teachers(tasks: Sequence[Task]) -> dict[str, Any]:
     """
     :param tasks: the tasks
-    :return: from names of tasks to the Zoo's own agents
-    :raises AgentNotFoundError: a task has none
+    :return: by name of the task, the Zoo's agent for it
+    :raises AgentNotFoundError: the Zoo has no agent for a task
     """
     return {
         task.name: find_zoo_teacher(task.env_id, argument=f"teachers={{{task.name!r}: PATH, ...}}") for task in tasks
@@ -36,21 +36,23 @@ def load_teachers(teachers: Teachers, tasks: Sequence[Task], device: th.device) 
     """
     Load the teacher of every task.
 
-    :param teachers: from names of tasks to sources (see ``load_teacher``)
+    :param teachers: by name of the task, the source of its teacher (see ``load_teacher``)
     :param tasks: the tasks
-    :param device: where their networks go
-    :return: from names of tasks to teachers, in the order of the tasks
-    :raises ValueError: a task without a teacher, a teacher without a task
+    :param device: device of the teachers' networks
+    :return: by name of the task, its teacher, in the order of the tasks
+    :raises ValueError: a task has no teacher, or a teacher is named for an unknown task
     """
     names = [task.name for task in tasks]
     if not isinstance(teachers, Mapping):
-        raise ValueError(f"teachers maps the names of tasks ({', '.join(names)}) to agents; not {teachers!r}.")
+        raise ValueError(
+            f"teachers must be a dictionary from the names of tasks ({', '.join(names)}) to agents, not {teachers!r}."
+        )
     for name in teachers:
         if name not in names:
             raise ValueError("teachers: " + unknown_choice("task", name, names))
     missing = [name for name in names if name not in teachers]
     if missing:
-        raise ValueError(f"teachers has none for {', '.join(missing)}: name one for every task.")
+        raise ValueError(f"teachers has no teacher for {', '.join(missing)}: name one for every task.")
     return {name: load_teacher(teachers[name], device=device) for name in names}
 
 
@@ -60,26 +62,29 @@ def check_task_teacher(teacher: Teacher, task: Task, allow_env_mismatch: bool) -
 
     :param teacher: the loaded teacher
     :param task: its task
-    :param allow_env_mismatch: accept a teacher of an environment with another id
-    :raises ValueError: what differs, and what to do
+    :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
+    :raises ValueError: the spaces or the environment ids differ
     """
     who = f"The teacher of {task.name}, {teacher.source},"
     if not isinstance(teacher.action_space, spaces.Discrete) or teacher.action_space.n != task.n_actions:
-        raise ValueError(f"{who} has the actions {teacher.action_space}; the task has Discrete({task.n_actions}).")
+        raise ValueError(
+            f"{who} has the action space {teacher.action_space}, but the task has Discrete({task.n_actions}): name a "
+            "teacher with the task's actions."
+        )
     problem = describe_space_mismatch(teacher.observation_space, task.observation_space)
     if problem:
         raise ValueError(f"{who} and the task differ in their observations: {problem}")
     if teacher.env_id not in (None, task.env_id) and not allow_env_mismatch:
         raise ValueError(
             f"{who} was trained on {teacher.env_id}, but the task is {task.env_id}. Pass allow_env_mismatch=True if "
-            "that is meant."
+            "this is intended."
         )
 
 
 class MultiTaskTeacher(Mapping[str, Teacher]):
     """
-    The teachers of several tasks, by the names of the tasks, and all of them as one, which answers each observation
-    with the teacher of its task.
+    The teachers of several tasks. As a mapping, it holds the teachers by the names of their tasks. Its ``answer`` and
+    ``predict`` evaluate each observation with the teacher of its task.
 
     :param teachers: the teacher of each task, in the order of the tasks
     :param tasks: the tasks
@@ -100,22 +105,22 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
 
     @property
     def source(self) -> str:
-        """Where the agents were found."""
+        """The sources of the teachers."""
         return ", ".join(teacher.source for teacher in self.teachers.values())
 
     @property
     def saved_source(self) -> dict[str, str | None]:
-        """By task what ``load_teacher`` finds its teacher by again; None for a model in memory."""
+        """By task, the source from which ``load_teacher`` can load its teacher again; None for a model in memory."""
         return {name: teacher.saved_source for name, teacher in self.teachers.items()}
 
     @property
     def sha256(self) -> str:
-        """Of the teachers' hashes, in the order of the tasks."""
+        """Hash of the hashes of all teachers, in the order of the tasks."""
         return hashlib.sha256("".join(teacher.sha256 for teacher in self.teachers.values()).encode()).hexdigest()
 
     @property
     def device(self) -> th.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next(iter(self.teachers.values())).device
 
     def answer(
@@ -123,9 +128,9 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
     ) -> tuple[TaskAnswers, Any]:
         """
         :param obs: batch of raw observations, of any tasks
-        :param state: None: no teacher here has a memory
-        :param episode_start: where an episode begins
-        :return: the answers, without gradient, and the next state
+        :param state: unused (recurrent policies only)
+        :param episode_start: unused (recurrent policies only)
+        :return: the answers, without gradient, and the next state (None)
         """
         tasks = obs["task"].reshape(-1).cpu().numpy()
         by_task = {}
@@ -139,7 +144,7 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
         """
         :param obs: a batch of one task's observations
         :param task: the task
-        :return: the same without the padding
+        :return: the observations without the padding
         """
         return obs[..., : task.observation_space.shape[-1]]
 

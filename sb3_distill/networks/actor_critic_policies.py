@@ -1,4 +1,4 @@
-"""Actor-critic students: SB3's own policy, in the sizes of the papers."""
+"""Actor-critic students: SB3's ActorCriticPolicy with the network sizes of the papers."""
 
 from typing import Any, ClassVar
 
@@ -10,24 +10,21 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_distill.common.answers import Answers, Gaussian
-from sb3_distill.networks.extractors import CNN_SIZES, GridCNN, StudentCNN
+from sb3_distill.networks.extractors import CNN_SIZES, ExtractorMixin, GridCNN, StudentCNN
 from sb3_distill.networks.layers import count_parameters
 from sb3_distill.networks.policies import StudentMixin, fused_where_possible
 
 
-class ActorCriticMlpPolicy(StudentMixin, ActorCriticPolicy):
+class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
     """
-    An actor and a critic, with shared or separate trunks (``share_features_extractor``); the arguments are those of
-    SB3's ``ActorCriticPolicy``.
+    An actor and a critic, with shared or separate features extractors (``share_features_extractor``). The arguments are
+    those of SB3's ``ActorCriticPolicy``.
     """
-
-    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
-    extractor_kwargs: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -43,14 +40,11 @@ class ActorCriticMlpPolicy(StudentMixin, ActorCriticPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        extractor = features_extractor_class or self.extractor_class
-        extractor_kwargs = {**self.extractor_kwargs, **(features_extractor_kwargs or {})}
-        if issubclass(extractor, StudentCNN):
-            # The extractor scales the frames itself, in one pass.
-            extractor_kwargs = {"normalize_images": normalize_images, **extractor_kwargs}
-            normalize_images = False
+        extractor, extractor_kwargs, normalize_images = self.choose_extractor(
+            features_extractor_class, features_extractor_kwargs, normalize_images
+        )
         if net_arch is None and issubclass(extractor, (StudentCNN, GridCNN)):
-            # The hidden layer is the extractor's: without this SB3 would add heads of [64, 64].
+            # The features extractor has the hidden layer already. With None, SB3 would add layers of [64, 64].
             net_arch = []
         super().__init__(
             observation_space,
@@ -68,7 +62,7 @@ class ActorCriticMlpPolicy(StudentMixin, ActorCriticPolicy):
 
     def answer(self, obs: PyTorchObs) -> Answers:
         """
-        :param obs: batch of observations, as the environment gives them
+        :param obs: batch of observations, as the environment returns them
         :return: the distribution over actions and the critic's values
         """
         return actor_critic_answers(self, obs)
@@ -82,7 +76,7 @@ class ActorCriticMlpPolicy(StudentMixin, ActorCriticPolicy):
 def actor_modules(policy: ActorCriticPolicy) -> list[nn.Module]:
     """
     :param policy: an actor-critic policy
-    :return: what acts, in the order in which an observation passes it; the critic is not needed on a device
+    :return: the modules that compute the action, in order; without the critic, which is not needed to act
     """
     return [policy.pi_features_extractor, policy.mlp_extractor.policy_net, policy.action_net]
 
@@ -90,8 +84,8 @@ def actor_modules(policy: ActorCriticPolicy) -> list[nn.Module]:
 def is_known_distribution(distribution: Any) -> bool:
     """
     :param distribution: SB3's distribution over actions
-    :return: whether it is categorical, or a diagonal Gaussian that is not squashed; that of state-dependent exploration
-        is one for every single observation
+    :return: whether it is categorical, or a diagonal Gaussian that is not squashed (with state-dependent exploration,
+        the distribution for a given observation is a diagonal Gaussian, too)
     """
     if isinstance(distribution, StateDependentNoiseDistribution):
         return distribution.bijector is None
@@ -100,11 +94,11 @@ def is_known_distribution(distribution: Any) -> bool:
 
 def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs) -> Answers:
     """
-    Ask actor and critic in one pass through what they share.
+    Evaluate actor and critic, with a single pass through a shared features extractor.
 
     :param policy: an actor-critic policy, for whose distribution ``is_known_distribution`` holds
-    :param obs: batch of observations as its network takes them
-    :return: the distribution over actions, and the values where there is a critic
+    :param obs: batch of observations in the format of the policy's input
+    :return: the distribution over actions, and the values if the policy has a critic
     """
     features: Any = policy.extract_features(obs)
     features_pi, features_vf = (features, features) if policy.share_features_extractor else features
@@ -119,44 +113,44 @@ def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs) -> Answers:
 
 
 class ActorCriticCnnPolicy(ActorCriticMlpPolicy):
-    """Student for stacked frames, with the Nature DQN network as its trunk."""
+    """Student for stacked frames, with the convolutions and the hidden layer of the DQN network."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = StudentCNN
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["dqn"]
 
 
 class ActorCriticNet1Policy(ActorCriticCnnPolicy):
-    """Trunk of Net1 (Rusu et al. 2015, table A1)."""
+    """Convolutions and hidden layer of Net1 (Rusu et al. 2015, table A1)."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net1"]
 
 
 class ActorCriticNet2Policy(ActorCriticCnnPolicy):
-    """Trunk of Net2 (Rusu et al. 2015, table A1)."""
+    """Convolutions and hidden layer of Net2 (Rusu et al. 2015, table A1)."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net2"]
 
 
 class ActorCriticNet3Policy(ActorCriticCnnPolicy):
-    """Trunk of Net3 (Rusu et al. 2015, table A1)."""
+    """Convolutions and hidden layer of Net3 (Rusu et al. 2015, table A1)."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net3"]
 
 
 class ActorCriticNet4Policy(ActorCriticCnnPolicy):
-    """Trunk of Net4 (Sun & Fazli 2019, section 3)."""
+    """Convolutions and hidden layer of Net4 (Sun & Fazli 2019, section 3)."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net4"]
 
 
 class ActorCriticNet5Policy(ActorCriticCnnPolicy):
-    """Trunk of Net5 (Sun & Fazli 2019, section 3)."""
+    """Convolutions and hidden layer of Net5 (Sun & Fazli 2019, section 3)."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["net5"]
 
 
 class ActorCriticMaxPoolCnnPolicy(ActorCriticCnnPolicy):
-    """Trunk with halved feature maps and a global max-pool (Actor-Mimic compression, table 2)."""
+    """Half the feature maps of the DQN network and a global max-pool (Actor-Mimic compression, table 2)."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["max_pool"]
 

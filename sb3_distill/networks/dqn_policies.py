@@ -1,6 +1,6 @@
-"""The teacher's policies: SB3's own, one for small grids, and the students' convolutions for those who learn alone."""
+"""Policies for DQN: SB3's own, one for small grids, and one with a student's features extractor (for baselines)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -8,33 +8,13 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import CnnPolicy, DQNPolicy, MlpPolicy, MultiInputPolicy
 from torch import nn
 
-from sb3_distill.networks.extractors import GridCNN, StudentCNN
+from sb3_distill.networks.extractors import ExtractorMixin, GridCNN, StudentCNN
 
 
-class DQNGridCnnPolicy(DQNPolicy):
+class DQNGridCnnPolicy(ExtractorMixin, DQNPolicy):
     """DQN's policy for small grids such as MinAtar's (see ``GridCNN``)."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        net_arch: list[int] | None = None,
-        activation_fn: type[nn.Module] = nn.ReLU,
-        features_extractor_class: type[BaseFeaturesExtractor] = GridCNN,
-        **kwargs: Any,
-    ) -> None:
-        net_arch = [] if net_arch is None else net_arch
-        super().__init__(
-            observation_space, action_space, lr_schedule, net_arch, activation_fn, features_extractor_class, **kwargs
-        )
-
-
-class DQNStudentCnnPolicy(DQNPolicy):
-    """
-    DQN's policy with the convolutions of a student (see ``StudentCNN`` for the keywords of its features extractor), for
-    what a small network learns without a teacher. Frames are divided by 255, as SB3's.
-    """
+    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = GridCNN
 
     def __init__(
         self,
@@ -43,15 +23,30 @@ class DQNStudentCnnPolicy(DQNPolicy):
         lr_schedule: Schedule,
         net_arch: list[int] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
-        features_extractor_class: type[BaseFeaturesExtractor] = StudentCNN,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
         **kwargs: Any,
     ) -> None:
-        net_arch = [] if net_arch is None else net_arch
-        # The features extractor scales the frames itself.
-        kwargs["normalize_images"] = False
         super().__init__(
-            observation_space, action_space, lr_schedule, net_arch, activation_fn, features_extractor_class, **kwargs
+            observation_space,
+            action_space,
+            lr_schedule,
+            # The features extractor has the hidden layer already. With None, SB3 would add layers of [64, 64].
+            [] if net_arch is None else net_arch,
+            activation_fn,
+            *self.choose_extractor(features_extractor_class, features_extractor_kwargs, normalize_images),
+            **kwargs,
         )
+
+
+class DQNStudentCnnPolicy(DQNGridCnnPolicy):
+    """
+    DQN's policy with the features extractor of a student (see ``StudentCNN`` for its arguments), to measure how well a
+    small network learns without a teacher. Frames are divided by 255, as in SB3.
+    """
+
+    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = StudentCNN
 
 
 DQN_POLICIES: dict[str, type[DQNPolicy]] = {

@@ -1,19 +1,19 @@
 """Features extractors of the students."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 
 from sb3_distill.common.utils import has_fast_bfloat16
 from sb3_distill.networks.layers import FrameScaler, GlobalMaxPool
 
-# Keywords of ``StudentCNN`` by the papers' names of the networks: Rusu et al. 2015, table A1 (the DQN network itself,
-# net1 to net3), Sun & Fazli 2019, section 3 (net4, net5), Actor-Mimic compression, table 2 (max-pool)
+# Arguments of ``StudentCNN`` for the networks of the papers: Rusu et al. 2015, table A1 (the DQN network itself, net1
+# to net3), Sun & Fazli 2019, section 3 (net4, net5), Actor-Mimic compression, table 2 (max_pool)
 CNN_SIZES: dict[str, dict[str, Any]] = {
     "dqn": {"channels": (32, 64, 64), "features_dim": 512},
     "net1": {"channels": (16, 32, 32), "features_dim": 256},
@@ -27,8 +27,8 @@ CNN_SIZES: dict[str, dict[str, Any]] = {
 
 def check_pool(pool: str | None) -> None:
     """
-    :param pool: how feature maps are pooled
-    :raises ValueError: the option is unknown
+    :param pool: the pooling of the feature maps
+    :raises ValueError: the pooling is neither "max" nor None
     """
     if pool not in ("max", None):
         raise ValueError(f"pool must be 'max' or None, not {pool!r}.")
@@ -47,8 +47,8 @@ class StudentCNN(BaseFeaturesExtractor):
     :param features_dim: units of the fully connected layer
     :param pool: None, or "max" for the global max-pool of Actor-Mimic compression
     :param standardize: how ``FrameScaler`` treats the frames: "scalar", "frame", or None (division by 255)
-    :param normalize_images: False where the images are scaled already
-    :raises ValueError: the space is no channels-first uint8 image, or an option is unknown
+    :param normalize_images: False if the images are scaled to [0, 1] already
+    :raises ValueError: the space is not a channels-first uint8 image, or an option is unknown
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class StudentCNN(BaseFeaturesExtractor):
         with th.no_grad():
             n_flatten = self.cnn(th.zeros(1, n_planes, height, width)).shape[1]
         self.linear = nn.Sequential(nn.Linear(n_flatten, features_dim), nn.ReLU())
-        # Training may compute the features in bfloat16; acting and the layers behind stay float32.
+        # set_train_dtype may choose bfloat16 for training; acting, and the layers after this extractor, use float32.
         self.train_dtype = th.float32
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
@@ -101,14 +101,14 @@ class StudentCNN(BaseFeaturesExtractor):
 
 class GridCNN(BaseFeaturesExtractor):
     """
-    One convolution (kernel 3, stride 1, ReLU) and one fully connected layer, for small grids such as MinAtar's: with
-    16 feature maps and 128 units the network of Young & Tian 2019 (arXiv 1903.03176).
+    One convolution (kernel 3, stride 1, ReLU) and one fully connected layer, for small grids such as MinAtar's. The
+    defaults (16 feature maps, 128 units) are the network of Young & Tian 2019 (arXiv 1903.03176).
 
-    :param observation_space: grid with the channels last, ``(height, width, n_channels)``, as MinAtar gives it
+    :param observation_space: grid with the channels last, ``(height, width, n_channels)``, as in MinAtar
     :param channels: feature maps of the convolution
     :param features_dim: units of the fully connected layer
     :param pool: None, or "max" for the global max-pool of Actor-Mimic compression
-    :raises ValueError: the space is no such grid, or an option is unknown
+    :raises ValueError: the space is not such a grid, or an option is unknown
     """
 
     def __init__(
@@ -138,15 +138,43 @@ class GridCNN(BaseFeaturesExtractor):
 
 def set_train_dtype(policy: nn.Module, device: th.device, bf16: bool | None = None) -> None:
     """
-    Choose the type in which a student's convolutions are computed while training, and the memory layout in which they
-    are fastest in it (measured on CPUs).
+    Choose the data type in which a student's ``StudentCNN`` is computed during training, and the memory layout that is
+    fastest with this type (measured on CPUs).
 
     :param policy: the student
-    :param device: where it is trained
-    :param bf16: whether to compute in bfloat16; None does so where the processor has instructions for it
+    :param device: the device on which it is trained
+    :param bf16: whether to use bfloat16; None: use it if the device multiplies bfloat16 in hardware
     """
     bf16 = has_fast_bfloat16(device) if bf16 is None else bf16
     for module in policy.modules():
         if isinstance(module, StudentCNN):
             module.train_dtype = th.bfloat16 if bf16 else th.float32
     policy.to(memory_format=th.contiguous_format if bf16 else th.channels_last)  # type: ignore[call-overload]
+
+
+class ExtractorMixin:
+    """A policy of SB3 whose features extractor has a default class and default arguments."""
+
+    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    extractor_kwargs: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def choose_extractor(
+        cls,
+        features_extractor_class: type[BaseFeaturesExtractor] | None,
+        features_extractor_kwargs: dict[str, Any] | None,
+        normalize_images: bool,
+    ) -> tuple[type[BaseFeaturesExtractor], dict[str, Any], bool]:
+        """
+        :param features_extractor_class: Features extractor to use; None: the policy's default
+        :param features_extractor_kwargs: Keyword arguments to pass to the features extractor
+        :param normalize_images: Whether images are bytes that must be scaled
+        :return: the three arguments for SB3's policy
+        """
+        extractor = features_extractor_class or cls.extractor_class
+        kwargs = {**(cls.extractor_kwargs if issubclass(extractor, cls.extractor_class) else {})}
+        if issubclass(extractor, StudentCNN):
+            # StudentCNN scales the frames itself.
+            kwargs["normalize_images"] = normalize_images
+            normalize_images = False
+        return extractor, {**kwargs, **(features_extractor_kwargs or {})}, normalize_images

@@ -10,13 +10,14 @@ class FrameScaler(nn.Module):
     """
     Turns raw pixels into the network's input: ``(pixels - mean) / scale``.
 
-    Until ``fit`` is called this is SB3's division by 255. ``fit`` standardises: with one scalar mean and standard
-    deviation, or with one mean frame and the standard deviation around it. Frames that are merely divided by 255 keep
-    a student on the plateau of the marginal action distribution (measured, see ``docs/pd.md``).
-    The statistics are buffers: they are saved with the policy and are no parameters.
+    Until ``fit`` is called, this is SB3's division by 255. ``fit`` sets the mean and the standard deviation of the
+    pixels: either one mean for all pixels, or a mean frame; the standard deviation is one number in both cases. A
+    student whose frames are only divided by 255 can get stuck at predicting the teacher's average action distribution
+    (measured, see ``docs/pd.md``). The statistics are buffers, not parameters: they are saved with the policy, but not
+    trained.
 
     :param frame_shape: height and width of a frame, in pixels
-    :param standardize: "scalar", "frame", or None to go on dividing by 255
+    :param standardize: "scalar" (one mean), "frame" (a mean frame), or None (``fit`` does nothing)
     :param max_value: the divisor before ``fit``: 255 for raw pixels, 1 for images that are scaled already
     """
 
@@ -39,16 +40,16 @@ class FrameScaler(nn.Module):
     @th.no_grad()
     def fit(self, images: th.Tensor) -> None:
         """
-        Estimate the statistics, once: later calls change nothing, so that a resumed student keeps its input.
+        Estimate the statistics. Only the first call has an effect, so that a resumed student keeps its statistics.
 
         :param images: raw images ``(batch, channels, height, width)``
         """
         if self.standardize is None or self.fitted:
             return
-        # One copy, changed in place: a thousand stacks of float32 are 113 MB.
+        # Change one copy in place to save memory: a thousand stacks of float32 take 113 MB.
         pixels = images.to(th.float32, copy=True)
         self.mean.copy_(pixels.mean(dim=(0, 1), keepdim=True)[0] if self.standardize == "frame" else pixels.mean())
-        # A constant image has no deviation: one grey level is the finest that pixels can tell apart.
+        # For constant images the standard deviation would be 0. Use at least 1, the difference between two grey levels.
         self.scale.copy_(pixels.sub_(self.mean).square_().mean().sqrt().clamp(min=1.0))
         self.fitted.fill_(True)
 
@@ -62,9 +63,9 @@ class GlobalMaxPool(nn.Module):
 
 class Scale(nn.Module):
     """
-    SB3's division of bytes.
+    Divides images by a number, as SB3 does by 255.
 
-    :param divisor: what images are divided by
+    :param divisor: the number
     """
 
     def __init__(self, divisor: float) -> None:
@@ -100,8 +101,8 @@ class MeanOverQuantiles(nn.Module):
 def count_parameters(modules: Sequence[nn.Module]) -> int:
     """
     :param modules: parts of a policy
-    :return: number of their weights and biases. Step sizes of quantized layers do not count: they say how weights are
-        stored.
+    :return: number of their weights and biases. The step sizes of quantized layers are not counted: they belong to the
+        storage format of the weights.
     """
     named = nn.ModuleList(modules).named_parameters()
     return sum(parameter.numel() for name, parameter in named if not name.endswith("_quantizer.step"))

@@ -1,4 +1,4 @@
-"""Networks with one trunk for all tasks and one controller for each (Rusu et al. 2015, section 3.3)."""
+"""Networks with a trunk that all tasks share and a controller for each task (Rusu et al. 2015, section 3.3)."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -8,26 +8,27 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, create_mlp
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
-from sb3_distill.networks.extractors import CNN_SIZES, GridCNN, StudentCNN
+from sb3_distill.networks.extractors import CNN_SIZES, ExtractorMixin, GridCNN, StudentCNN
 from sb3_distill.networks.policies import StudentPolicy
 
 
 class MultiTaskQNetwork(BasePolicy):
     """
     A trunk that all tasks share, and for each task an MLP controller with one output per action of that task. The task
-    in the observation picks the controller, "during both training and evaluation" (Rusu et al. 2015, section 3.3).
+    index in the observation selects the controller, "during both training and evaluation" (Rusu et al. 2015, section
+    3.3).
 
     :param observation_space: ``Dict(obs, task)``
-    :param action_space: actions of the task that has the most
+    :param action_space: action space of the task with the most actions
     :param task_actions: number of actions of each task
-    :param features_extractor_class: the trunk's features extractor, of ``obs``
-    :param features_extractor_kwargs: its keyword arguments
-    :param trunk_arch: hidden layers that the tasks share behind it
+    :param features_extractor_class: features extractor of the trunk; its input is ``obs``
+    :param features_extractor_kwargs: keyword arguments of the features extractor
+    :param trunk_arch: sizes of the shared hidden layers after the features extractor
     :param net_arch: hidden layers of each controller
     :param activation_fn: Activation function
     :param normalize_images: Whether images are bytes that must be scaled
@@ -47,7 +48,7 @@ class MultiTaskQNetwork(BasePolicy):
     ) -> None:
         super().__init__(observation_space, action_space, normalize_images=normalize_images)
         self.task_actions = list(task_actions)
-        # The extractor and SB3's preprocessing see the observation alone: the task is an index, not a feature.
+        # The features extractor gets only "obs": the task is an index, not a feature.
         self.features_extractor = features_extractor_class(observation_space["obs"], **features_extractor_kwargs)
         trunk = create_mlp(self.features_extractor.features_dim, -1, list(trunk_arch), activation_fn)
         self.trunk = nn.Sequential(*trunk)
@@ -59,7 +60,7 @@ class MultiTaskQNetwork(BasePolicy):
     def features(self, obs: PyTorchObs) -> th.Tensor:
         """
         :param obs: batch of observations
-        :return: what the controllers get, ``(batch, width)``
+        :return: the output of the trunk, which is the input of the controllers, ``(batch, width)``
         """
         assert isinstance(obs, dict) and isinstance(self.observation_space, spaces.Dict)
         images = obs["obs"]
@@ -70,7 +71,7 @@ class MultiTaskQNetwork(BasePolicy):
     def forward(self, obs: PyTorchObs) -> th.Tensor:
         """
         :param obs: batch of observations, of any tasks
-        :return: one number per action, ``(batch, n_actions)``; minus infinity for actions that a task does not have
+        :return: one number per action, ``(batch, n_actions)``; minus infinity for actions that do not exist in the task
         """
         features = self.features(obs)
         tasks = obs["task"].reshape(-1).long()  # type: ignore[index]
@@ -90,7 +91,7 @@ class MultiTaskQNetwork(BasePolicy):
 def build_network(policy: Any) -> MultiTaskQNetwork:
     """
     :param policy: a multi-task student, or the policy of the multi-task DQN
-    :return: a network of its kind
+    :return: a new network with the policy's architecture
     """
     return MultiTaskQNetwork(
         policy.observation_space,
@@ -105,15 +106,16 @@ def build_network(policy: Any) -> MultiTaskQNetwork:
     ).to(policy.device)
 
 
-class MultiTaskPolicyMixin:
+class MultiTaskPolicyMixin(ExtractorMixin):
     """
-    What the multi-task student and the policy of the multi-task DQN share: a ``MultiTaskQNetwork`` in place of SB3's.
+    Mixin of the multi-task student and the policy of the multi-task DQN: uses ``MultiTaskQNetwork`` instead of SB3's
+    Q-network.
 
     :param observation_space: ``Dict(obs, task)``
-    :param action_space: actions of the task that has the most
+    :param action_space: action space of the task with the most actions
     :param lr_schedule: Learning rate schedule (could be constant)
     :param task_actions: number of actions of each task; the algorithms read it from the environment
-    :param trunk_arch: hidden layers that the tasks share behind the features extractor
+    :param trunk_arch: sizes of the shared hidden layers after the features extractor
     :param net_arch: hidden layers of each controller
     :param activation_fn: Activation function
     :param features_extractor_class: Features extractor of ``obs``
@@ -122,8 +124,6 @@ class MultiTaskPolicyMixin:
     :param kwargs: other arguments of the policy, such as ``optimizer_class``
     """
 
-    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
-    extractor_kwargs: ClassVar[dict[str, Any]] = {}
     default_trunk_arch: ClassVar[tuple[int, ...]] = (64,)
     default_net_arch: ClassVar[tuple[int, ...]] = (64,)
 
@@ -143,26 +143,18 @@ class MultiTaskPolicyMixin:
     ) -> None:
         self.task_actions = list(task_actions)
         self.trunk_arch = list(self.default_trunk_arch if trunk_arch is None else trunk_arch)
-        extractor = features_extractor_class or self.extractor_class
-        extractor_kwargs = {**self.extractor_kwargs, **(features_extractor_kwargs or {})}
-        if issubclass(extractor, StudentCNN):
-            # The extractor scales the frames itself, in one pass.
-            extractor_kwargs = {"normalize_images": normalize_images, **extractor_kwargs}
-            normalize_images = False
         super().__init__(  # type: ignore[call-arg]
             observation_space,
             action_space,
             lr_schedule,
             list(self.default_net_arch if net_arch is None else net_arch),
             activation_fn,
-            extractor,
-            extractor_kwargs,
-            normalize_images,
+            *self.choose_extractor(features_extractor_class, features_extractor_kwargs, normalize_images),
             **kwargs,
         )
 
     def make_q_net(self) -> MultiTaskQNetwork:
-        """The network of all tasks."""
+        """Build the network of all tasks."""
         return build_network(self)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -174,7 +166,10 @@ class MultiTaskPolicyMixin:
 
 
 class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[misc]
-    """Multi-task student of vectors: one shared layer of 64 units and controllers with one of 64 by default."""
+    """
+    Multi-task student for vectors. By default, the trunk has one hidden layer of 64 units, and every controller
+    another one of 64 units.
+    """
 
     q_net: MultiTaskQNetwork  # type: ignore[assignment]
 
@@ -186,7 +181,7 @@ class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[m
         super().fit_frame_scalers(obs["obs"])
 
     def single_task_kwargs(self) -> dict[str, Any]:
-        """Keyword arguments of the ``StudentPolicy`` that this student is at one task."""
+        """Keyword arguments of the ``StudentPolicy`` that equals this student on a single task."""
         return {
             "net_arch": [*self.trunk_arch, *self.net_arch],
             "activation_fn": self.activation_fn,
@@ -198,7 +193,7 @@ class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[m
     @th.no_grad()
     def copy_task_to(self, task: int, policy: StudentPolicy) -> None:
         """
-        Copy the trunk and a task's controller.
+        Copy the weights of the trunk and of one task's controller into a single-task policy.
 
         :param task: index of the task
         :param policy: a policy that was made with ``single_task_kwargs``
@@ -206,11 +201,11 @@ class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[m
         network = policy.q_net
         own_state = self.q_net.features_extractor.state_dict()
         for name, tensor in network.features_extractor.state_dict().items():
-            # A task of fewer channels than the others has no padding.
+            # If the task's observations were padded with channels, leave out the weights of the padding.
             tensor.copy_(own_state[name][:, : tensor.shape[1]] if tensor.ndim > 1 else own_state[name])
         layers = [*self.q_net.trunk, *self.q_net.controllers[task]]  # type: ignore[misc]
         padded, own_shape = self.observation_space["obs"].shape, policy.observation_space.shape  # type: ignore[index]
-        # What the task's own observation has of the padded one, flattened
+        # Indices of the task's own entries within the flattened, padded observation
         unpadded = tuple(slice(size) for size in own_shape or ())
         entries = np.arange(np.prod(padded)).reshape(padded)[unpadded].ravel()
         for own, layer in zip(layers, network.q_net, strict=True):
@@ -222,34 +217,32 @@ class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[m
 
 class MultiTaskCnnPolicy(MultiTaskMlpPolicy):
     """
-    Multi-task student of stacked frames. With three games and 12 actions in all it has the 1,882,668 parameters of Rusu
-    et al. 2015, table A2.
+    Multi-task student for stacked frames. For three games with 12 actions in total it has 1,882,668 parameters, as in
+    Rusu et al. 2015, table A2.
     """
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = StudentCNN
     extractor_kwargs: ClassVar[dict[str, Any]] = CNN_SIZES["dqn"]
     default_trunk_arch: ClassVar[tuple[int, ...]] = ()
     default_net_arch: ClassVar[tuple[int, ...]] = (128,)
-
-    def __init__(self, *args: Any, ortho_init: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, ortho_init=ortho_init, **kwargs)
+    default_ortho_init: ClassVar[bool] = True
 
 
 class MultiTaskLargeCnnPolicy(MultiTaskCnnPolicy):
-    """The network for ten games (Rusu et al. 2015, table A2): 6,756,721 parameters with 85 actions in all."""
+    """The network for ten games (Rusu et al. 2015, table A2): 6,756,721 parameters for 85 actions in total."""
 
     extractor_kwargs: ClassVar[dict[str, Any]] = {"channels": (64, 64, 64), "features_dim": 1500}
 
 
 class MultiTaskGridCnnPolicy(MultiTaskMlpPolicy):
-    """Multi-task student of small grids such as MinAtar's, with controllers of 64 units by default."""
+    """Multi-task student for small grids such as MinAtar's; by default, controllers have a hidden layer of 64 units."""
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = GridCNN
     default_trunk_arch: ClassVar[tuple[int, ...]] = ()
 
 
 class MultiTaskDQNMlpPolicy(MultiTaskPolicyMixin, DQNPolicy):  # type: ignore[misc]
-    """The multi-task DQN's counterpart of ``MultiTaskMlpPolicy``: the same network, and a target network."""
+    """The multi-task DQN's counterpart of ``MultiTaskMlpPolicy``: the same network, plus a target network."""
 
 
 class MultiTaskDQNCnnPolicy(MultiTaskDQNMlpPolicy):

@@ -24,25 +24,25 @@ SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistilla
 
 class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
     """
-    Policy Distillation: a student network learns, by supervised regression, what a trained teacher would do.
+    Policy Distillation: a student network learns a trained teacher's outputs by supervised regression.
 
     Paper: https://arxiv.org/abs/1511.06295 (Rusu et al. 2015). The teacher plays, its output for every visited
-    observation is stored in a replay memory, and the student is fitted to minibatches of it. With
-    ``rollout_policy="student"`` the student plays and the teacher labels (Actor-Mimic; DAgger).
+    observation is stored in a replay buffer, and the student is fitted to minibatches from it. With
+    ``rollout_policy="student"``, the student plays and the teacher only labels the observations (Actor-Mimic; DAgger).
 
     :param policy: The student's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, Net1Policy ... Net5Policy,
         MaxPoolCnnPolicy)
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param teacher: The trained agent: an SB3 model, a path to its zip or run folder, ``"zoo:dqn/CartPole-v1"``,
-        ``"hub:sb3/dqn-CartPole-v1"``, or a loaded ``Teacher``. None takes the Zoo's own agent for the environment
-        (see ``find_zoo_teacher``).
+        ``"hub:sb3/dqn-CartPole-v1"``, or a loaded ``Teacher``. None: the Zoo's agent for the environment (see
+        ``find_zoo_teacher``).
     :param learning_rate: learning rate, or a schedule of it (a function of the remaining progress, from 1 to 0)
-    :param buffer_size: size of the replay memory, in observations (10 hours of play in the paper)
-    :param learning_starts: how many observations to collect before the first update; those of image students also
-        give the pixel statistics
+    :param buffer_size: size of the replay buffer, in observations (10 hours of play in the paper)
+    :param learning_starts: how many observations to collect before the first update; image students also estimate
+        their pixel statistics from these observations
     :param batch_size: Minibatch size for each update
     :param train_freq: Update the student every ``train_freq`` steps (of each environment)
-    :param gradient_steps: How many updates to do then; ``-1`` for as many as steps were collected
+    :param gradient_steps: How many updates to do after each rollout; ``-1``: as many as steps done during the rollout
     :param loss: "kl", "reverse_kl", "nll" or "mse" (see ``sb3_distill.common.losses``)
     :param temperature: divides the teacher's output in the KL losses; below 1 sharpens
     :param student_temperature: divides the student's output in the KL losses: 1 in Rusu et al., ``temperature`` in
@@ -52,16 +52,16 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
     :param teacher_eps: share of uniformly random actions while the teacher acts
     :param student_eps: share of uniformly random actions while the student acts, in training and in
         ``predict(deterministic=False)``
-    :param n_teacher_episodes: how many episodes the teacher plays before training for the score that later ones are
-        compared with (0: none)
+    :param n_teacher_episodes: how many episodes the teacher plays before training, to measure the score with which the
+        student's scores are compared (0: none)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
-    :param recording: folder of the teacher's play: read instead of playing where it exists, written otherwise, so that
-        the next student of this teacher needs no game (``rollout_policy="teacher"`` only)
+    :param recording: folder with a recording of the teacher's play. If it does not exist, this run writes it; if it
+        exists, this run reads it instead of playing (``rollout_policy="teacher"`` only).
     :param max_grad_norm: The maximum value for the gradient clipping (None, as in the paper: no clipping)
-    :param bf16: compute the features of image students in bfloat16 while training; None does so where the processor
-        has instructions for it. Losses, output layers and acting are float32 always.
-    :param compile_update: compile the loss and its gradient with ``torch.compile``: half a minute at the start, up to
-        twice the speed afterwards. Goes on without where no C++ compiler is there.
+    :param bf16: compute the features extractor of image students in bfloat16 during training; None: do so if the
+        device multiplies bfloat16 in hardware. Losses, output layers and acting always use float32.
+    :param compile_update: compile the loss and its gradient with ``torch.compile``. This takes half a minute at the
+        start and makes updates up to twice as fast. Without a C++ compiler, nothing is compiled.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation
@@ -69,7 +69,7 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
     :param seed: Seed for the pseudo random generators
     :param device: Device (cpu, cuda, ...) on which the code should be run
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
-    :raises ValueError: an argument, or a teacher that does not fit the environment
+    :raises ValueError: an argument is invalid, or the teacher does not fit the environment
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STUDENT_POLICIES}

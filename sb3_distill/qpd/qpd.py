@@ -49,39 +49,40 @@ ALGORITHMS = ("ppo", "a2c", "trpo")
 class QPD(DistillationAlgorithm):
     """
     Quantization-aware Policy Distillation: an actor-critic student learns from an actor-critic teacher, first at full
-    precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. Precision
-    never goes back: a student that goes on learning, with its timesteps reset or not, waits where it is until the new
-    run's schedule has come as far, and a finished one stays at its final precision.
+    precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. The
+    precision never rises again: if ``learn`` is called once more, with the timesteps reset or not, a student keeps its
+    precision until the schedule of the new run asks for a lower one, and a finished student keeps its final precision.
 
-    A student of full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, and ``learn``.
+    A student at full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, then ``learn``.
 
-    Paper: Avé et al. 2022. The loss ties the student's distribution over actions to the teacher's (KL divergence) and
-    its critic to the teacher's (squared error); the exact published form is not public to us, hence the coefficients.
+    Paper: Avé et al. 2022. The loss is the KL divergence between the teacher's and the student's distributions over
+    actions, plus the squared error between their critics' values. We have no access to the exact published loss, so its
+    coefficients are arguments.
 
     :param policy: The student's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, Net1Policy ... Net5Policy,
         MaxPoolCnnPolicy, GridCnnPolicy), all actor-critic
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param teacher: The trained PPO, A2C or TRPO agent (see ``load_teacher``); Discrete actions, or continuous ones with
-        a Gaussian. None takes the Zoo's own.
-    :param temperature: sharpens (below 1) or softens the teacher's distribution
+    :param teacher: The trained PPO, A2C or TRPO agent (see ``load_teacher``), with Discrete actions, or continuous ones
+        from a Gaussian. None: the Zoo's agent for the environment.
+    :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution
     :param value_coef: coefficient of the critic's squared error
-    :param ent_coef: coefficient of the student's entropy, which is added to the objective
+    :param ent_coef: coefficient of the student's entropy bonus, which is subtracted from the loss
     :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or a
         function from the remaining progress to the probability that the teacher acts; actions are sampled
-    :param weight_bits: precision of the weights of the actor's layers between the first and the last, 2 to 8 bits, or
-        one for "conv" and "linear" layers each (all kinds that there are must be named); None is plain actor-critic
-        distillation
-    :param activation_bits: precision of the inputs of these layers; None takes 8
-    :param first_layer_bits: precision of weight and input of the first layer (frames are exact in any case)
+    :param weight_bits: precision of the weights of the actor's layers between the first and the last: 2 to 8 bits, or a
+        mapping from "conv" and "linear" to bits, with all kinds of layers that the actor has. None: distillation
+        without quantization
+    :param activation_bits: precision of the inputs of these layers; None: 8 bits
+    :param first_layer_bits: precision of weight and input of the first layer (bytes, such as frames, are not quantized)
     :param last_layer_bits: precision of weight and input of the last layer
-    :param quantization_schedule: how precision falls: "bits" steps from 8 bits down, "blend" mixes a growing share of
-        the quantized values into the full ones
+    :param quantization_schedule: how the precision falls: "bits" lowers the number of bits step by step from 8; "blend"
+        interpolates between full-precision and quantized values, with a growing share of the latter
     :param full_precision_fraction: share of the run at full precision
     :param final_fraction: share of the run at the final precision with frozen step sizes
-    :param n_teacher_episodes: how many episodes the teacher plays before training for the score that later ones are
-        compared with (0: none)
-    :param recording: folder of the teacher's play (see ``PolicyDistillation``)
-    :raises ValueError: an argument, or a teacher that does not fit
+    :param n_teacher_episodes: how many episodes the teacher plays before training, to measure the score with which the
+        student's scores are compared (0: none)
+    :param recording: folder with a recording of the teacher's play (see ``PolicyDistillation``)
+    :raises ValueError: an argument is invalid, or the teacher does not fit the environment
 
     All other parameters are those of ``DistillationAlgorithm``.
     """
@@ -160,7 +161,7 @@ class QPD(DistillationAlgorithm):
         self.final_fraction = final_fraction
         self.n_teacher_episodes = n_teacher_episodes
         self.recording = recording
-        # Share of the transition that lies behind the student; None at full precision, before step sizes are chosen
+        # Progress of the transition to the final precision, from 0 to 1; None before it begins
         self.transition_share: float | None = None
         if _init_setup_model:
             self._setup_model()
@@ -177,12 +178,12 @@ class QPD(DistillationAlgorithm):
         super()._setup_student()
 
     def _make_student(self) -> Student:
-        # Few bits are learned on float32 weights.
+        # Quantization-aware training needs float32 weights.
         return Student(self.policy, DistillationLoss("kl", self.temperature, 1.0), self.max_grad_norm, bf16=False)
 
     def _quantize(self) -> None:
         quantize_student(self.policy, **self.bits)
-        # The step sizes are learned too.
+        # The step sizes are new parameters, so the optimizer is built again.
         self.policy.optimizer = self.policy.optimizer_class(
             self.policy.parameters(),
             lr=self.lr_schedule(1),  # type: ignore[call-arg]
@@ -193,11 +194,14 @@ class QPD(DistillationAlgorithm):
         check_precision(**self.bits)
         check_schedule(self.quantization_schedule, self.full_precision_fraction, self.final_fraction)
         if self.weight_bits is not None and self.compile_update:
-            raise ValueError("compile_update=True does not go with weight_bits: precision changes while training.")
+            raise ValueError(
+                "compile_update=True does not go with weight_bits, because the precision changes during training: "
+                "leave one of them out."
+            )
         for name in ("use_sde", "squash_output"):
             if self.policy_kwargs.get(name):
                 raise ValueError(
-                    f"policy_kwargs: {name}=True is not for students of QPD, which have a plain Gaussian: leave it out."
+                    f"policy_kwargs: {name}=True is not supported, students of QPD have a plain Gaussian: leave it out."
                 )
         for name in ("value_coef", "ent_coef"):
             if not getattr(self, name) >= 0:
@@ -205,7 +209,7 @@ class QPD(DistillationAlgorithm):
 
     @property
     def bits(self) -> dict[str, Any]:
-        """The four arguments that name bits."""
+        """The four arguments with numbers of bits, by name."""
         return {name: getattr(self, name) for name in BITS}
 
     def _find_teacher(self, env_id: str | None) -> str | Path:
@@ -216,25 +220,26 @@ class QPD(DistillationAlgorithm):
         if not isinstance(teacher, ActorCriticTeacher):
             raise ValueError(
                 f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions and "
-                "no critic: distil it with PolicyDistillation (--algo pd)."
+                "no critic: distill it with PolicyDistillation (--algo pd)."
             )
         if not teacher.has_critic:
             raise ValueError(
-                f"The teacher {teacher.source} has no value_net, so its critic cannot be distilled: give the whole "
-                "agent, as SB3 trains and saves it."
+                f"The teacher {teacher.source} has no value_net, so its critic cannot be distilled: pass the whole "
+                "agent, as SB3 saves it."
             )
         if isinstance(self.action_space, spaces.Discrete):
             check_discrete(teacher, self.env)
         elif teacher.action_space.shape != self.action_space.shape:
             raise ValueError(
-                f"The teacher {teacher.source} has the actions {teacher.action_space}, the environment "
-                f"{self.action_space}."
+                f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
+                f"{self.action_space}: they must have the same shape."
             )
         distribution = teacher.policy.action_dist
         if not is_known_distribution(distribution):
             raise ValueError(
                 f"The teacher {teacher.source} draws actions from a squashed {type(distribution).__name__}; "
-                "distillation knows categorical and diagonal Gaussian ones. Train it without squash_output."
+                "distillation supports only categorical and diagonal Gaussian distributions. Train the teacher without "
+                "squash_output."
             )
         super()._check_teacher(teacher, env_id)
 
@@ -277,7 +282,7 @@ class QPD(DistillationAlgorithm):
         )
 
     def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # Not SB3's own sampling, which for state-dependent exploration keeps one draw of noise
+        # SB3's own sampling is not used: with state-dependent exploration it would keep one sample of the noise matrix.
         actions = answers.sample().cpu().numpy()
         if not teacher_acts.all():
             student = self.policy.get_distribution(obs_as_tensor(obs, self.device))
@@ -306,7 +311,7 @@ class QPD(DistillationAlgorithm):
             self.transition_share = 0.0
         transition = 1.0 - self.full_precision_fraction - self.final_fraction
         share = 1.0 if transition <= 0 else (progress - self.full_precision_fraction) / transition
-        # A run that goes on may be less far in its schedule than the student is.
+        # If learn() is called again, the student may be ahead of the new schedule: never raise the precision.
         self.transition_share = min(max(share, self.transition_share), 1.0)
         set_precision(self.policy, self.quantization_schedule, self.transition_share)
         if self.transition_share == 1.0:
@@ -332,34 +337,24 @@ class QPD(DistillationAlgorithm):
         metrics = {name: term.mean().detach() for name, term in terms.items()} | compare_actions(teacher, answers)
         return distill_losses - self.ent_coef * entropies, metrics
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """As SB3's actor-critic algorithms."""
-        return self.policy.predict(observation, state, episode_start, deterministic)
-
     def stored_bytes(self) -> int:
         """
-        :return: bytes of the actor as a device stores it: packed integers, step sizes and biases; float32 where there
-            are no bits, and until the final precision is reached
+        :return: the actor's size in bytes: packed integers, step sizes and biases; float32 for layers that are not
+            quantized, and for all layers until the final precision is reached
         """
         return packed_bytes(actor_modules(self.policy))
 
     @classmethod
     def load(cls: type[SelfQPD], path: Any, *args: Any, **kwargs: Any) -> SelfQPD:
         """
-        Load the model from a zip-file. Bits (``weight_bits`` ...) quantize a student of full precision, which then
-        learns them.
+        Load the model from a zip-file. With bits (``weight_bits`` ...), a student at full precision is quantized by the
+        next ``learn``.
 
         :param path: path to the file (or a file-like)
         :param args: as SB3's ``load``: env, device, custom_objects
         :param kwargs: extra arguments to change the model when loading
         :return: new model instance with loaded parameters
-        :raises ValueError: bits out of range, or other bits than a quantized student has
+        :raises ValueError: bits are out of range, or differ from those of a student that is quantized already
         """
         bits = {name: kwargs.pop(name) for name in BITS if name in kwargs}
         model = super().load(path, *args, **kwargs)
@@ -367,8 +362,8 @@ class QPD(DistillationAlgorithm):
         if changed and model.weight_bits is not None:
             own = ", ".join(f"{name}={value}" for name, value in model.bits.items())
             raise ValueError(
-                f"This student is quantized already ({own}), so {', '.join(changed)} cannot change: load a student of "
-                "full precision with other bits, or distil a new one."
+                f"This student is quantized already ({own}), so {', '.join(changed)} cannot change: load a student at "
+                "full precision with other bits, or distill a new one."
             )
         vars(model).update(changed)
         model._check_arguments()

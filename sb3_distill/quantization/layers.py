@@ -1,4 +1,4 @@
-"""Layers that compute with few bits: learned step sizes, and a transition from full to low precision."""
+"""Quantized layers with learned step sizes, which pass from full to low precision during training."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from sb3_distill.quantization.quantizer import Quantizer
 
 
 class _QuantizedLayer:
-    """What quantized layers share: quantizers of the weight and of the input."""
+    """Base of the quantized layers: adds a quantizer for the weight and one for the input."""
 
     weight: Any
     bias: Any
@@ -21,12 +21,12 @@ class _QuantizedLayer:
 
     def _adopt(self, layer: Any, weight_bits: int, activation_bits: int | None, n_input_steps: int = 1) -> None:
         self.weight, self.bias = layer.weight, layer.bias
-        # Weights of one sign may get the other one.
+        # Always signed: weights that all have one sign now may change it during training.
         self.weight_quantizer = Quantizer(weight_bits, len(layer.weight), signed=True).to(layer.weight.device)
         self.weight_quantizer.fit(layer.weight)
         self.input_quantizer = None
         if activation_bits is not None:
-            # Entries of an observation have scales of their own.
+            # The entries of an observation have different scales, so each has its own step size.
             several = n_input_steps > 1
             self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1, relative=several).to(
                 layer.weight.device
@@ -38,12 +38,12 @@ class _QuantizedLayer:
 
 class QuantizedLinear(_QuantizedLayer, nn.Linear):
     """
-    A fully connected layer with quantized weight and input; the bias stays as it is.
+    A fully connected layer with quantized weight and input; the bias is not quantized.
 
-    :param layer: the layer, whose parameters are taken over
+    :param layer: the layer to replace; its parameters are reused
     :param weight_bits: precision of the weight
-    :param activation_bits: precision of the input, None where it is exact already
-    :param is_first: whether it takes the observations, which then have a step size for each entry
+    :param activation_bits: precision of the input; None: the input is not quantized (it consists of integers already)
+    :param is_first: whether the input is the observation, which gets one step size per entry
     """
 
     def __init__(self, layer: nn.Linear, weight_bits: int, activation_bits: int | None, is_first: bool = False) -> None:
@@ -56,11 +56,11 @@ class QuantizedLinear(_QuantizedLayer, nn.Linear):
 
 class QuantizedConv2d(_QuantizedLayer, nn.Conv2d):
     """
-    A convolution with quantized weight and input; the bias stays as it is.
+    A convolution with quantized weight and input; the bias is not quantized.
 
-    :param layer: the layer, whose parameters are taken over
+    :param layer: the layer to replace; its parameters are reused
     :param weight_bits: precision of the weight
-    :param activation_bits: precision of the input, None where it is exact already
+    :param activation_bits: precision of the input; None: the input is not quantized (it consists of integers already)
     """
 
     def __init__(self, layer: nn.Conv2d, weight_bits: int, activation_bits: int | None) -> None:
@@ -108,12 +108,12 @@ def quantize(
     activation_bits: Callable[[int, int, nn.Module], int | None],
 ) -> None:
     """
-    Replace the convolutions and fully connected layers of the part of a policy that acts by quantized ones, in place.
+    Replace the actor's convolutions and fully connected layers by quantized ones, in place.
 
     :param policy: a policy
-    :param acting: the parts of it that act, in the order in which an observation passes them
-    :param weight_bits: from a layer's position, the number of layers and the layer to the precision of its weight
-    :param activation_bits: the same for its input, None where it is exact already
+    :param acting: the modules of the policy that compute the action, in order
+    :param weight_bits: function of a layer's position, the number of layers and the layer: precision of its weight
+    :param activation_bits: function of the same arguments: precision of the layer's input; None: not quantized
     """
     layers = [layer for module in acting for layer in module.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
     replacements: dict[nn.Module, nn.Module] = {}
@@ -147,10 +147,10 @@ def _record_inputs(layers: list[Any]) -> Iterator[dict[int, th.Tensor]]:
 @th.no_grad()
 def calibrate(module: nn.Module, run: Callable[[], Any]) -> None:
     """
-    Choose all step sizes: of weights from the weights, of activations from what ``run`` feeds through the network.
+    Choose all step sizes: those of weights from the weights, those of layer inputs from the inputs during ``run``.
 
     :param module: a network with quantized layers
-    :param run: one forward pass over recorded observations
+    :param run: does one forward pass on recorded observations
     """
     layers = quantized_layers(module)
     blends = [float(quantizer.blend) for quantizer in quantizers(module)]
@@ -168,7 +168,7 @@ def calibrate(module: nn.Module, run: Callable[[], Any]) -> None:
 def set_blend(module: nn.Module, blend: float) -> None:
     """
     :param module: a network with quantized layers
-    :param blend: 0 for full precision, 1 for the quantizers' own
+    :param blend: 0 for full precision, 1 for fully quantized (see ``Quantizer``)
     """
     for quantizer in quantizers(module):
         quantizer.blend.fill_(blend)
@@ -177,8 +177,8 @@ def set_blend(module: nn.Module, blend: float) -> None:
 def describe_transition(module: nn.Module) -> str:
     """
     :param module: a network
-    :return: how far its quantizers are from their final precision, e.g. "blend 0.49, 6 bits of 3"; the empty string
-        where they have it, or where there are none
+    :return: how far its quantizers are from their final precision, e.g. "blend 0.49, 6 bits of 3"; the empty string if
+        they have reached it, or if there are no quantizers
     """
     farthest = max(quantizers(module), key=lambda quantizer: int(quantizer.bits - quantizer.final_bits), default=None)
     if farthest is None or (float(farthest.blend) == 1.0 and bool(farthest.bits == farthest.final_bits)):
@@ -188,7 +188,7 @@ def describe_transition(module: nn.Module) -> str:
 
 def freeze_steps(module: nn.Module) -> None:
     """
-    Keep all step sizes as they are from now on.
+    Stop training the step sizes.
 
     :param module: a network with quantized layers
     """

@@ -1,4 +1,4 @@
-"""The size of what acts: parameters, and bytes as a device would store them."""
+"""The size of an actor in bytes, with quantized weights packed into as few bits as they need."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from sb3_distill.quantization.layers import describe_transition, quantized_layer
 def pack_bits(integers: np.ndarray, bits: int) -> bytes:
     """
     :param integers: integers between 0 and ``2^bits - 1``
-    :param bits: bits of each
-    :return: the integers without gaps, least significant bit first
+    :param bits: number of bits of each integer
+    :return: the integers packed without gaps, least significant bit first
     """
     values = np.asarray(integers, dtype=np.uint8).reshape(-1)
     return np.packbits((values[:, None] >> np.arange(bits)) & 1, bitorder="little").tobytes()
@@ -22,8 +22,8 @@ def pack_bits(integers: np.ndarray, bits: int) -> bytes:
 
 def unpack_bits(data: bytes, bits: int, count: int) -> np.ndarray:
     """
-    :param data: what ``pack_bits`` gave
-    :param bits: bits of each integer
+    :param data: the result of ``pack_bits``
+    :param bits: number of bits of each integer
     :param count: number of integers
     :return: the integers
     """
@@ -41,7 +41,7 @@ def pack_layers(module: nn.Module) -> list[tuple[str, bytes]]:
     for index, layer in enumerate(quantized_layers(module)):
         quantizer = layer.weight_quantizer
         bits = int(quantizer.bits)
-        # Signed integers are stored above their least level.
+        # pack_bits takes no negative integers, so subtract the smallest level.
         integers = quantizer.to_integers(layer.weight.detach()).cpu().numpy() - quantizer.levels()[0]
         parts.append((f"{index}.weight", pack_bits(integers, bits)))
         parts.append((f"{index}.weight_step", _float_bytes(quantizer.step_sizes())))
@@ -58,14 +58,14 @@ def _float_bytes(tensor: th.Tensor) -> bytes:
 
 def packed_bytes(acting: Sequence[nn.Module]) -> int:
     """
-    The real size of what acts: packed where it is quantized, float32 otherwise, and as long as it has not reached its
-    final precision.
+    The size of an actor: quantized weights count packed, all others as float32. As long as a student has not reached
+    its final precision, all of its weights count as float32.
 
-    :param acting: the parts of a policy that act
+    :param acting: the modules of a policy that compute the action
     :return: number of bytes
     """
     modules = nn.ModuleList(acting)
-    # A mean frame does not fold into the first layer, as a single number does.
+    # A mean frame must be stored, whereas a single mean can be merged into the first layer.
     means = [module.mean for module in modules.modules() if isinstance(module, FrameScaler)]
     n_bytes = sum(4 * mean.numel() for mean in means if mean.numel() > 1)
     if quantized_layers(modules) and not describe_transition(modules):

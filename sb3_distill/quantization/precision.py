@@ -1,4 +1,4 @@
-"""The precision of a student's layers, and the way there."""
+"""The precision of a student's layers, and its schedule over the run."""
 
 import math
 import warnings
@@ -23,7 +23,7 @@ def check_precision(weight_bits: Bits, activation_bits: Bits, first_layer_bits: 
     :param activation_bits: see ``QPD``
     :param first_layer_bits: see ``QPD``
     :param last_layer_bits: see ``QPD``
-    :raises ValueError: out of range, or of activations alone
+    :raises ValueError: a number of bits is out of range, or ``activation_bits`` is given without ``weight_bits``
     """
     if weight_bits is not None:
         check_bits("weight_bits", weight_bits, by_kind=True)
@@ -31,7 +31,8 @@ def check_precision(weight_bits: Bits, activation_bits: Bits, first_layer_bits: 
         check_bits("activation_bits", activation_bits, by_kind=True)
         if weight_bits is None:
             raise ValueError(
-                f"activation_bits={activation_bits} needs weight_bits too; a student of full precision has neither."
+                f"activation_bits={activation_bits} needs weight_bits too: set it, or leave out both for full "
+                "precision."
             )
     check_bits("first_layer_bits", first_layer_bits)
     check_bits("last_layer_bits", last_layer_bits)
@@ -42,7 +43,7 @@ def check_schedule(schedule: str, full_precision_fraction: float, final_fraction
     :param schedule: see ``QPD``
     :param full_precision_fraction: see ``QPD``
     :param final_fraction: see ``QPD``
-    :raises ValueError: an unknown schedule, or one that never reaches the final precision
+    :raises ValueError: the schedule is unknown, or never reaches the final precision
     """
     if schedule not in SCHEDULES:
         raise ValueError(unknown_choice("quantization_schedule", schedule, SCHEDULES))
@@ -50,7 +51,7 @@ def check_schedule(schedule: str, full_precision_fraction: float, final_fraction
     if not (0 <= shares[0] < 1 and 0 < shares[1] <= 1 and sum(shares) <= 1):
         raise ValueError(
             f"The schedule never reaches the final precision: full_precision_fraction={shares[0]} and "
-            f"final_fraction={shares[1]} must be shares of the run, the second above 0, and at most 1 together."
+            f"final_fraction={shares[1]} must be shares of the run, the second above 0, and their sum at most 1."
         )
 
 
@@ -59,7 +60,7 @@ def _of_layer(field: str, bits: Bits, layer: nn.Module) -> int:
         return int(bits or MAX_BITS)
     kind = "linear" if isinstance(layer, nn.Linear) else "conv"
     if kind not in bits:
-        raise ValueError(f"{field}={dict(bits)} says nothing of '{kind}' layers, which the actor has: add them.")
+        raise ValueError(f"{field}={dict(bits)} has no entry for the actor's '{kind}' layers: add one.")
     return int(bits[kind])
 
 
@@ -67,14 +68,14 @@ def quantize_student(
     policy: ActorCriticPolicy, weight_bits: Bits, activation_bits: Bits, first_layer_bits: int, last_layer_bits: int
 ) -> None:
     """
-    Give the actor's layers their quantizers, in place.
+    Replace the actor's layers by quantized ones, in place.
 
     :param policy: the student's policy
     :param weight_bits: see ``QPD``
     :param activation_bits: see ``QPD``
     :param first_layer_bits: see ``QPD``
     :param last_layer_bits: see ``QPD``
-    :raises ValueError: bits are missing for a kind of layers
+    :raises ValueError: a mapping of bits has no entry for a kind of layer that the actor has
     """
     exact_input = has_exact_input(policy.observation_space)
 
@@ -100,11 +101,11 @@ def quantize_student(
 
 def set_precision(policy: nn.Module, schedule: str, share: float) -> None:
     """
-    Place a student within the transition from full to final precision.
+    Set the precision of a student for one point of the transition from full to final precision.
 
     :param policy: a policy with quantized layers
     :param schedule: "bits" or "blend"
-    :param share: 0 at the beginning of the transition, 1 at its end
+    :param share: progress of the transition: 0 at its beginning, 1 at its end
     """
     set_blend(policy, share if schedule == "blend" else 1.0)
     for quantizer in quantizers(policy):

@@ -13,16 +13,16 @@ from sb3_distill.common.utils import unknown_choice
 
 MIN_BITS, MAX_BITS = 2, 8
 LAYER_KINDS = ("conv", "linear")
-# Fractions of the largest value that are tried as the range of a quantizer
+# Quantizer.fit tries these fractions of the largest magnitude as the range.
 _RANGES = th.linspace(0.2, 1.0, 33)
 
 
 def check_bits(field: str, bits: Any, by_kind: bool = False) -> None:
     """
-    :param field: what the bits are of
-    :param bits: a number of bits
-    :param by_kind: whether it may also be a mapping with one for "conv" and "linear" layers each
-    :raises ValueError: neither, or out of range
+    :param field: the argument's name
+    :param bits: the argument's value, a number of bits
+    :param by_kind: whether the value may also be a mapping from "conv" and "linear" to a number of bits
+    :raises ValueError: the value has another form, or is out of range
     """
     if by_kind and isinstance(bits, Mapping):
         for kind, value in bits.items():
@@ -35,30 +35,31 @@ def check_bits(field: str, bits: Any, by_kind: bool = False) -> None:
 
 def has_exact_input(observation_space: spaces.Space) -> bool:
     """
-    :param observation_space: what a network sees
-    :return: whether these are bytes or bits, which are exact already: their scaling folds into the first layer
+    :param observation_space: observation space of a network
+    :return: whether the observations are bytes, booleans or one-hot vectors: these are integers already and need no
+        quantizer (their scaling can be merged into the first layer)
     """
     if isinstance(observation_space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-        # One-hot
+        # SB3 encodes Discrete and MultiDiscrete observations as one-hot vectors.
         return True
     return isinstance(observation_space, spaces.Box) and observation_space.dtype in (np.uint8, np.bool_)
 
 
 class Quantizer(nn.Module):
     """
-    Rounds a tensor to ``2^bits`` levels (``2^bits - 1`` symmetric ones where values are negative too) with a learned
-    step size; rounding passes gradients straight through (Esser et al. 2020, "Learned Step Size Quantization", arXiv
-    1902.08153, Eq. 1-3).
+    Rounds a tensor to multiples of a learned step size: to ``2^bits`` levels, or, if there are negative values, to
+    ``2^bits - 1`` levels that are symmetric around 0. The gradient of the rounding is that of the identity
+    (straight-through estimator; Esser et al. 2020, "Learned Step Size Quantization", arXiv 1902.08153, Eq. 1-3).
 
-    ``blend`` goes from 0, full precision, to 1, quantized: ``x + blend (Q(x) - x)``.
+    The output is ``x + blend (Q(x) - x)``: ``blend`` is 0 for full precision and 1 for fully quantized.
 
     :param bits: precision
-    :param n_channels: step sizes: one for each output channel of a weight, one for a tensor of activations, one for
-        each entry of a vector of observations, whose scales differ
-    :param axis: the axis of these channels
-    :param signed: whether integers are negative too; None: where the values are that it is fitted to
-    :param relative: learn the steps as multiples of the fitted ones: an optimizer's updates are then in proportion to
-        steps that differ by orders of magnitude
+    :param n_channels: number of step sizes: one for each output channel of a weight, one for all activations of a
+        layer, or one for each entry of an observation vector (their scales differ)
+    :param axis: the axis along which the step sizes differ
+    :param signed: whether there are negative levels; None: ``fit`` decides by the sign of its values
+    :param relative: train the step sizes as multiples of the fitted ones, so that the optimizer's updates are in
+        proportion to step sizes that differ by orders of magnitude
     """
 
     unit: th.Tensor
@@ -82,7 +83,7 @@ class Quantizer(nn.Module):
         self.register_buffer("signed", th.tensor(True))
 
     def levels(self) -> tuple[int, int]:
-        """The least and the greatest integer."""
+        """The smallest and the largest integer."""
         bits = int(self.bits)
         return (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if self.signed else (0, 2**bits - 1)
 
@@ -98,7 +99,7 @@ class Quantizer(nn.Module):
     def to_integers(self, x: th.Tensor) -> th.Tensor:
         """
         :param x: values
-        :return: their integers, as floats
+        :return: the integers (levels) to which the values are rounded, as floats
         """
         low, high = self.levels()
         return (x / self._steps(x)).round().clamp(low, high)
@@ -109,7 +110,7 @@ class Quantizer(nn.Module):
             return x
         low, high = self.levels()
         steps = self._steps(x)
-        # LSQ's scale of the step's gradient, which keeps it in proportion to the weights'
+        # Gradient scale of LSQ: makes the step size's updates, relative to it, as large as those of the weights
         scale = 1.0 / math.sqrt(max(x.numel() / len(self.step), 1) * max(high, 1))
         steps = steps * scale + (steps * (1 - scale)).detach()
         inside = (x / steps).clamp(low, high)
@@ -121,13 +122,14 @@ class Quantizer(nn.Module):
         """
         Choose the step sizes with the least squared error.
 
-        :param x: a weight, or activations that have been seen
+        :param x: a weight, or recorded activations
         """
         self.signed.fill_(bool((x < 0).any()) if self.is_signed is None else self.is_signed)
         rows = x.movedim(self.axis, 0).reshape(len(self.step), -1) if len(self.step) > 1 else x.reshape(1, -1)
         low, high = self.levels()
         largest = rows.abs().amax(dim=1, keepdim=True)
-        # What has been 0 throughout says nothing of its range, and a tiny one would keep it at 0 for good.
+        # Channels that are 0 in all examples give no information on their range. Use the range [-1, 1] for them: with
+        # a tiny step size, all later values would be clipped to almost 0.
         idle = largest == 0
         largest = largest.masked_fill(idle, 1.0).clamp(min=1e-8)
         best_error = th.full_like(largest, th.inf)
@@ -145,7 +147,7 @@ class Quantizer(nn.Module):
 
     @th.no_grad()
     def set_bits(self, bits: int) -> None:
-        """Change the precision and keep the range."""
+        """Change the number of bits, with the same range of values."""
         old = self.levels()[1]
         self.bits.fill_(bits)
         self.step.mul_(old / self.levels()[1])

@@ -1,4 +1,4 @@
-"""Learning curves as files, tables and pictures."""
+"""Learning curves as files, tables and figures."""
 
 import csv
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from sb3_distill.results.figures import line_style, make_axes, save_figure
 from sb3_distill.results.statistics import percent_of_teacher
 from sb3_distill.results.tables import format_table
 
-# How the teacher is called among the players
+# The teacher's name among the players
 TEACHER = "teacher"
 CURVES_FILE = "learning_curves.csv"
-# Evaluations whose mean counts as a player's score
+# A player's score is the mean over this many last evaluations.
 N_LAST = 10
-# Training episodes that a point of their curve averages
+# A point of the curve of training episodes is the mean over this many episodes.
 _WINDOW = 20
 
 
@@ -39,12 +39,12 @@ class PlayerSummary:
     """
     A player's learning curve in a few numbers.
 
-    :param player: who
-    :param max: the highest mean return
-    :param max_percent: the same in per cent of the teacher's highest
+    :param player: "teacher" or the name of a student
+    :param max: the highest mean return of an evaluation
+    :param max_percent: ``max`` as a percentage of the teacher's
     :param last: the mean over the last 10 evaluations
-    :param last_percent: the same in per cent of the teacher's
-    :param last_std: standard deviation over the last 10, which says how steady it is
+    :param last_percent: ``last`` as a percentage of the teacher's
+    :param last_std: standard deviation over the last 10 evaluations, a measure of stability
     """
 
     player: str
@@ -60,8 +60,8 @@ class Curve:
     """
     Mean returns over the steps of a run.
 
-    :param steps: the steps
-    :param returns: the mean returns there
+    :param steps: numbers of steps
+    :param returns: the mean return at each of them
     """
 
     steps: np.ndarray
@@ -77,7 +77,7 @@ def curve_of(
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :param player: "teacher" or the name of a student
     :param field: a field of the entries
-    :return: its values, one per evaluation
+    :return: the field's values for this player, one per evaluation
     """
     return np.array([entry[field] for entry in evaluations if entry["player"] == player])
 
@@ -85,15 +85,15 @@ def curve_of(
 def players_of(evaluations: Sequence[Evaluation]) -> list[str]:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
-    :return: who was evaluated, the teacher first
+    :return: the players that were evaluated, the teacher first
     """
     return list(dict.fromkeys(entry["player"] for entry in evaluations))
 
 
 def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
     """
-    Table 1 of Sun & Fazli 2019: of each player the highest score and the mean of the last 10 evaluations, also as a
-    percentage of the teacher's.
+    Table 1 of Sun & Fazli 2019: for each player, the highest score and the mean of the last 10 evaluations, both also
+    as a percentage of the teacher's.
 
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :return: one summary per player
@@ -120,7 +120,7 @@ def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
 def format_summary(evaluations: Sequence[Evaluation]) -> str:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
-    :return: ``summarize_players`` as text
+    :return: the result of ``summarize_players`` as a table
     """
     n_last = min(N_LAST, len(curve_of(evaluations, TEACHER)))
     header = ["player", "max", "max %", f"mean of last {n_last}", "%", f"std of last {n_last}"]
@@ -152,7 +152,7 @@ def write_csv(evaluations: Sequence[Evaluation], path: Path) -> None:
 
 def read_csv(path: Path) -> list[Evaluation]:
     """
-    :param path: what ``write_csv`` wrote
+    :param path: a file that ``write_csv`` wrote
     :return: the evaluations, with all numbers as floats
     """
     with path.open() as file:
@@ -166,8 +166,8 @@ def read_csv(path: Path) -> list[Evaluation]:
 def read_curves(run: Path) -> dict[str, Curve]:
     """
     :param run: a run folder
-    :return: the curves of its evaluations, by who played: the players of a real-time run; nobody in particular ("") for
-        the Zoo's evaluations; none where the run has not been evaluated
+    :return: the curves of its evaluations: by player for a real-time run; under the name "" for the Zoo's evaluations;
+        empty if the run has not been evaluated
     :raises ValueError: the Zoo's evaluations are damaged
     """
     if (run / CURVES_FILE).is_file():
@@ -191,14 +191,14 @@ def read_curves(run: Path) -> dict[str, Curve]:
 def read_episodes(run: Path) -> Curve:
     """
     :param run: a run folder
-    :return: the curve of its training episodes, averaged over 20, with the steps that its Monitors count
-    :raises ValueError: there are none
+    :return: the curve of its training episodes, a moving average over 20 episodes; steps are counted as in the Monitors
+    :raises ValueError: the run has no training episodes
     """
     episodes = []
     for path in sorted(run.glob("*.monitor.csv")):
         with path.open() as file:
             file.readline()
-            # A run that goes on may be writing its last line.
+            # If the run has not finished, its last line may be incomplete.
             lines = [line for line in file if line.endswith("\n")]
         episodes += [(float(row["t"]), float(row["l"]), float(row["r"])) for row in csv.DictReader(lines)]
     if not episodes:
@@ -212,7 +212,7 @@ def read_episodes(run: Path) -> Curve:
 
 def plot_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
     """
-    Draw the teacher pale, its best score so far, and the students.
+    Draw the learning curves of the teacher (in light grey, with its best score so far as a dashed line) and students.
 
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :param path: file to write
@@ -233,12 +233,12 @@ def plot_learning_curves(curves: Sequence[tuple[str, Curve]]) -> Figure:
     """
     Figure 5 of Rusu et al. 2015: mean return over the steps of several runs.
 
-    :param curves: what the legend calls each curve, and the curve
+    :param curves: each curve with its name in the legend
     :return: the figure
     """
     figure, axes = make_axes("steps (thousands)", "mean return")
     for index, (label, curve) in enumerate(curves):
-        # A line of one point would not be seen.
+        # A line with a single point is invisible without a marker.
         marker = "o" if len(curve.steps) == 1 else None
         axes.plot(curve.steps / 1000, curve.returns, **line_style(index), marker=marker, linewidth=1.5, label=label)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)

@@ -1,4 +1,4 @@
-"""What all pictures share."""
+"""Style and helpers of all figures."""
 
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,21 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart
+# Palette of Okabe & Ito, which colour-blind readers can distinguish
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 MARKERS = "os^Dv<>P"
-# Inches: Matplotlib's text of 10 points has 6 where a column of 3.4 inches takes the figure.
+# In inches. Scaled down to a column of 3.4 inches, Matplotlib's text of 10 points has about 6 points.
 WIDTH, HEIGHT = 5.5, 3.2
 
 
 def make_axes(xlabel: str, ylabel: str, width: float = WIDTH) -> tuple[Figure, Axes]:
     """
-    An empty picture of column width, made without pyplot: no window system is asked for, and nothing is left behind.
+    Make an empty figure. It does not use pyplot, which would need a display and keep every figure in memory.
 
-    :param xlabel: what the x axis shows
-    :param ylabel: what the y axis shows
-    :param width: in inches, for what does not fit a column
+    :param xlabel: label of the x axis
+    :param ylabel: label of the y axis
+    :param width: width in inches
     :return: the figure and its axes
     """
     figure = Figure(figsize=(width, HEIGHT), layout="constrained")
@@ -35,7 +35,7 @@ def make_axes(xlabel: str, ylabel: str, width: float = WIDTH) -> tuple[Figure, A
 
 def scale_by_size(axes: Axes) -> None:
     """
-    :param axes: whose x axis shows sizes: it becomes logarithmic, with labels such as 200k that do not overlap
+    :param axes: axes with sizes on the x axis, which becomes logarithmic, with short labels such as 200k
     """
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -46,7 +46,7 @@ def scale_by_size(axes: Axes) -> None:
 def line_style(index: int) -> dict[str, Any]:
     """
     :param index: number of a line
-    :return: its colour; where the colours are used up the dashes change
+    :return: its colour and line style; the line style changes when all colours have been used
     """
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
 
@@ -61,16 +61,16 @@ def marker_style(index: int) -> dict[str, Any]:
 
 def short_name(text: str) -> str:
     """
-    :param text: an environment, or words with one in them
-    :return: the same without what all Atari games have in common
+    :param text: an environment's id, or a text that contains one
+    :return: the text without the suffix of Atari ids
     """
     return text.replace("NoFrameskip-v4", "")
 
 
 def check_format(path: Path) -> None:
     """
-    :param path: of a figure to write
-    :raises ValueError: its ending names no format
+    :param path: file of a figure
+    :raises ValueError: the file's extension is not a supported format
     """
     formats = sorted(FigureCanvasBase.get_supported_filetypes())
     if path.suffix[1:].lower() not in formats:
@@ -79,8 +79,8 @@ def check_format(path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """
-    :param figure: the picture
-    :param path: file to write, in the format that its name ends with
+    :param figure: the figure
+    :param path: file to write; its extension chooses the format
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

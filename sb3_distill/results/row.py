@@ -1,12 +1,12 @@
-"""One line of results: what ``sb3-distill evaluate`` and studies write, and what tables and figures show."""
+"""One row of results: written by ``sb3-distill evaluate`` and studies, read by tables and figures."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-# Comparisons with a teacher, each with the field that it stands beside: where that field is known and the comparison
-# is not, the file says null.
+# Comparisons with the teacher, each with another field. If that field is known and the comparison is not, ``to_dict``
+# writes the comparison as null; all other unknown fields are left out.
 _BESIDE = {
     "percent_of_teacher_bytes": "n_macs",
     "teacher_mean": "mean",
@@ -18,32 +18,33 @@ _BESIDE = {
 @dataclass(frozen=True)
 class Row:
     """
-    How one agent did in one environment. What is None or empty is not known of this kind of run.
+    The results of one agent in one environment. A field that is None or empty is unknown for this kind of run.
 
-    :param env: the environment
-    :param agent: who played
-    :param algo: its algorithm
-    :param n_parameters: its parameters
-    :param n_bytes: bytes of what acts
-    :param percent_of_teacher_bytes: the same in per cent of the teacher's
-    :param n_macs: multiply-accumulate operations of one decision
-    :param player: name of a student that learned beside its teacher
+    :param env: id of the environment
+    :param agent: source of the agent, or key of the study's cell
+    :param algo: the agent's algorithm
+    :param n_parameters: number of the agent's parameters (without a critic)
+    :param n_bytes: the agent's size in bytes (without a critic)
+    :param percent_of_teacher_bytes: ``n_bytes`` as a percentage of the teacher's
+    :param n_macs: multiply-accumulate operations per action
+    :param player: name of the student in a run of real-time distillation
     :param task: the task of a multi-task student, or ``GEOMETRIC_MEAN`` for all of them
     :param mean: mean return
     :param std: standard deviation of the returns
-    :param median: their median
-    :param iqm: their interquartile mean
-    :param mean_interval: 95% interval of the mean
-    :param iqm_interval: 95% interval of the interquartile mean
+    :param median: median of the returns
+    :param iqm: interquartile mean of the returns
+    :param mean_interval: 95% confidence interval of the mean
+    :param iqm_interval: 95% confidence interval of the interquartile mean
     :param teacher_mean: the teacher's mean return
-    :param percent_of_teacher: the mean return in per cent of the teacher's; NaN where the teacher gives no measure
-    :param max_percent: the highest evaluation in per cent of the teacher's highest
-    :param percent_interval: 95% interval of ``percent_of_teacher``, where it does not follow from that of the mean
+    :param percent_of_teacher: the mean return as a percentage of the teacher's; NaN if it is not defined
+    :param max_percent: the highest evaluation as a percentage of the teacher's highest one
+    :param percent_interval: 95% confidence interval of ``percent_of_teacher``, if it does not follow from that of the
+        mean
     :param returns: return of every episode
     :param lengths: length of every episode
-    :param starts_sha256: of the start states
-    :param seed: of the run; where it is a dimension of a study's grid, its label there
-    :param labels: where in the grid of a study the run lies, beside the fields above
+    :param starts_sha256: hash of the start states
+    :param seed: seed of the run; if the seed is a dimension of a study's grid, its label there
+    :param labels: the other labels of the run in the grid of a study, by dimension
     """
 
     env: str
@@ -74,23 +75,23 @@ class Row:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Row":
         """
-        :param content: what ``to_dict`` gave, perhaps read from a file
-        :return: the row; names that are no fields are labels
-        :raises TypeError: a field without which there is no row is missing
+        :param content: the result of ``to_dict``
+        :return: the row; names that are not fields become labels
+        :raises TypeError: a required field is missing
         """
         own = {name: value for name, value in content.items() if name in ROW_FIELDS}
         return cls(**own, labels={name: value for name, value in content.items() if name not in ROW_FIELDS})
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: fields and labels side by side, without what is not known
+        :return: fields and labels in one dictionary, without unknown fields
         """
         values = {name: getattr(self, name) for name in ROW_FIELDS}
         known = {name for name, value in values.items() if value not in (None, ())}
         return {n: value for n, value in values.items() if n in known or _BESIDE.get(n) in known} | self.labels
 
 
-# Names that labels cannot have
+# Labels of a study's grid must not have these names.
 ROW_FIELDS = tuple(entry.name for entry in fields(Row) if entry.name != "labels")
 
 
@@ -98,9 +99,9 @@ def parse_rows(text: str) -> list[Row]:
     """
     :param text: a JSON file of ``sb3-distill evaluate`` or of a study
     :return: its rows
-    :raises ValueError: it is none
+    :raises ValueError: the text has no rows of results
     """
     try:
         return [Row.from_dict(row) for row in json.loads(text)["agents"]]
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"These are no results: {error}") from error
+        raise ValueError(f"The JSON has no rows of results: {error}") from error

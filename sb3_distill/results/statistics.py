@@ -1,13 +1,13 @@
-"""What is said of scores: interquartile means, bootstrap intervals, geometric means over games."""
+"""Statistics of scores: interquartile means, bootstrap intervals, geometric means over games."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-# A game that was not learned at all counts as one per cent: with zero, no other game would matter.
+# Scores below 1% count as 1% in geometric means: a single score of 0 would make the mean 0.
 LEAST_PERCENT = 1.0
-# Stands for the game or the task in rows of all of them
+# Name of the game or the task in rows with the geometric mean over all of them
 GEOMETRIC_MEAN = "geometric mean"
 Interval = tuple[float, float]
 
@@ -15,14 +15,14 @@ Interval = tuple[float, float]
 @dataclass(frozen=True)
 class Summary:
     """
-    Returns in a few numbers.
+    Summary statistics of returns.
 
     :param mean: mean
     :param std: standard deviation
     :param median: median
-    :param iqm: interquartile mean, that of the middle half
-    :param mean_interval: 95% bootstrap interval of the mean
-    :param iqm_interval: 95% bootstrap interval of the interquartile mean
+    :param iqm: interquartile mean: the mean of the middle half of the returns
+    :param mean_interval: 95% bootstrap confidence interval of the mean
+    :param iqm_interval: 95% bootstrap confidence interval of the interquartile mean
     """
 
     mean: float
@@ -35,21 +35,22 @@ class Summary:
 
 def summarize(returns: Sequence[float], n_resamples: int = 2_000, seed: int = 0) -> Summary:
     """
-    Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", through ``rliable``.
+    Compute the statistics of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
+    Precipice", with ``rliable``.
 
     :param returns: one number per episode or run
     :param n_resamples: number of bootstrap samples
-    :param seed: of the resampling
-    :return: the summary; intervals of one number are that number
+    :param seed: seed of the resampling
+    :return: the summary; for a single return, both ends of the intervals are this return
     """
-    # Slow to import, and wanted here alone
+    # Imported here because it is slow to import
     from rliable import library, metrics
 
     values = np.asarray(returns, dtype=np.float64)
     points = np.array([metrics.aggregate_mean(values[:, None]), metrics.aggregate_iqm(values[:, None])])
     bounds = np.stack([points, points])
     if len(values) > 1:
-        # rliable takes a random state and draws from numpy's global one all the same.
+        # rliable accepts a random state, but draws from NumPy's global generator nevertheless.
         state = np.random.get_state()
         np.random.seed(seed)
         try:
@@ -73,9 +74,9 @@ def summarize(returns: Sequence[float], n_resamples: int = 2_000, seed: int = 0)
 
 def geometric_mean(percents: Sequence[float]) -> float:
     """
-    :param percents: scores in per cent of the teachers', of which those below 1% count as 1%; NaN, where a teacher
-        gives no measure, does not count
-    :return: their geometric mean, NaN where there is none
+    :param percents: scores as percentages of the teachers'; scores below 1% count as 1%, and NaN (not defined) is left
+        out
+    :return: their geometric mean, NaN if no score is left
     """
     known = [percent for percent in percents if not np.isnan(percent)]
     return float(np.exp(np.mean(np.log(np.maximum(known, LEAST_PERCENT))))) if known else float("nan")
@@ -89,16 +90,16 @@ def geometric_mean_interval(
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """
-    The geometric mean over games with its 95% interval (Rusu et al. 2015, figure 3): episodes of student and teacher
-    are resampled with replacement, each game by itself.
+    The geometric mean over games with its 95% bootstrap interval (Rusu et al. 2015, figure 3). The episodes of student
+    and teacher are resampled with replacement, separately for each game.
 
-    :param returns: the student's, by game
-    :param teachers: the teachers'
-    :param percent: from a game, the student's mean and the teacher's to the student's percentage
+    :param returns: the student's returns, by game
+    :param teachers: the teachers' returns, by game
+    :param percent: function of a game, the student's mean return and the teacher's: the student's percentage
     :param n_resamples: number of bootstrap samples
-    :param seed: of the resampling
-    :return: the geometric mean, and the ends of its interval; games of which ``percent`` says NaN are left out, and so
-        are resamples in which it does
+    :param seed: seed of the resampling
+    :return: the geometric mean, and the bounds of its interval; games, and single resamples, for which ``percent``
+        returns NaN are left out
     """
     rng = np.random.default_rng(seed)
 
@@ -128,12 +129,12 @@ def percent_of_teacher(score: float, teacher_score: float) -> float:
     """
     A score as a percentage of the teacher's: ``100 + 100 (score - teacher) / |teacher|``.
 
-    For a positive teacher this is the papers' ``100 score / teacher``; for a negative one (Acrobot, MountainCar) it
-    still grows with the score, where the plain quotient would call twice the cost 200%.
+    For a teacher with a positive score, this equals ``100 score / teacher`` of the papers. For one with a negative
+    score (Acrobot, MountainCar), it still grows with the score, whereas the quotient would be 200% for twice the cost.
 
     :param score: the student's mean episode return
-    :param teacher_score: the teacher's
-    :return: percentage, 100 where both are equal; NaN where the teacher scored 0
+    :param teacher_score: the teacher's mean episode return
+    :return: the percentage, 100 if both are equal; NaN if the teacher's score is 0
     """
     if teacher_score == 0:
         return float("nan")
@@ -142,14 +143,14 @@ def percent_of_teacher(score: float, teacher_score: float) -> float:
 
 def normalized_percent(score: float, teacher: float, random: float) -> float:
     """
-    ``100 (score - random) / (teacher - random)``: scores of games such as Pong are negative for a bad player, and a
-    quotient of them says nothing.
+    ``100 (score - random) / (teacher - random)``. Unlike the quotient of two scores, it is meaningful for games such as
+    Pong, in which bad players have negative scores.
 
     :param score: the student's mean return
-    :param teacher: the teacher's
-    :param random: that of uniformly random actions
-    :return: 100 where the student plays as the teacher, 0 where it plays at random; NaN where the teacher is no better
-        than that, and so no measure
+    :param teacher: the teacher's mean return
+    :param random: the mean return of uniformly random actions
+    :return: 100 if the student scores like the teacher, 0 if it scores like random actions; NaN if the teacher is not
+        better than random actions
     """
     if teacher <= random:
         return float("nan")

@@ -40,7 +40,7 @@ def format_markdown(rows: Sequence[Sequence[str]], n_left: int) -> str:
 
 
 def _in_columns(row: Row) -> dict[str, Any]:
-    """A row without its lists: the ends of intervals get columns of their own."""
+    """A row as columns of a CSV file: the bounds of intervals become separate columns, other lists are left out."""
     columns = {}
     for name, value in row.to_dict().items():
         if name.endswith("_interval"):
@@ -52,8 +52,9 @@ def _in_columns(row: Row) -> dict[str, Any]:
 
 def format_csv(rows: Sequence[Row]) -> str:
     """
-    :param rows: results; a field that a row lacks stays empty
-    :return: them as CSV, with the ends of intervals in columns of their own and without other lists
+    :param rows: rows of results
+    :return: the rows as CSV; the bounds of intervals are separate columns, other lists are left out, and fields that a
+        row does not have are empty
     """
     table = [_in_columns(row) for row in rows]
     buffer = io.StringIO()
@@ -74,6 +75,6 @@ def _plain(value: Any) -> Any:
 def to_json(content: Any) -> str:
     """
     :param content: results
-    :return: JSON that every reader takes: what is no number, such as a share of nothing, is null
+    :return: the content as standard JSON, with null instead of NaN and infinity
     """
     return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"

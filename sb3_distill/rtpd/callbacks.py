@@ -117,8 +117,8 @@ class StudentEvalCallback(BaseCallback):
             self.results_dir = monitor_folder(self.training_env)
         if self.results_dir is None and isinstance(self.training_env.unwrapped, SubprocVecEnv):
             warnings.warn(
-                "The Monitor's folder of environments in other processes is not known: learning curves and students are "
-                "not written. To write them, pass results_dir=."
+                "The Monitor's folder is not known for environments in other processes: learning curves and students "
+                "are written only where results_dir= says: pass it."
             )
         if self.evaluates:
             self.make_env = eval_env_maker(self.training_env)

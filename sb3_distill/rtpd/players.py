@@ -26,7 +26,7 @@ class DQNWithStudents(DQN):
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        # During training the teacher acts, whatever act_with says.
+        # During training, always the teacher acts: act_with applies only to calls of predict by others.
         act_with, self.act_with = self.act_with, TEACHER
         try:
             return super()._sample_action(learning_starts, action_noise, n_envs)

@@ -178,9 +178,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
             raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
         check_probability("eval_eps", self.eval_eps)
         if self.n_eval_episodes < 0:
-            raise ValueError(
-                f"n_eval_episodes must be at least 0 (0: no evaluations), not {self.n_eval_episodes}."
-            )
+            raise ValueError(f"n_eval_episodes must be at least 0 (0: no evaluations), not {self.n_eval_episodes}.")
         # Check the defaults of all students too, which no student may use.
         DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)
         check_student_arguments(self.teacher_source, self.self_learning)
@@ -327,7 +325,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         assert self.env is not None
-        # The environment tells this of its latest observations only.
+        # Ask before the step: the environment knows this only for its latest observations.
         self._frame_step = frame_step_of(self.env, self._last_obs)
         return super()._sample_action(learning_starts, action_noise, n_envs)
 

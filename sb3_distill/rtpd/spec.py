@@ -73,8 +73,8 @@ def read_students(
         for name in students:
             if not isinstance(name, str):
                 raise ValueError(
-                    f"A list of students holds names of policies, such as 'Net3Policy', not {name!r}: name this student "
-                    "in a dictionary such as {'small': ...}."
+                    f"A list of students holds names of policies, such as 'Net3Policy', not {name!r}: name this "
+                    "student in a dictionary such as {'small': ...}."
                 )
         twice = [name for name, count in Counter(students).items() if count > 1]
         if twice:

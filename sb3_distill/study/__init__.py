@@ -1,1 +1,1 @@
-"""Many runs from one file: grids of games, students, losses and seeds, and the report of their results."""
+"""Studies: many runs from one file with a grid of games, students, losses and seeds, and a report of the results."""

@@ -1,4 +1,4 @@
-"""Where cells run: processes of this machine, or Ray's workers."""
+"""Backends that run the cells of a study: local processes, or Ray."""
 
 import os
 import shutil
@@ -15,21 +15,21 @@ from pathlib import Path
 from sb3_distill.study.cell import StudyError
 from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS
 
-# An attempt that failed is followed by one more.
+# A cell that fails is tried once more.
 N_ATTEMPTS = 2
-# Seconds between two looks at whether the study was interrupted
+# Seconds between two checks whether the study was interrupted
 _PATIENCE = 0.2
 
 
 def run_process(command: Sequence[str], environment: dict[str, str], stop: threading.Event) -> tuple[int, str]:
     """
-    Run a process in a group of its own: Ctrl-C reaches the study alone, which then ends the whole group. The Zoo would
-    take it for the end of a training that is to be saved.
+    Run a process in its own process group, so that Ctrl-C reaches only the study, which then kills the whole group.
+    (If Ctrl-C reached the Zoo, it would stop the training and save the model as if it were finished.)
 
-    :param command: what to run
-    :param environment: its environment variables
-    :param stop: set where the study is interrupted
-    :return: exit status, and what went to the standard error
+    :param command: the command to run
+    :param environment: environment variables of the process
+    :param stop: event that is set when the study is interrupted
+    :return: exit status, and the standard error output
     """
     process = subprocess.Popen(
         command,
@@ -52,31 +52,32 @@ def run_process(command: Sequence[str], environment: dict[str, str], stop: threa
 
 def describe_death(status: int) -> str:
     """
-    :param status: exit status of a process that a signal has ended
-    :return: which signal
+    :param status: negative exit status of a process that was killed by a signal
+    :return: a description of the signal
     """
     name = signal.Signals(-status).name
-    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    hint = ", perhaps out of memory" if name == "SIGKILL" else ""
     return f"killed by signal {-status} ({name}){hint}"
 
 
 def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading.Event) -> str:
     """
-    Run one cell in a process of its own and, once it is finished, give its folder its name: what has that name is
-    whole, however often and wherever it was tried.
+    Run one cell in its own process, in a folder with a temporary name. The folder is renamed to the cell's key when the
+    cell has finished, so a folder with this name is always complete.
 
-    :param key: the cell's
+    :param key: key of the cell
     :param settings: the cell as JSON
     :param study: the study's folder
-    :param n_threads: threads of the process
-    :param stop: set where the study is interrupted
-    :return: nothing, or why it failed
+    :param n_threads: number of threads of the process
+    :param stop: event that is set when the study is interrupted
+    :return: an empty string, or the reason why the cell failed
     """
     finished, failed = (Path(study).resolve() / place / key for place in ("cells", "failed"))
     folder = finished.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     (folder / SETTINGS).write_text(settings)
-    # The same bits everywhere: threads decide in which order sums are taken.
+    # The order of floating-point sums depends on the number of threads: fix it, so that results are bit-equal on all
+    # machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
     command = [sys.executable, "-m", "sb3_distill.study.job", str(folder)]
     status, stderr = run_process(command, environment, stop)
@@ -88,7 +89,7 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
         problem = describe_death(status) if status < 0 else said
         (folder / "stderr.txt").write_text(stderr)
         (folder / PROBLEM).write_text(problem + "\n")
-        # What was trained before an evaluation that failed stays there too.
+        # Keep the folder of the failed cell: it may hold a trained model whose evaluation failed.
         shutil.rmtree(failed, ignore_errors=True)
         failed.parent.mkdir(exist_ok=True)
         folder.rename(failed)
@@ -107,9 +108,9 @@ Backend = Callable[[Sequence[Job], Path], Generator[tuple[str, str], None, None]
 
 def run_locally(n_jobs: int, n_threads: int) -> Backend:
     """
-    :param n_jobs: processes at the same time
-    :param n_threads: threads of each
-    :return: a backend
+    :param n_jobs: number of cells that run at the same time
+    :param n_threads: number of threads per cell
+    :return: a backend that runs cells in local processes
     """
 
     def run(jobs: Sequence[Job], study: Path) -> Generator[tuple[str, str], None, None]:
@@ -122,7 +123,7 @@ def run_locally(n_jobs: int, n_threads: int) -> Backend:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
             finally:
-                # Where the study is interrupted: what waits is dropped, what runs is ended.
+                # If the study is interrupted, drop waiting cells and end running ones.
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -130,7 +131,7 @@ def run_locally(n_jobs: int, n_threads: int) -> Backend:
 
 
 def _try_again(key: str, settings: str, study: str, n_threads: int, stop: threading.Event | None = None) -> str:
-    # Ray's workers are interrupted by being killed.
+    # On Ray, no event is passed: an interrupted study kills the workers.
     stop = stop or threading.Event()
     problem = ""
     for _ in range(N_ATTEMPTS):
@@ -142,23 +143,23 @@ def _try_again(key: str, settings: str, study: str, n_threads: int, stop: thread
 
 def run_on_ray(address: str | None, n_jobs: int, n_threads: int) -> Backend:
     """
-    :param address: of a running cluster; None starts Ray here
-    :param n_jobs: processes at the same time, where Ray is started here
-    :param n_threads: threads of each
-    :return: a backend; the study's folder must be one that all workers see
+    :param address: address of a running cluster; None: start Ray on this machine
+    :param n_jobs: number of cells that run at the same time, if Ray is started on this machine
+    :param n_threads: number of threads per cell
+    :return: a backend that runs cells on Ray; all workers must have access to the study's folder
     :raises StudyError: Ray is not installed
     """
     try:
         import ray
     except ImportError as error:
-        raise StudyError("Ray is not installed: pip install 'sb3-distill[ray]', or take --backend local.") from error
+        raise StudyError("Ray is not installed: pip install 'sb3-distill[ray]', or use --backend local.") from error
 
     def run(jobs: Sequence[Job], study: Path) -> Generator[tuple[str, str], None, None]:
         if not ray.is_initialized():
-            # The number of processors is the cluster's own where there is one. Ray ends with this process.
+            # A running cluster knows its number of processors. A Ray that is started here ends with this process.
             n_cpus = n_jobs * n_threads if address is None else None
             ray.init(address or "local", num_cpus=n_cpus, include_dashboard=False, log_to_driver=False)
-        # Ray runs a task again whose worker died; `attempt` leaves nothing half done behind.
+        # Ray repeats a task if its worker dies. This is safe, because attempt() renames only finished folders.
         task = ray.remote(num_cpus=n_threads, max_retries=3)(_try_again)
         pending = {task.remote(key, settings, str(study.resolve()), n_threads): key for key, settings in jobs}
         try:
@@ -170,7 +171,7 @@ def run_on_ray(address: str | None, n_jobs: int, n_threads: int) -> Backend:
                     problem = str(error).splitlines()[0]
                 yield pending.pop(done), problem
         finally:
-            # Where the study is interrupted. A cell ends with its worker.
+            # If the study is interrupted, kill the workers; the process of a cell ends with its worker.
             for reference in pending:
                 ray.cancel(reference, force=True)
 

@@ -1,4 +1,4 @@
-"""A run of a study, and what its evaluation reads."""
+"""Cells (single runs) of a study, and the settings of their evaluation."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 from sb3_distill.common.files import file_name
 
-# Whole numbers of evaluation, and the least that they may be
+# Settings of ``evaluation`` that are whole numbers, each with its smallest allowed value
 COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
 EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
 MULTI_TASK_EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "teachers")
 
 
 class StudyError(ValueError):
-    """A study file says what it cannot mean."""
+    """A study cannot be read, run or reported; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Cell:
     One run of a study.
 
     :param algo: key of the Zoo's ``--algo``
-    :param env: environment
-    :param seed: its seed
-    :param n_timesteps: its length
-    :param hyperparams: what differs from ``hyperparams/<algo>.yml``
-    :param labels: where in the grid it lies
-    :param evaluation: how its agents are scored
+    :param env: id of the environment
+    :param seed: seed of the run
+    :param n_timesteps: length of the run; None: as in ``hyperparams/<algo>.yml``
+    :param hyperparams: hyperparameters that differ from ``hyperparams/<algo>.yml``
+    :param labels: by dimension of the grid, the cell's label
+    :param evaluation: settings of the evaluation
     :param env_kwargs: arguments of the environment
-    :param records: whether the teacher's play is shared with other cells
+    :param records: whether cells share recordings of the teacher's play
     """
 
     algo: str
@@ -47,17 +47,17 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A folder's name: readable, and another one for every other setting."""
+        """Name of the cell's folder: readable, and different for cells with different settings."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
         words = [re.sub(r"[^A-Za-z0-9.]+", "", str(value)) for value in self.labels.values()]
         return "-".join([*words, digest])
 
     @property
     def recording_key(self) -> str | None:
-        """A name for the teacher's play: the same for all cells that can share it; None where there is none."""
+        """Name of the recording, equal for all cells that can share it; None if the cell uses no recording."""
         if not self.records or self.algo not in ("pd", "qpd"):
             return None
-        # What a student does with the play does not change it.
+        # Only these hyperparameters influence the teacher's play; those of the student do not.
         shared = {"teacher", "teacher_eps", "n_envs", "frame_stack", "env_wrapper", "train_freq"}
         settings = {name: value for name, value in self.hyperparams.items() if name in shared}
         about = [self.algo, self.env, self.n_timesteps, self.env_kwargs, settings]
@@ -68,14 +68,14 @@ class Cell:
 @dataclass(frozen=True)
 class Study:
     """
-    A study file.
+    The content of a study file.
 
-    :param name: its file's name
-    :param title: one line
-    :param cells: its runs
-    :param published: rows of the paper, with the labels of the grid and ``percent``
-    :param paper: what is reproduced
-    :param notes: what differs, for the report
+    :param name: name of the file, without its extension
+    :param title: title of the study
+    :param cells: the runs of the study
+    :param published: results of the paper: rows with labels of the grid, and ``percent``
+    :param paper: the paper whose results are reproduced
+    :param notes: differences from the paper, for the report
     """
 
     name: str
@@ -89,9 +89,9 @@ class Study:
 def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
     """
     :param algo: key of the Zoo's ``--algo``
-    :param hyperparams: of the run
-    :return: whether the run leaves one agent of one game, last or best; students beside a teacher and those of several
-        tasks have evaluations of their own
+    :param hyperparams: hyperparameters of the run
+    :return: whether the result of the run is a single agent for a single game. False for students of real-time
+        distillation and of multi-task distillation, which have other evaluations.
     """
     return algo in ("pd", "qpd") or (algo == "rtpd" and not hyperparams.get("students", True))
 
@@ -99,7 +99,8 @@ def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
 def evaluation_keys(cell: Cell) -> set[str]:
     """
     :param cell: a cell
-    :return: what its evaluation reads; nothing for students beside a teacher, which the run itself evaluates
+    :return: names of the settings that its evaluation uses; none for students of real-time distillation, which are
+        evaluated during the run
     """
     if cell.algo in ("mtpd", "mtdqn"):
         return set(MULTI_TASK_EVALUATION_KEYS)

@@ -1,4 +1,4 @@
-"""``sb3-distill study``: run a grid of cells, skip those that are finished, and write down the results."""
+"""``sb3-distill study``: run the cells of a study that have not finished yet, and write the results."""
 
 import argparse
 import os
@@ -22,8 +22,8 @@ from sb3_distill.study.tables import PARTS
 def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
     """
     :param study: the study
-    :param folder: its folder
-    :param n_jobs: processes at the same time
+    :param folder: the study's folder
+    :param n_jobs: number of cells that run at the same time
     """
     manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
     rows = [[*study.cells[0].labels, "state", "time"]]
@@ -48,17 +48,19 @@ def main(argv: list[str]) -> int:
     """
     Entry point of the verb.
 
-    :param argv: the arguments behind the verb
+    :param argv: the arguments after the verb
     :return: exit status
     """
     parser = argparse.ArgumentParser(
-        prog="sb3-distill study", description="Run the cells of a study file; finished ones are skipped."
+        prog="sb3-distill study", description="Run the cells of a study file; finished cells are skipped."
     )
     parser.add_argument("file", type=Path, help="study file, such as studies/pd_table1_small.yml")
     parser.add_argument("-o", "--output", type=Path, help="folder (default: logs/studies/NAME)")
     parser.add_argument("--backend", choices=["local", "ray"], default="local")
-    parser.add_argument("--address", help="of a running Ray cluster (default: start Ray here)")
-    parser.add_argument("-j", "--jobs", type=whole_number(1), default=os.cpu_count() or 1, help="cells at once")
+    parser.add_argument("--address", help="address of a running Ray cluster (default: start Ray here)")
+    parser.add_argument(
+        "-j", "--jobs", type=whole_number(1), default=os.cpu_count() or 1, help="cells that run at once"
+    )
     parser.add_argument("--threads", type=whole_number(1), default=1, help="threads of each cell (default: 1)")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated time, run nothing")
     args = parser.parse_args(argv)
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> int:
                 rows = collect(study, folder)
                 print(
                     f"sb3-distill study: interrupted. {folder / RESULTS} has the {len(rows)} rows of finished cells; "
-                    "the same command goes on.",
+                    "to continue, repeat the command.",
                     file=sys.stderr,
                 )
                 return 130
@@ -100,7 +102,7 @@ def main(argv: list[str]) -> int:
 def print_results(study: Study, rows: Sequence[Row]) -> None:
     """
     :param study: the study
-    :param rows: its rows
+    :param rows: rows of its results
     """
     content = [row.to_dict() for row in rows]
     names = [*study.cells[0].labels, *(name for name in PARTS if any(name in own for own in content))]

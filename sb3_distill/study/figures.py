@@ -1,4 +1,4 @@
-"""Figures of a study's groups."""
+"""Figures of the results of a study."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,15 @@ from sb3_distill.study.tables import Group
 
 def plot_groups(groups: Sequence[Group]) -> Figure:
     """
-    :param groups: of a study
-    :return: bars of per cent of the teacher, the seeds as points, the paper's numbers as lines
+    :param groups: groups of a study
+    :return: a bar chart of the percentages of the teacher: bars for the means over seeds, points for single seeds,
+        lines for the paper's numbers
     """
     *names, last = groups[0].labels
     places = [short_name(" ".join(group.labels[name] for name in names)) for group in groups]
     outer = list(dict.fromkeys(places))
     inner = list(dict.fromkeys(group.labels[last] for group in groups))
-    # Bars and names of many games need room.
+    # Widen the figure if there are many games.
     figure, axes = make_axes("", "% of the teacher's return", max(WIDTH, 0.18 * len(outer) * (len(inner) + 1) + 1.5))
     width = 0.8 / len(inner)
     labelled: set[str] = set()
@@ -51,8 +52,9 @@ def plot_group_sizes(groups: Sequence[Group]) -> Figure:
     """
     Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022, over the seeds of each group.
 
-    :param groups: of a study
-    :return: per cent of the teacher against bytes: points of one colour differ in the last dimension of the grid
+    :param groups: groups of a study
+    :return: a plot of the percentage of the teacher over size in bytes; groups that differ only in the last dimension
+        of the grid have the same colour
     """
     figure, axes = make_axes("bytes", "% of the teacher's return")
     series: dict[str, list[Group]] = {}

@@ -1,4 +1,4 @@
-"""Study files: what they may say, and the cells that they stand for."""
+"""Reads and checks study files, and makes the cells of their grids."""
 
 import difflib
 import inspect
@@ -21,22 +21,22 @@ from sb3_distill.study.cell import COUNTS, EVALUATION_KEYS, Cell, Study, StudyEr
 
 KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
 SELECTIONS = ("last", "best")
-# What says which run it is; everything else is a hyperparameter.
+# Settings of the run itself; all other settings are hyperparameters.
 RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
-# What rows of results say beside these and the labels of the grid, and "percent" of published rows
+# Other fields of rows of results, and "percent" of published rows: dimensions of the grid must not have these names
 RESULT_FIELDS = {*ROW_FIELDS, "percent"} - {*RUN_FIELDS}
-# The Zoo's own, beside the arguments of the algorithm
+# Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
 ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
 _EXPONENTIAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def check_names(where: str, kind: str, names: Iterable[str], known: Iterable[str]) -> None:
     """
-    :param where: the file
-    :param kind: what they name
-    :param names: the names that came
-    :param known: those that may
-    :raises StudyError: one of them is unknown
+    :param where: path of the study file, for the message
+    :param kind: the kind of thing that is named, e.g. "algorithm"
+    :param names: the names to check
+    :param known: the allowed names
+    :raises StudyError: a name is not allowed
     """
     known = list(known)
     for name in names:
@@ -47,7 +47,7 @@ def check_names(where: str, kind: str, names: Iterable[str], known: Iterable[str
 def known_hyperparams(algo: str) -> list[str]:
     """
     :param algo: key of the Zoo's ``--algo``
-    :return: the hyperparameters that its runs take
+    :return: names of the hyperparameters that the algorithm and the Zoo accept
     """
     cls = pkgutil.resolve_name(ALGORITHMS[algo])
     names: set[str] = set(ZOO_HYPERPARAMS)
@@ -69,7 +69,7 @@ def _number(where: str, name: str, value: Any, least: float, most: float = math.
 
 
 def _read_numbers(value: Any) -> Any:
-    """Numbers such as 1e-3 and 2.7e7, which YAML 1.1 takes for text."""
+    """Convert numbers such as 1e-3 and 2.7e7, which YAML 1.1 reads as text."""
     if isinstance(value, Mapping):
         return {name: _read_numbers(entry) for name, entry in value.items()}
     if isinstance(value, list):
@@ -82,12 +82,12 @@ def _read_numbers(value: Any) -> Any:
 
 def _mapping(where: str, name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise StudyError(f"{where}: {name} must map names to values, not {value!r}.")
+        raise StudyError(f"{where}: {name} must be a mapping of names to values, not {value!r}.")
     return dict(value)
 
 
 def _variants(where: str, name: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
-    """A dimension of the grid as labels with the settings that they stand for."""
+    """The labels of a dimension of the grid, each with its settings."""
     if name in RESULT_FIELDS:
         raise StudyError(f"{where}: grid.{name} has the name of a field of the results: choose another one.")
     if isinstance(value, Mapping) and value:
@@ -99,9 +99,9 @@ def _variants(where: str, name: str, value: Any) -> list[tuple[str, dict[str, An
 
 def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param settings: nested settings
-    :param changes: what is said later
-    :return: both; where they name the same, the changes; mappings in mappings are merged too
+    :param settings: settings, which may be nested
+    :param changes: settings that take precedence
+    :return: both merged; nested mappings are merged too
     """
     merged = dict(settings)
     for name, value in changes.items():
@@ -137,7 +137,7 @@ def _read_published(where: str, value: Any, labels: Mapping[str, Iterable[str]])
             check_names(where, f"{name} of published", [str(row[name])], labels[name])
         if isinstance(row.get("percent"), bool) or not isinstance(row.get("percent"), (int, float)):
             raise StudyError(
-                f"{where}: the row {dict(row)} of published must say percent, the paper's % of its teacher."
+                f"{where}: the row {dict(row)} of published needs percent, the paper's score in % of its teacher."
             )
     return tuple(dict(row) for row in rows)
 
@@ -173,8 +173,8 @@ def _check_cell(where: str, cell: Cell) -> None:
         )
     if cell.records and cell.algo in ("pd", "qpd") and cell.hyperparams.get("rollout_policy") != "teacher":
         raise StudyError(
-            f"{where}: record shares the teacher's play between students; say rollout_policy: teacher in settings, "
-            "or leave record out."
+            f"{where}: record shares the teacher's play between students, so the teacher must act: add rollout_policy: "
+            "teacher to settings, or leave record out."
         )
 
 
@@ -182,7 +182,7 @@ def read_study(path: str | Path) -> Study:
     """
     :param path: a YAML file
     :return: the study
-    :raises StudyError: what is wrong in it, and what would be right
+    :raises StudyError: the file has an error; the message says where and what is allowed
     """
     path = Path(path)
     where = str(path)
@@ -192,7 +192,7 @@ def read_study(path: str | Path) -> Study:
         raise StudyError(f"{where} is no YAML in UTF-8: {error}") from error
     check_names(where, "key", content, KEYS)
     if not content.get("grid"):
-        raise StudyError(f"{where} has no grid: say at least grid: {{algo: […], env: […], seed: […]}}.")
+        raise StudyError(f"{where} has no grid: add at least grid: {{algo: […], env: […], seed: […]}}.")
     settings = _mapping(where, "settings", content.get("settings") or {})
     per_env = _mapping(where, "per_env", content.get("per_env") or {})
     evaluation = _read_evaluation(where, content.get("evaluation"))
@@ -211,7 +211,7 @@ def read_study(path: str | Path) -> Study:
         if not isinstance(chosen.get("env"), str) or not isinstance(chosen.get("algo"), str):
             raise StudyError(f"{where}: algo and env must be named, in the grid or in settings.")
         check_names(where, "algorithm", [chosen["algo"]], ALGORITHMS)
-        # What the file says of this environment, before what the grid says of this cell
+        # Precedence: the grid over per_env over settings
         own = _mapping(where, f"per_env.{chosen['env']}", per_env.get(chosen["env"]) or {})
         chosen = merge(merge(settings, own), changes)
         hyperparams = {name: value for name, value in chosen.items() if name not in RUN_FIELDS}

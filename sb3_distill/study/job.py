@@ -1,4 +1,4 @@
-"""One cell of a study, from its settings to its manifest: ``python -m sb3_distill.study.job FOLDER``."""
+"""Trains and evaluates one cell of a study: ``python -m sb3_distill.study.job FOLDER``."""
 
 import contextlib
 import json
@@ -19,19 +19,19 @@ from sb3_distill.study.rows import load_references, rows_of
 def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[str]:
     """
     :param cell: the cell
-    :param folder: where the Zoo puts the run folder
-    :param recording: the teacher's play, where it is shared
+    :param folder: folder in which the Zoo creates the run folder
+    :param recording: folder with the recording of the teacher's play; None if the cell uses no recording
     :return: the arguments of ``rl_zoo3.train``
     """
     hyperparams = dict(cell.hyperparams)
     if recording is not None:
         hyperparams["recording"] = str(recording)
     if cell.algo in ("pd", "qpd"):
-        # The study scores the teacher once for all its cells.
+        # The study scores the teacher once for all cells, so no run needs to.
         hyperparams.setdefault("n_teacher_episodes", 0)
     if cell.algo == "mtpd":
         hyperparams.setdefault("n_eval_episodes", 0)
-    # Students beside a teacher and those of several tasks have evaluations of their own.
+    # Real-time and multi-task runs do their own evaluations, instead of the Zoo's.
     eval_freq = cell.evaluation.get("eval_freq", -1) if leaves_one_agent(cell.algo, cell.hyperparams) else -1
     arguments = ["--algo", cell.algo, "--env", cell.env, "--seed", str(cell.seed), "-f", str(folder)]
     arguments += ["--eval-freq", str(eval_freq), "--eval-episodes", str(cell.evaluation.get("eval_episodes", 10))]
@@ -49,8 +49,8 @@ def train(cell: Cell, folder: Path, recording: Path | None) -> Path:
     Run ``rl_zoo3.train`` in this process.
 
     :param cell: the cell
-    :param folder: where the Zoo puts the run folder
-    :param recording: the teacher's play, where it is shared
+    :param folder: folder in which the Zoo creates the run folder
+    :param recording: folder with the recording of the teacher's play; None if the cell uses no recording
     :return: the run folder
     """
     import sb3_distill_zoo
@@ -62,7 +62,7 @@ def train(cell: Cell, folder: Path, recording: Path | None) -> Path:
     sys.argv = ["rl_zoo3.train", *train_arguments(cell, folder, recording)]
     try:
         with (folder / LOG).open("w", buffering=1) as log, contextlib.redirect_stdout(log):
-            # As it would be typed: in the folder that the cell has once it is finished
+            # Log the command with the cell's final folder instead of the temporary one, so that users can repeat it.
             print("python -m", shlex.join(sys.argv).replace(str(folder), str(folder.with_name(cell.key))))
             zoo_train()
     finally:
@@ -72,9 +72,9 @@ def train(cell: Cell, folder: Path, recording: Path | None) -> Path:
 
 def run_cell(folder: Path) -> None:
     """
-    Train, score, and write the manifest, which says that the cell is finished, last.
+    Train and score a cell, and write its manifest. The manifest marks the cell as finished, so it is written last.
 
-    :param folder: of the cell, with its settings
+    :param folder: the cell's folder, with its settings
     """
     start = time.time()
     cell = Cell(**json.loads((folder / SETTINGS).read_text()))
@@ -91,7 +91,7 @@ def run_cell(folder: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it does: a worker that is killed leaves no work behind."""
+    """End this process when its parent process ends, e.g. when a Ray worker is killed."""
     parent = os.getppid()
 
     def watch() -> None:

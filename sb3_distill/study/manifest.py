@@ -1,4 +1,4 @@
-"""The files of a cell, and what its manifest says once it is finished."""
+"""The files of a cell, and the manifest that is written when the cell has finished."""
 
 import contextlib
 import json
@@ -20,13 +20,13 @@ MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "p
 @dataclass(frozen=True)
 class Manifest:
     """
-    What is said of a finished cell.
+    The record of a finished cell.
 
-    :param cell: its settings
+    :param cell: the cell
     :param rows: its results
-    :param seconds: how long training and evaluation took
-    :param command: what trains the same again
-    :param versions: versions and hardware that the results depend on
+    :param seconds: durations of training and evaluation
+    :param command: the command that repeats the training
+    :param versions: versions of packages and hardware, on which the results depend
     """
 
     cell: Cell
@@ -37,7 +37,7 @@ class Manifest:
 
     @property
     def total_seconds(self) -> float:
-        """How long the cell took."""
+        """Duration of training and evaluation together."""
         return sum(self.seconds.values())
 
     def run_in(self, study: Path) -> Path:
@@ -50,7 +50,7 @@ class Manifest:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Manifest":
         """
-        :param content: what ``to_dict`` gave, read from a file
+        :param content: the result of ``to_dict``
         :return: the manifest
         """
         rows = tuple(Row.from_dict(row) for row in content["rows"])
@@ -58,7 +58,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: the manifest as files have it
+        :return: the manifest as it is written to its file
         """
         return {**vars(self), "cell": asdict(self.cell), "rows": [row.to_dict() for row in self.rows]}
 
@@ -67,7 +67,7 @@ def manifest_of(study: Path, cell: Cell) -> Manifest | None:
     """
     :param study: the study's folder
     :param cell: a cell
-    :return: its manifest, None where it is not finished
+    :return: the cell's manifest; None if the cell has not finished
     """
     path = study / "cells" / cell.key / MANIFEST
     return Manifest.from_dict(json.loads(path.read_text())) if path.is_file() else None
@@ -75,7 +75,7 @@ def manifest_of(study: Path, cell: Cell) -> Manifest | None:
 
 def versions() -> dict[str, str]:
     """
-    :return: versions and hardware that results depend on
+    :return: versions of packages and hardware, on which results depend
     """
     packages = ("sb3-distill", "stable-baselines3", "rl-zoo3", "torch", "gymnasium", "ale-py", "numpy")
     found = {name: version(name) for name in packages}

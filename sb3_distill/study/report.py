@@ -26,18 +26,18 @@ from sb3_distill.study.run import RESULTS
 from sb3_distill.study.tables import Group, geometric_groups, group_rows, table_of, to_latex
 from sb3_distill.visualize.curves import plot_runs
 
-# Steps of an episode that a video of maps shows
+# Number of steps that a video of localization maps shows
 _VIDEO_STEPS = 240
 
 
 @dataclass(frozen=True)
 class Results:
     """
-    What a study has written down.
+    The results of a study, as read from its results file.
 
-    :param study: its file, with the number of cells and the labels of the grid
-    :param rows: the rows of its finished cells
-    :param manifests: of these cells
+    :param study: the content of the study file, with the number of cells and the labels of the grid
+    :param rows: the rows of the finished cells
+    :param manifests: the manifests of the finished cells
     :param failures: labels and problem of each cell that failed
     """
 
@@ -50,11 +50,11 @@ class Results:
 @dataclass(frozen=True)
 class Picture:
     """
-    A figure or a video of the page.
+    A figure or a video of the report.
 
-    :param data: its file in base64
-    :param caption: what stands below it
-    :param inches: how wide a figure is drawn
+    :param data: the file in base64
+    :param caption: the caption
+    :param inches: width of the figure in inches
     """
 
     data: str
@@ -65,22 +65,22 @@ class Picture:
 @dataclass(frozen=True)
 class Section:
     """
-    What the page shows of a study.
+    The section of the report about one study.
 
-    :param name: of the study
-    :param title: one line
-    :param paper: what is reproduced
-    :param notes: what differs
+    :param name: name of the study
+    :param title: title of the study
+    :param paper: the paper whose results are reproduced
+    :param notes: differences from the paper
     :param n_cells: number of cells
-    :param missing: how many of them have not finished
-    :param failures: which have failed, and why
-    :param table: cells, the header first; empty before the first cell has finished
-    :param n_left: how many columns are text
-    :param legend: what stands below the table
-    :param figures: of the results
-    :param videos: of localization maps
-    :param commands: what trains the same again
-    :param versions: versions and hardware
+    :param missing: number of cells that have not finished
+    :param failures: labels and problem of each cell that failed, as text
+    :param table: rows of the table, the header first; empty before the first cell has finished
+    :param n_left: number of left-aligned text columns at the start of the table
+    :param legend: text below the table
+    :param figures: figures of the results
+    :param videos: videos of localization maps
+    :param commands: the commands that repeat the training
+    :param versions: versions of packages and hardware
     """
 
     name: str
@@ -101,9 +101,9 @@ class Section:
 
 def load_results(folder: Path) -> Results:
     """
-    :param folder: of a study
-    :return: its results
-    :raises StudyError: there are none
+    :param folder: a study's folder
+    :return: the study's results
+    :raises StudyError: the folder has no results
     """
     try:
         results = json.loads((folder / RESULTS).read_text())
@@ -119,8 +119,8 @@ def load_results(folder: Path) -> Results:
 
 def encode(figure: Figure) -> str:
     """
-    :param figure: a picture
-    :return: PNG in base64
+    :param figure: a figure
+    :return: the figure as PNG in base64
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
@@ -129,9 +129,9 @@ def encode(figure: Figure) -> str:
 
 def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
     """
-    :param folder: of a study
-    :param manifests: of its finished cells
-    :return: localization maps of its students with a global max-pool, one video per game
+    :param folder: a study's folder
+    :param manifests: manifests of the finished cells
+    :return: one video per game, with the localization maps of a student that has a global max-pool
     """
     from sb3_distill.agents.files import AgentError
     from sb3_distill.agents.load import load_teacher
@@ -160,23 +160,23 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
         videos[cell.env] = Picture(
             data,
             f"{cell.env}, {' '.join(cell.labels.values())}: the frame, the maps {', '.join(map(str, chosen))} "
-            "that its decisions depend on most, and the maximum over all maps.",
+            "that contribute most to its actions, and the maximum over all maps.",
         )
     return list(videos.values())
 
 
 def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[Manifest]) -> list[Picture]:
     """
-    :param folder: of a study
-    :param groups: its results
-    :param manifests: of its finished cells
-    :return: the figures of the page
+    :param folder: a study's folder
+    :param groups: groups of the study's results
+    :param manifests: manifests of the finished cells
+    :return: the figures of the report
     """
     figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")] if groups else []
-    # One network plays all tasks: its size stands against their mean.
+    # A multi-task student is one network for all tasks, so plot its size with the mean over the tasks.
     sized = [group for group in groups if group.labels.get("task", GEOMETRIC_MEAN) == GEOMETRIC_MEAN]
     sizes = {(group.labels.get("env"), group.n_bytes) for group in sized if group.percents}
-    # One network has another size in every game; only students of one game differ in theirs.
+    # Plot sizes only if students of the same game differ in size (the same architecture has another size per game).
     if len(sizes) > len({env for env, _ in sizes}):
         figures.append((plot_group_sizes(sized), "Size against return: mean over seeds, and the range of single runs."))
     for manifest in first_seeds(manifests):
@@ -189,8 +189,8 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[Mani
 
 def first_seeds(manifests: Sequence[Manifest]) -> list[Manifest]:
     """
-    :param manifests: of finished cells
-    :return: the first of those that differ in their seed alone
+    :param manifests: manifests of finished cells
+    :return: of manifests that differ only in their seed, the first one
     """
     first: dict[tuple[str, ...], Manifest] = {}
     for manifest in manifests:
@@ -201,8 +201,8 @@ def first_seeds(manifests: Sequence[Manifest]) -> list[Manifest]:
 
 def describe_versions(manifests: Sequence[Manifest]) -> list[str]:
     """
-    :param manifests: of finished cells
-    :return: versions and hardware, one entry for each combination with the number of its cells
+    :param manifests: manifests of finished cells
+    :return: versions and hardware as text, one entry per combination; if there are several, with their numbers of cells
     """
     found = Counter(
         ", ".join(f"{name} {version}" for name, version in manifest.versions.items()) for manifest in manifests
@@ -212,8 +212,8 @@ def describe_versions(manifests: Sequence[Manifest]) -> list[str]:
 
 def describe_protocol(cells: Sequence[Cell]) -> str:
     """
-    :param cells: that have finished
-    :return: how scores were measured
+    :param cells: the finished cells
+    :return: a description of how scores were measured
     """
     evaluation = cells[0].evaluation
     beside_teacher = [cell.algo == "rtpd" and not leaves_one_agent("rtpd", cell.hyperparams) for cell in cells]
@@ -232,8 +232,8 @@ def describe_protocol(cells: Sequence[Cell]) -> str:
 
 def describe_legend(manifests: Sequence[Manifest]) -> str:
     """
-    :param manifests: of finished cells
-    :return: what stands below the table
+    :param manifests: manifests of finished cells
+    :return: the text below the table
     """
     cells = [manifest.cell for manifest in manifests]
     minutes = sum(manifest.total_seconds for manifest in manifests) / 60
@@ -247,8 +247,8 @@ def describe_legend(manifests: Sequence[Manifest]) -> str:
 
 def to_markdown(section: Section) -> str:
     """
-    :param section: what the page shows of a study
-    :return: the same in Markdown, without pictures
+    :param section: the section of a study
+    :return: the section in Markdown, without figures and videos
     """
     text = f"## {section.title}\n"
     if section.table:
@@ -261,8 +261,8 @@ def to_markdown(section: Section) -> str:
 
 def describe_study(folder: Path) -> Section:
     """
-    :param folder: of a study
-    :return: what the page shows of it
+    :param folder: a study's folder
+    :return: the study's section of the report
     """
     results = load_results(folder)
     study, manifests = results.study, results.manifests
@@ -282,7 +282,7 @@ def describe_study(folder: Path) -> Section:
         legend=describe_legend(manifests) if manifests else "",
         figures=draw_figures(folder, groups, manifests),
         videos=draw_videos(folder, manifests),
-        # As typed in the folder that holds the study's: where that lies is nobody's business.
+        # Make paths relative to the parent of the study's folder, so that the report shows no private paths.
         commands=[manifest.command.replace(f"{folder.resolve().parent}/", "") for manifest in manifests],
         versions=describe_versions(manifests),
     )
@@ -292,9 +292,9 @@ def write_report(folders: Sequence[Path], output: Path, title: str) -> None:
     """
     Write ``index.html``, ``tables.md`` and ``tables.tex``.
 
-    :param folders: of studies
-    :param output: where the files go
-    :param title: of the page
+    :param folders: folders of studies
+    :param output: folder for the report's files
+    :param title: title of the report
     :raises StudyError: a folder holds no results
     """
     from jinja2 import Environment, PackageLoader
@@ -313,13 +313,13 @@ def main(argv: list[str]) -> int:
     """
     Entry point of the verb.
 
-    :param argv: the arguments behind the verb
+    :param argv: the arguments after the verb
     :return: exit status
     """
     parser = argparse.ArgumentParser(prog="sb3-distill report", description=__doc__)
     parser.add_argument("studies", type=Path, nargs="+", help="folders that `sb3-distill study` wrote")
     parser.add_argument("-o", "--output", type=Path, default=Path("report"), help="folder (default: report)")
-    parser.add_argument("--title", default="Policy distillation", help="of the page")
+    parser.add_argument("--title", default="Policy distillation", help="title of the report")
     args = parser.parse_args(argv)
     try:
         write_report(args.studies, args.output, args.title)

@@ -1,4 +1,4 @@
-"""The rows of one cell: its agents, scored after the training."""
+"""Scores the agents of one cell after the training, as rows of results."""
 
 import hashlib
 import json
@@ -33,23 +33,23 @@ from sb3_distill.study.cell import Cell, leaves_one_agent
 def evaluation_of(cell: Cell) -> dict[str, Any]:
     """
     :param cell: a cell
-    :return: episodes, share of random actions and seed
+    :return: number of episodes, share of random actions and seed of its evaluation
     """
     defaults = {"n_episodes": 30, "epsilon": 0.0, "seed": 0}
     return {name: cell.evaluation.get(name, default) for name, default in defaults.items()}
 
 
 def _digest(content: Any) -> str:
-    """A few letters that stand for settings in the name of a file."""
+    """A short hash of settings, for file names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def score_path(cell: Cell, sha256: str, folder: Path) -> Path:
     """
     :param cell: a cell
-    :param sha256: of an agent
-    :param folder: where scores are kept
-    :return: where the agent's score under the cell's evaluation is kept
+    :param sha256: hash of an agent
+    :param folder: folder with scores
+    :return: path of the file with the agent's score in the cell's evaluation
     """
     parts = [file_name(cell.env), sha256[:12], *map(str, evaluation_of(cell).values())]
     special = {"env_kwargs": cell.env_kwargs, "starts_from": cell.evaluation.get("starts_from")}
@@ -60,13 +60,13 @@ def score_path(cell: Cell, sha256: str, folder: Path) -> Path:
 
 def score_teacher(cell: Cell, source: str, folder: Path, protocol: dict[str, Any]) -> Score:
     """
-    The teacher's score under the cell's evaluation, kept for the other cells of the study.
+    The teacher's score in the cell's evaluation. It is written to a file and reused by the other cells of the study.
 
     :param cell: the cell
-    :param source: the teacher
-    :param folder: where scores are kept
-    :param protocol: the arguments of ``score_agent``
-    :return: its score
+    :param source: source of the teacher (see ``load_teacher``)
+    :param folder: folder with scores
+    :param protocol: arguments of ``score_agent``
+    :return: the teacher's score
     """
     teacher = load_teacher(source, device="cpu")
     path = score_path(cell, teacher.sha256, folder)
@@ -79,9 +79,9 @@ def score_teacher(cell: Cell, source: str, folder: Path, protocol: dict[str, Any
 
 def starts_path(cell: Cell, study: Path) -> Path:
     """
-    :param cell: a cell whose episodes begin at recorded states
+    :param cell: a cell whose evaluation starts from recorded states
     :param study: the study's folder
-    :return: the file of these states
+    :return: path of the file with these states
     """
     digest = _digest([cell.evaluation["starts_from"], cell.env_kwargs])
     return study / "starts" / f"{file_name(cell.env)}-{digest}.npz"
@@ -93,7 +93,7 @@ def starts_of(cell: Cell, study: Path) -> HeldOutStarts | None:
 
     :param cell: a cell
     :param study: the study's folder
-    :return: the states, None where episodes begin as the game does
+    :return: the states; None if episodes start as usual
     """
     source = cell.evaluation.get("starts_from")
     if source is None:
@@ -103,8 +103,8 @@ def starts_of(cell: Cell, study: Path) -> HeldOutStarts | None:
 
 def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
     """
-    :param cell: a cell of several tasks
-    :return: their teachers: those that the evaluation names, else the Zoo's own
+    :param cell: a multi-task cell
+    :return: the teachers of the tasks: those that the evaluation names, or else the Zoo's agents
     """
     env = DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])
     tasks = tasks_of(env)
@@ -116,7 +116,7 @@ def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
 
 def load_references(cell: Cell) -> None:
     """
-    Load all agents that the evaluation names, so that a wrong name costs no training.
+    Load all agents that the evaluation names, so that a wrong name raises an error before the training.
 
     :param cell: the cell
     """
@@ -129,7 +129,7 @@ def load_references(cell: Cell) -> None:
 
 
 def distilled_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
-    """Score the one agent that a run leaves, last or best."""
+    """Score the agent of a run: the last model, or the best one."""
     best = cell.evaluation.get("select") == "best"
     student = load_teacher(run / "best_model.zip" if best else model_zip(run, cell.env), device="cpu")
     source = cell.evaluation.get("teacher") or student.facts.taught_by
@@ -181,7 +181,7 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
 
 
 def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
-    """Score the student of an ``mtpd`` or ``mtdqn`` run at every task, and their geometric mean."""
+    """Score the agent of an ``mtpd`` or ``mtdqn`` run on every task, and compute the geometric mean."""
     cls: Any = MultiTaskDistillation if cell.algo == "mtpd" else MultiTaskDQN
     model = cls.load(model_zip(run, cell.env), device="cpu")
     teacher = load_task_teachers(cell)
@@ -192,7 +192,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
         task.name: score_task(task, RandomPlayer(task.n_actions), protocol["n_episodes"], 0.0, protocol["seed"])
         for task in tasks
     }
-    # What acts: the multi-task DQN has a target network too.
+    # Count only the network that acts, without the target network of the multi-task DQN.
     n_parameters = sum(parameter.numel() for parameter in model.policy.q_net.parameters())
     row = partial(Row, cell.env, cell.key, cell.algo, n_parameters, 4 * n_parameters)
     rows = [
@@ -220,10 +220,10 @@ _ROWS = {
 def rows_of(cell: Cell, run: Path, study: Path) -> list[Row]:
     """
     :param cell: a cell that was trained
-    :param run: its run folder
+    :param run: the cell's run folder
     :param study: the study's folder
-    :return: the rows of its agents, with the cell's place in the grid
+    :return: the rows of the cell's agents, with the cell's labels
     """
-    # Where the files lie differs between machines; what they are does not.
+    # Name the agent by the cell's key: the path of its files differs between machines.
     own = {"algo": cell.algo, "seed": cell.seed, **cell.labels, "agent": cell.key}
     return [Row.from_dict({**row.to_dict(), **own}) for row in _ROWS[cell.algo](cell, run, study)]

@@ -1,4 +1,4 @@
-"""The cells of a study: which are finished, which can start, and what came of them."""
+"""Runs the cells of a study that have not finished, and collects the results."""
 
 import json
 import shutil
@@ -20,18 +20,18 @@ from sb3_distill.study.cell import Cell, Study, StudyError
 from sb3_distill.study.manifest import PROBLEM, Manifest, manifest_of
 
 RESULTS, TABLE = "results.json", "results.csv"
-# Steps per second on one core of the machine that this was written on, with vectors and with Atari's frames: a rough
-# guess for the first plan
+# Steps per second on one core of the developers' machine, for vector observations and for Atari frames: a rough guess
+# for the time of a study of which no cell has finished
 _STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
 _ATARI_STEPS_PER_SECOND = 50
 
 
 def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
     """
-    :param cells: those to run
+    :param cells: the cells that have not finished
     :param study: the study's folder
-    :return: those that can start: first one cell of each recording that is still to be made, then all that need none
-        or find theirs
+    :return: the cells that can start now: first one cell for each recording that does not exist yet, then all cells
+        that need no recording or whose recording exists
     """
     first: dict[str, Cell] = {}
     others = []
@@ -47,9 +47,9 @@ def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
 def estimate_seconds(cell: Cell, manifests: Sequence[Manifest]) -> float | None:
     """
     :param cell: a cell that has not run
-    :param manifests: of finished cells
-    :return: the median time of finished cells of the same algorithm and environment; where there are none a rough guess
-        from the number of steps, or None where that is not said
+    :param manifests: manifests of finished cells
+    :return: the median time of finished cells with the same algorithm and environment; if there are none, a rough guess
+        from the number of steps; None if this number is not set either
     """
     seconds = [
         manifest.total_seconds
@@ -67,7 +67,7 @@ def estimate_seconds(cell: Cell, manifests: Sequence[Manifest]) -> float | None:
 def format_seconds(seconds: float | None) -> str:
     """
     :param seconds: a duration
-    :return: in words
+    :return: the duration as h:mm:ss, or "?" if it is None
     """
     if seconds is None:
         return "?"
@@ -77,10 +77,10 @@ def format_seconds(seconds: float | None) -> str:
 
 def collect(study: Study, folder: Path) -> list[Row]:
     """
-    Write the rows of all finished cells as JSON and CSV, and why others failed.
+    Write the rows of all finished cells as JSON and CSV; the JSON also has the problems of failed cells.
 
     :param study: the study
-    :param folder: its folder
+    :param folder: the study's folder
     :return: the rows
     """
     manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
@@ -106,9 +106,9 @@ def collect(study: Study, folder: Path) -> list[Row]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """
-    Keep a study's folder for this process, and clear away what a process that was killed has left half done.
+    Lock a study's folder for this process, and delete unfinished cells and recordings of a process that was killed.
 
-    :param folder: of the study
+    :param folder: the study's folder
     :raises StudyError: another process runs the study
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,24 +129,24 @@ def locked(folder: Path) -> Iterator[None]:
 
 def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     """
-    Run the cells that are not finished, and write down the results whenever one has ended.
+    Run the cells that have not finished, and update the results whenever a cell ends.
 
     :param study: the study
-    :param folder: where cells, recordings and results lie
-    :param backend: where cells run
-    :return: why cells failed, by their keys
+    :param folder: the study's folder
+    :param backend: the backend that runs the cells
+    :return: by key of each failed cell, the reason
     """
     waiting = [cell for cell in study.cells if manifest_of(folder, cell) is None]
     n_done, failures = len(study.cells) - len(waiting), {}
     start = time.time()
     width = len(str(len(study.cells)))
-    # Reports can be written while the study runs.
+    # Write results at the start already, so that a report can be written while the study runs.
     collect(study, folder)
     while waiting:
         phase = {cell.key: cell for cell in ready_cells(waiting, folder)}
         waiting = [cell for cell in waiting if cell.key not in phase]
         if waiting:
-            print(f"Teachers' play is recorded first. Cells that wait for it: {len(waiting)}", flush=True)
+            print(f"Recording the teachers' play first. Cells that wait for it: {len(waiting)}", flush=True)
         with closing(backend([(key, json.dumps(asdict(cell))) for key, cell in phase.items()], folder)) as results:
             for n_ended, (key, problem) in enumerate(results, start=1):
                 labels = " ".join(phase[key].labels.values())
@@ -161,7 +161,7 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
                     scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
                     state = f"{scores} of the teacher, {format_seconds(manifest.total_seconds)}"
                 collect(study, folder)
-                # A cell that runs has a folder without a name of its own.
+                # Running cells have a folder with a temporary name.
                 n_running = len(list(folder.glob("cells/.*")))
                 n_waiting = max(len(phase) - n_ended - n_running, 0) + len(waiting)
                 counts = f"{n_done:>{width}}/{len(study.cells)} done, {n_running} running, {n_waiting} waiting"

@@ -1,4 +1,4 @@
-"""Results as tables: seeds together, the paper's numbers beside ours."""
+"""Tables of a study's results: grouped over seeds, with the paper's numbers for comparison."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from sb3_distill.results.figures import short_name
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, geometric_mean
 
-# Fields that say which row it is, beside the labels of the grid
+# Fields that, together with the labels of the grid, identify a row
 PARTS = ("player", "task")
 
 
 @dataclass(frozen=True)
 class Group:
     """
-    Runs that differ in their seed alone.
+    Runs that differ only in their seed.
 
-    :param labels: what they have in common
-    :param percents: per cent of the teacher, one number per run; empty where there is none
-    :param scores: mean return, one number per run; empty where there is none
-    :param highest: the highest per cent of each run, where runs tell it
+    :param labels: the labels that the runs have in common
+    :param percents: percentages of the teacher, one per run; empty if unknown
+    :param scores: mean returns, one per run; empty if unknown
+    :param highest: percentages of the highest evaluations, one per run; empty if unknown
     :param teacher: the teachers' mean returns
-    :param n_parameters: parameters of the student; None where they differ between games
-    :param n_bytes: bytes of what acts; None where they differ
-    :param published: the paper's per cent, None where it has no such number
+    :param n_parameters: number of the student's parameters; None if it differs between games
+    :param n_bytes: the student's size in bytes; None if it differs between games
+    :param published: the paper's percentage; None if the paper has no number for this group
     :param n_seeds: number of runs
     """
 
@@ -43,9 +43,9 @@ class Group:
 
 def label_names(rows: Sequence[Row], grid: Mapping[str, Sequence[str]]) -> list[str]:
     """
-    :param rows: of a study
-    :param grid: the labels of each dimension, also of cells that have not finished
-    :return: what tells groups apart: dimensions with several values, players and tasks; not the seed
+    :param rows: rows of a study
+    :param grid: all labels of each dimension, including those of cells that have not finished
+    :return: the fields by which groups differ: dimensions with several labels, except the seed; player and task if used
     """
     values = {name: set(labels) for name, labels in grid.items() if name != "seed"}
     for name in PARTS:
@@ -59,10 +59,10 @@ def group_rows(
     rows: Sequence[Row], grid: Mapping[str, Sequence[str]], published: Sequence[Mapping[str, Any]]
 ) -> list[Group]:
     """
-    :param rows: of a study
-    :param grid: the labels of each dimension
+    :param rows: rows of a study
+    :param grid: all labels of each dimension
     :param published: the paper's rows
-    :return: one group per setting, in the order of the study
+    :return: one group per combination of labels without the seed, in the order of the study
     """
     names = label_names(rows, grid)
     together: dict[tuple[str, ...], list[Row]] = {}
@@ -87,10 +87,10 @@ def group_rows(
 
 def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Group]:
     """
-    :param groups: of a study
-    :param games: its environments
-    :return: the geometric means over the games of what stands in all of them, ours and the paper's; none where there is
-        one game
+    :param groups: groups of a study
+    :param games: the study's environments
+    :return: for each combination of the other labels that has results in all games, a group with the geometric means
+        over the games; empty if there is only one game
     """
     together: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
@@ -121,9 +121,9 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
 
 def find_published(row: Row, published: Sequence[Mapping[str, Any]]) -> float | None:
     """
-    :param row: of a study
+    :param row: a row of a study
     :param published: the paper's rows
-    :return: the per cent of the first of them all of whose labels the row has
+    :return: the percentage of the first of the paper's rows whose labels all match the row; None if there is none
     """
     content = row.to_dict()
     for entry in published:
@@ -136,8 +136,8 @@ def find_published(row: Row, published: Sequence[Mapping[str, Any]]) -> float | 
 def spread(values: Sequence[float], digits: int = 1) -> str:
     """
     :param values: one number per seed
-    :param digits: behind the point
-    :return: mean, and standard deviation over the seeds where there are several
+    :param digits: number of decimals
+    :return: the mean; if there are several numbers, with their standard deviation; empty if there are none
     """
     if not values:
         return ""
@@ -148,8 +148,8 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 def table_of(groups: Sequence[Group]) -> list[list[str]]:
     """
-    :param groups: of a study
-    :return: cells, the header first
+    :param groups: groups of a study
+    :return: rows of cells, the header first
     """
     published = any(group.published is not None for group in groups)
     highest = any(group.highest for group in groups)
@@ -160,7 +160,7 @@ def table_of(groups: Sequence[Group]) -> list[list[str]]:
         cells = [
             *map(short_name, group.labels.values()),
             *("" if size is None else f"{size:,}" for size in (group.n_parameters, group.n_bytes)),
-            # All runs have the same teacher, or each its own.
+            # If all runs have the same teacher, write its score once; if each has its own, write mean and deviation.
             spread(group.teacher[:1] if len(set(group.teacher)) == 1 else group.teacher, 2),
             spread(group.scores, 2),
             spread(group.percents),
@@ -174,9 +174,9 @@ def table_of(groups: Sequence[Group]) -> list[list[str]]:
 
 def to_latex(table: Sequence[Sequence[str]], n_left: int, caption: str) -> str:
     """
-    :param table: cells, the header first
-    :param n_left: how many columns are text
-    :param caption: of the table
+    :param table: rows of cells, the header first
+    :param n_left: number of left-aligned text columns at the start of the table
+    :param caption: caption of the table
     :return: LaTeX for the package booktabs
     """
 

@@ -1,1 +1,1 @@
-"""What a student looks at, and how it compares: localization maps and figures."""
+"""Localization maps of students, and the papers' figures."""

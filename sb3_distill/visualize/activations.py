@@ -1,4 +1,4 @@
-"""The feature maps of a policy's last convolution: which matter, and where on the frame they lie."""
+"""The feature maps of a policy's last convolution: their importance for its actions, and their place on the frame."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ from sb3_distill.networks.layers import ChannelsFirst, GlobalMaxPool
 @dataclass(frozen=True)
 class Geometry:
     """
-    Where the cells of a feature map lie on the observation, along one side.
+    Where the cells of a feature map are on the observation, along one axis.
 
     :param first: centre of the first cell's receptive field, in pixels
     :param stride: pixels from one cell to the next
     :param n_cells: number of cells
-    :param size: pixels of the observation
+    :param size: number of pixels of the observation along this axis
     """
 
     first: float
@@ -32,7 +32,7 @@ class Geometry:
     def cell_of(self, pixel: np.ndarray) -> np.ndarray:
         """
         :param pixel: positions, in pixels of the observation
-        :return: indices of the cells whose centres are nearest
+        :return: indices of the cells with the nearest centres
         """
         return np.clip(np.round((pixel - self.first) / self.stride), 0, self.n_cells - 1).astype(int)
 
@@ -40,15 +40,15 @@ class Geometry:
 def split_at_maps(agent: Teacher) -> tuple[list[nn.Module], list[nn.Module]]:
     """
     :param agent: a loaded agent
-    :return: its layers up to the last convolution and its activation, and those behind
-    :raises AgentError: it has no convolutions
+    :return: its layers up to the last convolution and its activation function, and the remaining layers
+    :raises AgentError: the agent has no convolutions
     """
     layers = chain_of(agent)
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     if not convolutions:
         raise AgentError(
             f"{agent.source} has no feature maps: its features extractor is {type(agent.acting_modules[0]).__name__}. "
-            "Maps are drawn of agents with convolutions."
+            "Use an agent with convolutions."
         )
     behind = convolutions[-1] + 2
     return layers[:behind], layers[behind:]
@@ -57,7 +57,7 @@ def split_at_maps(agent: Teacher) -> tuple[list[nn.Module], list[nn.Module]]:
 def is_pooled(agent: Teacher) -> bool:
     """
     :param agent: a loaded agent
-    :return: whether its feature maps pass a global max-pool, as those that the paper says localize
+    :return: whether its feature maps are followed by a global max-pool, as in the paper's students whose maps localize
     """
     return isinstance(split_at_maps(agent)[1][0], GlobalMaxPool)
 
@@ -65,7 +65,7 @@ def is_pooled(agent: Teacher) -> bool:
 def geometry_of(agent: Teacher) -> tuple[Geometry, Geometry]:
     """
     :param agent: a loaded agent
-    :return: where its feature maps lie, vertically and horizontally
+    :return: where the cells of its feature maps are on the observation, vertically and horizontally
     """
     first, stride = 0.0, 1
     shape = agent.observation_space.shape
@@ -86,9 +86,9 @@ def feature_maps(agent: Teacher, observations: np.ndarray, batch_size: int = 256
     """
     :param agent: a loaded agent
     :param observations: raw observations ``(n, ...)``
-    :param batch_size: observations that are computed at once
-    :return: the maps before pooling ``(n, n_maps, height, width)``, and how much each contributes to the preferred
-        action's output: activation times gradient, summed over the map, ``(n, n_maps)``
+    :param batch_size: number of observations per forward pass
+    :return: the maps before pooling ``(n, n_maps, height, width)``, and each map's contribution to the output of the
+        greedy action: activation times gradient, summed over the map, ``(n, n_maps)``
     :raises AgentError: the agent has no convolutions
     """
     before, behind = split_at_maps(agent)
@@ -108,11 +108,10 @@ def feature_maps(agent: Teacher, observations: np.ndarray, batch_size: int = 256
 
 def rank_maps(contributions: np.ndarray) -> np.ndarray:
     """
-    The maps that the policy's decisions depend on most come first: by the mean size of their contribution to the
-    preferred action's output over an episode.
+    Rank maps by the mean absolute value of their contributions to the output of the greedy action.
 
     :param contributions: ``(n, n_maps)``, see ``feature_maps``
-    :return: indices of the maps
+    :return: indices of the maps, the most important one first
     """
     return np.argsort(-np.abs(contributions).mean(axis=0), kind="stable")
 
@@ -120,8 +119,8 @@ def rank_maps(contributions: np.ndarray) -> np.ndarray:
 def normalize_maps(maps: np.ndarray) -> np.ndarray:
     """
     :param maps: ``(n, n_maps, height, width)``, not negative
-    :return: each map in (0, 1): divided by a peak that 1% of the episode's frames exceed, and clipped; the black frames
-        that pad the first stacks excite some maps as nothing in the game does
+    :return: each map in [0, 1]: divided by the 99th percentile of its maxima over the episode, and clipped. The maximum
+        would be too large: some maps have extreme activations for the black frames that pad the first stacks.
     """
     peaks = np.quantile(maps.max(axis=(2, 3)), 0.99, axis=0)
     return (maps / np.maximum(peaks, 1e-8)[None, :, None, None]).clip(0, 1)
@@ -129,13 +128,13 @@ def normalize_maps(maps: np.ndarray) -> np.ndarray:
 
 def place_on_frame(maps: np.ndarray, geometry: tuple[Geometry, Geometry], height: int, width: int) -> np.ndarray:
     """
-    Upsample maps bilinearly to a frame; every cell lands on the centre of its receptive field.
+    Upsample maps bilinearly to the size of a frame. Every cell is placed at the centre of its receptive field.
 
-    :param maps: ``(n, height, width)`` of cells
-    :param geometry: where the cells lie on the observation
-    :param height: of the frame, in pixels
-    :param width: of the frame
-    :return: ``(n, height, width)`` of pixels
+    :param maps: maps ``(n, height, width)``, in cells
+    :param geometry: where the cells are on the observation
+    :param height: height of the frame in pixels
+    :param width: width of the frame in pixels
+    :return: maps ``(n, height, width)``, in pixels
     """
     axes = []
     for side, n_pixels in zip(geometry, (height, width), strict=True):

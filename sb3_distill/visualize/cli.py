@@ -24,15 +24,15 @@ from sb3_distill.visualize.episodes import play_episodes
 
 
 class VisualizeError(ValueError):
-    """What was asked for cannot be drawn."""
+    """The figure that the user asked for cannot be drawn."""
 
 
 def load(source: str, env: str | None) -> tuple[Teacher, str]:
     """
-    :param source: what ``load_teacher`` takes
-    :param env: environment, the agent's own by default
-    :return: the agent and its environment
-    :raises VisualizeError: nobody names the environment
+    :param source: source of an agent (see ``load_teacher``)
+    :param env: id of the environment; None: the environment on which the agent was trained
+    :return: the agent and the id of its environment
+    :raises VisualizeError: the environment is neither given nor known
     """
     agent = load_teacher(source, device="cpu")
     env_id = env or agent.env_id
@@ -42,7 +42,7 @@ def load(source: str, env: str | None) -> tuple[Teacher, str]:
 
 
 def draw_maps(args: argparse.Namespace) -> None:
-    """Localization maps of an agent's own episodes."""
+    """Draw localization maps for episodes that an agent plays."""
     from sb3_distill.visualize.maps import Pictures, check_format, draw_maps, write_pictures
 
     for path in args.output:
@@ -52,7 +52,7 @@ def draw_maps(args: argparse.Namespace) -> None:
     if not is_pooled(agent):
         print(
             f"Warning: {args.agent} has no global max-pool. "
-            "The paper says of pooled students alone that maps localize.",
+            "In the paper, only the maps of students with a global max-pool localize.",
             file=sys.stderr,
         )
     episodes = play_episodes(agent, env_id, args.episodes, args.epsilon, args.seed, args.max_steps)
@@ -66,7 +66,7 @@ def draw_maps(args: argparse.Namespace) -> None:
     for episode in episodes:
         drawn, chosen = draw_maps(agent, episode, args.maps)
         places += [(drawn, step) for step in range(len(drawn))]
-        print(f"maps {', '.join(map(str, chosen))}: those that the chosen actions' values depend on most")
+        print(f"maps {', '.join(map(str, chosen))}: those that contribute most to the outputs of the chosen actions")
     pictures = Pictures(lambda index: places[shown[index]][0][places[shown[index]][1]], len(shown))
     for path in args.output:
         write_pictures(pictures, path)
@@ -74,12 +74,12 @@ def draw_maps(args: argparse.Namespace) -> None:
 
 
 def localize(args: argparse.Namespace) -> None:
-    """How often the best map's largest activation lies on each object."""
+    """Measure how often the largest activation of an agent's best map is on an object of the game."""
     from sb3_distill.visualize.localization import game_of, measure_localization
 
     player, env_id = load(args.agents[0], args.env)
     game_of(env_id)
-    # All agents look at the same frames, those that the first one played.
+    # The first agent plays; all agents are measured on its frames.
     episodes = play_episodes(player, env_id, args.episodes, args.epsilon, args.seed, args.max_steps)
     rows = [["agent", "pooled", "object", "map", "on it", "chance", "near it", "chance", "frames"]]
     for source in args.agents:
@@ -92,7 +92,7 @@ def localize(args: argparse.Namespace) -> None:
 
 
 def draw_q_values(args: argparse.Namespace) -> None:
-    """Frames with the teacher's values, its targets, and the students' answers."""
+    """Draw frames with the teacher's Q-values, its targets, and the students' probabilities."""
     from sb3_distill.visualize.figures import plot_q_values
 
     teacher, env_id = load(args.teacher, args.env)
@@ -112,9 +112,9 @@ def draw_q_values(args: argparse.Namespace) -> None:
 def read_rows(paths: list[Path], env: str | None) -> list[Row]:
     """
     :param paths: files that ``sb3-distill evaluate -o FILE.json`` or a study wrote
-    :param env: keep this game's rows only
-    :return: their rows
-    :raises VisualizeError: a file is none of these
+    :param env: id of an environment, whose rows are kept; None: keep all
+    :return: the rows of all files
+    :raises VisualizeError: a file has no results, or the environment has no rows
     """
     rows: list[Row] = []
     for path in paths:
@@ -131,28 +131,28 @@ def read_rows(paths: list[Path], env: str | None) -> list[Row]:
 
 
 def draw_sizes(args: argparse.Namespace) -> None:
-    """Per cent of the teacher against size."""
+    """Draw scores in % of the teacher over the sizes of agents."""
     from sb3_distill.visualize.figures import plot_sizes
 
     write(plot_sizes(read_rows(args.files, args.env), args.size), args.output)
 
 
 def draw_bars(args: argparse.Namespace) -> None:
-    """Per cent of the teacher by loss, or by any other field."""
+    """Draw scores in % of the teacher as bars, by loss or by any other field."""
     from sb3_distill.visualize.figures import plot_bars
 
     write(plot_bars(read_rows(args.files, args.env), args.by), args.output)
 
 
 def draw_curves(args: argparse.Namespace) -> None:
-    """Learning curves of runs."""
+    """Draw the learning curves of runs."""
     from sb3_distill.visualize.curves import plot_runs
 
     write(plot_runs(args.folders), args.output)
 
 
 def draw_tsne(args: argparse.Namespace) -> None:
-    """t-SNE of first and last hidden activations."""
+    """Draw a t-SNE of the activations of the first and the last hidden layer."""
     if importlib.util.find_spec("sklearn") is None:
         raise VisualizeError("scikit-learn is not installed: pip install 'sb3-distill[visualize]'.")
     from sb3_distill.visualize.tsne import early_and_late, plot_tsne
@@ -170,14 +170,14 @@ def draw_tsne(args: argparse.Namespace) -> None:
 
 
 def write(figure: Any, paths: list[Path]) -> None:
-    """Save a figure in every format that was asked for."""
+    """Save a figure to all of these files."""
     for path in paths:
         save_figure(figure, path)
         print(path)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The verb's options."""
+    """The parser of the verb's arguments."""
     parser = argparse.ArgumentParser(prog="sb3-distill visualize", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="WHAT")
 
@@ -189,9 +189,7 @@ def make_parser() -> argparse.ArgumentParser:
                 "--epsilon", type=probability, default=0.05, help="share of random actions (default: 0.05)"
             )
             verb.add_argument("--seed", type=whole_number(0), default=0)
-            verb.add_argument(
-                "--max-steps", type=whole_number(1), default=10_000, help="an episode is left after so many"
-            )
+            verb.add_argument("--max-steps", type=whole_number(1), default=10_000, help="longest length of an episode")
         if output:
             verb.add_argument("-o", "--output", type=Path, nargs="+", required=True, help="files to write")
         return verb
@@ -200,22 +198,24 @@ def make_parser() -> argparse.ArgumentParser:
     maps.add_argument("agent", help="run folder or zip of an agent with convolutions")
     maps.add_argument("--env", help="environment (default: the agent's own)")
     maps.add_argument("--episodes", type=whole_number(1), default=1)
-    maps.add_argument("--maps", type=whole_number(1), default=4, help="maps with a panel of their own (default: 4)")
-    maps.add_argument("--first", type=whole_number(0), default=0, help="first step that is shown")
-    maps.add_argument("--last", type=whole_number(1), help="step before which the pictures end")
+    maps.add_argument("--maps", type=whole_number(1), default=4, help="number of maps to show (default: 4)")
+    maps.add_argument("--first", type=whole_number(0), default=0, help="first step to show")
+    maps.add_argument("--last", type=whole_number(1), help="step after the last one to show (default: show all)")
     localization = add("localization", localize, plays=True, output=False)
-    localization.add_argument("agents", nargs="+", help="agents; the first one plays, all look")
+    localization.add_argument("agents", nargs="+", help="agents; the first one plays, all are measured on its frames")
     localization.add_argument("--env", help="Pong or Breakout (default: the first agent's own)")
     localization.add_argument("--episodes", type=whole_number(1), default=4)
     q_values = add("q-values", draw_q_values, plays=True)
     q_values.add_argument("teacher")
     q_values.add_argument("students", nargs="*")
     q_values.add_argument("--env")
-    q_values.add_argument("--temperature", type=positive, default=0.01, help="of the targets (default: 0.01)")
+    q_values.add_argument(
+        "--temperature", type=positive, default=0.01, help="temperature of the targets (default: 0.01)"
+    )
     for name, function in (("sizes", draw_sizes), ("bars", draw_bars)):
         rows = add(name, function, plays=False)
         rows.add_argument("files", type=Path, nargs="+", help="written by `sb3-distill evaluate -o` or a study")
-        rows.add_argument("--env", help="this game's rows only")
+        rows.add_argument("--env", help="show only this environment")
         if name == "sizes":
             rows.add_argument("--size", choices=["n_parameters", "n_bytes"], default="n_parameters")
         else:
@@ -224,7 +224,7 @@ def make_parser() -> argparse.ArgumentParser:
     curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game")
     tsne = add("tsne", draw_tsne, plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
-    tsne.add_argument("--points", type=whole_number(1), default=500, help="moments of each game (default: 500)")
+    tsne.add_argument("--points", type=whole_number(1), default=500, help="observations per game (default: 500)")
     return parser
 
 
@@ -232,7 +232,7 @@ def main(argv: list[str]) -> int:
     """
     Entry point of the verb.
 
-    :param argv: the arguments behind the verb
+    :param argv: the arguments after the verb
     :return: exit status
     """
     args = make_parser().parse_args(argv)

@@ -14,15 +14,16 @@ from sb3_distill.envs.make import is_atari
 from sb3_distill.results.curves import Curve, plot_learning_curves, read_curves, read_episodes
 from sb3_distill.visualize.figures import distinct_names
 
-# Of SB3's AtariWrapper
+# Default of SB3's AtariWrapper
 _ATARI_FRAME_SKIP = 4
 
 
 def curves_of_run(folder: Path) -> dict[str, Curve]:
     """
     :param folder: a run folder
-    :return: its curves, by who played: those of its evaluations, see ``read_curves``; else "training episodes"
-    :raises ValueError: the folder has neither, or damaged ones, or its teacher played the training episodes
+    :return: by name, the curves of its evaluations (see ``read_curves``); without evaluations, the curve of its
+        training episodes
+    :raises ValueError: the folder has neither, its files are damaged, or the training episodes are the teacher's
     """
     curves = read_curves(folder)
     if curves:
@@ -33,18 +34,18 @@ def curves_of_run(folder: Path) -> dict[str, Curve]:
 
 
 def _frame_skip(folder: Path) -> int:
-    """Lengths of a Monitor, which sits below the wrapper that skips frames, for one step of the run."""
+    """Frames per step of the run: in Atari games, Monitor counts frames, since it is below the frame-skip wrapper."""
     name = folder.resolve().name.rsplit("_", 1)[0]
     atari = any(is_atari(env_id) for env_id in gym.registry if file_name(env_id) == name)
     return _ATARI_FRAME_SKIP if atari else 1
 
 
 def _check_player(folder: Path) -> None:
-    """Refuse a student's run whose episodes are its teacher's."""
+    """Refuse a student's run in which the teacher played the training episodes."""
     try:
         data = read_archive(find_agent(folder).zip_path).data
     except AgentNotFoundError:
-        # Not finished: who played cannot be asked.
+        # The run has not finished, so there is no model that tells who played.
         return
     if data.get("rollout_policy", "student") != "student":
         raise ValueError(
@@ -61,7 +62,7 @@ def plot_runs(folders: Sequence[Path]) -> Figure:
     """
     games = sorted({folder.name.rsplit("_", 1)[0] for folder in folders})
     if len(games) > 1:
-        raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}.")
+        raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: name runs of one game.")
     names = distinct_names([folder.resolve() for folder in folders])
     return plot_learning_curves(
         [

@@ -1,4 +1,4 @@
-"""An episode with everything that pictures of it need."""
+"""Plays episodes and keeps all data that pictures of them need."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,10 @@ from sb3_distill.evaluation.scoring import check_fits, env_kwargs_of, frame_stac
 @dataclass
 class Episode:
     """
-    What was seen.
+    The data of one episode, one entry per step.
 
     :param observations: raw observations
-    :param frames: RGB pictures of the same moments
+    :param frames: RGB frames, rendered at the same time as the observations
     :param rams: the emulator's RAM (Atari)
     :param actions: actions taken
     :param rewards: rewards of these actions
@@ -36,21 +36,23 @@ def play_episodes(
     agent: Teacher, env_id: str, n_episodes: int = 1, epsilon: float = 0.05, seed: int = 0, max_steps: int = 10_000
 ) -> list[Episode]:
     """
-    :param agent: who plays, greedily
-    :param env_id: where; it must render RGB frames
+    :param agent: the agent that plays, greedily
+    :param env_id: id of the environment, which must be able to render RGB frames
     :param n_episodes: number of episodes
     :param epsilon: share of uniformly random actions
-    :param seed: of the first episode and of the random actions
-    :param max_steps: an episode is left after so many
+    :param seed: seed of the first episode and of the random actions
+    :param max_steps: longest length of an episode
     :return: the episodes
-    :raises ValueError: the environment is none of the agent's kind, or its actions are not discrete
+    :raises ValueError: the environment has other spaces than the agent, or its actions are not discrete
     """
     atari = is_atari(env_id)
     env_kwargs = {**env_kwargs_of(agent, env_id), "render_mode": "rgb_array"}
     venv = make_eval_env(env_id, 1, frame_stack_of(agent, env_id), env_kwargs)
     check_fits(agent, env_id, venv)
     if not isinstance(venv.action_space, spaces.Discrete):
-        raise ValueError(f"Pictures are drawn of discrete actions; those of {env_id} are {venv.action_space}.")
+        raise ValueError(
+            f"Only environments with Discrete actions can be drawn; {env_id} has the action space {venv.action_space}."
+        )
     n_actions = int(venv.action_space.n)
     base: VecEnv = venv
     while isinstance(base, VecEnvWrapper):

@@ -1,4 +1,4 @@
-"""The papers' figures, from what agents do and from files that ``sb3-distill evaluate`` and studies write."""
+"""The papers' figures, from agents, or from files that ``sb3-distill evaluate`` and studies write."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ from sb3_distill.visualize.episodes import Episode
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
     """
-    :param paths: of agents or runs
-    :return: the paths without the folders in which all of them lie, which say nothing
+    :param paths: paths of agents or runs
+    :return: the paths without the leading folders that all of them share
     """
     parts = [Path(path).parts for path in paths]
     n_shared = 0
@@ -31,9 +31,10 @@ def distinct_names(paths: Sequence[str | Path]) -> list[str]:
 def temperature_of(student: Teacher, temperature: float) -> float:
     """
     :param student: a loaded agent
-    :param temperature: of the targets
-    :return: what divides its outputs before the softmax: students of a KL or NLL loss answer with logits of the targets
-        at the temperature that they were trained with; agents that answer with values need that of the targets
+    :param temperature: temperature of the targets
+    :return: the temperature that turns the student's outputs into probabilities: for students trained with a KL or NLL
+        loss, whose outputs are logits, the student temperature of their training; for agents whose outputs are
+        Q-values, the temperature of the targets; for actor-critic agents, 1
     """
     if student.algo == "qpd" or isinstance(student, ActorCriticTeacher):
         return 1.0
@@ -47,14 +48,14 @@ def plot_q_values(
     teacher: Teacher, students: Sequence[Teacher], episode: Episode, temperature: float, n_moments: int = 4
 ) -> Figure:
     """
-    Figure 1 of Rusu et al. 2015: moments of a game, the teacher's values of the actions, and the targets that the
-    temperature makes of them, beside the students' probabilities.
+    Figure 1 of Rusu et al. 2015: frames of a game, the teacher's outputs for all actions, the targets (their softmax
+    with the temperature), and the students' probabilities.
 
     :param teacher: a DQN, QR-DQN or actor-critic agent
-    :param students: agents of the same actions
-    :param episode: where the moments are taken from: those in which the teacher's choice is clearest and least clear
-    :param temperature: of the targets
-    :param n_moments: how many
+    :param students: agents with the same actions
+    :param episode: the episode from which the frames are chosen, from clear to unclear choices of the teacher
+    :param temperature: temperature of the targets
+    :param n_moments: number of frames
     :return: the figure
     """
     observations = th.as_tensor(np.stack(episode.observations), device=teacher.device)
@@ -73,7 +74,7 @@ def plot_q_values(
     for column, moment in enumerate(moments):
         axes[0, column].imshow(episode.frames[moment])
         axes[0, column].set_title(f"step {moment}", fontsize="medium")
-        # Points: values have no zero that means something.
+        # Points instead of bars, because a Q-value of zero has no special meaning.
         axes[1, column].plot(actions, outputs[moment].numpy(), "o", color="0.3", markersize=4)
         width = 0.8 / len(answers)
         for index, (label, probabilities) in enumerate(answers):
@@ -85,7 +86,7 @@ def plot_q_values(
                 label=label if column == 0 else None,
             )
         for row in (1, 2):
-            # Numbers of 18 actions would overlap.
+            # Label only some actions: the labels of 18 actions would overlap.
             axes[row, column].set_xticks(actions[:: 1 + (len(actions) - 1) // 6])
             axes[row, column].sharey(axes[row, 0])
             axes[row, column].tick_params(labelleft=column == 0)
@@ -105,13 +106,13 @@ def plot_q_values(
 
 def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
     """
-    Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022: per cent of the teacher's score against size, with the
-    95% interval of the mean return.
+    Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022: the percentage of the teacher's score over the size,
+    with the 95% interval of the mean return.
 
-    :param rows: of ``sb3-distill evaluate -o FILE.json``, or results of studies
+    :param rows: results of ``sb3-distill evaluate -o FILE.json``, or of studies
     :param size: "n_parameters" or "n_bytes"
     :return: the figure
-    :raises ValueError: the rows belong to several games, or no row knows its share of the teacher's score
+    :raises ValueError: the rows belong to several games, or no row has a percentage of the teacher's score
     """
     rows = check_rows(rows)
     figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], "% of the teacher's return")
@@ -133,7 +134,7 @@ def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
 
 
 def _percent_errors(row: Row) -> tuple[float, float]:
-    """How far the interval reaches below and above the row's share of the teacher's score."""
+    """How far the 95% interval extends below and above the row's percentage of the teacher's score."""
     assert row.percent_of_teacher is not None
     if row.percent_interval:
         # Geometric means over tasks
@@ -141,7 +142,8 @@ def _percent_errors(row: Row) -> tuple[float, float]:
         return max(row.percent_of_teacher - low, 0.0), max(high - row.percent_of_teacher, 0.0)
     assert row.mean is not None and row.teacher_mean is not None
     mean, distance = row.mean, row.mean - row.teacher_mean
-    # Shares of tasks are counted from a random player's score on: a point is worth what the row itself says.
+    # Percentage per point of return. It is computed from the row itself, because percentages of tasks are relative to a
+    # random player's score.
     per_point = abs((row.percent_of_teacher - 100.0) / distance) if distance else 100.0 / abs(row.teacher_mean)
     low, high = (abs(end - mean) * per_point for end in row.mean_interval)
     return low, high
@@ -149,27 +151,28 @@ def _percent_errors(row: Row) -> tuple[float, float]:
 
 def check_rows(rows: Sequence[Row]) -> list[Row]:
     """
-    :param rows: of one evaluation
-    :return: those that know their share of the teacher's score; of several tasks their geometric mean
-    :raises ValueError: there is none, or they belong to several games
+    :param rows: rows of results
+    :return: the rows that have a percentage of the teacher's score; of multi-task agents, only the geometric mean
+    :raises ValueError: there is no such row, or the rows belong to several games
     """
     games = sorted({row.env for row in rows})
     if len(games) > 1:
         raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: choose with --env.")
     chosen = [row for row in rows if row.percent_of_teacher is not None and row.task in (None, GEOMETRIC_MEAN)]
     if not chosen:
-        raise ValueError("No row says its % of the teacher's score: evaluate with the teacher (--teacher).")
+        raise ValueError("No row has a percentage of the teacher's score: evaluate with the teacher (--teacher).")
     return chosen
 
 
 def plot_bars(rows: Sequence[Row], by: str) -> Figure:
     """
-    Comparison of losses or other settings: bars of per cent of the teacher, by game; the points are runs.
+    Comparison of losses or other settings: bars show the mean percentage of the teacher's score for each game, points
+    show single runs.
 
     :param rows: results of a study, or of ``sb3-distill evaluate``
-    :param by: the field that is compared, such as "loss"
+    :param by: the field to compare by, such as "loss"
     :return: the figure
-    :raises ValueError: a row lacks the field, or no row knows its share of the teacher's score
+    :raises ValueError: a row does not have the field, or no row has a percentage of the teacher's score
     """
     contents = [row.to_dict() for row in rows if row.percent_of_teacher is not None]
     known = sorted(set.intersection(*map(set, contents))) if contents else []

@@ -1,4 +1,4 @@
-"""Do the maps localize? How often a map's largest activation lies on an object whose place is in the game's RAM."""
+"""Measures localization: how often a map's largest activation is on an object, whose position is read from the RAM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.visualize.activations import feature_maps, geometry_of
 from sb3_distill.visualize.episodes import Episode
 
-# Where the emulator keeps what is on the screen: byte of x, of y (None: fixed), added to them for the top left corner
-# in pixels of the 210 x 160 screen, width and height. Each was compared with the pixels of the object's colour; the
-# tests do so again.
+# By game and object: index of the RAM byte with its x coordinate and of the one with its y coordinate (None: the
+# coordinate is fixed); offsets to add to x and y, which give the top left corner in pixels of the 210 x 160 screen;
+# width and height. The tests compare these positions with the pixels of the object's colour.
 _OBJECTS: dict[str, dict[str, tuple[int | None, int | None, int, int, int, int]]] = {
     "pong": {
         "ball": (49, 54, -49, -14, 2, 4),
@@ -29,16 +29,16 @@ _SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
 @dataclass(frozen=True)
 class Localization:
     """
-    How well one agent's maps find one object.
+    How well the maps of an agent localize one object.
 
     :param thing: the object
-    :param best_map: index of the map that finds it most often in the first half of all frames
-    :param hits: share of the second half's frames in which the largest activation of that map is at the object's cell
-    :param near_hits: or at one of the eight around it
-    :param chance: ``hits`` where the map's places are shuffled in time: what a map that always lies where the object
-        often is would get
-    :param near_chance: the same for ``near_hits``
-    :param n_frames: frames of the second half that show the object
+    :param best_map: index of the map with the most hits in the first half of all frames
+    :param hits: share of the frames of the second half in which the map's largest activation is at the object's cell
+    :param near_hits: share of these frames in which it is there or at one of the eight neighbouring cells
+    :param chance: ``hits`` after shuffling the map's positions in time: the share that a map would reach only by being
+        active where the object often is
+    :param near_chance: ``near_hits`` after shuffling
+    :param n_frames: number of frames of the second half that show the object
     """
 
     thing: str
@@ -52,9 +52,9 @@ class Localization:
 
 def game_of(env_id: str) -> str:
     """
-    :param env_id: an Atari environment
-    :return: its game
-    :raises ValueError: where objects lie in its RAM is not known
+    :param env_id: id of an Atari environment
+    :return: the game, a key of ``_OBJECTS``
+    :raises ValueError: the positions of objects in the RAM are not known for this game
     """
     for game in _OBJECTS:
         if env_id.lower().startswith(game) or env_id.lower().startswith(f"ale/{game}"):
@@ -64,10 +64,10 @@ def game_of(env_id: str) -> str:
 
 def object_positions(env_id: str, rams: np.ndarray) -> dict[str, np.ndarray]:
     """
-    :param env_id: Pong or Breakout
-    :param rams: ``(n, 128)``
-    :return: by object its centre on the screen ``(n, 2)`` as (y, x) in pixels; NaN where it is not on the screen
-    :raises ValueError: the game is another one
+    :param env_id: id of an environment of Pong or Breakout
+    :param rams: the emulator's RAM ``(n, 128)``
+    :return: by object, its centre on the screen ``(n, 2)`` as (y, x) in pixels; NaN if it is not on the screen
+    :raises ValueError: the game is neither Pong nor Breakout
     """
     rams = rams.astype(np.float64)
     positions = {}
@@ -92,19 +92,19 @@ def _hits(places: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def measure_localization(agent: Teacher, env_id: str, episodes: Sequence[Episode], seed: int = 0) -> list[Localization]:
     """
     :param agent: an agent with convolutions
-    :param env_id: Pong or Breakout
-    :param episodes: what was seen, by whoever played; the first half of all frames chooses each object's map, the
-        second measures it
-    :param seed: of the shuffling
+    :param env_id: id of an environment of Pong or Breakout
+    :param episodes: episodes of this game, played by any agent. The first half of all frames is used to choose each
+        object's map, the second half to measure it.
+    :param seed: seed of the shuffling
     :return: one entry per object
-    :raises ValueError: the game is another one, or an object is hardly ever seen
+    :raises ValueError: the game is neither Pong nor Breakout, or one half of the frames does not show an object
     """
     observations = np.concatenate([np.stack(episode.observations) for episode in episodes])
     rams = np.concatenate([np.stack(episode.rams) for episode in episodes])
     maps, _ = feature_maps(agent, observations)
     vertical, horizontal = geometry_of(agent)
     flat = maps.reshape(*maps.shape[:2], -1)
-    # A map without any activation points nowhere.
+    # A map without any activation has no position: -10 is far from all cells.
     places = np.where(
         flat.max(axis=2)[..., None] > 0,
         np.stack(np.unravel_index(flat.argmax(axis=2), maps.shape[2:]), axis=2),
@@ -125,7 +125,7 @@ def measure_localization(agent: Teacher, env_id: str, episodes: Sequence[Episode
         first, second = np.flatnonzero(visible[:half]), half + np.flatnonzero(visible[half:])
         if len(first) == 0 or len(second) == 0:
             raise ValueError(
-                f"The {name} is seen in {visible.sum()} of {len(visible)} frames, which is too little to measure by: "
+                f"The {name} is visible in only {visible.sum()} of {len(visible)} frames, too few for a measurement: "
                 "play more episodes, or longer ones."
             )
         best = int(_hits(places[first], cells[first])[0].argmax())

@@ -1,4 +1,4 @@
-"""Localization maps: feature maps before the global max-pool, laid over the game's own frames."""
+"""Localization maps: feature maps before the global max-pool, drawn over the frames of the game."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,12 +20,12 @@ FORMATS = (".png", ".gif", ".mp4")
 def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """
     :param frame: RGB bytes ``(height, width, 3)``
-    :param heat: ``(height, width)`` in (0, 1)
+    :param heat: a map ``(height, width)`` with values in [0, 1]
     :return: the frame in grey, coloured where the map is active
     """
     grey = frame.mean(axis=2, keepdims=True).repeat(3, axis=2)
     colours = 255 * _COLOURS(heat)[..., :3]
-    # Where nothing is active the frame stays visible, where most is it is covered to two thirds.
+    # The opacity of the map grows with its activation, from 0 to two thirds, so that the frame stays visible.
     weight = 0.67 * np.sqrt(heat)[..., None]
     return ((1 - weight) * grey + weight * colours).astype(np.uint8)
 
@@ -39,9 +39,9 @@ def _caption(panel: np.ndarray, text: str) -> np.ndarray:
 
 class Pictures(Sequence[np.ndarray]):
     """
-    Pictures that are drawn when they are asked for: those of a long episode would fill the memory.
+    Pictures that are drawn only on access, because all pictures of a long episode would not fit into memory.
 
-    :param draw: from a step to its RGB picture
+    :param draw: function that draws the RGB picture of a step
     :param n_steps: number of steps
     """
 
@@ -60,18 +60,18 @@ class Pictures(Sequence[np.ndarray]):
 
 def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[Pictures, np.ndarray]:
     """
-    One picture per step: the frame, the maps that matter most (see ``rank_maps``), and the maximum over all maps.
+    Draw one picture per step: the frame, the most important maps (see ``rank_maps``), and the maximum over all maps.
 
     :param agent: a student with convolutions
     :param episode: an episode that it played
-    :param n_maps: how many maps get a panel
+    :param n_maps: number of maps to show
     :return: RGB pictures, and the indices of the chosen maps
     :raises AgentError: the agent has no convolutions
-    :raises ValueError: it has fewer maps
+    :raises ValueError: the agent has fewer maps
     """
     maps, contributions = feature_maps(agent, np.stack(episode.observations))
     if not 1 <= n_maps <= maps.shape[1]:
-        raise ValueError(f"n_maps must be between 1 and the {maps.shape[1]} maps that there are, not {n_maps}.")
+        raise ValueError(f"n_maps must be between 1 and the {maps.shape[1]} maps of the agent, not {n_maps}.")
     chosen = rank_maps(contributions)[:n_maps]
     normalized = normalize_maps(maps)
     layers = np.concatenate([normalized[:, chosen], normalized.max(axis=1, keepdims=True)], axis=1)
@@ -91,7 +91,7 @@ def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[Pictur
 def check_format(path: Path) -> None:
     """
     :param path: a file to write
-    :raises ValueError: its ending is unknown
+    :raises ValueError: the file's extension is not one of ``FORMATS``
     """
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: maps are written as one of {', '.join(FORMATS)}.")
@@ -100,10 +100,10 @@ def check_format(path: Path) -> None:
 def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_rows: int = 4) -> None:
     """
     :param pictures: RGB pictures of one size
-    :param path: ``.png`` (a few of them, evenly spread, one below the other), ``.gif`` or ``.mp4``
+    :param path: file to write: ``.png`` (``n_rows`` evenly spaced pictures, one below the other), ``.gif`` or ``.mp4``
     :param fps: pictures per second
-    :param n_rows: rows of the PNG
-    :raises ValueError: the ending is unknown
+    :param n_rows: number of pictures in a PNG
+    :raises ValueError: the file's extension is not one of ``FORMATS``
     """
     check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_
 
 
 def _write_mp4(pictures: Sequence[np.ndarray], path: Path, fps: int) -> None:
-    # Comes with its own ffmpeg, so that none has to be installed
+    # This package contains ffmpeg, so that users need not install it.
     import imageio_ffmpeg
 
     height, width = (side - side % 2 for side in pictures[0].shape[:2])

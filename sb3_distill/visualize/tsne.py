@@ -1,4 +1,4 @@
-"""Figure D2 of Rusu et al. 2015: t-SNE of what a network computes early and late, coloured by game."""
+"""Figure D2 of Rusu et al. 2015: t-SNE of the activations of the first and the last hidden layer, coloured by game."""
 
 from collections.abc import Sequence
 
@@ -25,8 +25,8 @@ def early_and_late(agent: Teacher, observations: np.ndarray) -> tuple[np.ndarray
     layers = chain_of(agent)
     weighted = [index for index, layer in enumerate(layers) if isinstance(layer, (nn.Conv2d, nn.Linear))]
     if len(weighted) < 2:
-        raise AgentError(f"{agent.source} has no hidden layer whose activations could be shown.")
-    # Each of them with the activation function behind it
+        raise AgentError(f"{agent.source} has no hidden layer whose activations could be shown: use a deeper student.")
+    # Indices of the activation functions after the first layer and after the last hidden one
     first, last = weighted[0] + 1, weighted[-1] - 1
     x = agent.normalize(th.as_tensor(observations, device=agent.device)).float()  # type: ignore[union-attr]
     early = x
@@ -41,11 +41,11 @@ def plot_tsne(
     games: Sequence[str], activations: Sequence[tuple[np.ndarray, np.ndarray]], perplexity: float = 30.0, seed: int = 0
 ) -> Figure:
     """
-    :param games: names
-    :param activations: of each game, what ``early_and_late`` gave
-    :param perplexity: of t-SNE
-    :param seed: of t-SNE
-    :return: the figure: the first layer at the left, the last at the right
+    :param games: names of the games
+    :param activations: for each game, the result of ``early_and_late``
+    :param perplexity: perplexity of t-SNE
+    :param seed: seed of t-SNE
+    :return: the figure, with the first layer on the left and the last hidden layer on the right
     :raises ValueError: the games' activations have different shapes
     """
     from sklearn.decomposition import PCA
@@ -58,7 +58,7 @@ def plot_tsne(
         if len(shapes) > 1:
             raise ValueError(f"The {title} has {sorted(shapes)} activations: the agents must have one trunk in common.")
         points = np.concatenate([pair[layer] for pair in activations])
-        # As is usual: the neighbours are sought among the leading components.
+        # As is common, reduce the dimension by PCA before t-SNE.
         points = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
         placed = TSNE(perplexity=min(perplexity, (len(points) - 1) / 3), random_state=seed).fit_transform(points)
         for index, game in enumerate(games):

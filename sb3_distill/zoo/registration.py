@@ -1,4 +1,4 @@
-"""What the RL Baselines3 Zoo learns about our algorithms, called by the start-up hook ``sb3_distill_zoo``."""
+"""Registers our algorithms with the RL Baselines3 Zoo. Called by the start-up hook ``sb3_distill_zoo``."""
 
 import functools
 import inspect
@@ -14,11 +14,11 @@ from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 def register_algorithms(utils: ModuleType) -> None:
     """
-    Add our algorithms to the choices of ``--algo``. A key that is taken is left as it is.
+    Add our algorithms to the choices of ``--algo``. Keys that exist already are not replaced.
 
     :param utils: ``rl_zoo3.utils``
     """
-    # The ids that --env takes beside Gymnasium's own
+    # Makes the ids of MinAtar's games available for --env
     register_minatar()
     for key, name in ALGORITHMS.items():
         utils.ALGOS.setdefault(key, pkgutil.resolve_name(name))
@@ -26,7 +26,7 @@ def register_algorithms(utils: ModuleType) -> None:
 
 def register_samplers(hyperparams_opt: ModuleType) -> None:
     """
-    Add our search spaces for ``--optimize-hyperparameters``, and the way back from a trial for ``--trial-id``.
+    Add our search spaces for ``--optimize-hyperparameters``, and the conversion of a trial's values for ``--trial-id``.
 
     :param hyperparams_opt: ``rl_zoo3.hyperparams_opt``
     """
@@ -37,7 +37,7 @@ def register_samplers(hyperparams_opt: ModuleType) -> None:
 
 def register_default_configs(exp_manager: ModuleType) -> None:
     """
-    Have the Zoo read our hyperparameters where no ``--conf-file`` is given; it looks inside its own package alone.
+    Let the Zoo read our hyperparameters if no ``--conf-file`` is given; by itself it searches only its own package.
 
     :param exp_manager: ``rl_zoo3.exp_manager``
     """
@@ -49,7 +49,7 @@ def register_default_configs(exp_manager: ModuleType) -> None:
     def init_with_our_defaults(*args: Any, **kwargs: Any) -> None:
         bound = signature.bind(*args, **kwargs)
         algo = bound.arguments["algo"]
-        # The class is asked for too: somebody else's algorithm of the same key keeps its own configuration
+        # Check the class too: another package's algorithm with the same key must keep its own configuration.
         ours = algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is pkgutil.resolve_name(ALGORITHMS[algo])
         if ours and not bound.arguments.get("config"):
             bound.arguments["config"] = str(default_config(algo))
@@ -66,6 +66,7 @@ def default_config(algo: str) -> Path:
     :return: path of a YAML file in the Zoo's format
     """
     package = Path(__file__).parents[1]
-    # As in the Zoo: in the package when installed from a wheel, at the top of the repository otherwise
+    # As in the Zoo, the folder is inside the package if it was installed from a wheel, and else at the top of the
+    # repository.
     folder = package / "hyperparams"
     return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{algo}.yml"

@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-# Hidden layers of students of vector observations, all below the [64, 64] of SB3's own DQN
+# Hidden layers of students for vector observations, at most the [64, 64] of SB3's DQN
 NET_ARCH = {
     "tiny": [16],
     "small": [16, 16],
@@ -33,9 +33,8 @@ def sample_pd_params(
     """
     Sampler for ``PolicyDistillation`` hyperparams.
 
-    The student's width is part of the search for ``MlpPolicy`` alone: an image student's network is what the name of
-    its policy says (``Net1Policy`` has exactly the parameters that it has in the paper), and sampled hidden layers
-    would replace it. Choose it with ``-params policy:"'Net3Policy'"``.
+    Hidden layers are sampled only for ``MlpPolicy``. Policies for images, such as ``Net1Policy``, are the networks of
+    the papers, which sampled hidden layers would change: choose one with ``-params policy:"'Net3Policy'"``.
 
     :param trial: trial of the study
     :param n_actions: not used, the action spaces are discrete
@@ -48,9 +47,9 @@ def sample_pd_params(
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
     }
     if hyperparams["loss"] in ("kl", "reverse_kl"):
-        # The other losses compare actions or Q-values, not softened distributions
+        # The other losses have no temperature.
         hyperparams["temperature"] = trial.suggest_float("temperature", 1e-3, 1.0, log=True)
-    # A sampler is not told the policy, but the Zoo notes the hyperparameters of the run in the study
+    # The sampler has no argument with the policy, but the Zoo stores the run's hyperparameters in the study.
     if trial.study.user_attrs.get("policy") == "MlpPolicy":
         hyperparams["net_arch"] = trial.suggest_categorical("net_arch", list(NET_ARCH))
     return convert_pd_params(hyperparams)
@@ -60,8 +59,8 @@ def sample_rtpd_params(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
     """
-    Sampler for ``RealTimeDistillDQN`` hyperparams: what makes students learn. The teacher is an ordinary DQN, which
-    ``--algo dqn`` tunes.
+    Sampler for ``RealTimeDistillDQN`` hyperparams. Only those of the students are sampled: the teacher is an ordinary
+    DQN, which ``--algo dqn`` can tune.
 
     :param trial: trial of the study
     :param n_actions: not used, the action spaces are discrete
@@ -75,8 +74,8 @@ def sample_rtpd_params(
         "self_learning": trial.suggest_categorical("self_learning", [0.0, 0.1, 1.0, 10.0]),
         "imitation": trial.suggest_categorical("imitation", [True, False]),
     }
-    # The trial is judged by the first student's score: the teacher's does not depend on these. The Zoo notes the
-    # hyperparameters of the run in the study, as text.
+    # Evaluate the trial by the score of the first student, since the teacher's score does not depend on the sampled
+    # values. The Zoo stores the run's hyperparameters in the study as text.
     try:
         students = ast.literal_eval(trial.study.user_attrs.get("students", "None"))
     except (SyntaxError, ValueError):

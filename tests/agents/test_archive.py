@@ -115,7 +115,7 @@ DAMAGED_ZIPS = {
     "weights without names": (lambda path: change_weights(path, {1: th.zeros(2)}), "holds no state dict"),
     "one number as weights": (
         lambda path: change_weights(path, {"q_net.q_net.0.weight": th.tensor(1.0)}),
-        "cannot be rebuilt from what its files say",
+        "cannot be rebuilt from its files",
     ),
     "weights of another agent": (lambda path: change_weights(path, {"w": th.zeros(2)}), "stock architecture"),
     "no agent in the folder": (lambda path: path.unlink(), "holds no agent: no .zip in it"),
@@ -134,7 +134,7 @@ DAMAGED_ZIPS = {
     ),
     "action space without a size": (
         lambda path: change_data(path, action_space={":type:": "<class 'gym.spaces.discrete.Discrete'>", "x": 1}),
-        "cannot be rebuilt from what its files say",
+        "cannot be rebuilt from its files",
     ),
 }
 

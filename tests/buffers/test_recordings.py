@@ -13,7 +13,7 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
-from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingWriter
+from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings, RecordingWriter
 from tests.buffers.records import step_record
 
 KWARGS = {"learning_starts": 32, "buffer_size": 600, "train_freq": 8, "gradient_steps": 4, "device": "cpu", "seed": 0}
@@ -99,7 +99,10 @@ def test_any_play_comes_back(tmp_path_factory, data):
     images = data.draw(st.booleans())
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     space = spaces.Box(0, 255, (3, 6, 6), np.uint8) if images else spaces.Box(-9, 9, (3,), np.float32)
-    writer = RecordingWriter(folder, {}, space, n_envs)
+    told = RecordingSettings(
+        algorithm="PolicyDistillation", teacher="0", env_id=None, observation_space=str(space), teacher_eps=0.0
+    )
+    writer = RecordingWriter(folder, told, space, n_envs)
     stacks = np.zeros((n_envs, *space.shape), dtype=space.dtype)
     rows, answers, previous = [], [], None
     for _ in range(n_rows):
@@ -119,6 +122,7 @@ def test_any_play_comes_back(tmp_path_factory, data):
     writer.close((1.0, 2.0))
     recording = Recording(folder)
     assert (recording.n_rows, recording.n_envs, recording.teacher_score) == (n_rows, n_envs, (1.0, 2.0))
+    assert recording.settings == told and recording.episodes == writer.episodes
     for row in rng.permutation(n_rows):
         assert np.array_equal(recording.observations(row), rows[row])
         assert np.array_equal(recording.answers(row).q_values, answers[row])

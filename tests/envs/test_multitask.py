@@ -82,8 +82,8 @@ def test_atari_games_share_stacked_frames():
     ("env_id", "kwargs", "message"),
     [
         ("MultiTask-v0", {"env_ids": IDS}, r"observation spaces differ \(CartPole-v1 \(4,\), .*pass pad=True"),
-        ("MultiTask-v0", {"env_ids": []}, "env_ids is a list of names"),
-        ("MultiTask-v0", {"env_ids": "CartPole-v1"}, "env_ids is a list of names"),
+        ("MultiTask-v0", {"env_ids": []}, "env_ids must be a list of names"),
+        ("MultiTask-v0", {"env_ids": "CartPole-v1"}, "env_ids must be a list of names"),
         ("MultiTask-v0", {"env_ids": ["CartPole-v1", "CartPole-v1"]}, "names 'CartPole-v1' twice"),
         ("MultiTask-v0", {"env_ids": ["Pendulum-v1"]}, "needs Box observations and Discrete actions"),
         ("MultiTaskAtari-v0", {"games": ["Pong", "Pong"]}, "names 'Pong' twice"),

@@ -19,7 +19,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.base.students import student_model
 from sb3_distill.export import runner
-from sb3_distill.export.bench import bench_folder, mean_return, open_file, plot_returns
+from sb3_distill.export.bench import BenchRow, bench_folder, mean_return, open_file, plot_returns
 from sb3_distill.export.cli import main as export
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, _bound, export_agent
 from sb3_distill.export.graph import build_graph
@@ -142,7 +142,7 @@ def test_images_with_their_channels_last(tmp_path: Path):
     try:
         model = PPO("CnnPolicy", "ChannelsLast-v0", n_steps=8, batch_size=8, seed=0, device="cpu")
         description = export_agent(load_teacher(model, device="cpu"), tmp_path, None, 20, max_disagreement=1.0)
-        assert description["observation"]["shape"] == [3, 36, 36]
+        assert description.observation.shape == [3, 36, 36]
         assert mean_return(open_file(tmp_path / FLOAT_FILE), description, 1) is not None
     finally:
         gym.registry.pop("ChannelsLast-v0")
@@ -225,11 +225,11 @@ def test_description_says_what_there_is(few_bits, tmp_path: Path, monkeypatch):
     agent = load_teacher("CartPole-v1", device="cpu")
     (tmp_path / FLOAT_FILE).touch()
     description = export_agent(agent, tmp_path, n_observations=40, max_disagreement=1.0)
-    assert not (tmp_path / FLOAT_FILE).exists() and list(description["files"]) == [INTEGER_FILE]
-    assert description["source"] == str(few_bits.with_suffix("")) and description["sha256"] == agent.sha256
-    assert description["macs"] == 64 * 4 + 2 * 64 and description["n_parameters"] == 64 * 5 + 2 * 65
+    assert not (tmp_path / FLOAT_FILE).exists() and list(description.files) == [INTEGER_FILE]
+    assert description.source == str(few_bits.with_suffix("")) and description.sha256 == agent.sha256
+    assert description.macs == 64 * 4 + 2 * 64 and description.n_parameters == 64 * 5 + 2 * 65
     # CartPole bounds positions and angles, not velocities, and JSON knows no infinity.
-    low, high = description["observation"]["low"], description["observation"]["high"]
+    low, high = description.observation.low, description.observation.high
     assert low[0] == pytest.approx(-4.8) and high[0] == pytest.approx(4.8) and low[1] is high[3] is None
     json.loads((tmp_path / "policy.json").read_text(), parse_constant=pytest.fail)
 
@@ -245,11 +245,11 @@ def test_bench_of_what_is_there(few_bits, tmp_path: Path, capsys, monkeypatch):
     export_agent(student, tmp_path / "out", "CartPole-v1", 40, max_disagreement=1.0)
     # Neither named by policy.json nor measured
     (tmp_path / "out" / FLOAT_FILE).touch()
-    kinds = [row["kind"] for row in bench_folder(tmp_path / "out", 3, 0)]
+    kinds = [row.kind for row in bench_folder(tmp_path / "out", 3, 0)]
     assert kinds == ["integer", "torch"] and not capsys.readouterr().err
     PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, **SMALL).save(student)
     rows = bench_folder(tmp_path / "out", 3, 0)
-    assert [row["kind"] for row in rows] == ["integer"] and rows[0]["macs"] == 64 * 4 + 2 * 64
+    assert [row.kind for row in rows] == ["integer"] and rows[0].n_macs == 64 * 4 + 2 * 64
     assert "has changed since the export (sha256" in capsys.readouterr().err
     student.write_bytes(b"nothing")
     bench_folder(tmp_path / "out", 3, 0)
@@ -276,16 +276,16 @@ def test_agents_play_in_the_environment_of_their_training(few_bits, tmp_path: Pa
     (run / "CartPole-v1.zip").write_bytes(few_bits.read_bytes())
     (run / "CartPole-v1" / "args.yml").write_text("env: CartPole-v1\nenv_kwargs: {max_episode_steps: 7}\n")
     description = export_agent(run, tmp_path / "out", None, 40, max_disagreement=1.0)
-    assert description["env_kwargs"] == {"max_episode_steps": 7}
+    assert description.env_kwargs == {"max_episode_steps": 7}
     player = open_file(tmp_path / "out" / INTEGER_FILE)
     assert mean_return(player, description, 2) == 7.0
     # Elsewhere they say nothing.
-    assert export_agent(run, tmp_path / "out", "CartPole-v0", 40, max_disagreement=1.0)["env_kwargs"] == {}
+    assert export_agent(run, tmp_path / "out", "CartPole-v0", 40, max_disagreement=1.0).env_kwargs == {}
 
 
 def test_figure_has_a_colour_per_folder_and_a_marker_per_kind():
     rows = [
-        {"folder": folder, "kind": kind, "bytes": size, "return": size}
+        BenchRow(folder, f"{folder} {kind}", kind, size, 1, 1.0, 1.0, None, size)
         for folder in ("teacher", "net1", "net3")
         for size, kind in enumerate(("float", "integer", "torch"), start=1)
     ]

@@ -138,14 +138,14 @@ def test_evaluations_are_logged(teachers, capsys):
 
 def test_bad_input_is_refused_at_construction(teachers):
     cases = [
-        ({"teachers": {"CartPole-v1": teachers["CartPole-v1"]}}, "teachers has none for MountainCar-v0"),
+        ({"teachers": {"CartPole-v1": teachers["CartPole-v1"]}}, "teachers has no teacher for MountainCar-v0"),
         ({"teachers": {**teachers, "Pong": "x"}}, "teachers: Unknown task 'Pong': choose one of CartPole-v1"),
-        ({"teachers": str(teachers["CartPole-v1"])}, "teachers maps the names of tasks"),
+        ({"teachers": str(teachers["CartPole-v1"])}, "teachers must be a dictionary from the names of tasks"),
         (
             {"teachers": {name: teachers["CartPole-v1"] for name in IDS}},
             r"teacher of MountainCar-v0.* the task has Discrete\(3\)",
         ),
-        ({"temperature": {"CartPole-v1": 1.0}}, "temperature has none for MountainCar-v0"),
+        ({"temperature": {"CartPole-v1": 1.0}}, "temperature has no value for MountainCar-v0"),
         ({"temperature": {"CartPole": 1.0}}, "temperature: Unknown task 'CartPole'"),
         ({"temperature": {"CartPole-v1": 0.0, "MountainCar-v0": 1.0}}, "temperature must be a positive finite number"),
         ({"temperature": -1.0}, "temperature must be a positive finite number"),
@@ -153,7 +153,7 @@ def test_bad_input_is_refused_at_construction(teachers):
         ({"loss": "kll"}, "Unknown loss 'kll'"),
         ({"env": make_vec_env("CartPole-v1")}, "The environment has no tasks"),
         ({"env": VecNormalize(make_env(), norm_obs_keys=["obs"])}, "VecNormalize mixes the statistics"),
-        ({"policy_kwargs": {"task_actions": [3, 3]}}, r"made for tasks with \[3, 3\] actions; these have \[2, 3\]"),
+        ({"policy_kwargs": {"task_actions": [3, 3]}}, r"made for tasks with \[3, 3\] actions, but .* have \[2, 3\]"),
     ]
     for kwargs, message in cases:
         with pytest.raises(ValueError, match=message):

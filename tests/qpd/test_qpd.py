@@ -220,8 +220,8 @@ def test_shared_and_separate_trunks(ppo_teacher):
         ({"student_temperature": 0.1}, "unexpected keyword argument 'student_temperature'"),
         ({"student_eps": 0.1}, "unexpected keyword argument 'student_eps'"),
         ({"bf16": True}, "unexpected keyword argument 'bf16'"),
-        ({"policy_kwargs": {"use_sde": True}}, "use_sde=True is not for students of QPD"),
-        ({"policy_kwargs": {"squash_output": True}}, "squash_output=True is not for students of QPD"),
+        ({"policy_kwargs": {"use_sde": True}}, "use_sde=True is not supported, students of QPD"),
+        ({"policy_kwargs": {"squash_output": True}}, "squash_output=True is not supported, students of QPD"),
         ({"policy": "Net1Polcy"}, r"Unknown policy 'Net1Polcy'.*Did you mean 'Net1Policy'"),
     ],
 )
@@ -239,7 +239,7 @@ def test_teachers_that_do_not_fit_are_refused(ppo_teacher, gaussian_teacher):
         (squashed, "Pendulum-v1", r"squashed StateDependentNoiseDistribution.*without squash_output"),
         (ppo_teacher, "Acrobot-v1", "chooses among 2 actions"),
         (gaussian_teacher, "MountainCarContinuous-v0", "differ in their observations"),
-        (ppo_teacher, "Pendulum-v1", "has the actions"),
+        (ppo_teacher, "Pendulum-v1", "has the action space"),
     ]
     headless = load_teacher(PPO("MlpPolicy", "CartPole-v1", **kwargs))
     del headless.policy.value_net

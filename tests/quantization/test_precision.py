@@ -129,9 +129,12 @@ def test_bits_may_be_numpys(ppo_teacher):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"weight_bits": {}}, r"weight_bits={} says nothing of 'conv' layers"),
-        ({"weight_bits": {"conv": 4}}, r"weight_bits={'conv': 4} says nothing of 'linear' layers"),
-        ({"weight_bits": 4, "activation_bits": {"linear": 4}}, r"activation_bits={'linear': 4} says nothing of 'conv'"),
+        ({"weight_bits": {}}, r"weight_bits={} has no entry for the actor's 'conv' layers"),
+        ({"weight_bits": {"conv": 4}}, r"weight_bits={'conv': 4} has no entry for the actor's 'linear' layers"),
+        (
+            {"weight_bits": 4, "activation_bits": {"linear": 4}},
+            r"activation_bits={'linear': 4} has no entry for the actor's 'conv'",
+        ),
         ({"weight_bits": {"conv": 9}}, r"weight_bits\['conv'\] must be a whole number between 2 and 8 bits, not 9"),
     ],
 )

@@ -88,7 +88,7 @@ def test_warm_start_takes_the_weights(cartpole_teacher: Path):
 
 
 @pytest.mark.parametrize(
-    ("policy_kwargs", "message"), [({"net_arch": [16]}, "another network than policy and policy_kwargs say")]
+    ("policy_kwargs", "message"), [({"net_arch": [16]}, "another network than policy and policy_kwargs define")]
 )
 def test_warm_start_needs_the_same_network(policy_kwargs, message, cartpole_teacher: Path):
     with pytest.raises(ValueError, match=message):
@@ -209,11 +209,11 @@ IMAGE_STUDENT = {"policy": "Net1Policy"}
     ("kwargs", "message"),
     [
         ({"students": {}}, "students is empty: name at least one"),
-        ({"students": "Net1Policy"}, "students maps names to policies"),
+        ({"students": "Net1Policy"}, "students must be a dictionary from names to policies"),
         ({"students": ["MlpPolicy", "MlpPolicy"]}, "names 'MlpPolicy' twice"),
-        ({"students": {"teacher": SMALL}}, "'teacher' cannot be a name"),
-        ({"students": {"a.b": SMALL}}, "'a.b' cannot be a name"),
-        ({"students": {"keys": SMALL}}, "'keys' cannot be a name"),
+        ({"students": {"teacher": SMALL}}, "'teacher' cannot be the name of a student"),
+        ({"students": {"a.b": SMALL}}, "'a.b' cannot be the name of a student"),
+        ({"students": {"keys": SMALL}}, "'keys' cannot be the name of a student"),
         ({"students": {"a": "MlpPolcy"}}, r"students\['a'\]: Unknown policy 'MlpPolcy'.*Did you mean 'MlpPolicy'"),
         ({"students": {"a": {"policy": "MlpPolicy", "temprature": 1}}}, "Unknown entry 'temprature'.*'temperature'"),
         ({"students": {"a": {"temperature": 1.0}}}, "Unknown policy None"),
@@ -229,7 +229,7 @@ IMAGE_STUDENT = {"policy": "Net1Policy"}
         ({"self_learning": -1.0}, "self_learning is a coefficient"),
         ({"self_learning": "1"}, "self_learning is a coefficient"),
         ({"self_learning": float("inf")}, "self_learning is a coefficient"),
-        ({"students": [SMALL, SMALL]}, "needs a name of its own, in a dictionary"),
+        ({"students": [SMALL, SMALL]}, "name this student in a dictionary"),
         ({"students": {"a": {**SMALL, "policy_kwargs": {"width": 3}}}}, r"students\['a'\]: .*'width'"),
         ({"students": None, "teacher_source": "bests"}, "Unknown teacher_source 'bests'"),
         ({"students": None, "temperature": 0.0}, "temperature must be a positive finite number"),

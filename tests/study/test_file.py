@@ -94,14 +94,17 @@ def test_shipped_studies_are_whole(path):
         ({"published": [{"los": "kl", "percent": 1}]}, "Unknown field of published 'los'.*Did you mean 'loss'"),
         ({"grid": {"loss": "kl"}}, "grid.loss must be a list"),
         ({"grid": {"loss": []}}, "grid.loss must be a list"),
-        ({"grid": {"loss": {"x": 3}}}, "grid.loss.x must map names to values, not 3"),
+        ({"grid": {"loss": {"x": 3}}}, "grid.loss.x must be a mapping of names to values, not 3"),
         ({"settings": {"env": "CartPole-v1"}}, "algo and env must be named"),
-        ({"settings": {"algo": "pd", "env": "CartPole-v1"}}, "say rollout_policy: teacher in settings"),
+        ({"settings": {"algo": "pd", "env": "CartPole-v1"}}, "add rollout_policy: teacher to settings"),
         ({"settings": {"algo": "pd", "env": "CartPol-v1"}, "record": False}, "no environment 'CartPol-v1'.*CartPole"),
         ({"settings": {**CARTPOLE["settings"], "policy": "MlpPolice"}}, "Unknown policy of pd 'MlpPolice'.*MlpPolicy"),
         ({"settings": {**CARTPOLE["settings"], "n_timesteps": "many"}}, "n_timesteps must be a whole number"),
         ({"settings": {**CARTPOLE["settings"], "n_timesteps": -5}}, "n_timesteps must be .* at least 1, not -5"),
-        ({"settings": {**CARTPOLE["settings"], "env_kwargs": 3}}, "env_kwargs must map names to values, not 3"),
+        (
+            {"settings": {**CARTPOLE["settings"], "env_kwargs": 3}},
+            "env_kwargs must be a mapping of names to values, not 3",
+        ),
         ({"grid": {"loss": ["kl"], "seed": ["abc"]}}, "seed must be a whole number of at least 0, not 'abc'"),
         ({"grid": {"loss": ["kl"], "seed": [0, 1, 0]}}, "the same cell twice: .*'seed': '0'"),
         ({"grid": {}}, "has no grid"),
@@ -111,7 +114,7 @@ def test_shipped_studies_are_whole(path):
         ({"evaluation": {"epsilon": 3}}, "evaluation.epsilon must be a number between 0 and 1, not 3"),
         ({"evaluation": {"eval_freq": "often"}}, "evaluation.eval_freq must be .* at least 1, not 'often'"),
         ({"evaluation": {"starts_from": "random"}}, "states of Atari games .* not for pd on CartPole-v1"),
-        ({"published": [{"loss": "kl"}]}, "row {'loss': 'kl'} of published must say percent"),
+        ({"published": [{"loss": "kl"}]}, "row {'loss': 'kl'} of published needs percent"),
         ({"grid": {"student": {}}}, "grid.student must be a list of values or a mapping"),
         ({"grid": {"mean": {"x": {}}}}, "grid.mean has the name of a field of the results"),
         ({"published": [{"loss": "kll", "percent": 1}]}, "Unknown loss of published 'kll'.*Did you mean 'kl'"),
@@ -143,7 +146,9 @@ def test_the_best_model_is_of_runs_that_keep_one(tmp_path, algo, students):
     assert arguments[arguments.index("--eval-freq") + 1] == "100"
 
 
-@pytest.mark.parametrize("text, message", [("[1", "is no YAML"), ("3", "must map"), ("title: x", "has no grid")])
+@pytest.mark.parametrize(
+    "text, message", [("[1", "is no YAML"), ("3", "must be a mapping"), ("title: x", "has no grid")]
+)
 def test_files_that_are_no_studies(tmp_path, text, message, capsys):
     (tmp_path / "s.yml").write_text(text)
     assert main([str(tmp_path / "s.yml"), "--dry-run"]) == 1

@@ -253,4 +253,4 @@ def test_local_backend_survives_a_cell_that_dies(study_file, tmp_path):
     failures = run_study(replace(study, cells=(cell,)), tmp_path, run_locally(1, 1))
     done.set()
     killer.join()
-    assert list(failures.values()) == ["killed by signal 9 (SIGKILL), perhaps for want of memory"]
+    assert list(failures.values()) == ["killed by signal 9 (SIGKILL), perhaps out of memory"]

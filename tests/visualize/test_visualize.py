@@ -346,7 +346,7 @@ def test_command_line(student, cartpole_teacher, tmp_path, capsys):
         (["maps", "nowhere.zip", "-o", "m.png"], "nowhere.zip"),
         (["maps", "{student}", "--env", "BreakoutNoFrameskip-v4", "-o", "{tmp}/m.png"], "cannot play Breakout"),
         (["maps", "{student}", "--first", "5", "--max-steps", "3", "-o", "{tmp}/m.png"], "3 steps were played"),
-        (["localization", "{student}", "--max-steps", "3"], "which is too little to measure by"),
+        (["localization", "{student}", "--max-steps", "3"], "too few for a measurement"),
         (["q-values", "{cartpole}", "{student}", "-o", "{tmp}/q.png"], "has other observations or actions"),
         (["q-values", "{cartpole}", "--env", "Pendulum-v1", "-o", "{tmp}/q.png"], "cannot play Pendulum-v1"),
         (["q-values", "nowhere.zip", "-o", "{student}/q.png"], "q.png cannot be written (File exists)"),
@@ -370,7 +370,7 @@ def test_command_line_refuses(student, cartpole_teacher, tmp_path, capsys, argum
         (["maps", "a", "-o", "m.png", "--episodes", "0"], "must be a whole number of at least 1, not 0"),
         (["maps", "a", "-o", "m.png", "--max-steps", "0"], "at least 1, not 0"),
         (["maps", "a", "-o", "m.png", "--first", "-1"], "at least 0, not -1"),
-        (["q-values", "a", "-o", "q.png", "--epsilon", "3"], "is a probability, between 0 and 1, not 3"),
+        (["q-values", "a", "-o", "q.png", "--epsilon", "3"], "must be a probability between 0 and 1, not 3"),
         (["q-values", "a", "-o", "q.png", "--temperature", "0"], "must be a number above 0, not 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""SB3's policies rebuilt from their weights: the architecture is read off the tensors' shapes."""
+"""Rebuilds SB3's policies from their weights: the shapes of the tensors give the architecture."""
 
 from collections.abc import Callable
 from typing import Any

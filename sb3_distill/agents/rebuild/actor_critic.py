@@ -1,4 +1,4 @@
-"""The policy of PPO, A2C and TRPO, rebuilt from its weights."""
+"""Rebuilds the policy of PPO, A2C and TRPO from its weights."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ def build_actor_critic(
     """The policy of PPO, A2C and TRPO with these weights."""
     if any(name.startswith("mlp_extractor.shared_net.") for name in weights):
         raise AgentError(
-            "This agent's actor and critic share hidden layers (shared_net), which Stable-Baselines3 has given up in "
-            "version 1.8: train it again, or load it there and keep a converted copy."
+            "This agent's actor and critic share hidden layers (shared_net), which Stable-Baselines3 does not support "
+            "since version 1.8: train the agent again with a newer version."
         )
     weights = dict(weights)
     shared = not any(
@@ -27,7 +27,8 @@ def build_actor_critic(
         if name.startswith("vf_features_extractor.")
     )
     for name in [name for name in weights if name.startswith("features_extractor.")]:
-        # Before version 1.7 the extractor had one name; since then it has three.
+        # Before SB3 1.7, the state dict had only features_extractor; since then it also has pi_features_extractor and
+        # vf_features_extractor.
         for owner in ("pi_", "vf_"):
             weights.setdefault(owner + name, weights[name])
     normalize_images = kwargs.get("normalize_images", True)
@@ -42,7 +43,7 @@ def build_actor_critic(
         },
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.Tanh),
         ortho_init=False,
-        # State-dependent exploration has a matrix of deviations.
+        # With state-dependent exploration (gSDE), log_std is a matrix instead of a vector.
         use_sde=log_std is not None and log_std.ndim == 2,
         full_std=log_std is None or log_std.ndim == 1 or log_std.shape[1] == action_space.shape[0],  # type: ignore[index]
         use_expln=bool(kwargs.get("use_expln", False)),

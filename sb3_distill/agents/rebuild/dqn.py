@@ -1,4 +1,4 @@
-"""DQN's policy, rebuilt from its weights."""
+"""Rebuilds DQN's policy from its weights."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def build_dqn(
     """DQN's policy with these weights."""
     prefix, normalize_images = "q_net.features_extractor.", kwargs.get("normalize_images", True)
     if f"{prefix}scaler.mean" in weights:
-        # A student's network that learned without a teacher
+        # DQN that was trained with the policy class of a student
         extractor = _student_extractor(weights, prefix, observation_space)
     else:
         extractor = _extractor(weights, prefix, observation_space, normalize_images)

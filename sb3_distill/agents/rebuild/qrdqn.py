@@ -1,4 +1,4 @@
-"""QR-DQN's policy, rebuilt from its weights."""
+"""Rebuilds QR-DQN's policy from its weights."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The students of this library, rebuilt from their weights."""
+"""Rebuilds the students of this library from their weights."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from sb3_distill.quantization.layers import quantize
 
 
 def _student_extractor(weights: Weights, prefix: str, space: spaces.Space) -> dict[str, Any]:
-    """Keyword arguments of the features extractor of a student that has these weights."""
+    """Policy arguments for the features extractor of a student with these weights."""
     if f"{prefix}scaler.mean" not in weights:
         return _extractor(weights, prefix, space, True)
     channels = [weights[f"{prefix}cnn.{layer}.weight"].shape[0] for layer in (0, 2, 4)]
@@ -33,7 +33,7 @@ def _student_extractor(weights: Weights, prefix: str, space: spaces.Space) -> di
 def build_actor_critic_student(
     weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
 ) -> ActorCriticMlpPolicy:
-    """A student of ``QPD`` with these weights, of full or of low precision."""
+    """A student of ``QPD`` with these weights, in float32 or quantized."""
     policy = ActorCriticMlpPolicy(
         observation_space,
         action_space,

@@ -1,4 +1,4 @@
-"""What all policies have in common that are rebuilt from weights: layers, extractors, activation functions."""
+"""Shared helpers to rebuild policies from weights: hidden layers, features extractors, activation functions."""
 
 from typing import Any
 
@@ -20,17 +20,20 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def read_activation(name: Any, default: type[nn.Module]) -> type[nn.Module]:
     """
-    :param name: as the files have it: "nn.ReLU", "<class 'torch.nn.modules.activation.ReLU'>", or None
-    :param default: what the algorithm takes where nothing is said
+    :param name: the name in the files: "nn.ReLU", "<class 'torch.nn.modules.activation.ReLU'>", or None
+    :param default: the algorithm's default, used if the name is None
     :return: the activation's class
-    :raises AgentError: it is not in the list of known ones
+    :raises AgentError: the activation is not one of ``ACTIVATIONS``
     """
     if name is None:
         return default
     module, _, short = str(name).removeprefix("<class ").strip("'>").rpartition(".")
-    # Not somebody's own class of a known name
+    # Check the module too: a custom class may have the name of one of torch's.
     if short not in ACTIVATIONS or module not in ("", "nn", "th.nn", "torch.nn", "torch.nn.modules.activation"):
-        raise AgentError(f"The activation function {name!r} is not known: known are {', '.join(ACTIVATIONS)}.")
+        raise AgentError(
+            f"The activation function {name!r} is not known; known are {', '.join(ACTIVATIONS)}. Pass the agent as a "
+            "loaded SB3 model."
+        )
     return ACTIVATIONS[short]
 
 
@@ -45,7 +48,7 @@ def _widths(weights: Weights, prefix: str) -> list[int]:
 
 
 def _extractor(weights: Weights, prefix: str, space: spaces.Space, normalize_images: bool) -> dict[str, Any]:
-    """Keyword arguments of the features extractor that has these weights: SB3's own, or ``GridCNN``."""
+    """Policy arguments for the features extractor with these weights: one of SB3's, or ``GridCNN``."""
     if f"{prefix}cnn.0.weight" in weights and f"{prefix}cnn.2.weight" not in weights:
         channels, linear = weights[f"{prefix}cnn.0.weight"].shape[0], weights[f"{prefix}linear.0.weight"]
         pool = "max" if linear.shape[1] == channels else None
@@ -69,8 +72,8 @@ def _load(policy: BasePolicy, weights: Weights, what: str) -> Any:
     except RuntimeError as error:
         raise AgentError(
             f"The {what} agent does not have the stock architecture of its algorithm, so it cannot be rebuilt from its "
-            f"weights: {' '.join(str(error).split())}. An agent of your own with custom layers can be given as a "
-            "loaded SB3 model, or with allow_pickle=True where you trust its file."
+            f"weights: {' '.join(str(error).split())}. Pass an agent with custom layers as a loaded SB3 model, or, if "
+            "you trust its file, pass allow_pickle=True to load_teacher."
         ) from error
     return policy
 

@@ -1,0 +1,83 @@
+"""What ``policy.json`` says of an exported agent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ObservationFormat:
+    """
+    What an exported policy takes.
+
+    :param shape: of one observation
+    :param dtype: its type
+    :param low: the lowest value, or one for every entry; None where there is none
+    :param high: the highest value likewise
+    """
+
+    shape: list[int]
+    dtype: str
+    low: Any
+    high: Any
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """
+    One ONNX file.
+
+    :param bytes: its size
+    :param disagreement: share of the observations at which it chooses another action than the agent
+    """
+
+    bytes: int
+    disagreement: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """
+    An exported agent and its files.
+
+    :param source: where the agent is
+    :param sha256: its hash
+    :param algo: its algorithm
+    :param env_id: the environment that checked the files
+    :param env_kwargs: arguments of this environment
+    :param observation: what the files take
+    :param frame_stack: number of stacked frames
+    :param n_parameters: the agent's parameters
+    :param macs: multiply-accumulate operations of one decision
+    :param opset: version of ONNX's operators
+    :param action: ``n`` and, where the environment has them, ``labels`` of discrete actions; ``shape``, ``low`` and
+        ``high`` of continuous ones
+    :param n_observations: observations that the files were checked on
+    :param files: the files that were written, by their names
+    """
+
+    source: str
+    sha256: str
+    algo: str
+    env_id: str
+    env_kwargs: dict[str, Any]
+    observation: ObservationFormat
+    frame_stack: int
+    n_parameters: int
+    macs: int
+    opset: int
+    action: dict[str, Any]
+    n_observations: int
+    files: dict[str, ExportedFile]
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Description":
+        """
+        :param content: what ``policy.json`` holds, with all fields
+        :return: the description
+        :raises TypeError: an entry is not what it should be
+        """
+        values = {entry.name: content[entry.name] for entry in fields(cls)}
+        values["observation"] = ObservationFormat(**content["observation"])
+        values["files"] = {name: ExportedFile(**file) for name, file in dict(content["files"]).items()}
+        return cls(**values)
