@@ -143,7 +143,9 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
     if allow_pickle and algo not in ("pd", "qpd"):
         policy = _load_with_sb3(algo, files.zip_path)
     else:
-        kwargs = {**read_keywords(config.get("policy_kwargs", {})), **plain_entries(archive.data.get("policy_kwargs"))}
+        # The zip knows its own policy; the configuration beside it can be that of a run with other policies too.
+        saved = archive.data.get("policy_kwargs")
+        kwargs = plain_entries(saved) if isinstance(saved, dict) else read_keywords(config.get("policy_kwargs", {}))
         _check_stock(archive.data, kwargs)
         observation_space = read_space(archive.data, "observation_space", env_id)
         action_space = read_space(archive.data, "action_space", env_id)

@@ -1,16 +1,22 @@
 """Writes the students of a run as separate runs, which the Zoo's ``enjoy --algo pd`` and ``load_teacher`` can read."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_distill.common.files import file_name, model_zip, run_folder
+from sb3_distill.agents.config import read_yaml
+from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.results.curves import Evaluation
+
+# Hyperparameters of the Zoo that make the environment, which students share with their teacher
+_ENVIRONMENT = ("env_kwargs", "env_wrapper", "frame_stack", "n_envs", "normalize", "vec_env_wrapper")
 
 
 class StudentsRun(Protocol):
@@ -33,10 +39,32 @@ class StudentsRun(Protocol):
     def keep_best_teacher(self) -> None: ...
 
 
+def student_config(config: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param config: the run's ``config.yml``
+    :param entries: the entries of the student (see ``StudentSpec``)
+    :return: what holds for the student: the run's environment, and the student's own policy
+    """
+    policy = entries["policy"]
+    kwargs = ", ".join(f"{name}={_as_written(value)}" for name, value in entries.get("policy_kwargs", {}).items())
+    return {
+        **{name: config[name] for name in _ENVIRONMENT if name in config},
+        "policy": policy if isinstance(policy, str) else policy.__name__,
+        "policy_kwargs": f"dict({kwargs})",
+    }
+
+
+def _as_written(value: Any) -> str:
+    """A value as in the Zoo's hyperparameters, where classes are dotted names."""
+    if isinstance(value, Mapping):
+        return f"dict({', '.join(f'{name}={_as_written(entry)}' for name, entry in value.items())})"
+    return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
+
+
 def write_student_run(run: StudentsRun, name: str, folder: Path) -> Path:
     """
-    Write a student as ``<folder>/students/<name>/pd/<env>_1/<env>.zip``. The run's configuration (if the Zoo has
-    written one) and the statistics of ``VecNormalize`` (if it is used) are written beside it.
+    Write a student as ``<folder>/students/<name>/pd/<env>_1/<env>.zip``. Its configuration (if the Zoo has written
+    that of the run) and the statistics of ``VecNormalize`` (if it is used) are written beside it.
 
     :param run: the run
     :param name: name of the student
@@ -51,9 +79,9 @@ def write_student_run(run: StudentsRun, name: str, folder: Path) -> Path:
     settings = own / env_name
     settings.mkdir(parents=True, exist_ok=True)
     if config is not None:
-        for file in ("config.yml", "args.yml"):
-            if (config.parent / file).is_file():
-                shutil.copy(config.parent / file, settings / file)
+        write_whole(settings / "config.yml", yaml.safe_dump(student_config(read_yaml(config), run.students[name])))
+        if (config.parent / "args.yml").is_file():
+            shutil.copy(config.parent / "args.yml", settings / "args.yml")
     vec_normalize = run.get_vec_normalize_env()
     if vec_normalize is not None:
         vec_normalize.save(str(settings / "vecnormalize.pkl"))

@@ -1,16 +1,21 @@
 """Teacher and students are scored while they learn, and what is written meanwhile."""
 
 import csv
+from collections import OrderedDict
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
+import yaml
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_distill import load_teacher
+from sb3_distill.agents.config import read_keywords, read_yaml
+from tests.helpers import preferences
 from tests.rtpd.students import make
 
 
@@ -88,3 +93,29 @@ def test_wrappers_that_evaluations_leave_out_are_named():
     env = gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: 0.1 * reward)
     with pytest.warns(UserWarning, match="fresh CartPole-v1, without the training environment's TransformReward"):
         make(env=env, eval_freq=100).learn(10)
+
+
+def test_students_are_read_with_their_own_policy(tmp_path: Path):
+    """Their folders lie in that of a teacher with other policy arguments."""
+    (tmp_path / "CartPole-v1").mkdir()
+    config = OrderedDict(policy="MlpPolicy", normalize=False, policy_kwargs="dict(activation_fn=nn.Tanh, net_arch=[5])")
+    # As the Zoo writes it
+    (tmp_path / "CartPole-v1" / "config.yml").write_text(yaml.dump(config))
+    students = {
+        "default": "MlpPolicy",
+        "elu": {"policy": "MlpPolicy", "policy_kwargs": {"activation_fn": th.nn.ELU, "net_arch": [7]}},
+        "sigmoid": {"policy": "MlpPolicy", "policy_kwargs": {"activation_fn": th.nn.Sigmoid, "net_arch": []}},
+    }
+    teacher = {"activation_fn": th.nn.Tanh, "net_arch": [5]}
+    model = make(students=students, policy_kwargs=teacher, results_dir=str(tmp_path)).learn(200)
+    obs = th.randn(64, 4)
+    for name in students:
+        folder = tmp_path / "students" / name / "pd" / "CartPole-v1_1"
+        student = load_teacher(folder, device="cpu")
+        with th.no_grad():
+            expected = preferences(model.player(name), obs)
+        assert th.allclose(preferences(student, obs), expected, atol=1e-6)
+        own = read_yaml(folder / "CartPole-v1" / "config.yml")
+        assert (own["policy"], own["normalize"]) == ("MlpPolicy", False)
+        keywords = read_keywords(own["policy_kwargs"])
+        assert keywords.get("net_arch") == {"default": None, "elu": [7], "sigmoid": []}[name]
