@@ -1,6 +1,7 @@
 """The console script ``sb3-distill``: imports only the module of the verb that is called."""
 
 import importlib
+import io
 import sys
 
 from sb3_distill.common.verbs import find_verb
@@ -30,4 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sb3-distill {__version__}")
         return 0
     module = find_verb("sb3-distill", VERBS, argv)
+    # Results must not be lost because a terminal has no sign for "±".
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     return int(importlib.import_module(module).main(argv[1:]))

@@ -24,3 +24,9 @@ def test_verbs_are_listed_and_typing_errors_caught(tmp_path: Path, command: list
 def test_console_script_is_light(tmp_path: Path) -> None:
     code = "import sys; from sb3_distill.cli import main; main(['--version']); print('torch' in sys.modules)"
     assert run_python(tmp_path, "-c", code).stdout == f"sb3-distill {__version__}\nFalse\n"
+
+
+def test_terminals_without_the_signs_of_a_table_lose_no_results(cartpole_teacher: Path, tmp_path: Path) -> None:
+    command = ["-m", "sb3_distill", "evaluate", cartpole_teacher, "--env", "CartPole-v1", "-n", "2"]
+    result = run_python(tmp_path, *command, PYTHONIOENCODING="ascii")
+    assert " ? " in result.stdout and "CartPole-v1, 2 episodes" in result.stdout

@@ -14,10 +14,10 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env import unwrap_vec_normalize
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.evaluation.players import BehindVecNormalize, EpsilonGreedy, Player
+from sb3_distill.envs.views import ObservationView, frozen_statistics
+from sb3_distill.evaluation.players import EpsilonGreedy, Player, SeesAsTeacher
 from sb3_distill.results.statistics import percent_of_teacher
 
 
@@ -117,16 +117,14 @@ class TeacherReferenceCallback(BaseCallback):
         if isinstance(self.model.action_space, spaces.Discrete):
             n_actions = int(self.model.action_space.n)
             player = EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed)
-        vec_normalize = unwrap_vec_normalize(env)
-        if vec_normalize is not None:
-            player = BehindVecNormalize(player, vec_normalize)
-        mean_reward, std_reward = evaluate_policy(
-            player,
-            env,
-            self.n_eval_episodes,
-            deterministic=deterministic,
-            warn=False,
-        )
+        with frozen_statistics(env):
+            mean_reward, std_reward = evaluate_policy(
+                SeesAsTeacher(player, ObservationView(env)),
+                env,
+                self.n_eval_episodes,
+                deterministic=deterministic,
+                warn=False,
+            )
         if not self.eval_callbacks:
             # The teacher has played in the training environment: reset it for the student.
             self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]

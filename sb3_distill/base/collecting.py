@@ -107,6 +107,9 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         n_steps, n_episodes = 0, 0
         callback.on_rollout_start()
         while should_collect_more_steps(train_freq, n_steps, n_episodes):
+            if self._recorded_play is not None and self._recorded_play.is_over:
+                # The writer's last rollout was shorter than this one: train on what there is.
+                break
             if self._recorded_play is None:
                 record, new_obs = self._play_step(env)
             else:

@@ -24,6 +24,11 @@ class RecordedPlay:
         self._terminals = recording.terminals()
         self._ends = {(end.row, end.env): end for end in recording.episodes}
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps have been read."""
+        return self.row >= self.recording.n_rows
+
     def step(self) -> StepRecord:
         """The next step."""
         recording, columns, row = self.recording, self.recording.columns, self.row

@@ -3,7 +3,8 @@
 from typing import Any, Protocol
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_distill.envs.views import ObservationView
 
 
 class Player(Protocol):
@@ -63,24 +64,23 @@ class RandomPlayer:
         return self.rng.integers(self.n_actions, size=len(observation)), None
 
 
-class BehindVecNormalize:
+class SeesAsTeacher:
     """
-    Lets a player that needs raw observations play in an environment with VecNormalize: undoes the normalization.
+    Wraps a player that takes the teacher's observations, so that it can play in the student's environment.
 
     :param player: the player
-    :param vec_normalize: the environment's VecNormalize wrapper
+    :param view: the environment in which it plays
     """
 
-    def __init__(self, player: Player, vec_normalize: VecNormalize) -> None:
+    def __init__(self, player: Player, view: ObservationView) -> None:
         self.player = player
-        self.vec_normalize = vec_normalize
+        self.view = view
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         """As SB3's ``predict``."""
-        raw = self.vec_normalize.unnormalize_obs(observation)
-        return self.player.predict(raw, state, episode_start, deterministic)
+        return self.player.predict(self.view.teacher_obs(observation), state, episode_start, deterministic)
 
 
 def mix_random_actions(

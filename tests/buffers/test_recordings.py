@@ -54,6 +54,15 @@ def test_resumed_readers_go_on_where_they_were(cartpole_teacher, tmp_path):
     assert all(np.array_equal(*pair) for pair in zip(rows, stored, strict=True))
 
 
+@pytest.mark.parametrize("train_freq", [7, 64, 1_000])
+def test_readers_may_train_at_another_frequency(cartpole_teacher, tmp_path, train_freq):
+    """Also where their last rollout would be longer than what was played."""
+    distil(cartpole_teacher, tmp_path / "play")
+    reader = distil(cartpole_teacher, tmp_path / "play", train_freq=train_freq)
+    assert reader.num_timesteps == 400 == reader._n_collected
+    assert reader._n_updates > 0
+
+
 def test_atari_frames_are_stored_once_and_come_back(tmp_path):
     venv = VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", 2, seed=0), 4)
     teacher = A2C("CnnPolicy", venv, device="cpu", seed=0)
