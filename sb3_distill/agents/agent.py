@@ -1,6 +1,7 @@
 """A trained agent that answers and never learns."""
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -329,6 +330,17 @@ def freeze(policy: BasePolicy) -> Any:
     policy.set_training_mode(False)
     policy.requires_grad_(False)
     return policy.to(memory_format=th.channels_last)  # type: ignore[call-overload]
+
+
+def hash_weights(policy: BasePolicy) -> str:
+    """
+    :param policy: a policy
+    :return: the sha256 of its weights, which stands for an agent that is no file
+    """
+    digest = hashlib.sha256()
+    for name, tensor in policy.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def copy_policy(policy: BasePolicy) -> Any:

@@ -1,6 +1,5 @@
 """Loads a trained agent from its files, or from an SB3 model in memory."""
 
-import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -11,7 +10,15 @@ import stable_baselines3
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_distill.agents.agent import ActorCriticTeacher, AgentFacts, QuantileTeacher, Teacher, ValueTeacher, copy_policy
+from sb3_distill.agents.agent import (
+    ActorCriticTeacher,
+    AgentFacts,
+    QuantileTeacher,
+    Teacher,
+    ValueTeacher,
+    copy_policy,
+    hash_weights,
+)
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
@@ -127,10 +134,7 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     env = model.get_env()
     if env_id is None and env is not None:
         env_id = env_id_of(env)
-    digest = hashlib.sha256()
-    for name, tensor in model.policy.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    facts = AgentFacts(algo, f"{type(model).__name__} model", digest.hexdigest(), env_id, normalization)
+    facts = AgentFacts(algo, f"{type(model).__name__} model", hash_weights(model.policy), env_id, normalization)
     return teacher_class(copy_policy(model.policy), facts)
 
 

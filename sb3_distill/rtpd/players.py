@@ -8,7 +8,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.dqn.dqn import DQN
 
-from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.agent import hash_weights
 from sb3_distill.base.students import student_model
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
 from sb3_distill.results.curves import TEACHER
@@ -87,5 +87,5 @@ class DQNWithStudents(DQN):
         model.policy.load_state_dict(policy.state_dict())
         model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates
         # A model in memory taught this student: if it is trained further, the user must name a teacher (TeacherMixin).
-        model.teacher_sha256 = load_teacher(self, device="cpu").sha256
+        model.teacher_sha256 = hash_weights(self.policy)
         return model

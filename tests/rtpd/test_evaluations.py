@@ -13,9 +13,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from sb3_distill import load_teacher
+from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.config import read_keywords, read_yaml
-from tests.helpers import preferences
+from tests.helpers import preferences, same
 from tests.rtpd.students import make
 
 
@@ -119,3 +119,25 @@ def test_students_are_read_with_their_own_policy(tmp_path: Path):
         assert (own["policy"], own["normalize"]) == ("MlpPolicy", False)
         keywords = read_keywords(own["policy_kwargs"])
         assert keywords.get("net_arch") == {"default": None, "elu": [7], "sigmoid": []}[name]
+
+
+class PartsOfCartPole(gym.ObservationWrapper):
+    """CartPole with Dict observations."""
+
+    def __init__(self):
+        super().__init__(gym.make("CartPole-v1"))
+        part = gym.spaces.Box(-10, 10, (2,), np.float32)
+        self.observation_space = gym.spaces.Dict({"cart": part, "pole": part})
+
+    def observation(self, observation):
+        return {"cart": observation[:2], "pole": observation[2:]}
+
+
+def test_students_of_normalised_dict_observations_are_written(tmp_path: Path):
+    env = VecNormalize(DummyVecEnv([PartsOfCartPole]))
+    model = make(
+        policy="MultiInputPolicy", env=env, students=["MultiInputPolicy"], policy_kwargs={}, results_dir=str(tmp_path)
+    ).learn(150)
+    path = next(tmp_path.glob("students/multiinput/pd/*/*.zip"))
+    student = PolicyDistillation.load(path, device="cpu")
+    assert model._n_updates > 0 and same(student.policy, model.player("multiinput"))
