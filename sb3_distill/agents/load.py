@@ -28,11 +28,11 @@ from sb3_distill.agents.metadata import (
     plain_entries,
     plain_text,
     read_score,
-    read_space,
     registered_name,
 )
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.agents.rebuild import BUILDERS
+from sb3_distill.agents.rebuild.spaces import read_space
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of

@@ -1,0 +1,149 @@
+"""Spaces, rebuilt from the text that SB3 writes beside their pickles."""
+
+import ast
+import re
+from collections import OrderedDict
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_distill.agents.files import AgentError
+
+# Keys and kinds of the parts of a Dict space
+_PART = re.compile(r"""(?P<key>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[:,]\s*(?P<kind>\w+)\(""")
+_BOX = re.compile(r"(?P<low>.*?), (?P<high>.*), \((?P<shape>[\d, ]*)\), (?P<dtype>\w+)", re.DOTALL)
+_DISCRETE = re.compile(r"(?P<n>\d+)(?:, start=(?P<start>-?\d+))?")
+
+
+def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Space:
+    """
+    Read a space from the attributes of a saved model. What the text does not state comes from the environment.
+
+    :param data: the attributes, whose pickled parts stay unread
+    :param name: "observation_space" or "action_space"
+    :param env_id: the agent's environment, if known
+    :return: the space
+    :raises AgentError: neither the text nor a registered environment states the space
+    """
+    summary = data.get(name)
+    space, kind = None, "unknown"
+    if isinstance(summary, dict):
+        kind = str(summary.get(":type:", "")).strip("<>'").rsplit(".", 1)[-1]
+        space = _read(kind, summary)
+    if space is not None:
+        return space
+    registered = _space_of_env(env_id, name)
+    if registered is not None and _may_be(registered, summary):
+        return registered
+    if kind == "Box" and isinstance(summary, dict) and np.issubdtype(np.dtype(summary["dtype"]), np.floating):
+        # The bounds of floats change nothing that a policy computes.
+        return spaces.Box(-np.inf, np.inf, _shape_of(summary), np.dtype(summary["dtype"]).type)
+    raise AgentError(
+        f"The file does not state the {name} ({kind}), and its environment is not registered here: pass env_id=, or "
+        "give the agent as a loaded SB3 model."
+    )
+
+
+def _read(kind: str, summary: dict[str, Any]) -> spaces.Space | None:
+    if kind == "Discrete" and "n" in summary:
+        return spaces.Discrete(int(summary["n"]), start=int(summary.get("start", 0)))
+    if kind == "MultiBinary" and "n" in summary:
+        return spaces.MultiBinary(summary["n"])
+    if kind == "MultiDiscrete" and "nvec" in summary:
+        return spaces.MultiDiscrete(_read_integers(summary["nvec"]))
+    if kind == "Box" and _shape_of(summary) is not None:
+        return _make_box(summary.get("low"), summary.get("high"), _shape_of(summary), np.dtype(summary["dtype"]))
+    if kind == "Dict" and "spaces" in summary:
+        return _read_dict(str(summary["spaces"]))
+    return None
+
+
+def _shape_of(summary: dict[str, Any]) -> Any:
+    shape = summary.get("_shape", summary.get("shape"))
+    return None if shape is None else tuple(shape)
+
+
+def _may_be(space: spaces.Space, summary: Any) -> bool:
+    """Whether a registered environment's space has the shape that the file states, if it states one."""
+    shape = _shape_of(summary) if isinstance(summary, dict) else None
+    return shape is None or space.shape == shape
+
+
+def _make_box(low: Any, high: Any, shape: tuple[int, ...], dtype: np.dtype) -> spaces.Box | None:
+    bounds = [_read_bounds(text, shape, dtype) for text in (low, high)]
+    if bounds[0] is None or bounds[1] is None:
+        return None
+    return spaces.Box(bounds[0], bounds[1], shape, dtype.type)
+
+
+def _read_bounds(text: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    """An array as numpy prints it; of a long one only the ends of each axis are printed, which must then be equal."""
+    words = str(text).replace("[", " ").replace("]", " ").split()
+    visible = [word for word in words if word != "..."]
+    try:
+        values = np.array([word == "True" for word in visible] if dtype == np.bool_ else visible).astype(dtype)
+    except ValueError:
+        return None
+    if len(values) == 1 or (len(visible) < len(words) and len(set(visible)) == 1):
+        return np.full(shape, values[0], dtype)
+    return values.reshape(shape) if values.size == np.prod(shape) and len(visible) == len(words) else None
+
+
+def _read_integers(text: Any) -> np.ndarray:
+    """An array of integers as numpy prints it."""
+    return np.array(ast.literal_eval(re.sub(r"\s+", ",", str(text).strip())), dtype=np.int64)
+
+
+def _read_dict(text: str) -> spaces.Dict | None:
+    """The parts of a Dict space in their order, which is that of the features."""
+    parts: OrderedDict[str, spaces.Space] = OrderedDict()
+    end = 0
+    while found := _PART.search(text, end):
+        end = _closing(text, found.end())
+        space = _read_part(found["kind"], text[found.end() : end])
+        if space is None:
+            return None
+        parts[ast.literal_eval(found["key"])] = space
+    return spaces.Dict(parts) if parts else None
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the parenthesis is closed that was opened before the start."""
+    depth = 1
+    for position in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[position], 0)
+        if depth == 0:
+            return position
+    return len(text)
+
+
+def _read_part(kind: str, text: str) -> spaces.Space | None:
+    if kind == "Discrete" and (found := _DISCRETE.fullmatch(text)):
+        return spaces.Discrete(int(found["n"]), start=int(found["start"] or 0))
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(ast.literal_eval(text))
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(_read_integers(text))
+    if kind == "Box" and (found := _BOX.fullmatch(text)):
+        shape = tuple(int(size) for size in found["shape"].split(",") if size.strip())
+        dtype = np.dtype(found["dtype"])
+        box = _make_box(found["low"], found["high"], shape, dtype)
+        if box is None and np.issubdtype(dtype, np.floating):
+            return spaces.Box(-np.inf, np.inf, shape, dtype.type)
+        return box
+    return None
+
+
+def _space_of_env(env_id: str | None, name: str) -> spaces.Space | None:
+    if env_id is None or env_id not in gym.registry:
+        return None
+    try:
+        env = gym.make(env_id)
+    except (gym.error.Error, ImportError):
+        # Registered, but without what it needs, such as MuJoCo
+        return None
+    space: spaces.Space = getattr(env, name)
+    env.close()
+    return space
