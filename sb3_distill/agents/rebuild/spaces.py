@@ -31,7 +31,8 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Sp
     space, kind = None, "unknown"
     if isinstance(summary, dict):
         kind = str(summary.get(":type:", "")).strip("<>'").rsplit(".", 1)[-1]
-        space = _read(kind, summary)
+        if any(not key.startswith(":") for key in summary):
+            space = _read(kind, summary)
     if space is not None:
         return space
     registered = _space_of_env(env_id, name)
@@ -47,15 +48,15 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Sp
 
 
 def _read(kind: str, summary: dict[str, Any]) -> spaces.Space | None:
-    if kind == "Discrete" and "n" in summary:
+    if kind == "Discrete":
         return spaces.Discrete(int(summary["n"]), start=int(summary.get("start", 0)))
-    if kind == "MultiBinary" and "n" in summary:
+    if kind == "MultiBinary":
         return spaces.MultiBinary(summary["n"])
-    if kind == "MultiDiscrete" and "nvec" in summary:
+    if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(_read_integers(summary["nvec"]))
     if kind == "Box" and _shape_of(summary) is not None:
         return _make_box(summary.get("low"), summary.get("high"), _shape_of(summary), np.dtype(summary["dtype"]))
-    if kind == "Dict" and "spaces" in summary:
+    if kind == "Dict":
         return _read_dict(str(summary["spaces"]))
     return None
 
