@@ -15,7 +15,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import device, keyword, probability, whole_number
 from sb3_distill.common.files import check_writable
-from sb3_distill.evaluation.scoring import architecture_of, env_kwargs_of, row_of, score_agent
+from sb3_distill.evaluation.scoring import Score, architecture_of, env_kwargs_of, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import geometric_mean_interval
@@ -32,7 +32,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         description="Score agents on the same episodes: same starts, same random actions. Nothing is unpickled.",
     )
     parser.add_argument("agents", nargs="+", help="zips, run folders, zoo: or hub: names; students and teachers alike")
-    parser.add_argument("--teacher", help="the agent whose score is 100%% (default: the first student's own teacher)")
+    parser.add_argument("--teacher", help="the agent whose score is 100%% (default: of each student its own teacher)")
     parser.add_argument("--env", help="environment (default: the one that each agent was trained on)")
     parser.add_argument(
         "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of the runs)"
@@ -80,14 +80,14 @@ class Game:
     What is scored in one environment.
 
     :param env_id: the environment
-    :param agents: who plays, the teacher first where there is one
-    :param has_teacher: whether there is
+    :param agents: who plays, each teacher before its students
+    :param teachers: the agent that counts as 100%, by the SHA-256 hash of the agent that is compared with it
     :param env_kwargs: arguments of the environment
     """
 
     env_id: str
     agents: list[Teacher] = field(default_factory=list)
-    has_teacher: bool = False
+    teachers: dict[str, Teacher] = field(default_factory=dict)
     env_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -158,10 +158,9 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
     :param args: the options
     :return: one row per agent
     """
-    rows: list[Row] = []
-    reference = None
+    scores: dict[str, Score] = {}
     for agent in game.agents:
-        score = score_agent(
+        scores[agent.sha256] = score_agent(
             agent,
             game.env_id,
             args.n_episodes,
@@ -172,8 +171,11 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
             native=args.native,
             env_kwargs=game.env_kwargs,
         )
-        reference = score if game.has_teacher and reference is None else reference
-        rows.append(row_of(agent, game.env_id, score, reference, game.agents[0] if game.has_teacher else None))
+    rows = []
+    for agent in game.agents:
+        teacher = game.teachers.get(agent.sha256)
+        reference = None if teacher is None else scores[teacher.sha256]
+        rows.append(row_of(agent, game.env_id, scores[agent.sha256], reference, teacher))
     return rows
 
 
@@ -192,6 +194,33 @@ def find_env_kwargs(game: Game) -> dict[str, Any]:
                 "--env-kwargs key:value which are meant, and with --env-kwargs alone that none are."
             )
     return env_kwargs_of(known[0], game.env_id) if known else {}
+
+
+def add_teachers(game: Game, named: str | None, device: str) -> None:
+    """
+    Let every agent be compared with its own teacher, and an agent that names none with the game's teacher if there is
+    only one.
+
+    :param game: the game, whose teachers are put before their students
+    :param named: the agent with which all are compared instead
+    :param device: where teachers are loaded
+    :raises AgentError: a teacher cannot be loaded
+    """
+    sources = {agent.sha256: named or agent.facts.taught_by for agent in game.agents}
+    loaded = {source: load_teacher(source, device=device) for source in dict.fromkeys(sources.values()) if source}
+    teachers = {teacher.sha256: teacher for teacher in loaded.values()}
+    only = next(iter(teachers.values())) if len(teachers) == 1 else None
+    game.teachers = dict(teachers)
+    players: list[Teacher] = []
+    for agent in game.agents:
+        teacher = loaded.get(sources[agent.sha256] or "", teachers.get(agent.sha256, only))
+        if teacher is not None:
+            game.teachers[agent.sha256] = teacher
+            if teacher.sha256 not in {player.sha256 for player in players}:
+                players.append(teacher)
+        if agent.sha256 not in teachers or agent.sha256 not in {player.sha256 for player in players}:
+            players.append(agent)
+    game.agents = players
 
 
 def group_by_game(args: argparse.Namespace) -> list[Game]:
@@ -213,11 +242,7 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
     if args.teacher and len(games) > 1:
         raise AgentError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
     for game in games.values():
-        named = args.teacher or next((agent.facts.taught_by for agent in game.agents if agent.facts.taught_by), None)
-        if named is not None:
-            teacher = load_teacher(named, device=args.device)
-            game.agents = [teacher, *(agent for agent in game.agents if agent.sha256 != teacher.sha256)]
-            game.has_teacher = True
+        add_teachers(game, args.teacher, args.device)
         game.env_kwargs = find_env_kwargs(game) if args.env_kwargs is None else dict(args.env_kwargs)
     return list(games.values())
 
@@ -231,25 +256,33 @@ def geometric_means(
     rows: Sequence[Row], architectures: Mapping[str, Hashable]
 ) -> dict[str, tuple[float, float, float]]:
     """
-    :param rows: the rows of several games, each with its teacher first
+    :param rows: the rows of several games, students and teachers
     :param architectures: of the agents, by their names
     :return: of each architecture with students in every game, the geometric mean over the games and its 95% interval;
-        the episodes of several students of one game count together
+        the episodes of several students of one game count together, and those of their teachers
     """
+    by_agent = {(row.env, row.agent): row for row in rows}
     games = list(dict.fromkeys(row.env for row in rows))
-    teachers = {game: next(row for row in rows if row.env == game) for game in games}
     together: dict[Hashable, list[Row]] = {}
     for row in rows:
-        if row is not teachers[row.env] and row.teacher_mean is not None:
+        if row.taught_by not in (None, row.agent):
             together.setdefault(architectures[row.agent], []).append(row)
     means = {}
     for members in together.values():
         if len(games) < 2 or {row.env for row in members} != set(games):
             continue
         returns = {game: [r for row in members if row.env == game for r in row.returns] for game in games}
+        teachers = {
+            game: [
+                r
+                for source in dict.fromkeys(row.taught_by for row in members if row.env == game)
+                for r in by_agent[game, source or ""].returns
+            ]
+            for game in games
+        }
         sizes = _span([row.n_parameters for row in members]), _span([row.n_bytes for row in members])
         label = f"{members[0].algo}, {sizes[0]} parameters, {sizes[1]} bytes"
-        means[label] = geometric_mean_interval(returns, {game: teachers[game].returns for game in games})
+        means[label] = geometric_mean_interval(returns, teachers)
     return means
 
 

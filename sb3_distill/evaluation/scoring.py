@@ -133,6 +133,7 @@ def row_of(agent: Teacher, env_id: str, score: Score, reference: Score | None, t
         percent_of_teacher_bytes=None if teacher is None else 100.0 * agent.n_bytes / teacher.n_bytes,
         n_macs=count_macs(agent),
         **asdict(summarize(score.returns)),
+        taught_by=None if teacher is None else teacher.source,
         teacher_mean=None if reference is None else reference.mean,
         # A percentage of 0 is not defined.
         percent_of_teacher=None if reference is None or reference.mean == 0 else score.percent_of(reference),

@@ -35,6 +35,7 @@ class Row:
     :param iqm: interquartile mean of the returns
     :param mean_interval: 95% confidence interval of the mean
     :param iqm_interval: 95% confidence interval of the interquartile mean
+    :param taught_by: source of the agent that counts as 100%; the agent itself if it is one
     :param teacher_mean: the teacher's mean return
     :param percent_of_teacher: the mean return as a percentage of the teacher's; NaN if it is not defined
     :param max_percent: the highest evaluation as a percentage of the teacher's highest one
@@ -62,6 +63,7 @@ class Row:
     iqm: float | None = None
     mean_interval: Sequence[float] = ()
     iqm_interval: Sequence[float] = ()
+    taught_by: str | None = None
     teacher_mean: float | None = None
     percent_of_teacher: float | None = None
     max_percent: float | None = None

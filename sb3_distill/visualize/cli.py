@@ -93,7 +93,7 @@ def localize(args: argparse.Namespace) -> None:
 
 def draw_q_values(args: argparse.Namespace) -> None:
     """Draw frames with the teacher's Q-values, its targets, and the students' probabilities."""
-    from sb3_distill.visualize.figures import plot_q_values
+    from sb3_distill.visualize.figures import plot_q_values, targets_temperature
 
     teacher, env_id = load(args.teacher, args.env)
     students = [load_teacher(source, device="cpu") for source in args.students]
@@ -105,8 +105,9 @@ def draw_q_values(args: argparse.Namespace) -> None:
                 f"{student.action_space}) than the teacher ({teacher.observation_space}, {teacher.action_space}): "
                 "one figure shows one game."
             )
+    temperature = targets_temperature(students) if args.temperature is None else args.temperature
     (episode,) = play_episodes(teacher, env_id, 1, args.epsilon, args.seed, args.max_steps)
-    write(plot_q_values(teacher, students, episode, args.temperature), args.output)
+    write(plot_q_values(teacher, students, episode, temperature), args.output)
 
 
 def read_rows(paths: list[Path], env: str | None) -> list[Row]:
@@ -210,7 +211,7 @@ def make_parser() -> argparse.ArgumentParser:
     q_values.add_argument("students", nargs="*")
     q_values.add_argument("--env")
     q_values.add_argument(
-        "--temperature", type=positive, default=0.01, help="temperature of the targets (default: 0.01)"
+        "--temperature", type=positive, help="temperature of the targets (default: that of the students' training)"
     )
     for name, function in (("sizes", draw_sizes), ("bars", draw_bars)):
         rows = add(name, function, plays=False)

@@ -44,6 +44,24 @@ def temperature_of(student: Teacher, temperature: float) -> float:
     return temperature if data.get("loss") == "mse" else float(data.get("student_temperature", 1.0))
 
 
+def targets_temperature(students: Sequence[Teacher]) -> float:
+    """
+    :param students: loaded agents
+    :return: the temperature of the targets that all students were trained on; 0.01 (Rusu et al. 2015) if none was
+        trained on targets with a temperature
+    :raises ValueError: their temperatures differ
+    """
+    trained_at = {}
+    for student in (student for student in students if student.algo in ("pd", "qpd")):
+        data = read_archive(find_agent(student.source).zip_path).data
+        if data.get("loss", "kl") in ("kl", "reverse_kl") and "temperature" in data:
+            trained_at[student.source] = float(data["temperature"])
+    if len(set(trained_at.values())) > 1:
+        found = ", ".join(f"{temperature:g} of {source}" for source, temperature in trained_at.items())
+        raise ValueError(f"The students' targets have different temperatures ({found}): choose one with --temperature.")
+    return next(iter(trained_at.values()), 0.01)
+
+
 def plot_q_values(
     teacher: Teacher, students: Sequence[Teacher], episode: Episode, temperature: float, n_moments: int = 4
 ) -> Figure:

@@ -16,9 +16,10 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import summarize
 
 
-def row(env, agent, returns, n_parameters=10):
+def row(env, agent, returns, n_parameters=10, taught_by=None):
+    taught_by = taught_by or f"teacher of {env}"
     return Row(
-        env, agent, "pd", n_parameters, 4 * n_parameters, mean=np.mean(returns), teacher_mean=100.0, returns=returns
+        env, agent, "pd", n_parameters, 4 * n_parameters, mean=np.mean(returns), taught_by=taught_by, returns=returns
     )
 
 
@@ -38,6 +39,19 @@ def test_geometric_means_by_hand():
     # The two seeds together score 50%
     assert mean == pytest.approx(100.0) and low < mean < high
     assert geometric_means(rows[:4], kinds) == {}
+
+
+def test_geometric_means_of_students_with_different_teachers():
+    rows = [
+        row("A", "weak teacher", [100.0, 100.0], taught_by="weak teacher"),
+        row("A", "first", [50.0, 50.0], taught_by="weak teacher"),
+        row("A", "strong teacher", [300.0, 300.0], taught_by="strong teacher"),
+        row("A", "second", [150.0, 150.0], taught_by="strong teacher"),
+        row("B", "teacher of B", [100.0, 100.0]),
+        row("B", "third", [50.0, 50.0]),
+    ]
+    ((mean, _, _),) = geometric_means(rows, dict.fromkeys(["first", "second", "third"], 1)).values()
+    assert mean == pytest.approx(50.0)
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +163,27 @@ def test_random_actions_are_discrete_ones(tmp_path, capsys):
     A2C("MlpPolicy", "Pendulum-v1", device="cpu").save(tmp_path / "Pendulum-v1")
     assert main([str(tmp_path / "Pendulum-v1.zip"), "-n", "1", "--epsilon", "0.05"]) == 1
     assert "share of random discrete actions, but these are Box" in capsys.readouterr().err
+
+
+def test_every_student_is_compared_with_its_own_teacher(tmp_path, capsys):
+    """Also in one game, and whatever the order in which the agents are named."""
+    for seed, n_timesteps in ((0, 10), (1, 20)):
+        teacher = tmp_path / f"teacher_{seed}.zip"
+        DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [8]}, seed=seed, device="cpu").save(teacher)
+        student = PolicyDistillation(
+            "MlpPolicy", "CartPole-v1", str(teacher), n_teacher_episodes=0, learning_starts=5, device="cpu", seed=seed
+        )
+        student.learn(n_timesteps).save(tmp_path / f"student_{seed}")
+    DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [4]}, seed=2, device="cpu").save(tmp_path / "other.zip")
+    names = ["student_1", "other", "student_0", "teacher_1"]
+    paths = [str(tmp_path / f"{name}.zip") for name in names]
+    assert main([*paths, "--env", "CartPole-v1", "-n", "2", "--json"]) == 0
+    rows = {Path(row["agent"]).stem: row for row in json.loads(capsys.readouterr().out)["agents"]}
+    assert list(rows) == ["teacher_1", "student_1", "other", "teacher_0", "student_0"]
+    for seed in (0, 1):
+        teacher, student = rows[f"teacher_{seed}"], rows[f"student_{seed}"]
+        assert Path(student["taught_by"]).stem == Path(teacher["taught_by"]).stem == f"teacher_{seed}"
+        assert student["teacher_mean"] == teacher["mean"] and teacher["percent_of_teacher"] == 100
+    # Nobody says which of the two would be the teacher of the third.
+    assert "taught_by" not in rows["other"]
+    assert rows["other"]["percent_of_teacher"] is None

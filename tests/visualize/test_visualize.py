@@ -35,6 +35,7 @@ from sb3_distill.visualize.figures import (
     plot_bars,
     plot_q_values,
     plot_sizes,
+    targets_temperature,
     temperature_of,
 )
 from sb3_distill.visualize.localization import measure_localization, object_positions
@@ -290,6 +291,13 @@ def test_q_values_show_every_student_at_its_own_temperature(cartpole_teacher, tm
         PolicyDistillation("MlpPolicy", "CartPole-v1", cartpole_teacher, **kwargs).learn(30).save(sources[-1])
     students = [load_teacher(source, device="cpu") for source in sources]
     assert [temperature_of(student, 0.01) for student in students] == [1.0, 0.1, 0.01]
+    assert targets_temperature(students) == 0.01
+    hot = tmp_path / "hot" / "student.zip"
+    kwargs = {"temperature": 0.1, "learning_starts": 10, "n_teacher_episodes": 0, "device": "cpu", "seed": 0}
+    PolicyDistillation("MlpPolicy", "CartPole-v1", cartpole_teacher, **kwargs).learn(30).save(hot)
+    assert targets_temperature([load_teacher(hot, device="cpu"), students[2]]) == 0.1
+    with pytest.raises(ValueError, match=r"different temperatures.*choose one with --temperature"):
+        targets_temperature([load_teacher(hot, device="cpu"), *students])
     teacher = load_teacher(cartpole_teacher, device="cpu")
     (episode,) = play_episodes(teacher, "CartPole-v1", max_steps=20)
     figure = plot_q_values(teacher, students, episode, 0.01)
