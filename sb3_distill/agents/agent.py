@@ -241,7 +241,7 @@ class Teacher(ABC):
 
     @abstractmethod
     def answer(
-        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None, with_values: bool = False
     ) -> tuple[Answers, Any]:
         """
         What the distillation losses compare.
@@ -249,6 +249,7 @@ class Teacher(ABC):
         :param obs: batch of raw observations as tensors; images channels first, as bytes
         :param state: what the last call returned for the same environments: None, for an agent without memory
         :param episode_start: where an episode begins ``(batch,)``
+        :param with_values: whether an actor-critic agent is asked for the values of its critic, too
         :return: the answers, without gradient, and the next state
         """
 
@@ -266,7 +267,7 @@ class ValueTeacher(Teacher):
 
     @th.no_grad()
     def answer(
-        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None, with_values: bool = False
     ) -> tuple[Answers, Any]:
         return Answers(q_values=self.network(self.normalize(obs))), None
 
@@ -286,7 +287,7 @@ class QuantileTeacher(ValueTeacher):
 
     @th.no_grad()
     def answer(
-        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None, with_values: bool = False
     ) -> tuple[Answers, Any]:
         return Answers(q_values=self.network(self.normalize(obs)).mean(dim=1)), None
 
@@ -311,7 +312,7 @@ class ActorCriticTeacher(Teacher):
 
     @th.no_grad()
     def answer(
-        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None
+        self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None, with_values: bool = False
     ) -> tuple[Answers, Any]:
         if not is_known_distribution(self.policy.action_dist):
             raise AgentError(
@@ -319,7 +320,7 @@ class ActorCriticTeacher(Teacher):
                 f"{type(self.policy.action_dist).__name__}; distillation knows categorical distributions, and diagonal "
                 "Gaussians without squash_output."
             )
-        return actor_critic_answers(self.policy, self.normalize(obs)), None
+        return actor_critic_answers(self.policy, self.normalize(obs), with_values), None
 
 
 def freeze(policy: BasePolicy) -> Any:

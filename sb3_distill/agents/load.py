@@ -168,7 +168,8 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         find_normalization(files, config),
         archive.zip_bytes,
         read_score(files),
-        plain_text(archive.data.get("taught_by")),
+        # An agent of rtpd may have started from another one, but it is no student.
+        plain_text(archive.data.get("taught_by")) if algo in ("pd", "qpd") else None,
         # The Zoo's configurations have the entry only if frames are stacked.
         frame_stack=config.get("frame_stack", 1) if config else None,
         # The Zoo's enjoy.py looks in the same places.

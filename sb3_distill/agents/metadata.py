@@ -41,6 +41,8 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     }
     if module in by_module:
         return by_module[module]
+    if module.startswith("sb3_distill.") and not module.startswith("sb3_distill.networks."):
+        raise AgentError(f"The policy class of {module} is of an earlier version: train the student anew.")
     stock = module.startswith(("stable_baselines3.", "sb3_contrib."))
     if stock and module != "stable_baselines3.common.policies":
         # Such as stable_baselines3.sac.policies and sb3_contrib.common.recurrent.policies

@@ -17,14 +17,13 @@ class EpsilonGreedyMixin:
     student_eps: float
     _rollout_rng: np.random.Generator
 
-    def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         actions = answers.preferences.cpu().numpy().argmax(axis=1)
         if not teacher_acts.all():
             student_actions, _ = self.policy.predict(obs, deterministic=True)
             actions = np.where(teacher_acts, actions, student_actions)
         epsilon = np.where(teacher_acts, self.teacher_eps, self.student_eps)
-        actions = mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng)
-        return actions, actions
+        return mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng)
 
     def _n_actions_of(self, obs: Any) -> int | np.ndarray:
         """Number of available actions: one number for all observations, or one for each observation."""

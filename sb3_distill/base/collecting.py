@@ -2,14 +2,15 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq
+from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import obs_as_tensor, should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -26,6 +27,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
 
     # Folder of the teacher's play, where an algorithm has one
     recording: str | Path | None = None
+    # Whether the teacher is asked for its values, too
+    asks_values: ClassVar[bool] = False
     rollout_policy: RolloutPolicy
     teacher_eps: float
 
@@ -40,6 +43,14 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         # What an agent with a memory remembers of each environment
         self._teacher_state: Any = None
         self._n_collected = 0
+        frequency, unit = self.train_freq.frequency, self.train_freq.unit  # type: ignore[union-attr]
+        if frequency < 1:
+            raise ValueError(f"train_freq must be at least one step or episode between updates, not {frequency}.")
+        if unit == TrainFrequencyUnit.EPISODE and self.n_envs > 1:
+            raise ValueError(
+                f"train_freq counts episodes, which needs a single environment, but there are {self.n_envs}: count "
+                'steps instead, such as train_freq=(4, "step").'
+            )
 
     def _open_recording(self, start: int, total_timesteps: int) -> None:
         """Read the teacher's play where it is recorded already, from now on; else record it."""
@@ -110,15 +121,14 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             if self._recorded_play is not None and self._recorded_play.is_over:
                 # The writer's last rollout was shorter than this one: train on what there is.
                 break
-            if self._recorded_play is None:
-                record, new_obs = self._play_step(env)
-            else:
-                record, new_obs = self._recorded_play.step(), self._last_obs
+            record, new_obs = self._play_step(env) if self._recorded_play is None else self._recorded_play.step()
             self.num_timesteps += env.num_envs
             n_steps += 1
 
-            # What SB3's callbacks look for
-            actions, rewards, dones, infos = record.actions, record.rewards, record.dones, record.infos
+            # Callbacks find these under the names that they have in SB3.
+            actions, buffer_actions = self._clip_actions(record.actions), record.actions
+            rewards, dones, infos = record.rewards, record.dones, record.infos
+            num_collected_steps, num_collected_episodes = n_steps, n_episodes
             callback.update_locals(locals())
             # Only stop training if return value is False, not when it is None.
             if not callback.on_step():
@@ -147,24 +157,30 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         starts = self._last_episode_starts
         assert starts is not None
         answers, self._teacher_state = self._teacher.answer(
-            obs_as_tensor(teacher_obs, self.device), self._teacher_state, starts
+            obs_as_tensor(teacher_obs, self.device), self._teacher_state, starts, self.asks_values
         )
         teacher_acts = self._rollout_rng.random(env.num_envs) < self._teacher_share(self._current_progress_remaining)
         with th.no_grad():
-            actions, drawn = self._choose_actions(answers, self._last_obs, teacher_acts)
+            actions = self._choose_actions(answers, self._last_obs, teacher_acts)
         frame_step = frame_step_of(env, teacher_obs)
-        new_obs, rewards, dones, infos = env.step(actions)
-        return StepRecord(teacher_obs, starts, frame_step, answers.numpy(), drawn, rewards, dones, infos), new_obs
+        new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
+        return StepRecord(teacher_obs, starts, frame_step, answers.numpy(), actions, rewards, dones, infos), new_obs
+
+    def _clip_actions(self, actions: np.ndarray) -> np.ndarray:
+        """The actions as the environment takes them: draws of a Gaussian can leave the bounds."""
+        if isinstance(self.action_space, spaces.Box):
+            return np.clip(actions, self.action_space.low, self.action_space.high)
+        return actions
 
     @abstractmethod
-    def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         """
-        What is played.
+        Choose the actions.
 
         :param answers: the teacher's answers, as tensors
         :param obs: the student's observations
         :param teacher_acts: where the teacher acts, and not the student ``(n_envs,)``
-        :return: the actions as the environment takes them, and as they were drawn, before any clipping
+        :return: the actions ``(n_envs, ...)``; continuous ones are clipped afterwards
         """
 
     def _reference_callback(

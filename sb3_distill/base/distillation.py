@@ -32,8 +32,9 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
     The teacher is evaluated on every observation, whether the teacher or the student acts. Its answers (Q-values, or
     the parameters of its action distribution) are stored in a replay buffer, and the student is fitted to them.
 
-    A subclass defines where its teacher comes from (``_find_teacher``, ``_check_teacher``), how actions are chosen from
-    the answers (``_choose_actions``), and the loss of its student on a minibatch (``student_loss``).
+    A subclass defines where its teacher comes from (``_find_teacher``, ``_check_teacher``), what is asked of it
+    (``asks_values``), how actions are chosen from the answers (``_choose_actions``), and the loss of its student on a
+    minibatch (``student_loss``).
 
     :param policy: The student's policy
     :param env: The environment to learn from (if registered in Gym, can be str)
@@ -165,7 +166,10 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
         self._teacher = self._setup_teacher()
         if self.recording is not None:
             self._open_recording(0 if reset_num_timesteps else self.num_timesteps, total_timesteps)
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if self._recorded_play is not None:
+            self._last_obs = self._recorded_play.observations(self._recorded_play.row)
+        return prepared
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)
@@ -222,7 +226,7 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
                 self._progress_bar.show_updates(step + 1, gradient_steps)
             samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
             loss, metrics = self._forward_loss(samples)
-            self.student.update(loss)
+            self.student.update(loss, self.max_grad_norm)
             losses.append(loss.detach())
             records.append(metrics)
 

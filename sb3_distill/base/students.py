@@ -9,7 +9,6 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_distill.algorithms import resolve
-from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.networks.extractors import set_train_dtype
 from sb3_distill.networks.policies import StudentPolicy
 
@@ -19,18 +18,14 @@ class Student(nn.Module):
     A policy with its optimizer and its distillation loss.
 
     :param policy: the policy, on the device where it is trained
-    :param loss: compares the policy's output with the teacher's
-    :param max_grad_norm: The maximum value for the gradient clipping, None: no clipping
+    :param loss: compares the policy's output with the teacher's: a ``DistillationLoss``, or one for every task
     :param bf16: see ``set_train_dtype``
     """
 
-    def __init__(
-        self, policy: Any, loss: DistillationLoss, max_grad_norm: float | None = None, bf16: bool | None = None
-    ) -> None:
+    def __init__(self, policy: Any, loss: Any, bf16: bool | None = None) -> None:
         super().__init__()
         self.policy = policy
         self.loss = loss
-        self.max_grad_norm = max_grad_norm
         set_train_dtype(policy, policy.device, bf16)
         self._trained = list(policy.parameters())
 
@@ -39,16 +34,17 @@ class Student(nn.Module):
         """The optimizer of the policy."""
         return self.policy.optimizer
 
-    def update(self, loss: th.Tensor) -> None:
+    def update(self, loss: th.Tensor, max_grad_norm: float | None = None) -> None:
         """
         One step of the optimizer.
 
         :param loss: the loss to minimize, a scalar
+        :param max_grad_norm: The maximum value for the gradient clipping, None: no clipping
         """
         self.optimizer.zero_grad()
         loss.backward()
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained, max_grad_norm)
         self.optimizer.step()
 
     def fit_frame_scalers(self, observations: PyTorchObs) -> None:

@@ -83,6 +83,11 @@ class DistillationBuffer(ReplayBuffer):
         assert isinstance(answers, Answers)
         if not self.stores:
             self._allocate(answers)
+        if answers.arrays().keys() != self.answers.keys():
+            raise ValueError(
+                f"The replay buffer holds the {', '.join(self.answers)} of a teacher of another kind; this one gives "
+                f"{', '.join(answers.arrays())}: call replay_buffer.reset() before the student learns from it."
+            )
         for key, store in self.stores.items():
             store.put(self.pos, obs[key] if isinstance(obs, dict) else obs, record.frame_step)
         for name, array in answers.arrays().items():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sb3_distill.envs.atari import FrameStep
+from sb3_distill.envs.views import FrameStep
 
 
 class ArrayStore:

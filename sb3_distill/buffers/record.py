@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sb3_distill.common.answers import Answers, TaskAnswers
-from sb3_distill.envs.atari import FrameStep
+from sb3_distill.envs.views import FrameStep
 
 Obs = np.ndarray | dict[str, np.ndarray]
 
@@ -18,7 +18,7 @@ class StepRecord(NamedTuple):
     :param episode_starts: whether each observation is the first of its episode ``(n_envs,)``
     :param frame_step: the ``FrameStep`` of the observations; None if the environment does not stack frames itself
     :param answers: the teacher's answers to the observations, as arrays; grouped by task if there are several teachers
-    :param actions: the actions taken in the environment
+    :param actions: the actions taken in the environment; continuous ones before they are clipped to its bounds
     :param rewards: the rewards of the step
     :param dones: whether the step ended the episode
     :param infos: the infos of the step

@@ -22,6 +22,8 @@ class RecordedPlay:
         self.recording = recording
         self.row = start
         self._terminals = recording.terminals()
+        # Observations by row: those after a step are those before the next one.
+        self._cached: dict[int, np.ndarray] = {}
         self._ends = {(end.row, end.env): end for end in recording.episodes}
 
     @property
@@ -29,8 +31,11 @@ class RecordedPlay:
         """Whether all steps have been read."""
         return self.row >= self.recording.n_rows
 
-    def step(self) -> StepRecord:
-        """The next step."""
+    def step(self) -> tuple[StepRecord, np.ndarray]:
+        """
+        :return: the next step, and the observations after it. After the last step, where nothing more was recorded,
+            these are the observations before it.
+        """
         recording, columns, row = self.recording, self.recording.columns, self.row
         self.row += 1
         infos: list[dict[str, Any]] = [{} for _ in range(recording.n_envs)]
@@ -40,8 +45,8 @@ class RecordedPlay:
             end = self._ends[row, env]
             if end.total_reward is not None:
                 infos[env]["episode"] = {"r": end.total_reward, "l": end.length, "t": 0.0}
-        return StepRecord(
-            recording.observations(row),
+        record = StepRecord(
+            self.observations(row),
             np.ones(recording.n_envs, dtype=bool) if row == 0 else np.array(columns["dones"][row - 1]),
             None,
             recording.answers(row),
@@ -50,6 +55,16 @@ class RecordedPlay:
             np.array(columns["dones"][row]),
             infos,
         )
+        return record, self.observations(self.row)
+
+    def observations(self, row: int) -> np.ndarray:
+        """
+        :param row: a row, also the one after the last
+        :return: its observations; those of the last row if there is none
+        """
+        if row not in self._cached:
+            self._cached = {row: self.recording.observations(min(row, self.recording.n_rows - 1))}
+        return self._cached[row]
 
 
 def read_or_record(

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill.buffers.frames import FrameStore
-from sb3_distill.envs.atari import FrameStep
+from sb3_distill.envs.views import FrameStep
 
 
 class FrameReplayBuffer(ReplayBuffer):

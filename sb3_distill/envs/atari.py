@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +12,8 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from sb3_distill.envs.views import FrameStep
 
 _FIRE = 1
 
@@ -37,20 +39,6 @@ class AtariSettings:
     fire_reset: bool = False
     clip_reward: bool = False
     screen_size: int = 84
-
-
-class FrameStep(NamedTuple):
-    """
-    Tells how the stacked observations of a step continue those of the previous step, in environments that stack frames
-    themselves.
-
-    :param serial: number of the step. From one number to the next, every stack drops its oldest frame and gets a new
-        one, except where an episode begins.
-    :param begins: whether an episode begins with this step: then all frames but the newest are black ``(n_envs,)``
-    """
-
-    serial: int
-    begins: np.ndarray
 
 
 class NativeAtariVecEnv(VecEnv):

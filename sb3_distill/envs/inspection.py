@@ -8,7 +8,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
 
-from sb3_distill.envs.atari import FrameStep, NativeAtariVecEnv
+from sb3_distill.envs.atari import NativeAtariVecEnv
+from sb3_distill.envs.views import FrameStep
 
 
 def frame_channels_of(env: VecEnv) -> int:

@@ -136,9 +136,6 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     def _setup_model(self) -> None:
         check_probability("student_eps", self.student_eps)
         self._read_tasks()
-        self.task_losses = [
-            DistillationLoss(self.loss, temperature, self.student_temperature) for temperature in self._temperatures()
-        ]
         super()._setup_model()
 
     @property
@@ -159,7 +156,10 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         return [self.temperature[name] for name in self.task_names]
 
     def _make_student(self) -> Student:
-        return Student(self.policy, self.task_losses[0], self.max_grad_norm, self.bf16)
+        losses = [
+            DistillationLoss(self.loss, temperature, self.student_temperature) for temperature in self._temperatures()
+        ]
+        return Student(self.policy, losses, self.bf16)
 
     def _buffer_kwargs(self) -> dict[str, Any]:
         return {"task_sampling": self.task_sampling}
@@ -224,7 +224,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             rows = tasks == task
             # Only the actions that the task has: the others are minus infinity
             answers = Answers(q_values=q_values[rows, : student.policy.task_actions[task]])
-            losses.append(self.task_losses[task](teacher, answers))
+            losses.append(student.loss[task](teacher, answers))
             agreement = agreement + compare_actions(teacher, answers)["agreement"] * rows.float().mean()
         all_losses = th.cat(losses)
         return all_losses, {"distill_loss": all_losses.mean().detach(), "agreement": agreement}
@@ -254,6 +254,3 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         if isinstance(self.teachers, MultiTaskTeacher):
             model.teacher_sha256 = self.teachers[name].sha256
         return model
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "task_losses"]

@@ -124,19 +124,24 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
         return next(iter(self.teachers.values())).device
 
     def answer(
-        self, obs: dict[str, th.Tensor], state: Any = None, episode_start: np.ndarray | None = None
+        self,
+        obs: dict[str, th.Tensor],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        with_values: bool = False,
     ) -> tuple[TaskAnswers, Any]:
         """
         :param obs: batch of raw observations, of any tasks
         :param state: unused (recurrent policies only)
         :param episode_start: unused (recurrent policies only)
+        :param with_values: see ``Teacher.answer``
         :return: the answers, without gradient, and the next state (None)
         """
         tasks = obs["task"].reshape(-1).cpu().numpy()
         by_task = {}
         for task in np.unique(tasks).tolist():
             own = self.own_observations(obs["obs"][th.as_tensor(tasks == task)], self.tasks[task])
-            by_task[task], _ = self.teachers[self.tasks[task].name].answer(own)
+            by_task[task], _ = self.teachers[self.tasks[task].name].answer(own, with_values=with_values)
         return TaskAnswers(tasks, by_task), None
 
     @staticmethod

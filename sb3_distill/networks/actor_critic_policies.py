@@ -9,7 +9,7 @@ from stable_baselines3.common.distributions import (
     DiagGaussianDistribution,
     StateDependentNoiseDistribution,
 )
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
@@ -92,19 +92,26 @@ def is_known_distribution(distribution: Any) -> bool:
     return type(distribution) in (CategoricalDistribution, DiagGaussianDistribution)
 
 
-def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs) -> Answers:
+def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values: bool = True) -> Answers:
     """
-    Evaluate actor and critic, with a single pass through a shared features extractor.
+    Evaluate the actor and, if asked for, the critic, with a single pass through a shared features extractor.
 
     :param policy: an actor-critic policy, for whose distribution ``is_known_distribution`` holds
     :param obs: batch of observations in the format of the policy's input
-    :return: the distribution over actions, and the values if the policy has a critic
+    :param with_values: whether to evaluate the critic, if the policy has one
+    :return: the distribution over actions, and the values
     """
-    features: Any = policy.extract_features(obs)
-    features_pi, features_vf = (features, features) if policy.share_features_extractor else features
+    features_pi: Any
+    features_vf: Any = None
+    if policy.share_features_extractor:
+        features_pi = features_vf = policy.extract_features(obs)
+    elif with_values:
+        features_pi, features_vf = policy.extract_features(obs)
+    else:
+        features_pi = BasePolicy.extract_features(policy, obs, policy.pi_features_extractor)
     distribution: Any = policy._get_action_dist_from_latent(policy.mlp_extractor.forward_actor(features_pi))
     values = None
-    if getattr(policy, "value_net", None) is not None:
+    if with_values and getattr(policy, "value_net", None) is not None:
         values = policy.value_net(policy.mlp_extractor.forward_critic(features_vf)).squeeze(1)
     if isinstance(distribution, CategoricalDistribution):
         return Answers(log_probs=distribution.distribution.logits, values=values)

@@ -146,8 +146,7 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
         super()._setup_model()
 
     def _make_student(self) -> Student:
-        loss = DistillationLoss(self.loss, self.temperature, self.student_temperature)
-        return Student(self.policy, loss, self.max_grad_norm, self.bf16)
+        return Student(self.policy, DistillationLoss(self.loss, self.temperature, self.student_temperature), self.bf16)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         assert self.env is not None

@@ -89,6 +89,7 @@ class QPD(DistillationAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
+    asks_values: ClassVar[bool] = True
     policy: ActorCriticMlpPolicy
 
     def __init__(
@@ -179,7 +180,7 @@ class QPD(DistillationAlgorithm):
 
     def _make_student(self) -> Student:
         # Quantization-aware training needs float32 weights.
-        return Student(self.policy, DistillationLoss("kl", self.temperature, 1.0), self.max_grad_norm, bf16=False)
+        return Student(self.policy, DistillationLoss("kl", self.temperature, 1.0), bf16=False)
 
     def _quantize(self) -> None:
         quantize_student(self.policy, **self.bits)
@@ -281,7 +282,7 @@ class QPD(DistillationAlgorithm):
             progress_bar=progress_bar,
         )
 
-    def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         # SB3's own sampling is not used: with state-dependent exploration it would keep one sample of the noise matrix.
         actions = answers.sample().cpu().numpy()
         if not teacher_acts.all():
@@ -289,12 +290,10 @@ class QPD(DistillationAlgorithm):
             student_actions = student.get_actions().cpu().numpy()
             actions = np.where(teacher_acts.reshape(-1, *[1] * (actions.ndim - 1)), actions, student_actions)
         if isinstance(self.action_space, spaces.Box):
-            actions = actions.reshape(-1, *self.action_space.shape)
-            return np.clip(actions, self.action_space.low, self.action_space.high), actions
+            return actions.reshape(-1, *self.action_space.shape)
         epsilon = np.where(teacher_acts, self.teacher_eps, 0.0)
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
-        actions = mix_random_actions(actions, n_actions, epsilon, self._rollout_rng)
-        return actions, actions
+        return mix_random_actions(actions, n_actions, epsilon, self._rollout_rng)
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 # Comparisons with the teacher, each with another field. If that field is known and the comparison is not, ``to_dict``
 # writes the comparison as null; all other unknown fields are left out.
-_BESIDE = {
+_NULL_BESIDE = {
     "percent_of_teacher_bytes": "n_macs",
     "teacher_mean": "mean",
     "percent_of_teacher": "env",
@@ -89,8 +91,8 @@ class Row:
         :return: fields and labels in one dictionary, without unknown fields
         """
         values = {name: getattr(self, name) for name in ROW_FIELDS}
-        known = {name for name, value in values.items() if value not in (None, ())}
-        return {n: value for n, value in values.items() if n in known or _BESIDE.get(n) in known} | self.labels
+        known = {n for n, value in values.items() if value is not None and not (np.ndim(value) and not len(value))}
+        return {n: value for n, value in values.items() if n in known or _NULL_BESIDE.get(n) in known} | self.labels
 
 
 # Labels of a study's grid must not have these names.

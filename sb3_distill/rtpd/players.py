@@ -63,7 +63,7 @@ class DQNWithStudents(DQN):
             return self.policy
         if name not in self.students:
             raise ValueError(unknown_choice("player", name, [TEACHER, *self.students]))
-        policy: BasePolicy = self.student_nets[name].policy  # type: ignore[assignment]
+        policy: BasePolicy = self.student_nets[name].policy
         return policy
 
     def student_model(self, name: str) -> BaseAlgorithm:

@@ -139,6 +139,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
             self._setup_model()
             if teacher is not None:
                 self._start_from(self._setup_teacher())
+                self.teacher = None  # only its weights are needed
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -160,11 +161,9 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
         defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}
         specs = {name: complete_spec(entries, defaults) for name, entries in self.students.items()}
         with unchanged_randomness():
-            self.student_nets = StudentGroup(
-                specs, self.observation_space, self.action_space, self.device, self.max_grad_norm, self.seed
-            )
+            self.student_nets = StudentGroup(specs, self.observation_space, self.action_space, self.device, self.seed)
         for name, model in models.items():
-            self.student_nets[name].go_on_from(model.policy)  # type: ignore[operator]
+            self.student_nets[name].go_on_from(model.policy)  # type: ignore[arg-type]
         # Replaced at every new high score of the teacher (Rusu et al. 2015, section 4.5)
         self.best_q_net = copy.deepcopy(self.q_net) if self.student_nets.follow_best else None
         if self.best_q_net is not None and (self.eval_freq <= 0 or self.n_eval_episodes <= 0):
@@ -288,7 +287,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
                     best_q_values = self.best_q_net(replay_data.observations)
                     best_next_q_values = self.best_q_net(replay_data.next_observations)
                 batches["best"] = SharedBatch.of(replay_data, discounts, best_q_values, best_next_q_values)
-            student_losses.append(self.student_nets.learn(batches))
+            student_losses.append(self.student_nets.learn(batches, self.max_grad_norm))
 
         # Increase update counter
         self._n_updates += gradient_steps
@@ -349,7 +348,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()
         state_dicts = [*state_dicts, "student_nets"]
-        state_dicts += [f"student_nets.{name}.policy.optimizer" for name in self.students]
+        state_dicts += [f"student_nets.by_name.{name}.policy.optimizer" for name in self.students]
         if self.best_q_net is not None:
             state_dicts.append("best_q_net")
         return state_dicts, tensors

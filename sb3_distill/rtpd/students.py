@@ -61,7 +61,6 @@ class RealTimeStudent(Student):
     :param observation_space: Observation space
     :param action_space: Action space
     :param device: device on which the student is trained
-    :param max_grad_norm: The maximum value for the gradient clipping
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class RealTimeStudent(Student):
         observation_space: spaces.Space,
         action_space: spaces.Discrete,
         device: th.device,
-        max_grad_norm: float,
     ) -> None:
         assert spec.learning_rate is not None and spec.self_learning is not None and spec.teacher_source is not None
         assert spec.loss is not None and spec.temperature is not None and spec.student_temperature is not None
@@ -79,7 +77,7 @@ class RealTimeStudent(Student):
         lr_schedule = read_schedule(spec.learning_rate)
         policy_class = STUDENT_POLICIES[spec.policy] if isinstance(spec.policy, str) else spec.policy
         policy = policy_class(observation_space, action_space, lr_schedule, **spec.policy_kwargs).to(device)
-        super().__init__(policy, loss, max_grad_norm)
+        super().__init__(policy, loss)
         self.spec = spec
         self.lr_schedule = lr_schedule
         self.q_net_target = policy.make_q_net()
@@ -125,11 +123,12 @@ class RealTimeStudent(Student):
         current = q_values.gather(1, replay_data.actions.long())
         return F.smooth_l1_loss(current, target, reduction="none").squeeze(1)
 
-    def learn(self, batch: SharedBatch) -> dict[str, th.Tensor]:
+    def learn(self, batch: SharedBatch, max_grad_norm: float) -> dict[str, th.Tensor]:
         """
         One update.
 
         :param batch: the shared minibatch
+        :param max_grad_norm: The maximum value for the gradient clipping
         :return: the losses, and the share of observations in which student and teacher have the same greedy action
         """
         answers = self.policy.answer(batch.replay_data.observations)
@@ -142,7 +141,7 @@ class RealTimeStudent(Student):
             losses["td_loss"] = td_loss.detach()
             # Sun & Fazli 2019, Eq. 3
             loss = distill_loss + self.spec.self_learning * td_loss
-        self.update(loss)
+        self.update(loss, max_grad_norm)
         losses["loss"] = loss.detach()
         with th.no_grad():
             losses |= compare_actions(batch.answers, answers)
@@ -153,7 +152,7 @@ class RealTimeStudent(Student):
         self.copy_to_target()
 
 
-class StudentGroup(nn.ModuleDict):
+class StudentGroup(nn.Module):
     """
     All students of a run, by name. The students do not influence each other.
 
@@ -161,7 +160,6 @@ class StudentGroup(nn.ModuleDict):
     :param observation_space: Observation space
     :param action_space: Action space
     :param device: device on which the students are trained
-    :param max_grad_norm: The maximum value for the gradient clipping
     :param seed: student i gets the initial weights of seed ``seed + 1 + i``; None: do not set seeds
     :raises ValueError: the settings of a student are invalid; the message names the student
     """
@@ -172,24 +170,28 @@ class StudentGroup(nn.ModuleDict):
         observation_space: spaces.Space,
         action_space: spaces.Space,
         device: th.device,
-        max_grad_norm: float,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         assert isinstance(action_space, spaces.Discrete)
+        self.by_name = nn.ModuleDict()
         for index, (name, spec) in enumerate(specs.items()):
             if seed is not None:
                 th.manual_seed(seed + 1 + index)
             try:
-                self[name] = RealTimeStudent(spec, observation_space, action_space, device, max_grad_norm)
+                self.by_name[name] = RealTimeStudent(spec, observation_space, action_space, device)
             except (ValueError, TypeError, AssertionError) as error:
                 raise ValueError(f"students[{name!r}]: {error}") from error
 
+    def __getitem__(self, name: str) -> RealTimeStudent:
+        student = self.by_name[name]
+        assert isinstance(student, RealTimeStudent)
+        return student
+
     def each(self) -> Iterator[tuple[str, RealTimeStudent]]:
         """The students with their names."""
-        for name, student in self.items():
-            assert isinstance(student, RealTimeStudent)
-            yield name, student
+        for name in self.by_name:
+            yield name, self[name]
 
     @property
     def follow_best(self) -> bool:
@@ -201,17 +203,18 @@ class StudentGroup(nn.ModuleDict):
         for _, student in self.each():
             student.prepare(progress_remaining)
 
-    def learn(self, batches: Mapping[str, SharedBatch]) -> dict[str, dict[str, th.Tensor]]:
+    def learn(self, batches: Mapping[str, SharedBatch], max_grad_norm: float) -> dict[str, dict[str, th.Tensor]]:
         """
         Do one update of each student.
 
         :param batches: by ``teacher_source``, the minibatch with the outputs of this network; "best" is missing before
             the first evaluation
+        :param max_grad_norm: The maximum value for the gradient clipping
         :return: by name, the result of the student's ``learn``; students whose ``teacher_source`` is missing do not
             learn and have no entry
         """
         return {
-            name: student.learn(batches[str(student.spec.teacher_source)])
+            name: student.learn(batches[str(student.spec.teacher_source)], max_grad_norm)
             for name, student in self.each()
             if student.spec.teacher_source in batches
         }

@@ -310,3 +310,11 @@ def test_what_is_no_statistics_is_refused(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(AgentError, match="cannot be used as VecNormalize statistics"):
         read_normalization(path)
+
+
+def test_students_of_earlier_versions_say_so(cartpole_teacher, tmp_path):
+    path = tmp_path / "agent.zip"
+    shutil.copy(cartpole_teacher, path)
+    change_data(path, policy_class={"__module__": "sb3_distill.common.policies"})
+    with pytest.raises(AgentError, match=r"sb3_distill.common.policies is of an earlier version: train"):
+        load_teacher(path)

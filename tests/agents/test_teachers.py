@@ -79,7 +79,7 @@ def test_zip_and_model_answer_alike(name, tmp_path):
         assert teacher.algo == name.split("-")[0]
         assert teacher.action_space == model.action_space
         assert teacher.observation_space.shape == model.observation_space.shape
-        answers, state = teacher.answer(tensor)
+        answers, state = teacher.answer(tensor, with_values=True)
         logits = answers.preferences
         assert state is None
         assert not logits.requires_grad and logits.dtype == th.float32
@@ -88,6 +88,7 @@ def test_zip_and_model_answer_alike(name, tmp_path):
         assert state is None and np.array_equal(actions, model.predict(obs, deterministic=True)[0])
         assert teacher.predict(obs[0])[0] == actions[0]
         if isinstance(teacher, ActorCriticTeacher):
+            assert teacher.answer(tensor)[0].values is None
             assert th.allclose(
                 answers.values,
                 model.policy.predict_values(tensor.float() if tensor.is_floating_point() else tensor).squeeze(1),

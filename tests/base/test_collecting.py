@@ -107,7 +107,7 @@ def test_the_state_of_a_teacher_goes_from_step_to_step():
     model = PolicyDistillation("MlpPolicy", make_vec_env("CartPole-v1", 2, seed=0), teacher, buffer_size=200, **KWARGS)
     answer, calls, dones = teacher.answer, [], [np.ones(2, bool)]
 
-    def count(obs, state=None, episode_start=None):
+    def count(obs, state=None, episode_start=None, with_values=False):
         calls.append((state, episode_start.copy()))
         return answer(obs)[0], len(calls)
 

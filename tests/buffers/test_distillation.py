@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.frames import FrameStore
-from sb3_distill.envs.atari import FrameStep
+from sb3_distill.envs.views import FrameStep
 from tests.buffers.records import step_record
 
 SIZE = 5

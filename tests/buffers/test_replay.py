@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_distill.buffers.replay import FrameReplayBuffer
-from sb3_distill.envs.atari import FrameStep
+from sb3_distill.envs.views import FrameStep
 
 SIZE = 5
 N_ACTIONS = 3

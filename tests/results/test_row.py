@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from sb3_distill.results.row import Row, parse_rows
@@ -28,6 +29,13 @@ def test_what_is_no_number_is_null():
     written = json.loads(to_json(row.to_dict()))
     assert written["percent_of_teacher"] is None and written["max_percent"] is None
     assert Row.from_dict(written).to_dict() == written
+
+
+def test_what_is_empty_is_left_out():
+    kwargs = {"env": "A", "agent": "x", "algo": "pd", "n_parameters": 1, "n_bytes": 4}
+    row = Row(**kwargs, returns=np.array([1.0, 2.0]), lengths=[], mean_interval=np.array([]))
+    written = row.to_dict()
+    assert list(written["returns"]) == [1, 2] and not {"lengths", "mean_interval"} & written.keys()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"agents": [1]}', '{"agents": [{"env": "A"}]}'])

@@ -161,6 +161,21 @@ def test_students_are_written_as_pd_zips(tmp_path: Path):
     assert teacher.algo == "pd" and np.array_equal(teacher.predict(obs)[0], expected)
 
 
+@pytest.mark.parametrize("name", ["learn", "prepare", "each", "update_targets"])
+def test_students_may_be_called_like_methods_of_ours(name, tmp_path):
+    model = make(students={name: SMALL}).learn(200)
+    model.save(tmp_path / "model")
+    assert same(RealTimeDistillDQN.load(tmp_path / "model").player(name), model.player(name))
+
+
+def test_an_agent_that_started_from_another_is_no_student(tmp_path):
+    make().save(tmp_path / "first")
+    model = make(teacher=tmp_path / "first.zip").learn(100)
+    model.save(tmp_path / "second")
+    facts = load_teacher(tmp_path / "second.zip").facts
+    assert (facts.algo, facts.taught_by) == ("dqn", None) and model.taught_by == str(tmp_path / "first.zip")
+
+
 def test_a_student_model_goes_on_as_a_student():
     """Out of one run, distilled further by another teacher, and into the next run."""
     student = make().learn(200).student_model("small")

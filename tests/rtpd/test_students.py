@@ -39,7 +39,7 @@ def make_student(**entries) -> RealTimeStudent:
         "imitation": True,
         "teacher_source": "latest",
     }
-    return RealTimeStudent(StudentSpec(**{**spec, **entries}), space, spaces.Discrete(2), th.device("cpu"), 10.0)
+    return RealTimeStudent(StudentSpec(**{**spec, **entries}), space, spaces.Discrete(2), th.device("cpu"))
 
 
 @pytest.mark.parametrize("imitation", [True, False])
@@ -55,7 +55,7 @@ def test_the_loss_is_that_of_the_paper(imitation):
         target = data.rewards[row] + (1 - data.dones[row]) * 0.9 * next_q_values[row, action].detach()
         errors.append(F.smooth_l1_loss(q_values[row, data.actions[row]], target))
     expected = kl_loss(batch.answers.q_values, q_values, 0.5, 0.5).mean() + 0.7 * th.stack(errors).mean()
-    losses = student.learn(batch)
+    losses = student.learn(batch, 10.0)
     assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     agreement = (q_values.argmax(1) == batch.answers.q_values.argmax(1)).float().mean()
     assert losses["agreement"].item() == agreement.item()
@@ -68,7 +68,7 @@ def test_without_self_learning_rewards_do_not_matter():
     for data in (batch, other):
         th.manual_seed(1)
         student = make_student(self_learning=0.0)
-        assert "td_loss" not in student.learn(data)
+        assert "td_loss" not in student.learn(data, 10.0)
         results.append(student)
     assert same(results[0], results[1])
 
