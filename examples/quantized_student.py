@@ -13,7 +13,7 @@ from sb3_distill.results.tables import format_table
 N_BITS = 4
 
 
-def distil(**kwargs) -> QPD:
+def distill(**kwargs) -> QPD:
     model = QPD(
         "MlpPolicy",
         "CartPole-v1",
@@ -41,8 +41,8 @@ try:
 except AgentError as error:
     sys.exit(str(error))
 
-full = distil()
-few = distil(weight_bits=N_BITS, activation_bits=N_BITS, first_layer_bits=N_BITS, last_layer_bits=N_BITS)
+full = distill()
+few = distill(weight_bits=N_BITS, activation_bits=N_BITS, first_layer_bits=N_BITS, last_layer_bits=N_BITS)
 after = quantize_agent(full, N_BITS, N_BITS)
 
 rows = [["agent", "bytes of the policy", "score"]]

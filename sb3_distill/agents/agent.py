@@ -50,12 +50,12 @@ class AgentFacts:
 
     :param algo: key of the algorithm in the Zoo, e.g. "dqn"
     :param source: where the agent was found
-    :param sha256: of its zip, or of its weights where there is no zip
+    :param sha256: hash of its zip, or of its weights if there is no zip
     :param env_id: the environment it was trained on, if known
     :param normalization: VecNormalize's statistics, if it was trained with them
     :param zip_bytes: size of its zip, None where there is no zip
     :param recorded_score: the score that its run folder records: what its results.yml says, else its evaluations
-    :param taught_by: of a student where its teacher was found, None where that was a model in memory
+    :param taught_by: for a student, the source of its teacher; None if that was a model in memory
     :param frame_stack: number of stacked frames; None: as many as an image has channels
     :param env_kwargs: arguments of the environment it was trained on; None where they are not known
     """
@@ -80,7 +80,7 @@ class Teacher(ABC):
     own statistics.
 
     :param policy: the SB3 policy, which is frozen
-    :param facts: what else is known of the agent
+    :param facts: everything else that is known of the agent
     :raises AgentError: the statistics of VecNormalize do not fit the observations
     """
 
@@ -103,38 +103,38 @@ class Teacher(ABC):
 
     @property
     def source(self) -> str:
-        """Where the agent was found."""
+        """The place from which the agent was loaded."""
         return self.facts.source
 
     @property
     def saved_source(self) -> str | None:
-        """What ``load_teacher`` finds it by again; None for a model in memory."""
+        """The source from which ``load_teacher`` can load it again; None for a model in memory."""
         return None if self.facts.zip_bytes is None else self.facts.source
 
     @property
     def sha256(self) -> str:
-        """Of its zip, or of its weights where there is no zip."""
+        """Hash of its zip, or of its weights if there is no zip."""
         return self.facts.sha256
 
     @property
     def env_id(self) -> str | None:
-        """The environment it was trained on, if known."""
+        """The environment on which it was trained, if known."""
         return self.facts.env_id
 
     @property
     def env_kwargs(self) -> dict[str, Any] | None:
-        """Arguments of the environment it was trained on, None where they are not known."""
+        """Arguments of the environment on which it was trained; None if they are not known."""
         return self.facts.env_kwargs
 
     @property
     def normalization(self) -> Normalization | None:
-        """VecNormalize's statistics, if it was trained with them."""
+        """The statistics of VecNormalize, if it was trained with them."""
         return self.facts.normalization
 
     @property
     @abstractmethod
     def network(self) -> th.nn.Module:
-        """What is asked for answers: the Q-network, or actor and critic."""
+        """The network that computes the answers: the Q-network, or actor and critic."""
 
     @property
     @abstractmethod
@@ -170,17 +170,17 @@ class Teacher(ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters of what acts: without target networks, without the critic of an actor-critic agent."""
+        """Number of parameters of the parts that act: no target networks, no critic."""
         return count_parameters(self.acting_modules)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of what acts: packed where it is quantized, float32 otherwise."""
+        """Size in bytes of the parts that act: quantized layers packed, all others in float32."""
         return packed_bytes(self.acting_modules)
 
     @property
     def device(self) -> th.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return self.policy.device
 
     def to(self: SelfTeacher, device: th.device | str) -> SelfTeacher:
@@ -208,7 +208,7 @@ class Teacher(ABC):
         Apply the agent's own VecNormalize statistics, in float64 as VecNormalize does.
 
         :param obs: batch of raw observations
-        :return: what the policy takes
+        :return: the input of the policy
         """
         if self.normalization is None:
             return obs
@@ -227,7 +227,7 @@ class Teacher(ABC):
         Get the agent's action, as every SB3 model does.
 
         :param observation: raw observation, or a batch of them
-        :param state: what the last call returned: None, for an agent without memory
+        :param state: the state that the last call returned; None for an agent without memory
         :param episode_start: where an episode begins
         :param deterministic: False samples from the distribution of an actor-critic agent; a value-based agent is
             greedy always
@@ -247,7 +247,7 @@ class Teacher(ABC):
         What the distillation losses compare.
 
         :param obs: batch of raw observations as tensors; images channels first, as bytes
-        :param state: what the last call returned for the same environments: None, for an agent without memory
+        :param state: the state that the last call returned for the same environments; None for an agent without memory
         :param episode_start: where an episode begins ``(batch,)``
         :param with_values: whether an actor-critic agent is asked for the values of its critic, too
         :return: the answers, without gradient, and the next state
@@ -307,7 +307,7 @@ class ActorCriticTeacher(Teacher):
 
     @property
     def has_critic(self) -> bool:
-        """Whether its critic is there; somebody may have cut it off."""
+        """Whether it has a critic. A zip may hold the actor alone."""
         return getattr(self.policy, "value_net", None) is not None
 
     @th.no_grad()

@@ -40,7 +40,7 @@ class Layer:
     """
     A tensor of weights.
 
-    :param kind: of the module that it is part of
+    :param kind: kind of the module that the tensor is part of
     :param shape: its shape
     """
 
@@ -147,7 +147,7 @@ def score_text(score: EvaluationScore | dict[str, Any] | None) -> str:
 
 
 def print_one(facts: Facts) -> None:
-    """One agent in full."""
+    """Print everything that is known of one agent."""
     print(facts.source)
     for label, value in (
         ("algorithm", facts.algo),

@@ -1,4 +1,4 @@
-"""What the files of an agent tell beside its weights: algorithm, spaces, normalisation, recorded score."""
+"""What the files of an agent say besides its weights: algorithm, spaces, normalisation, recorded score."""
 
 from typing import Any
 

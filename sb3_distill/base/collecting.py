@@ -1,4 +1,4 @@
-"""How steps are collected: a teacher or its student plays, or a recording tells what the teacher has played."""
+"""How steps are collected: the teacher or its student plays, or a recording of the teacher's play is read."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -23,9 +23,9 @@ from sb3_distill.envs.inspection import env_arguments_of, env_id_of, frame_chann
 
 
 class CollectingAlgorithm(OffPolicyAlgorithm):
-    """An off-policy algorithm to whose every observation a teacher answers, whoever acts."""
+    """An off-policy algorithm whose teacher is evaluated on every observation, whoever acts."""
 
-    # Folder of the teacher's play, where an algorithm has one
+    # Folder of the recording, for algorithms that can record
     recording: str | Path | None = None
     # Whether the teacher is asked for its values, too
     asks_values: ClassVar[bool] = False
@@ -40,7 +40,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _setup_collecting(self) -> None:
         self._teacher_share = teacher_share_schedule(self.rollout_policy)
         self._rollout_rng = np.random.default_rng(self.seed)
-        # What an agent with a memory remembers of each environment
+        # Memory of a recurrent teacher, for each environment
         self._teacher_state: Any = None
         self._n_collected = 0
         frequency, unit = self.train_freq.frequency, self.train_freq.unit  # type: ignore[union-attr]
@@ -53,7 +53,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             )
 
     def _open_recording(self, start: int, total_timesteps: int) -> None:
-        """Read the teacher's play where it is recorded already, from now on; else record it."""
+        """Read the recording of the teacher's play if there is one, otherwise record it."""
         assert self.env is not None and self.recording is not None
         if self.rollout_policy != "teacher" or self._vec_normalize_env is not None:
             raise RecordingError(
@@ -80,13 +80,13 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         )
 
     def _finish_recording(self) -> None:
-        """Close the recording where it is whole: a callback may have stopped the run."""
+        """Close the recording if it is complete. It is not if a callback has stopped the run."""
         if self._recorder is not None and self.num_timesteps >= self._total_timesteps:
             self._recorder.close(None if self._reference is None else self._reference.score)
             self._recorder = None
 
     def _leave_recording(self) -> None:
-        """Leave nothing of a recording that is not whole, and read no further."""
+        """Delete an incomplete recording, and stop reading."""
         if self._recorder is not None:
             self._recorder.abort()
         self._recorder = self._recorded_play = None
@@ -102,16 +102,16 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         log_interval: int | None = None,
     ) -> RolloutReturn:
         """
-        Play, or read what was played, and give every step to the memory and to the recorder.
+        Play or read steps, and give each one to the replay buffer and to the recorder.
 
         :param env: The training environment
         :param callback: Callback that will be called at each step
         :param train_freq: how much to play
-        :param replay_buffer: the memory
+        :param replay_buffer: the replay buffer
         :param action_noise: unused
         :param learning_starts: unused: the teacher plays from the first step on
         :param log_interval: Log data every ``log_interval`` episodes
-        :return: what was played
+        :return: number of steps and episodes, and whether to go on
         """
         # Switch to eval mode (this affects batch norm / dropout)
         self.policy.set_training_mode(False)
@@ -186,7 +186,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _reference_callback(
         self, siblings: list[BaseCallback], n_episodes: int, epsilon: float
     ) -> TeacherReferenceCallback:
-        """Who scores the teacher before training, as its students will be scored; a recording knows the score."""
+        """The callback that scores the teacher before training, unless a recording has its score."""
         known_score = None
         if self._recorded_play is not None:
             known_score, n_episodes = self._recorded_play.recording.teacher_score, 0

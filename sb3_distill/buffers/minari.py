@@ -11,7 +11,7 @@ def to_minari(recording: Recording, dataset_id: str) -> Any:
     """
     Write the episodes that came to their end as a Minari dataset. Stacked frames are written whole, once per step.
 
-    :param recording: of a teacher
+    :param recording: recording of a teacher's play
     :param dataset_id: such as "pong/dqn-v0"
     :return: the dataset
     :raises RecordingError: Minari is not installed, or no episode is whole

@@ -1,4 +1,4 @@
-"""A recording in the place of play."""
+"""Reads a recording in place of playing."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingS
 
 class RecordedPlay:
     """
-    What happened when the teacher played, step after step.
+    Reads a recording step by step, in place of the environment.
 
-    :param recording: what happened
+    :param recording: the recording
     :param start: row to begin with
     """
 
@@ -77,15 +77,15 @@ def read_or_record(
     total_timesteps: int,
 ) -> tuple[RecordedPlay | None, RecordingWriter | None]:
     """
-    :param folder: of a recording that exists, or is to be
-    :param settings: what the play depends on
+    :param folder: folder of the recording, which may not exist yet
+    :param settings: the settings on which the play depends
     :param observation_space: Observation space
     :param n_envs: number of parallel environments
     :param frame_channels: planes of one frame of a stacked image
-    :param start: steps that the run has behind it
-    :param total_timesteps: steps before it
-    :return: the play where it is recorded, else who records it
-    :raises RecordingError: the recording is another one, or not whole
+    :param start: number of steps that the run has done already
+    :param total_timesteps: number of steps that it will do
+    :return: the reader if the recording exists, else the writer
+    :raises RecordingError: the recording was made with other settings, or is not complete
     """
     if folder.exists():
         recording = Recording(folder)

@@ -21,11 +21,11 @@ from sb3_distill.common.answers import Answers
 FORMAT = 2
 _META, _FRAMES, _TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
 _COLUMNS = ("actions", "rewards", "dones", "truncations")
-# What a column with a part of the teacher's answers is called
+# Prefix of the columns with the parts of the teacher's answers
 _ANSWERS = "answers_"
-# What the fields of ``EpisodeEnd`` are called in the file
+# Names of the fields of ``EpisodeEnd`` in the file
 _END = ("row", "env", "r", "l")
-# Frames that are compressed together: neighbours are alike
+# Number of frames that are compressed together: neighbouring frames are similar
 _BLOCK = 64
 
 
@@ -36,7 +36,7 @@ class RecordingError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class RecordingSettings:
     """
-    What a teacher's play depends on, beside the number of environments.
+    The settings on which a teacher's play depends, besides the number of environments.
 
     :param algorithm: class of the students
     :param teacher: the teacher's sha256
@@ -55,7 +55,7 @@ class RecordingSettings:
 
 
 class EpisodeEnd(NamedTuple):
-    """Where an episode ended, and what a Monitor told of it; None where there was no Monitor."""
+    """The end of an episode, with return and length from its Monitor; None if there was no Monitor."""
 
     row: int
     env: int
@@ -64,7 +64,7 @@ class EpisodeEnd(NamedTuple):
 
 
 class RecordedEpisode(NamedTuple):
-    """Observations ``(n_steps + 1, ...)`` and what happened between them; the last flag says how it ended."""
+    """Observations ``(n_steps + 1, ...)``, the actions and rewards between them, and how the episode ended."""
 
     observations: np.ndarray
     actions: np.ndarray
@@ -78,8 +78,8 @@ class RecordingWriter:
     Writes a recording: image frames once each, compressed in blocks as they come; all else at the end. The folder
     appears under its name when it is whole.
 
-    :param folder: where the recording will lie
-    :param settings: what it depends on
+    :param folder: folder of the recording
+    :param settings: the settings on which it depends
     :param observation_space: Observation space
     :param n_envs: number of parallel environments
     :param frame_channels: planes of one frame of a stacked image
@@ -141,7 +141,7 @@ class RecordingWriter:
             self.observations.append(self.store.serials(self.store.slots[row % 2]))
         for env in np.flatnonzero(record.dones):
             terminal = infos[env]["terminal_observation"]
-            # Of a stack the newest frame: the others are in the last observation.
+            # Of a stack, only the newest frame: the others are in the last observation.
             self.terminals.append(np.array(terminal if self.store is None else terminal[-self._frame_channels :]))
             episode = infos[env].get("episode")
             self.episodes.append(
@@ -171,7 +171,7 @@ class RecordingWriter:
             self._pending = []
 
     def abort(self) -> None:
-        """Leave nothing of a recording that will not be finished."""
+        """Delete a recording that will not be finished."""
         if self.store is not None:
             self._file.close()
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -180,7 +180,7 @@ class RecordingWriter:
         """
         Finish the recording.
 
-        :param teacher_score: mean and standard deviation of the teacher's return, where they were measured
+        :param teacher_score: mean and standard deviation of the teacher's return, if they were measured
         """
         for name, rows in self.columns.items():
             np.save(self.partial / f"{name}.npy", np.stack(rows))
@@ -203,7 +203,7 @@ class RecordingWriter:
         }
         (self.partial / _META).write_text(json.dumps(meta))
         if self.folder.exists():
-            # Somebody else was quicker; theirs is as good.
+            # Another run has finished the same recording first.
             shutil.rmtree(self.partial)
         else:
             self.partial.rename(self.folder)
@@ -211,9 +211,9 @@ class RecordingWriter:
 
 class Recording:
     """
-    A finished recording; what is large is mapped from the disk and read as it is needed.
+    A finished recording. Large arrays are mapped from the disk and read when they are needed.
 
-    :param folder: what ``RecordingWriter`` wrote
+    :param folder: folder that ``RecordingWriter`` wrote
     :raises RecordingError: the folder holds no whole recording
     """
 
@@ -235,7 +235,7 @@ class Recording:
             self._observations = np.load(self.folder / "observations.npy", mmap_mode="r")
             if self.frame_channels is not None:
                 self._offsets = np.load(self.folder / "offsets.npy")
-                # Where all frames were black there are none.
+                # If all frames were black, none was stored.
                 self._frames = np.zeros(0, np.uint8)
                 if len(self._offsets) > 1:
                     self._frames = np.memmap(self.folder / _FRAMES, dtype=np.uint8, mode="r")
@@ -248,14 +248,14 @@ class Recording:
 
     @property
     def observation_space(self) -> spaces.Box:
-        """Of one environment, without bounds where observations are no images."""
+        """Space of one environment's observations; only images have bounds."""
         if self.frame_channels is not None:
             return spaces.Box(0, 255, self.shape, np.uint8)
         return spaces.Box(-np.inf, np.inf, self.shape, self.dtype.type)
 
     @property
     def action_space(self) -> spaces.Space:
-        """Of one environment: as many actions as the teacher has answers, or unbounded continuous ones."""
+        """Space of one environment's actions: as many as the teacher has answers, or continuous without bounds."""
         actions = self.columns["actions"]
         if actions.ndim == 2:
             return spaces.Discrete(self.answers(0).preferences.shape[1])
@@ -326,7 +326,7 @@ class Recording:
 
     def check(self, settings: RecordingSettings, n_envs: int, total_timesteps: int) -> None:
         """
-        :param settings: those of the run that wants to read it
+        :param settings: the settings of the run that wants to read it
         :param n_envs: its number of environments
         :param total_timesteps: its length
         :raises RecordingError: the run would have played otherwise, or longer

@@ -80,7 +80,7 @@ class Game:
     What is scored in one environment.
 
     :param env_id: the environment
-    :param agents: who plays, each teacher before its students
+    :param agents: the agents that play, each teacher before its students
     :param teachers: the agent that counts as 100%, by the SHA-256 hash of the agent that is compared with it
     :param env_kwargs: arguments of the environment
     """
@@ -96,11 +96,11 @@ class Results:
     """
     What one call of the verb has found.
 
-    :param games: what was scored
+    :param games: the games, with their players
     :param n_episodes: episodes of each agent
     :param epsilon: share of random actions
     :param seed: seed of the first episode
-    :param starts_sha256: of the held-out start states, where there are any
+    :param starts_sha256: hash of the held-out start states; None: ordinary starts
     :param rows: one for each agent and game
     :param means: geometric means over the games, see ``geometric_means``
     """
@@ -115,7 +115,7 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: what the JSON file holds: ``starts_sha256`` and ``env_kwargs`` only where there are any
+        :return: the content of the JSON file; ``starts_sha256`` and ``env_kwargs`` are left out if there are none
         """
         names = [game.env_id for game in self.games]
         env_kwargs = {game.env_id: game.env_kwargs for game in self.games if game.env_kwargs}
@@ -135,8 +135,8 @@ def find_starts(args: argparse.Namespace, game: Game) -> HeldOutStarts | None:
     """
     :param args: the options
     :param game: the game
-    :return: the start states that were asked for, recorded first where they do not exist yet
-    :raises ValueError: the file belongs to another game, or nobody is there to record it
+    :return: the start states that were asked for; if the file does not exist yet, they are recorded first
+    :raises ValueError: the file belongs to another game, or it does not exist and no recorder is named
     """
     if args.starts is None:
         return None
@@ -226,7 +226,7 @@ def add_teachers(game: Game, named: str | None, device: str) -> None:
 def group_by_game(args: argparse.Namespace) -> list[Game]:
     """
     :param args: the options
-    :return: who plays where
+    :return: the games, each with its players
     :raises AgentError: an agent cannot be loaded, or names no environment; runs of one game differ in its arguments
     """
     sources = [
@@ -257,8 +257,8 @@ def geometric_means(
 ) -> dict[str, tuple[float, float, float]]:
     """
     :param rows: the rows of several games, students and teachers
-    :param architectures: of the agents, by their names
-    :return: of each architecture with students in every game, the geometric mean over the games and its 95% interval;
+    :param architectures: the architecture of each agent, by the name of the agent
+    :return: for each architecture with students in every game, the geometric mean over the games and its 95% interval;
         the episodes of several students of one game count together, and those of their teachers
     """
     by_agent = {(row.env, row.agent): row for row in rows}
@@ -288,8 +288,8 @@ def geometric_means(
 
 def write_output(path: Path, results: Results) -> None:
     """
-    :param path: file, whose ending chooses the format
-    :param results: what goes in
+    :param path: the file; its ending chooses the format
+    :param results: the results to write
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":

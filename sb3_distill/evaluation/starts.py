@@ -25,7 +25,7 @@ class HeldOutStarts:
 
     :param env_id: the game
     :param states: serialized emulator states
-    :param recorded_by: who played
+    :param recorded_by: source of the agent that played, or "random"
     :param recorder_sha256: the hash of this agent; empty where it has none
     """
 
@@ -64,7 +64,7 @@ class HeldOutStarts:
     @classmethod
     def load(cls, path: str | Path) -> "HeldOutStarts":
         """
-        :param path: what ``save`` wrote; nothing in it is unpickled
+        :param path: a file written by ``save``; nothing in it is unpickled
         :return: the starts
         :raises ValueError: the file is damaged, or no file of starts
         """
@@ -110,13 +110,13 @@ def record_starts(
     student.
 
     :param player: this agent
-    :param recorded_by: its name
+    :param recorded_by: name of the agent that plays
     :param env_id: an Atari game
     :param frame_stack: stacked frames of its observations
     :param n_states: how many states
     :param n_episodes: how many episodes they are drawn from
     :param epsilon: share of random actions, without which the episodes would be much alike
-    :param seed: of the episodes, the random actions and the drawing
+    :param seed: seed of the episodes, of the random actions and of the drawing
     :param env_kwargs: passed to the environment's constructor
     :return: the starts
     :raises ValueError: the environment is no Atari game
@@ -149,8 +149,8 @@ def load_or_record(
     """
     :param path: a file of start states that exists, or is to be
     :param env_id: the game
-    :param source: who plays where it does not exist: an agent, or "random"
-    :param seed: of the play
+    :param source: the agent that plays if the file does not exist, or "random"
+    :param seed: seed of the play
     :param env_kwargs: passed to the environment's constructor
     :return: the starts
     :raises ValueError: the file belongs to another game, or nobody is there to record it

@@ -110,9 +110,9 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 def peak_memory(code: str, folder: Path, policy: str, shape: Sequence[int], dtype: str) -> float | None:
     """
     :param code: a program that uses a policy and prints its peak memory
-    :param folder: of the export
+    :param folder: folder of the export
     :param policy: file or agent
-    :param shape: of an observation
+    :param shape: shape of an observation
     :param dtype: its type
     :return: megabytes of the whole process; None where the system is not Linux and does not tell
     """
@@ -143,7 +143,7 @@ class FilePlayer:
 def mean_return(player: Player, description: Description, n_episodes: int) -> float | None:
     """
     :param player: the policy
-    :param description: what ``policy.json`` says
+    :param description: the content of ``policy.json``
     :param n_episodes: number of episodes, 0 for none
     :return: their mean return
     """
@@ -161,7 +161,7 @@ def mean_return(player: Player, description: Description, n_episodes: int) -> fl
 
 def read_description(folder: Path) -> Description:
     """
-    :param folder: what ``sb3-distill export`` wrote
+    :param folder: folder that ``sb3-distill export`` wrote
     :return: its ``policy.json``
     :raises ExportError: there is none, or it is not complete
     """
@@ -180,8 +180,8 @@ def read_description(folder: Path) -> Description:
 
 def find_source(folder: Path, description: Description) -> Teacher | None:
     """
-    :param folder: of the export
-    :param description: what ``policy.json`` says
+    :param folder: folder of the export
+    :param description: the content of ``policy.json``
     :return: the agent that was exported; None, and a line that says why, where it is not at hand any more
     """
     source, sha256 = description.source, description.sha256
@@ -215,7 +215,7 @@ def open_file(path: Path) -> FilePlayer:
 
 def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
     """
-    :param folder: what ``sb3-distill export`` wrote
+    :param folder: folder that ``sb3-distill export`` wrote
     :param n_runs: inferences that are timed
     :param n_episodes: episodes that are played
     :return: one row per file, and one for the agent under torch where it is still at hand
@@ -259,7 +259,7 @@ def plot_returns(rows: Sequence[BenchRow]) -> Figure:
     """
     Figure 1 of Avé et al. 2022: a colour for each folder, a marker for each kind.
 
-    :param rows: of ``bench_folder``, after episodes were played
+    :param rows: rows of ``bench_folder``, after episodes were played
     :return: size of the files against their return
     """
     figure, axes = make_axes("bytes", "mean return")
@@ -280,7 +280,7 @@ def plot_returns(rows: Sequence[BenchRow]) -> Figure:
 
 def format_rows(rows: Sequence[BenchRow]) -> str:
     """
-    :param rows: of ``bench_folder``
+    :param rows: rows of ``bench_folder``
     :return: a table
     """
     cells = [["policy", "bytes", "MACs", "p50 µs", "p99 µs", "peak MB", "return"]]

@@ -1,4 +1,4 @@
-"""What ``policy.json`` says of an exported agent."""
+"""The content of ``policy.json``, which describes an exported agent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ class ObservationFormat:
     """
     What an exported policy takes.
 
-    :param shape: of one observation
+    :param shape: shape of one observation
     :param dtype: its type
     :param low: the lowest value, or one for every entry; None where there is none
     :param high: the highest value likewise
@@ -45,7 +45,7 @@ class Description:
     :param algo: its algorithm
     :param env_id: the environment that checked the files
     :param env_kwargs: arguments of this environment
-    :param observation: what the files take
+    :param observation: the input of the files
     :param frame_stack: number of stacked frames
     :param n_parameters: the agent's parameters
     :param macs: multiply-accumulate operations of one decision
@@ -73,7 +73,7 @@ class Description:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Description":
         """
-        :param content: what ``policy.json`` holds, with all fields
+        :param content: the content of ``policy.json``, with all fields
         :return: the description
         :raises TypeError: an entry is not what it should be
         """

@@ -96,7 +96,7 @@ def _describe(
 
 
 def _advice(agent: Teacher, bits: int | None) -> str:
-    """What helps where a file disagrees with its agent."""
+    """The advice for a file that disagrees with its agent."""
     actor_critic = isinstance(agent, ActorCriticTeacher)
     advice = "Train a student with quantization (--algo qpd)" if actor_critic else "Distil a student (--algo pd)"
     return f"{advice}{', take more bits (--bits)' if bits is not None and bits < MAX_BITS else ''}, or allow more."
@@ -116,14 +116,14 @@ def export_agent(
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
     ``runner.py``. Students of ``QPD`` are integers already and have the second file alone.
 
-    :param source: what ``load_teacher`` takes
+    :param source: a source for ``load_teacher``
     :param folder: where the files go
     :param env_id: the environment that checks the files, by default the agent's own
     :param n_observations: observations that they are checked on
     :param max_disagreement: share of them at which an exported policy may choose another action than the agent
     :param opset: version of ONNX's operators, 18 to 21
     :param bits: precision of the integers of an agent that is not quantized yet, 2 to 8; None takes 8
-    :return: what ``policy.json`` says
+    :return: the content of ``policy.json``
     :raises AgentError: the agent cannot be loaded or has parts that cannot be exported
     :raises ValueError: bits out of range, or the environment is not one for this agent
     :raises ExportError: the agent is a student still in its transition; or a file would disagree with the agent more

@@ -25,14 +25,14 @@ def quantize_agent(
 ) -> Teacher:
     """
     Post-training quantization: the baseline that training with quantization must beat. The agent plays, and the step
-    sizes are those with the least squared error on its weights and on what it has seen; nothing is trained.
+    sizes with the least squared error on its weights and its observations are chosen; nothing is trained.
 
-    :param source: a student or a teacher of any algorithm: what ``load_teacher`` takes
+    :param source: a student or a teacher of any algorithm (see ``load_teacher``)
     :param weight_bits: precision of all weights, 2 to 8
-    :param activation_bits: precision of the inputs of all layers, 2 to 8; that of frames is exact in any case
-    :param env_id: where it plays, by default the environment it was trained on
-    :param n_observations: observations that choose the step sizes
-    :return: a quantized copy, which plays as every loaded agent does
+    :param activation_bits: precision of the inputs of all layers, 2 to 8; frames are exact in any case
+    :param env_id: environment in which it plays; None: the one on which it was trained
+    :param n_observations: number of observations from which the step sizes are chosen
+    :return: a quantized copy, which plays like every loaded agent
     :raises AgentError: the agent cannot be loaded, is quantized already, or has parts that cannot be quantized
     :raises ValueError: bits out of range, or the environment is not one for this agent
     """
@@ -47,13 +47,13 @@ def quantize_on(
     observations: np.ndarray, agent: Teacher, weight_bits: int, activation_bits: int, input_bits: int | None
 ) -> Teacher:
     """
-    As ``quantize_agent``, on observations at hand.
+    Like ``quantize_agent``, with given observations.
 
-    :param observations: raw observations that choose the step sizes
-    :param agent: a loaded agent, which is left as it is
+    :param observations: raw observations from which the step sizes are chosen
+    :param agent: a loaded agent, which is not changed
     :param weight_bits: precision of all weights
     :param activation_bits: precision of the inputs of all layers but the first
-    :param input_bits: precision of the observations, None where they stay as they are
+    :param input_bits: precision of the observations, None: they are not quantized
     :return: a quantized copy
     :raises AgentError: the agent is quantized already
     :raises ValueError: bits out of range
@@ -62,7 +62,7 @@ def quantize_on(
     check_bits("activation_bits", activation_bits)
     if quantized_layers(agent.policy):
         raise AgentError(
-            f"{agent.source} is quantized already: distil a student of full precision (without bits) and quantize that."
+            f"{agent.source} is quantized already: distill a student of full precision (without bits) and quantize that."
         )
     quantized = copy.copy(agent)
     quantized.policy = copy_policy(agent.policy)

@@ -44,8 +44,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         every task
     :param buffer_size: size of each task's memory, in observations
     :param loss: "kl", "reverse_kl", "nll" or "mse" (see ``sb3_distill.common.losses``)
-    :param temperature: of the teacher's softmax: one number, or one for every task
-    :param student_temperature: of the student's softmax
+    :param temperature: temperature of the teacher's softmax: one number, or one for every task
+    :param student_temperature: temperature of the student's softmax
     :param student_eps: share of uniformly random actions while the student acts, in training, in evaluations and in
         ``predict(deterministic=False)``
     :param task_sampling: "random" takes each minibatch from one task, as the paper does; "equal" takes an equal share
@@ -140,11 +140,11 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     @property
     def task_names(self) -> list[str]:
-        """What teachers and scores are named by, in the order of the controllers."""
+        """Names of the tasks, in the order of the controllers. Teachers and scores have the same names."""
         return [task.name for task in self.tasks]
 
     def _temperatures(self) -> list[float]:
-        """One for every task."""
+        """The temperature of each task."""
         if not isinstance(self.temperature, Mapping):
             return [self.temperature] * len(self.task_names)
         for name in self.temperature:

@@ -43,7 +43,7 @@ def student_config(config: Mapping[str, Any], entries: Mapping[str, Any]) -> dic
     """
     :param config: the run's ``config.yml``
     :param entries: the entries of the student (see ``StudentSpec``)
-    :return: what holds for the student: the run's environment, and the student's own policy
+    :return: the student's configuration: the run's environment, and the student's own policy
     """
     policy = entries["policy"]
     kwargs = ", ".join(f"{name}={_as_written(value)}" for name, value in entries.get("policy_kwargs", {}).items())
