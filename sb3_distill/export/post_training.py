@@ -62,7 +62,8 @@ def quantize_on(
     check_bits("activation_bits", activation_bits)
     if quantized_layers(agent.policy):
         raise AgentError(
-            f"{agent.source} is quantized already: distill a student of full precision (without bits) and quantize that."
+            f"{agent.source} is quantized already: distill a student of full precision (without bits), and quantize "
+            "that one."
         )
     quantized = copy.copy(agent)
     quantized.policy = copy_policy(agent.policy)
