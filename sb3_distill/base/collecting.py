@@ -61,7 +61,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                 "the student's environment, whose statistics would depend on it."
             )
         settings = RecordingSettings(
-            algorithm=type(self).__name__,
+            # A user's subclass plays as its parent does.
+            algorithm=next(cls.__name__ for cls in type(self).__mro__ if cls.__module__.startswith("sb3_distill.")),
             teacher=self._teacher.sha256,
             env_id=env_id_of(self.env),
             # As text: they can be objects of any kind.

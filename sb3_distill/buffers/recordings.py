@@ -38,7 +38,7 @@ class RecordingSettings:
     """
     The settings on which a teacher's play depends, besides the number of environments.
 
-    :param algorithm: class of the students
+    :param algorithm: class of the students, or the nearest parent of it in this package
     :param teacher: the teacher's sha256
     :param env_id: the environment
     :param env_kwargs: its arguments, as text; recordings of earlier versions do not say them

@@ -43,7 +43,7 @@ from sb3_distill.quantization.precision import (
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 
-ALGORITHMS = ("ppo", "a2c", "trpo")
+TEACHER_ALGORITHMS = ("ppo", "a2c", "trpo")
 
 
 class QPD(DistillationAlgorithm):
@@ -214,7 +214,7 @@ class QPD(DistillationAlgorithm):
         return {name: getattr(self, name) for name in BITS}
 
     def _find_teacher(self, env_id: str | None) -> str | Path:
-        return find_zoo_teacher(env_id, ALGORITHMS)
+        return find_zoo_teacher(env_id, TEACHER_ALGORITHMS)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         assert self.env is not None

@@ -2,12 +2,11 @@
 
 import functools
 import inspect
-import pkgutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sb3_distill.algorithms import ALGORITHMS
+from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
@@ -20,8 +19,8 @@ def register_algorithms(utils: ModuleType) -> None:
     """
     # Makes the ids of MinAtar's games available for --env
     register_minatar()
-    for key, name in ALGORITHMS.items():
-        utils.ALGOS.setdefault(key, pkgutil.resolve_name(name))
+    for key in ALGORITHMS:
+        utils.ALGOS.setdefault(key, resolve(key))
 
 
 def register_samplers(hyperparams_opt: ModuleType) -> None:
@@ -50,7 +49,7 @@ def register_default_configs(exp_manager: ModuleType) -> None:
         bound = signature.bind(*args, **kwargs)
         algo = bound.arguments["algo"]
         # Check the class too: another package's algorithm with the same key must keep its own configuration.
-        ours = algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is pkgutil.resolve_name(ALGORITHMS[algo])
+        ours = algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is resolve(algo)
         if ours and not bound.arguments.get("config"):
             bound.arguments["config"] = str(default_config(algo))
         zoo_init(*bound.args, **bound.kwargs)

@@ -44,6 +44,14 @@ def test_student_of_a_recording_is_bit_equal_to_one_of_the_game(cartpole_teacher
     assert not th.equal(weights_of(other), weights_of(played))
 
 
+def test_subclasses_of_users_read_recordings_of_their_parents(cartpole_teacher, tmp_path):
+    class Mine(PolicyDistillation):
+        pass
+
+    students = [distil(cartpole_teacher, tmp_path / "play", cls=cls) for cls in (PolicyDistillation, Mine)]
+    assert th.equal(*map(weights_of, students))
+
+
 def test_resumed_readers_go_on_where_they_were(cartpole_teacher, tmp_path):
     distil(cartpole_teacher, tmp_path / "play")
     model = distil(cartpole_teacher, tmp_path / "play", steps=208)
