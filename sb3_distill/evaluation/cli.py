@@ -213,7 +213,8 @@ def add_teachers(game: Game, named: str | None, device: str) -> None:
     game.teachers = dict(teachers)
     players: list[Teacher] = []
     for agent in game.agents:
-        teacher = loaded.get(sources[agent.sha256] or "", teachers.get(agent.sha256, only))
+        source = sources[agent.sha256]
+        teacher = loaded[source] if source else teachers.get(agent.sha256, only)
         if teacher is not None:
             game.teachers[agent.sha256] = teacher
             if teacher.sha256 not in {player.sha256 for player in players}:
@@ -261,7 +262,6 @@ def geometric_means(
     :return: for each architecture with students in every game, the geometric mean over the games and its 95% interval;
         the episodes of several students of one game count together, and those of their teachers
     """
-    by_agent = {(row.env, row.agent): row for row in rows}
     games = list(dict.fromkeys(row.env for row in rows))
     together: dict[Hashable, list[Row]] = {}
     for row in rows:
@@ -272,12 +272,9 @@ def geometric_means(
         if len(games) < 2 or {row.env for row in members} != set(games):
             continue
         returns = {game: [r for row in members if row.env == game for r in row.returns] for game in games}
+        taught_by = {(row.env, row.taught_by) for row in members}
         teachers = {
-            game: [
-                r
-                for source in dict.fromkeys(row.taught_by for row in members if row.env == game)
-                for r in by_agent[game, source or ""].returns
-            ]
+            game: [r for row in rows if row.env == game and (game, row.agent) in taught_by for r in row.returns]
             for game in games
         }
         sizes = _span([row.n_parameters for row in members]), _span([row.n_bytes for row in members])

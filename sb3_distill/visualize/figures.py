@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -28,6 +29,11 @@ def distinct_names(paths: Sequence[str | Path]) -> list[str]:
     return ["/".join(own[n_shared:]) for own in parts]
 
 
+def _saved_arguments(student: Teacher) -> dict[str, Any]:
+    """The arguments of a student's training, as its zip has them."""
+    return read_archive(find_agent(student.source).zip_path).data
+
+
 def temperature_of(student: Teacher, temperature: float) -> float:
     """
     :param student: a loaded agent
@@ -40,7 +46,7 @@ def temperature_of(student: Teacher, temperature: float) -> float:
         return 1.0
     if student.algo != "pd":
         return temperature
-    data = read_archive(find_agent(student.source).zip_path).data
+    data = _saved_arguments(student)
     return temperature if data.get("loss") == "mse" else float(data.get("student_temperature", 1.0))
 
 
@@ -53,7 +59,7 @@ def targets_temperature(students: Sequence[Teacher]) -> float:
     """
     trained_at = {}
     for student in (student for student in students if student.algo in ("pd", "qpd")):
-        data = read_archive(find_agent(student.source).zip_path).data
+        data = _saved_arguments(student)
         if data.get("loss", "kl") in ("kl", "reverse_kl") and "temperature" in data:
             trained_at[student.source] = float(data["temperature"])
     if len(set(trained_at.values())) > 1:
