@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import get_device
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.common.answers import Answers
+from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.networks.actor_critic_policies import actor_critic_answers, actor_modules, is_known_distribution
 from sb3_distill.networks.layers import MeanOverQuantiles
 from sb3_distill.quantization.packing import count_parameters, packed_bytes
@@ -56,8 +57,7 @@ class AgentFacts:
     :param zip_bytes: size of its zip, None where there is no zip
     :param recorded_score: the score that its run folder records: what its results.yml says, else its evaluations
     :param taught_by: for a student, the source of its teacher; None if that was a model in memory
-    :param frame_stack: number of stacked frames; None: as many as an image has channels
-    :param env_kwargs: arguments of the environment it was trained on; None where they are not known
+    :param recipe: how the environments were made that it was trained on; None where no file says it
     """
 
     algo: str
@@ -68,8 +68,7 @@ class AgentFacts:
     zip_bytes: int | None = None
     recorded_score: EvaluationScore | dict[str, Any] | None = None
     taught_by: str | None = None
-    frame_stack: int | None = None
-    env_kwargs: dict[str, Any] | None = None
+    recipe: EnvRecipe | None = None
 
 
 class Teacher(ABC):
@@ -124,7 +123,7 @@ class Teacher(ABC):
     @property
     def env_kwargs(self) -> dict[str, Any] | None:
         """Arguments of the environment on which it was trained; None if they are not known."""
-        return self.facts.env_kwargs
+        return None if self.facts.recipe is None else dict(self.facts.recipe.env_kwargs)
 
     @property
     def normalization(self) -> Normalization | None:
@@ -163,8 +162,8 @@ class Teacher(ABC):
     @property
     def frame_stack(self) -> int | None:
         """Number of stacked frames: as its configuration says, else the channels of an image; None for vectors."""
-        if self.facts.frame_stack is not None:
-            return self.facts.frame_stack
+        if self.facts.recipe is not None and self.facts.recipe.frame_stack is not None:
+            return self.facts.recipe.frame_stack
         shape = self.observation_space.shape
         return shape[0] if shape is not None and is_image_space(self.observation_space, check_channels=False) else None
 

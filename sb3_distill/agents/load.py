@@ -25,6 +25,7 @@ from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.metadata import (
     find_algo,
     find_normalization,
+    find_recipe,
     plain_entries,
     plain_text,
     read_score,
@@ -170,12 +171,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         read_score(files),
         # An agent of rtpd may have started from another one, but it is no student.
         plain_text(archive.data.get("taught_by")) if algo in ("pd", "qpd") else None,
-        # The Zoo's configurations have the entry only if frames are stacked.
-        frame_stack=config.get("frame_stack", 1) if config else None,
-        # The Zoo's enjoy.py looks in the same places.
-        env_kwargs=read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {})
-        if arguments or config
-        else None,
+        find_recipe(files, config, arguments),
     )
     return teacher_class(policy, facts)
 

@@ -1,5 +1,6 @@
 """What the files of an agent say besides its weights: algorithm, spaces, normalisation, recorded score."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.normalization import Normalization, read_normalization
 from sb3_distill.agents.rebuild import BUILDERS
+from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 
 
 def plain_text(value: Any) -> str | None:
@@ -70,6 +72,41 @@ def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalizati
             "missing: without these statistics the agent sees nothing as it did. Put the file there."
         )
     return None
+
+
+def find_recipe(files: AgentFiles, config: dict[str, Any], arguments: dict[str, Any]) -> EnvRecipe | None:
+    """
+    How the environments of a run were made. The Zoo's ``enjoy`` looks in the same places.
+
+    :param files: the run's files
+    :param config: its hyperparameters
+    :param arguments: its command line
+    :return: what the files say; None where there are none
+    :raises AgentError: an entry is of another form than the Zoo writes
+    """
+    if not config and not arguments:
+        return None
+    packages = arguments.get("gym_packages") or ()
+    recipe = EnvRecipe(
+        read_keywords(arguments.get("env_kwargs") or config.get("env_kwargs") or {}),
+        gym_packages=tuple(map(str, packages)) if isinstance(packages, list) else (),
+    )
+    if not config:
+        return recipe
+    where = f"{files.yaml('config.yml')}: "
+    # The Zoo's configurations have the entry only if frames are stacked.
+    frame_stack = config.get("frame_stack") or 1
+    if not isinstance(frame_stack, int) or frame_stack < 1:
+        raise AgentError(f"{where}frame_stack must be a number of frames, not {frame_stack!r}.")
+    try:
+        return replace(
+            recipe,
+            wrappers=read_wrappers(config.get("env_wrapper"), f"{where}env_wrapper"),
+            vec_wrappers=read_wrappers(config.get("vec_env_wrapper"), f"{where}vec_env_wrapper"),
+            frame_stack=frame_stack,
+        )
+    except ValueError as error:
+        raise AgentError(str(error)) from error
 
 
 def read_score(files: AgentFiles) -> EvaluationScore | dict[str, Any] | None:

@@ -68,3 +68,23 @@ def keyword(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(
             f"must be key:value with a Python literal as the value, such as mode:1 or name:\"'text'\", not {text}"
         ) from error
+
+
+def add_import_options(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the options that say which packages a run's files may name: ``gym_packages`` and ``allow_import``.
+
+    :param parser: the parser
+    """
+    parser.add_argument(
+        "--gym-packages",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages with environments or wrappers to import first, as in the Zoo",
+    )
+    parser.add_argument(
+        "--allow-import",
+        action="store_true",
+        help="import whatever packages the agents' files name, which runs code",
+    )

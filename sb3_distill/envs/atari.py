@@ -13,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.views import FrameStep
 
 _FIRE = 1
@@ -107,12 +108,14 @@ class NativeAtariVecEnv(VecEnv):
         self._frames = np.zeros(n_envs, dtype=np.int64)
         self._must_fire = np.zeros(n_envs, dtype=bool)
         self._replaced: list[int] = []
+        # The episodes to play; None: whatever the emulator begins
+        self.schedule: EpisodeSchedule | None = None
 
     def reset(self) -> VecEnvObs:
-        seeds = [seed for seed in self._seeds if seed is not None]
-        # The emulator accepts seeds of at most 31 bits.
-        seed = np.array(seeds, dtype=np.int64) % 2**31 if seeds else None
-        obs, info = self.games.reset(seed=seed)
+        seeds = self._seeds
+        if self.schedule is not None:
+            seeds = [self.schedule.begin(env) for env in range(self.num_envs)]
+        obs, info = self.games.reset(seed=_emulator_seeds(seeds))
         self._reset_seeds()
         self._reset_options()
         self._stacks = np.zeros_like(self._stacks)
@@ -136,8 +139,12 @@ class NativeAtariVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         obs, rewards, terminated, truncated, info = self.games.recv()
         game_over = terminated | truncated
-        lives = info["lives"].astype(np.int64)
         self._returns += rewards
+        episodes = {env: self._finish_episode(env) for env in np.flatnonzero(game_over).tolist()}
+        final_obs: Any = info.get("final_obs")
+        if episodes and self.schedule is not None:
+            obs, info = self._begin_scheduled(episodes)
+        lives = info["lives"].astype(np.int64)
         dones = game_over
         if self.settings.terminal_on_life_loss:
             lost_life = ~game_over & (lives > 0) & (lives < self._lives)
@@ -154,8 +161,8 @@ class NativeAtariVecEnv(VecEnv):
         for env in np.flatnonzero(dones).tolist():
             terminal = stacks[env].copy()
             if game_over[env]:
-                terminal[-1] = info["final_obs"][env, 0]
-                infos[env]["episode"] = self._finish_episode(env)
+                terminal[-1] = final_obs[env, 0]
+                infos[env]["episode"] = episodes[env]
             infos[env]["terminal_observation"] = terminal
             infos[env]["TimeLimit.truncated"] = bool(truncated[env] and not terminated[env])
             stacks[env, :-1] = 0
@@ -172,6 +179,17 @@ class NativeAtariVecEnv(VecEnv):
         :return: their ``FrameStep``; None if they are not the latest observations of this environment
         """
         return self._frame_step if obs is self._stacks else None
+
+    def _begin_scheduled(self, episodes: dict[int, dict[str, float]]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin games anew, with the seeds of their episodes, in place of those that have just ended."""
+        assert self.schedule is not None
+        is_over = np.zeros(self.num_envs, dtype=bool)
+        seeds = []
+        for env, episode in episodes.items():
+            is_over[env] = True
+            self.schedule.end(env, episode["r"], int(episode["l"]))
+            seeds.append(self.schedule.begin(env))
+        return self.games.reset(seed=_emulator_seeds(seeds), options={"reset_mask": is_over})
 
     def _finish_episode(self, env: int) -> dict[str, float]:
         episode = {
@@ -201,3 +219,8 @@ class NativeAtariVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
         # Episodes are reported in the same way as by Monitor, so SB3 need not warn that there is none.
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+
+def _emulator_seeds(seeds: Sequence[int | None]) -> np.ndarray:
+    """Seeds of at most 31 bits, as the emulator takes them; it stays unseeded where there is none."""
+    return np.array([-1 if seed is None else seed % 2**31 for seed in seeds], dtype=np.int64)

@@ -1,59 +1,55 @@
 """The environments on which scores are measured."""
 
 from collections.abc import Callable
-from typing import Any
 
 import ale_py
 import gymnasium as gym
-from stable_baselines3.common.atari_wrappers import AtariWrapper
+from ale_py.env import AtariEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
+from sb3_distill.envs.atari import NativeAtariVecEnv
+from sb3_distill.envs.episodes import EpisodeSchedule, ScheduledEnv
+from sb3_distill.envs.imports import spec_of
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.envs.native import native_atari
+from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
 
 gym.register_envs(ale_py)
 
 
 register_minatar()
 
-
-def is_atari(env_id: str) -> bool:
-    """
-    :param env_id: a registered environment
-    :return: whether it is an Atari game
-    """
-    return "AtariEnv" in str(gym.spec(env_id).entry_point)
+# Games whose scores were shown to agree between native stepping and the Zoo's wrappers (tests/envs/test_atari.py, slow)
+NATIVE_GAMES = ("pong", "breakout")
 
 
 def make_eval_env(
     env_id: str,
     n_envs: int = 1,
-    frame_stack: int = 4,
-    env_kwargs: dict[str, Any] | None = None,
+    recipe: EnvRecipe | None = None,
     start_wrapper: Callable[[gym.Env], gym.Env] | None = None,
-    native: bool = False,
+    native: bool | None = False,
 ) -> VecEnv:
     """
-    Make the environment on which scores are measured, with the Zoo's wrappers. In Atari games, an episode is a whole
-    game (a lost life does not end it), rewards are not clipped, and a game starts with up to 30 no-ops and has at most
-    108,000 frames (the registered limit).
+    Make the environment on which scores are measured: the same as the Zoo's ``enjoy`` makes, in the same order, but
+    without ``VecNormalize``, because agents normalize observations themselves.
 
     :param env_id: a registered environment
     :param n_envs: number of parallel environments
-    :param frame_stack: number of stacked frames (Atari only)
-    :param env_kwargs: passed to the environment's constructor
+    :param recipe: how the environments of the agent's run were made; None: as the Zoo does where a run says nothing
     :param start_wrapper: wrapper that chooses the states in which episodes of Atari games start, instead of no-ops
-    :param native: step Atari games in C++
-    :return: a vector environment whose sub-environments have a Monitor
-    :raises ValueError: the environment does not accept the arguments, or ``native`` is set and the environment cannot
-        be stepped in C++
+    :param native: step Atari games in C++; None: those whose scores were shown to agree
+    :return: a vector environment whose sub-environments have a Monitor; Atari images are channels-first
+    :raises ValueError: the environment does not accept its arguments or wrappers, or ``native`` is set and the
+        environment cannot be stepped in C++
     """
-    atari = is_atari(env_id)
+    recipe = default_recipe(env_id) if recipe is None else recipe
+    env_kwargs = dict(recipe.env_kwargs)
 
     def make_env() -> gym.Env:
         try:
-            env = gym.make(env_id, **(env_kwargs or {}))
+            env = gym.make(env_id, **env_kwargs)
         except TypeError as error:
             if not env_kwargs:
                 raise
@@ -61,21 +57,50 @@ def make_eval_env(
                 f"{env_id} does not take the arguments {env_kwargs} ({error}): set the right ones with --env-kwargs "
                 "key:value."
             ) from error
-        if not atari:
-            return Monitor(env)
-        noop_max = 30
-        if start_wrapper is not None:
-            env, noop_max = start_wrapper(env), 0
-        return AtariWrapper(Monitor(env), noop_max, terminal_on_life_loss=False, clip_reward=False)
+        if start_wrapper is None:
+            return recipe.wrap(Monitor(env))
+        return recipe.wrap(Monitor(start_wrapper(env)), noop_max=0)
 
-    venv: VecEnv = DummyVecEnv([make_env for _ in range(n_envs)])
-    if atari:
-        venv = VecTransposeImage(VecFrameStack(venv, frame_stack))
-    if not native:
+    venv = recipe.wrap_vec(DummyVecEnv([make_env for _ in range(n_envs)]))
+    if (recipe.frame_stack or 1) > 1:
+        venv = VecFrameStack(venv, recipe.frame_stack or 1)
+    if is_atari(env_id) and len(venv.observation_space.shape or ()) == 3:
+        venv = VecTransposeImage(venv)
+    if native is False:
         return venv
-    counterpart = native_atari(venv)
-    if counterpart is None:
+    chosen = native or spec_of(env_id).kwargs.get("game") in NATIVE_GAMES
+    counterpart = native_atari(venv) if chosen else None
+    if counterpart is None and native:
         raise ValueError(
-            f"{env_id} cannot be stepped natively: only Atari games without a wrapper for start states can."
+            f"{env_id} cannot be stepped natively: only Atari games in the Zoo's wrappers can, without start states."
         )
-    return counterpart
+    return venv if counterpart is None else counterpart
+
+
+def play_schedule(venv: VecEnv, schedule: EpisodeSchedule) -> None:
+    """
+    Let a vector environment play the episodes of a schedule. An episode is what the Zoo's ``enjoy`` counts as one: in
+    Atari games a whole game with its own score, whatever the wrappers make of lives and rewards; elsewhere whatever the
+    outermost wrapper gives.
+
+    :param venv: the vector environment, before its first reset
+    :param schedule: the schedule
+    :raises TypeError: its sub-environments are in other processes
+    """
+    base = venv.unwrapped
+    if isinstance(base, NativeAtariVecEnv):
+        base.schedule = schedule
+    elif isinstance(base, DummyVecEnv):
+        for index, env in enumerate(base.envs):
+            if not isinstance(env.unwrapped, AtariEnv):
+                base.envs[index] = ScheduledEnv(env, schedule, index)
+                continue
+            outer = None
+            while isinstance(env, gym.Wrapper) and not isinstance(env, Monitor):
+                outer, env = env, env.env
+            if outer is None or not isinstance(env, Monitor):
+                base.envs[index] = ScheduledEnv(base.envs[index], schedule, index)
+            else:
+                outer.env = ScheduledEnv(env, schedule, index)
+    else:
+        raise TypeError(f"Episodes are played in this process, but {type(base).__name__} has its own.")

@@ -13,9 +13,11 @@ import gymnasium as gym
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import device, keyword, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, device, keyword, probability, whole_number
 from sb3_distill.common.files import check_writable
-from sb3_distill.evaluation.scoring import Score, architecture_of, env_kwargs_of, row_of, score_agent
+from sb3_distill.envs.imports import trust_packages
+from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.evaluation.scoring import Score, architecture_of, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import geometric_mean_interval
@@ -43,10 +45,15 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
     parser.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
     parser.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
-    parser.add_argument("--native", action="store_true", help="step Atari games in C++")
+    parser.add_argument(
+        "--native",
+        action=argparse.BooleanOptionalAction,
+        help="step Atari games in C++ (default: those whose scores were shown to agree with the Zoo's wrappers)",
+    )
     parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
     parser.add_argument("--device", type=device, default="auto")
     parser.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")
+    add_import_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, with every return")
     args = parser.parse_args(argv)
     if args.starts_from and not args.starts:
@@ -168,8 +175,10 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
             args.seed,
             deterministic=not args.stochastic,
             start_wrapper=None if starts is None else partial(StartFrom, starts=starts),
-            native=args.native,
+            # Start states are put into the emulator from Python.
+            native=args.native if starts is None else args.native or False,
             env_kwargs=game.env_kwargs,
+            progress=True,
         )
     rows = []
     for agent in game.agents:
@@ -193,7 +202,7 @@ def find_env_kwargs(game: Game) -> dict[str, Any]:
                 f"{known[0].env_kwargs} of {known[0].source}, {agent.env_kwargs} of {agent.source}): say with "
                 "--env-kwargs key:value which are meant, and with --env-kwargs alone that none are."
             )
-    return env_kwargs_of(known[0], game.env_id) if known else {}
+    return dict(known[0].env_kwargs or {}) if known else {}
 
 
 def add_teachers(game: Game, named: str | None, device: str) -> None:
@@ -236,9 +245,7 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
     games: dict[str, Game] = {}
     for source in sources:
         agent = load_teacher(source, device=args.device)
-        env_id = args.env or agent.env_id
-        if env_id is None:
-            raise AgentError(f"{agent.source} does not say its environment: name it with --env.")
+        env_id = find_env_id(agent, args.env)
         games.setdefault(env_id, Game(env_id)).agents.append(agent)
     if args.teacher and len(games) > 1:
         raise AgentError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
@@ -311,6 +318,7 @@ def main(argv: list[str]) -> int:
     try:
         for path in args.output:
             check_writable(path)
+        trust_packages(args.gym_packages, args.allow_import)
         games = group_by_game(args)
         names = [game.env_id for game in games]
         if args.starts is not None and len(games) > 1:
@@ -320,10 +328,7 @@ def main(argv: list[str]) -> int:
             if starts is not None:
                 starts_sha256 = starts.sha256
             rows += evaluate_game(game, starts, args)
-    except gym.error.Error as error:
-        print(f"sb3-distill evaluate: {error} Pass the environment to play with --env ID.", file=sys.stderr)
-        return 1
-    except (AgentError, ValueError, OSError) as error:
+    except (AgentError, ValueError, OSError, gym.error.Error) as error:
         print(f"sb3-distill evaluate: {error}", file=sys.stderr)
         return 1
 

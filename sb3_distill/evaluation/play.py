@@ -1,13 +1,18 @@
 """Scores that compare: teacher and students from the same starts, with the same random actions."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
 
+from sb3_distill.envs.episodes import EpisodeSchedule
+from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.players import Player, mix_random_actions
 from sb3_distill.results.statistics import percent_of_teacher
 
@@ -19,10 +24,13 @@ class Score:
 
     :param returns: undiscounted, unclipped return of each episode
     :param lengths: length of each episode, in steps of the environment (frames for Atari)
+    :param traces: hash of the first observation, the actions and the rewards of each episode: equal ones are the same
+        episode
     """
 
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
 
     @property
     def mean(self) -> float:
@@ -47,10 +55,14 @@ def evaluate_paired(
     seed: int = 0,
     n_envs: int = 10,
     deterministic: bool = True,
+    progress: str | None = None,
 ) -> Score:
     """
     Play episodes whose starts and random actions depend on the seed alone, so that the scores of two players are
-    paired: episode ``i`` resets its own sub-environment with ``seed + i``. Sampled actions depend on ``n_envs`` too.
+    paired: episode ``i`` begins with ``seed + i``. Environments are made once, and each begins the next episode when it
+    has ended one. What an episode scores does not depend on how many are played beside it, except that the floats of a
+    network differ in their last bits between batches of different sizes; sampled actions of a model, which come from
+    torch's one generator, do depend on it, those of a teacher do not.
 
     :param player: model, policy or teacher
     :param make_env: from a number of sub-environments to a vector environment with Monitors in it
@@ -59,51 +71,75 @@ def evaluate_paired(
     :param seed: seed of the first episode
     :param n_envs: episodes played side by side
     :param deterministic: whether the player acts greedily
+    :param progress: text beside a progress bar on a terminal; None: no bar
     :return: the returns and lengths
+    :raises ValueError: random actions are asked for where actions are not discrete
     """
-    score = Score()
-    while len(score.returns) < n_eval_episodes:
-        first = len(score.returns)
-        batch = min(n_envs, n_eval_episodes - first)
-        venv = make_env(batch)
-        try:
-            venv.seed(seed + first)
-            # Sampled actions repeat too, and leave the caller's generator as it was.
-            with th.random.fork_rng(enabled=not deterministic):
-                if not deterministic:
-                    th.manual_seed(seed + first)
-                played = _play_batch(player, venv, epsilon, seed + first, deterministic)
-        finally:
-            venv.close()
-        score.returns += played.returns
-        score.lengths += played.lengths
-    return score
+    venv = make_env(min(n_envs, n_eval_episodes))
+    try:
+        if epsilon > 0 and not isinstance(venv.action_space, spaces.Discrete):
+            raise ValueError(
+                f"epsilon={epsilon:g} is a share of random discrete actions, but these are {venv.action_space}: "
+                "leave it at 0."
+            )
+        schedule = EpisodeSchedule(n_eval_episodes, venv.num_envs, seed)
+        play_schedule(venv, schedule)
+        # Sampled actions repeat too, and leave the caller's generator as it was.
+        with (
+            th.random.fork_rng(enabled=not deterministic),
+            # disable=None: no bar where nobody looks at a terminal
+            tqdm(total=n_eval_episodes, desc=progress, leave=False, disable=True if progress is None else None) as bar,
+        ):
+            if not deterministic:
+                th.manual_seed(seed)
+            return _play(player, venv, schedule, epsilon, deterministic, bar)
+    finally:
+        venv.close()
 
 
-def _play_batch(player: Player, venv: VecEnv, epsilon: float, seed: int, deterministic: bool) -> Score:
-    """One episode in every sub-environment; those that ended early play on unobserved until all have."""
-    rngs = [np.random.default_rng([seed + env, 1]) for env in range(venv.num_envs)]
-    # Return and length of the first episode of each
-    episodes: dict[int, tuple[float, int]] = {}
-    obs = venv.reset()
-    episode_starts = np.ones(venv.num_envs, dtype=bool)
+class _Episode:
+    """What an episode in play needs beside its environment: random generators, and the hash of what has happened."""
+
+    def __init__(self, seed: int, obs: Any, env: int) -> None:
+        self.rng = np.random.default_rng([seed, 1])
+        self.hash = hashlib.blake2b(digest_size=16)
+        for key in sorted(obs) if isinstance(obs, dict) else ():
+            self.hash.update(obs[key][env].tobytes())
+        if not isinstance(obs, dict):
+            self.hash.update(obs[env].tobytes())
+
+
+def _play(
+    player: Player, venv: VecEnv, schedule: EpisodeSchedule, epsilon: float, deterministic: bool, bar: Any
+) -> Score:
+    traces: dict[int, str] = {}
     state = None
-    while len(episodes) < venv.num_envs:
+    obs: Any = venv.reset()
+    episode_starts = np.ones(venv.num_envs, dtype=bool)
+    numbers = list(schedule.playing)
+    episodes = [_Episode(schedule.seed + (number or 0), obs, env) for env, number in enumerate(numbers)]
+    while not schedule.is_over:
         actions, state = player.predict(obs, state=state, episode_start=episode_starts, deterministic=deterministic)
         if epsilon > 0:
-            if not isinstance(venv.action_space, spaces.Discrete):
-                raise ValueError(
-                    f"epsilon={epsilon:g} is a share of random discrete actions, but these are {venv.action_space}: "
-                    "leave it at 0."
-                )
-            n_actions = int(venv.action_space.n)
+            n_actions = int(venv.action_space.n)  # type: ignore[attr-defined]
             actions = np.array(
-                [mix_random_actions(action, n_actions, epsilon, rng) for action, rng in zip(actions, rngs, strict=True)]
+                [
+                    mix_random_actions(action, n_actions, epsilon, episode.rng)
+                    for action, episode in zip(actions, episodes, strict=True)
+                ]
             )
-        obs, _, episode_starts, infos = venv.step(actions)
-        for env, info in enumerate(infos):
-            # Monitor sits below AtariWrapper, so this is the end of the game, not of a life.
-            if "episode" in info:
-                episodes.setdefault(env, (info["episode"]["r"], info["episode"]["l"]))
-    returns, lengths = zip(*(episodes[env] for env in range(venv.num_envs)), strict=True)
-    return Score(list(returns), list(lengths))
+        obs, rewards, episode_starts, _ = venv.step(actions)
+        for env, number in enumerate(numbers):
+            episode = episodes[env]
+            episode.hash.update(actions[env].tobytes() + rewards[env].tobytes())
+            following = schedule.playing[env]
+            if following == number and not schedule.is_over:
+                continue
+            if number in schedule.returns:
+                traces.setdefault(number, episode.hash.hexdigest())
+            episodes[env] = _Episode(schedule.seed + (following or 0), obs, env)
+            numbers[env] = following
+        bar.update(len(schedule.returns) - bar.n)
+    returns, lengths = schedule.returns, schedule.lengths
+    order = range(schedule.n_episodes)
+    return Score([returns[i] for i in order], [lengths[i] for i in order], [traces[i] for i in order])

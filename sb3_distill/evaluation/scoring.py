@@ -1,8 +1,7 @@
 """Scores loaded agents, and writes the scores as rows of results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -11,28 +10,10 @@ from torch import nn
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import count_macs
-from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import summarize
-
-
-def frame_stack_of(agent: Teacher, env_id: str) -> int:
-    """
-    :param agent: a loaded agent
-    :param env_id: id of the environment
-    :return: number of frames that are stacked in the agent's observations
-    """
-    return (agent.frame_stack or 1) if is_atari(env_id) else 1
-
-
-def env_kwargs_of(agent: Teacher, env_id: str) -> dict[str, Any]:
-    """
-    :param agent: a loaded agent
-    :param env_id: id of the environment in which the agent plays
-    :return: arguments of the environment: if the agent was trained on it, those of its training; otherwise none
-    """
-    return dict(agent.env_kwargs or {}) if agent.env_id == env_id else {}
 
 
 def architecture_of(agent: Teacher) -> tuple[Any, ...]:
@@ -54,26 +35,6 @@ def architecture_of(agent: Teacher) -> tuple[Any, ...]:
     return agent.algo, *shapes
 
 
-def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
-    """
-    :param agent: a loaded agent
-    :param env_id: id of the environment in which it is to play
-    :param venv: this environment
-    :raises ValueError: the agent was trained with other spaces
-    """
-    own = agent.observation_space, agent.action_space
-    there = venv.observation_space, venv.action_space
-    for kind, mine, its in zip(("observations", "actions"), own, there, strict=True):
-        # SB3 transposes images with the channels last, so the order of the axes may differ.
-        same_shape = sorted(mine.shape or ()) == sorted(its.shape or ())
-        if not same_shape or getattr(mine, "n", None) != getattr(its, "n", None):
-            raise ValueError(
-                f"{agent.source} cannot play {env_id}: it was trained with {kind} {mine}"
-                f"{'' if agent.env_id is None else f' on {agent.env_id}'}, not {its}. Name the environment it was "
-                "trained on."
-            )
-
-
 def score_agent(
     agent: Teacher,
     env_id: str,
@@ -82,8 +43,9 @@ def score_agent(
     seed: int = 0,
     deterministic: bool = True,
     start_wrapper: Callable[[gym.Env], gym.Env] | None = None,
-    native: bool = False,
-    env_kwargs: dict[str, Any] | None = None,
+    native: bool | None = False,
+    env_kwargs: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> Score:
     """
     :param agent: a loaded agent
@@ -93,26 +55,25 @@ def score_agent(
     :param seed: seed of the first episode; with the same seed, all agents get the same starts and random actions
     :param deterministic: whether the agent acts greedily
     :param start_wrapper: wrapper that chooses the states in which episodes of Atari games start
-    :param native: step Atari games in C++
-    :param env_kwargs: passed to the environment's constructor
+    :param native: step Atari games in C++; None: those whose scores were shown to agree
+    :param env_kwargs: passed to the environment's constructor; None: those of the agent's own run
+    :param progress: show a progress bar on a terminal
     :return: the returns
-    :raises ValueError: the agent was trained with other spaces
+    :raises ValueError: the environment cannot be made, or the agent was trained with other spaces
     """
-    plain_env = partial(
-        make_eval_env,
-        env_id,
-        frame_stack=frame_stack_of(agent, env_id),
-        env_kwargs=env_kwargs,
-        start_wrapper=start_wrapper,
-        native=native,
-    )
 
     def make_env(n_envs: int) -> VecEnv:
-        venv = plain_env(n_envs)
-        check_fits(agent, env_id, venv)
-        return venv
+        return make_env_of(agent, env_id, n_envs, env_kwargs, start_wrapper, native)
 
-    return evaluate_paired(agent, make_env, n_episodes, epsilon, seed, deterministic=deterministic)
+    return evaluate_paired(
+        agent,
+        make_env,
+        n_episodes,
+        epsilon,
+        seed,
+        deterministic=deterministic,
+        progress=agent.source if progress else None,
+    )
 
 
 def row_of(agent: Teacher, env_id: str, score: Score, reference: Score | None, teacher: Teacher | None = None) -> Row:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,7 +12,9 @@ import numpy as np
 from ale_py import ALEState
 
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
+from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.players import Player, RandomPlayer
 
 _NOOP = 0
@@ -98,12 +100,11 @@ def record_starts(
     player: Player,
     recorded_by: str,
     env_id: str,
-    frame_stack: int = 4,
+    recipe: EnvRecipe | None = None,
     n_states: int = 100,
     n_episodes: int = 20,
     epsilon: float = 0.05,
     seed: int = 0,
-    env_kwargs: dict[str, Any] | None = None,
 ) -> HeldOutStarts:
     """
     Rusu et al. 2015, section 4: states from the first 20% of episodes played by an agent that is neither teacher nor
@@ -112,18 +113,17 @@ def record_starts(
     :param player: this agent
     :param recorded_by: name of the agent that plays
     :param env_id: an Atari game
-    :param frame_stack: stacked frames of its observations
+    :param recipe: how the agent's environment is made; None: as the Zoo does
     :param n_states: how many states
     :param n_episodes: how many episodes they are drawn from
     :param epsilon: share of random actions, without which the episodes would be much alike
     :param seed: seed of the episodes, of the random actions and of the drawing
-    :param env_kwargs: passed to the environment's constructor
     :return: the starts
     :raises ValueError: the environment is no Atari game
     """
     check_atari(env_id)
     rng = np.random.default_rng(seed)
-    venv = make_eval_env(env_id, 1, frame_stack, env_kwargs)
+    venv = make_eval_env(env_id, 1, recipe)
     game: Any = venv.get_attr("unwrapped")[0]
     states: list[bytes] = []
     for episode in range(n_episodes):
@@ -134,8 +134,9 @@ def record_starts(
             actions, _ = player.predict(obs, deterministic=True)
             if rng.random() < epsilon:
                 actions = rng.integers(venv.action_space.n, size=1)  # type: ignore[attr-defined]
-            obs, _, dones, _ = venv.step(actions)
-            done = bool(dones[0])
+            obs, _, dones, infos = venv.step(actions)
+            # A lost life is no end: states come from whole games.
+            done = bool(dones[0]) and "episode" in infos[0]
         share = (episode + 1) * n_states // n_episodes - episode * n_states // n_episodes
         early = max(len(visited) // 5, 1)
         states += [visited[step] for step in rng.choice(early, share, replace=early < share)]
@@ -164,15 +165,15 @@ def load_or_record(
     if source is None:
         raise ValueError(f"{path} does not exist: --starts-from AGENT (or 'random') records it.")
     player: Player
-    frame_stack = 4
     if source == "random":
-        venv = make_eval_env(env_id, env_kwargs=env_kwargs)
+        recipe = replace(default_recipe(env_id), env_kwargs=env_kwargs or {})
+        venv = make_eval_env(env_id, recipe=recipe)
         player = RandomPlayer(int(venv.action_space.n), seed)  # type: ignore[attr-defined]
         venv.close()
     else:
-        agent = load_teacher(source, device="cpu")
-        player, frame_stack = agent, agent.frame_stack or 1
-    starts = record_starts(player, source, env_id, frame_stack, seed=seed, env_kwargs=env_kwargs)
+        player = load_teacher(source, device="cpu")
+        recipe = recipe_of(player, env_id, env_kwargs or {})
+    starts = record_starts(player, source, env_id, recipe, seed=seed)
     starts.save(path)
     return starts
 

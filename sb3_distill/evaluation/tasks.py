@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.multitask import Task, pad_last_axis
+from sb3_distill.envs.recipe import default_recipe
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.results.statistics import geometric_mean_interval, normalized_percent
@@ -47,10 +48,8 @@ def score_task(task: Task, player: Player, n_episodes: int, epsilon: float, seed
     :param seed: seed of the first episode; with the same seed, all players get the same starts and random actions
     :return: the returns
     """
-    frame_stack = task.observation_space.shape[0] if is_atari(task.env_id) else 1
-    return evaluate_paired(
-        player, lambda n_envs: make_eval_env(task.env_id, n_envs, frame_stack), n_episodes, epsilon, seed
-    )
+    recipe = default_recipe(task.env_id, task.observation_space)
+    return evaluate_paired(player, lambda n_envs: make_eval_env(task.env_id, n_envs, recipe), n_episodes, epsilon, seed)
 
 
 def score_tasks(

@@ -20,9 +20,11 @@ from matplotlib.figure import Figure
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import whole_number
+from sb3_distill.common.arguments import add_import_options, whole_number
+from sb3_distill.envs.imports import check_env_id, trust_packages
 from sb3_distill.envs.make import make_eval_env
-from sb3_distill.evaluation.observations import transpose_for
+from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
+from sb3_distill.evaluation.environments import transpose_for
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.export.description import Description
@@ -149,14 +151,18 @@ def mean_return(player: Player, description: Description, n_episodes: int) -> fl
     """
     if n_episodes == 0:
         return None
-    make_env = partial(
-        make_eval_env,
-        description.env_id,
-        frame_stack=description.frame_stack,
-        env_kwargs=description.env_kwargs,
+    env_id = description.env_id
+    check_env_id(env_id, "policy.json")
+    recipe = EnvRecipe(
+        description.env_kwargs,
+        read_wrappers(description.env_wrapper, "policy.json: env_wrapper"),
+        read_wrappers(description.vec_env_wrapper, "policy.json: vec_env_wrapper"),
+        description.frame_stack,
     )
     shape = description.observation.shape
-    return evaluate_paired(player, lambda n_envs: transpose_for(make_env(n_envs), shape), n_episodes).mean
+    return evaluate_paired(
+        player, lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape), n_episodes
+    ).mean
 
 
 def read_description(folder: Path) -> Description:
@@ -311,11 +317,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--n-runs", type=whole_number(1), default=500, help="inferences that are timed (default: 500)")
     parser.add_argument("--n-episodes", type=whole_number(0), default=10, help="episodes of each policy (default: 10)")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.csv and bench.png (size against return)")
+    add_import_options(parser)
     args = parser.parse_args(argv)
     th.set_num_threads(1)
     try:
+        trust_packages(args.gym_packages, args.allow_import)
         rows = [row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes)]
-    except (ExportError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"sb3-distill export bench: {error}", file=sys.stderr)
         return 1
     print(format_rows(rows))

@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
+    from sb3_distill.common.arguments import add_import_options
+    from sb3_distill.envs.imports import trust_packages
     from sb3_distill.export.export import export_agent
 
     parser = argparse.ArgumentParser(
@@ -49,6 +51,7 @@ def _export(argv: list[str]) -> int:
     )
     parser.add_argument("--bits", type=int, help="precision of agents that are not quantized, 2 to 8 (default: 8)")
     parser.add_argument("--opset", type=int, default=21, help="version of ONNX's operators, 18 to 21 (default: 21)")
+    add_import_options(parser)
     args = parser.parse_args(argv)
     if args.n_observations < 1:
         parser.error(f"--n-observations must be at least 1, not {args.n_observations}")
@@ -57,6 +60,7 @@ def _export(argv: list[str]) -> int:
     if args.bits is not None and not 2 <= args.bits <= 8:
         parser.error(f"--bits must be between 2 and 8, not {args.bits}")
     try:
+        trust_packages(args.gym_packages, args.allow_import)
         description = export_agent(
             args.agent, args.output, args.env, args.n_observations, args.max_disagreement, args.opset, args.bits
         )

@@ -45,6 +45,8 @@ class Description:
     :param algo: its algorithm
     :param env_id: the environment that checked the files
     :param env_kwargs: arguments of this environment
+    :param env_wrapper: its wrappers, as the Zoo's configurations name them
+    :param vec_env_wrapper: the wrappers of the vector environment likewise
     :param observation: the input of the files
     :param frame_stack: number of stacked frames
     :param n_parameters: the agent's parameters
@@ -61,6 +63,8 @@ class Description:
     algo: str
     env_id: str
     env_kwargs: dict[str, Any]
+    env_wrapper: list[Any]
+    vec_env_wrapper: list[Any]
     observation: ObservationFormat
     frame_stack: int
     n_parameters: int

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from gymnasium import spaces
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.chain import count_macs
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.evaluation.observations import find_env_id, record_observations
-from sb3_distill.evaluation.scoring import env_kwargs_of, frame_stack_of
+from sb3_distill.evaluation.environments import find_env_id, recipe_of
+from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.export import runner
 from sb3_distill.export.description import Description, ExportedFile, ObservationFormat
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
@@ -61,7 +62,7 @@ def _bound(values: np.ndarray) -> Any:
     return finite.flat[0] if (values == values.flat[0]).all() else finite.tolist()
 
 
-def _describe_actions(actions: spaces.Space, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
+def _describe_actions(actions: spaces.Space, env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(actions, spaces.Discrete):
         described: dict[str, Any] = {"n": int(actions.n)}
         env = gym.make(env_id, **env_kwargs)
@@ -76,20 +77,22 @@ def _describe_actions(actions: spaces.Space, env_id: str, env_kwargs: dict[str, 
 def _describe(
     agent: Teacher, env_id: str, opset: int, n_observations: int, files: dict[str, ExportedFile]
 ) -> Description:
-    space, env_kwargs = agent.observation_space, env_kwargs_of(agent, env_id)
+    space, recipe = agent.observation_space, recipe_of(agent, env_id)
     assert isinstance(space, spaces.Box)
     return Description(
         source=_source_of(agent),
         sha256=agent.sha256,
         algo=agent.algo,
         env_id=env_id,
-        env_kwargs=env_kwargs,
+        env_kwargs=dict(recipe.env_kwargs),
+        env_wrapper=[wrapper.to_config() for wrapper in recipe.wrappers or ()],
+        vec_env_wrapper=[wrapper.to_config() for wrapper in recipe.vec_wrappers],
         observation=ObservationFormat(list(space.shape), str(space.dtype), _bound(space.low), _bound(space.high)),
-        frame_stack=frame_stack_of(agent, env_id),
+        frame_stack=recipe.frame_stack or 1,
         n_parameters=agent.n_parameters,
         macs=count_macs(agent),
         opset=opset,
-        action=_describe_actions(agent.action_space, env_id, env_kwargs),
+        action=_describe_actions(agent.action_space, env_id, recipe.env_kwargs),
         n_observations=n_observations,
         files=files,
     )

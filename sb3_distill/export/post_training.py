@@ -11,7 +11,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_distill.agents.agent import Teacher, copy_policy, freeze
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.evaluation.observations import find_env_id, record_observations
+from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.quantization.layers import calibrate, quantize, quantized_layers, set_blend
 from sb3_distill.quantization.quantizer import check_bits, has_exact_input
 

@@ -3,13 +3,15 @@
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder
-from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.envs.recipe import default_recipe, is_atari
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.results.curves import CURVES_FILE, TEACHER, format_summary, plot_curves, write_csv
 from sb3_distill.rtpd.runs import StudentsRun, write_student_run
@@ -33,10 +35,10 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
     spec = env.get_attr("spec", indices=0)[0]
     env_kwargs = env_arguments_of(env)
     vec_normalize = unwrap_vec_normalize(env)
-    shape = env.observation_space.shape
+    recipe = replace(default_recipe(env_id, env.observation_space), env_kwargs=env_kwargs)
 
     def make(n_envs: int) -> VecEnv:
-        venv = make_eval_env(env_id, n_envs, shape[0] if shape else 1, env_kwargs)
+        venv = make_eval_env(env_id, n_envs, recipe)
         if vec_normalize is not None:
             venv = VecNormalize(
                 venv,

@@ -15,7 +15,7 @@ import yaml
 
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.utils import to_number, unknown_choice
-from sb3_distill.envs.make import is_atari
+from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.row import ROW_FIELDS
 from sb3_distill.study.cell import COUNTS, EVALUATION_KEYS, Cell, Study, StudyError, evaluation_keys, leaves_one_agent
 

@@ -135,7 +135,7 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
     """
     from sb3_distill.agents.files import AgentError
     from sb3_distill.agents.load import load_teacher
-    from sb3_distill.envs.make import is_atari
+    from sb3_distill.envs.recipe import is_atari
     from sb3_distill.visualize.activations import is_pooled
     from sb3_distill.visualize.episodes import play_episodes
     from sb3_distill.visualize.maps import draw_maps, write_pictures

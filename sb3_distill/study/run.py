@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sb3_distill.common.files import write_whole
-from sb3_distill.envs.make import is_atari
+from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend

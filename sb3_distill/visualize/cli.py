@@ -13,9 +13,11 @@ import numpy as np
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import positive, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, positive, probability, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.imports import trust_packages
+from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.results.figures import check_format, save_figure
 from sb3_distill.results.row import Row, parse_rows
 from sb3_distill.results.tables import format_table
@@ -32,13 +34,10 @@ def load(source: str, env: str | None) -> tuple[Teacher, str]:
     :param source: source of an agent (see ``load_teacher``)
     :param env: id of the environment; None: the environment on which the agent was trained
     :return: the agent and the id of its environment
-    :raises VisualizeError: the environment is neither given nor known
+    :raises AgentError: the environment is neither given nor known
     """
     agent = load_teacher(source, device="cpu")
-    env_id = env or agent.env_id
-    if env_id is None:
-        raise VisualizeError(f"{source} does not say its environment: name it with --env.")
-    return agent, env_id
+    return agent, find_env_id(agent, env)
 
 
 def draw_maps(args: argparse.Namespace) -> None:
@@ -186,6 +185,7 @@ def make_parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
         verb.set_defaults(function=function)
         if plays:
+            add_import_options(verb)
             verb.add_argument(
                 "--epsilon", type=probability, default=0.05, help="share of random actions (default: 0.05)"
             )
@@ -242,6 +242,7 @@ def main(argv: list[str]) -> int:
             for path in getattr(args, "output", ()):
                 check_format(path)
                 check_writable(path)
+        trust_packages(getattr(args, "gym_packages", ()), getattr(args, "allow_import", False))
         args.function(args)
     except (AgentError, ValueError, OSError, gym.error.Error) as error:
         print(f"sb3-distill visualize: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.files import AgentNotFoundError
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.common.files import file_name
-from sb3_distill.envs.make import is_atari
+from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.curves import Curve, plot_learning_curves, read_curves, read_episodes
 from sb3_distill.visualize.figures import distinct_names
 

@@ -8,9 +8,9 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.envs.make import is_atari, make_eval_env
+from sb3_distill.envs.recipe import is_atari
+from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.players import mix_random_actions
-from sb3_distill.evaluation.scoring import check_fits, env_kwargs_of, frame_stack_of
 
 
 @dataclass
@@ -22,14 +22,12 @@ class Episode:
     :param frames: RGB frames, rendered at the same time as the observations
     :param rams: the emulator's RAM (Atari)
     :param actions: actions taken
-    :param rewards: rewards of these actions
     """
 
     observations: list[np.ndarray] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
     rams: list[np.ndarray] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
 
 
 def play_episodes(
@@ -46,9 +44,8 @@ def play_episodes(
     :raises ValueError: the environment has other spaces than the agent, or its actions are not discrete
     """
     atari = is_atari(env_id)
-    env_kwargs = {**env_kwargs_of(agent, env_id), "render_mode": "rgb_array"}
-    venv = make_eval_env(env_id, 1, frame_stack_of(agent, env_id), env_kwargs)
-    check_fits(agent, env_id, venv)
+    env_kwargs = {**recipe_of(agent, env_id).env_kwargs, "render_mode": "rgb_array"}
+    venv = make_env_of(agent, env_id, 1, env_kwargs)
     if not isinstance(venv.action_space, spaces.Discrete):
         raise ValueError(
             f"Only environments with Discrete actions can be drawn; {env_id} has the action space {venv.action_space}."
@@ -74,10 +71,10 @@ def play_episodes(
                 episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
             actions, _ = agent.predict(obs, deterministic=True)
             actions = mix_random_actions(actions, n_actions, epsilon, rng)
-            obs, rewards, dones, _ = venv.step(actions)
+            obs, _, dones, infos = venv.step(actions)
             episode.actions.append(int(actions[0]))
-            episode.rewards.append(float(rewards[0]))
-            done = bool(dones[0])
+            # In Atari games, a lost life is no end.
+            done = bool(dones[0]) and (not atari or "episode" in infos[0])
         episodes.append(episode)
     venv.close()
     return episodes

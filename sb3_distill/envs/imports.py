@@ -1,0 +1,109 @@
+"""What the files of a run may import. Importing runs code, so a name in a file is no reason to."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+# Packages whose wrappers and environments a run may name. Users add theirs with `trust_packages`.
+_TRUSTED = {"gymnasium", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_distill"}
+# Stands in _TRUSTED for every package
+_ANY = "*"
+# Wrappers that write files wherever their arguments say
+_WRITERS = ("Monitor", "RecordVideo", "VecMonitor", "VecVideoRecorder")
+# Modules under the names that they have today
+_RENAMED = {"gym.": "gymnasium.", "utils.wrappers.": "rl_zoo3.wrappers."}
+
+
+def trust_packages(packages: Sequence[str], anything: bool = False) -> None:
+    """
+    Import packages, as the Zoo does for ``--gym-packages``, and allow runs to name what is in them, for the rest of
+    the process.
+
+    :param packages: names of modules
+    :param anything: allow runs to name, and so to import, every installed module
+    :raises ValueError: a package cannot be imported
+    """
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ValueError(f"--gym-packages: {package} cannot be imported: {error}.") from error
+        _TRUSTED.add(package.partition(".")[0])
+    if anything:
+        _TRUSTED.add(_ANY)
+
+
+def _is_trusted(module: str) -> bool:
+    """Whether naming something in a module runs no code that the user does not know."""
+    return module in sys.modules or not _TRUSTED.isdisjoint((_ANY, module.partition(".")[0]))
+
+
+def import_trusted(packages: Sequence[str]) -> None:
+    """
+    :param packages: modules that a run imported first; those that are trusted are imported
+    :raises ValueError: one of them cannot be imported
+    """
+    trust_packages([package for package in packages if _is_trusted(package)])
+
+
+def find_wrapper(name: str, base: type, where: str) -> Any:
+    """
+    :param name: full name of a wrapper class
+    :param base: the class from which it must inherit
+    :param where: the place of the name, for the message
+    :return: the class
+    :raises ValueError: its package is not trusted; there is no such wrapper; or it writes files
+    """
+    for old, new in _RENAMED.items():
+        if name.startswith(old):
+            name = name.replace(old, new, 1)
+    module, _, class_name = name.rpartition(".")
+    if not _is_trusted(module):
+        package = module.partition(".")[0]
+        raise ValueError(
+            f"{where} names the wrapper {name}. Importing {package} runs its code: if you trust it, pass "
+            f"--gym-packages {package} (in Python: import it first)."
+        )
+    try:
+        found = getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{where} names the wrapper {name}, which cannot be imported: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{where} names {name}, which is not a {base.__module__.partition('.')[0]} {base.__name__}.")
+    if class_name in _WRITERS and not _is_trusted(_ANY):
+        raise ValueError(
+            f"{where} names the wrapper {name}, which writes files: if you trust the run, pass --allow-import."
+        )
+    return found
+
+
+def check_env_id(env_id: str, where: str) -> None:
+    """
+    :param env_id: an id that the files of a run name; with ``module:``, gymnasium would import the module
+    :param where: the place of the id, for the message
+    :raises ValueError: the module is not trusted
+    """
+    module, colon, _ = env_id.partition(":")
+    if colon and not _is_trusted(module):
+        raise ValueError(
+            f"{where} names the environment {env_id}. Importing {module} runs its code: if you trust it, pass "
+            f"--gym-packages {module} (in Python: import it first)."
+        )
+
+
+def spec_of(env_id: str) -> EnvSpec:
+    """
+    :param env_id: a registered environment
+    :return: how it is registered, also if the Zoo has registered it
+    :raises gymnasium.error.Error: it is not registered
+    """
+    try:
+        return gym.spec(env_id)
+    except gym.error.Error:
+        # The Zoo knows some environments of its own and those of packages that are installed.
+        importlib.import_module("rl_zoo3.import_envs")
+        return gym.spec(env_id)

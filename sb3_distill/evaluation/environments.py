@@ -1,0 +1,117 @@
+"""The environments in which an agent plays: those of its own run, made anew."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.envs.imports import check_env_id, import_trusted, spec_of
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.envs.recipe import EnvRecipe, default_recipe
+
+
+def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
+    """
+    :param agent: a loaded agent
+    :param env_id: the id that the user names; None: the id of the environment on which the agent was trained
+    :return: the environment's id
+    :raises AgentError: the user names no id, and the agent's files do not tell it; or the environment is not registered
+    :raises ValueError: the files name an environment of a package that is not trusted
+    """
+    if env_id is None:
+        env_id = agent.env_id
+        if env_id is None:
+            raise AgentError(f"{agent.source} does not say its environment: name it with --env (in Python, env_id=).")
+        check_env_id(env_id, f"{agent.source}: the run's files")
+    packages = agent.facts.recipe.gym_packages if agent.facts.recipe else ()
+    import_trusted(packages)
+    try:
+        spec_of(env_id)
+    except gym.error.Error as error:
+        hint = f" Its run had --gym-packages {' '.join(packages)}: pass it if you trust it." if packages else ""
+        raise AgentError(
+            f"The environment {env_id} of {agent.source} cannot be made: {error}{hint} Pass the environment to play "
+            "with --env ID (in Python, env_id=)."
+        ) from error
+    return env_id
+
+
+def recipe_of(agent: Teacher, env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvRecipe:
+    """
+    :param agent: a loaded agent
+    :param env_id: id of the environment in which it plays
+    :param env_kwargs: arguments of the environment; None: if the agent was trained on it those of its training,
+        otherwise none
+    :return: how the environment is made; what the agent's files do not say is as the Zoo's default
+    """
+    usual = default_recipe(env_id, agent.observation_space)
+    own = agent.facts.recipe or EnvRecipe()
+    if env_kwargs is None:
+        env_kwargs = own.env_kwargs if agent.env_id == env_id else {}
+    return replace(
+        own,
+        env_kwargs=env_kwargs,
+        wrappers=usual.wrappers if own.wrappers is None else own.wrappers,
+        frame_stack=usual.frame_stack if own.frame_stack is None else own.frame_stack,
+    )
+
+
+def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
+    """
+    :param agent: a loaded agent
+    :param env_id: id of the environment in which it is to play
+    :param venv: this environment
+    :raises ValueError: the agent was trained with other spaces
+    """
+    own = agent.observation_space, agent.action_space
+    there = venv.observation_space, venv.action_space
+    for kind, mine, its in zip(("observations", "actions"), own, there, strict=True):
+        # SB3 transposes images with the channels last, so the order of the axes may differ.
+        same_shape = sorted(mine.shape or ()) == sorted(its.shape or ())
+        if not same_shape or getattr(mine, "n", None) != getattr(its, "n", None):
+            raise ValueError(
+                f"{agent.source} cannot play {env_id}: it was trained with {kind} {mine}"
+                f"{'' if agent.env_id is None else f' on {agent.env_id}'}, not {its}. Name the environment it was "
+                "trained on."
+            )
+
+
+def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:
+    """
+    :param venv: an environment that fits an agent
+    :param shape: shape of the agent's observations
+    :return: the environment; if the agent's images are channels-first and the environment's are not, transposed
+    """
+    fits = shape is None or venv.observation_space.shape == tuple(shape)
+    return venv if fits else VecTransposeImage(venv)
+
+
+def make_env_of(
+    agent: Teacher,
+    env_id: str,
+    n_envs: int = 1,
+    env_kwargs: Mapping[str, Any] | None = None,
+    start_wrapper: Callable[[gym.Env], gym.Env] | None = None,
+    native: bool | None = False,
+) -> VecEnv:
+    """
+    :param agent: a loaded agent
+    :param env_id: id of the environment
+    :param n_envs: number of copies
+    :param env_kwargs: see ``recipe_of``
+    :param start_wrapper: see ``make_eval_env``
+    :param native: see ``make_eval_env``
+    :return: the environment of the agent's run, made anew, with observations in the agent's own format
+    :raises ValueError: the environment cannot be made, or has other spaces than the agent
+    """
+    venv = make_eval_env(env_id, n_envs, recipe_of(agent, env_id, env_kwargs), start_wrapper, native)
+    try:
+        check_fits(agent, env_id, venv)
+    except ValueError:
+        venv.close()
+        raise
+    return transpose_for(venv, agent.observation_space.shape)

@@ -1,0 +1,201 @@
+"""Scores are made in the environment of the run: `evaluate` and the Zoo's `enjoy` give the same returns."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import sb3_distill_zoo
+from sb3_distill import load_teacher
+from sb3_distill.envs import imports
+from sb3_distill.evaluation.cli import main
+from sb3_distill.evaluation.environments import find_env_id, make_env_of
+from tests.helpers import run_python
+
+PACKAGE = "tests.evaluation.walk"
+WALK = "Walk-v0"
+PONG, BREAKOUT = "PongNoFrameskip-v4", "BreakoutNoFrameskip-v4"
+DQN = {"policy": "MlpPolicy", "n_timesteps": 40, "learning_starts": 10, "buffer_size": 100}
+PPO = {"policy": "MlpPolicy", "n_timesteps": 32, "n_steps": 16, "batch_size": 16}
+STUDENT = {"policy": "MlpPolicy", "n_timesteps": 40, "learning_starts": 10, "batch_size": 8, "n_teacher_episodes": 0}
+TIME = "sb3_contrib.common.wrappers.TimeFeatureWrapper"
+MIRROR = {f"{PACKAGE}.Mirror": {"factor": 3}}
+# What a run may say of its environments
+RUNS = {
+    "frames of vectors": {"frame_stack": 3},
+    "wrappers": {"env_wrapper": [{TIME: {"max_steps": 30}}, MIRROR]},
+    "the Zoo's": {
+        "env_wrapper": [{"rl_zoo3.wrappers.FrameSkip": {"skip": 2}}, "gymnasium.wrappers.FlattenObservation"]
+    },
+    "of all": {
+        "env_wrapper": TIME,
+        "vec_env_wrapper": "stable_baselines3.common.vec_env.VecCheckNan",
+        "frame_stack": 2,
+    },
+    "normalised": {"normalize": True},
+    "arguments": {"env_kwargs": {"length": 12}},
+}
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    sb3_distill_zoo.add_finder()
+    import rl_zoo3.enjoy
+    import rl_zoo3.train
+
+    return rl_zoo3
+
+
+@pytest.fixture
+def call(zoo, monkeypatch, capsys):
+    """Runs a command of the Zoo in this process, and returns what it prints."""
+
+    def run(function, *arguments):
+        monkeypatch.setattr(sys, "argv", ["rl_zoo3", *map(str, arguments)])
+        capsys.readouterr()
+        function()
+        return capsys.readouterr().out
+
+    return run
+
+
+def train(call, zoo, folder: Path, algo: str, env: str, hyperparams: dict, *arguments) -> Path:
+    config = folder / f"{algo}.yml"
+    config.write_text(yaml.safe_dump({env: hyperparams}))
+    packages = ["--gym-packages", PACKAGE] if env == WALK else []
+    call(
+        zoo.train.train,
+        *["--algo", algo, "--env", env, "-f", folder, "--conf-file", config, "--seed", 1, "--eval-freq", -1],
+        *packages,
+        *arguments,
+    )
+    return folder / algo / f"{env.replace(':', '-').replace('/', '-')}_1"
+
+
+def enjoy(call, zoo, folder: Path, algo: str, env: str, seed: int, n_steps: int, *arguments) -> list[float]:
+    printed = call(
+        zoo.enjoy.enjoy,
+        *["--algo", algo, "--env", env, "-f", folder, "--seed", seed, "-n", n_steps, "--no-render", "--deterministic"],
+        *arguments,
+    )
+    return [float(score) for score in re.findall(r"Episode (?:Reward|Score): (\S+)", printed)]
+
+
+def evaluate(capsys, run: Path, *arguments) -> list[float]:
+    """Returns of the run's agent, which is the last row."""
+    assert main([str(run), "--json", *map(str, arguments)]) == 0
+    return [round(value, 2) for value in json.loads(capsys.readouterr().out)["agents"][-1]["returns"]]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_evaluate_gives_the_returns_of_enjoy(name, call, zoo, capsys, tmp_path):
+    run = train(call, zoo, tmp_path, "dqn", WALK, {**DQN, **RUNS[name]})
+    expected = [enjoy(call, zoo, tmp_path, "dqn", WALK, seed, 70)[0] for seed in range(3)]
+    assert len(set(expected)) == 3
+    assert evaluate(capsys, run, "-n", 3) == expected
+    assert evaluate(capsys, run, "-n", 1, "--seed", 2) == expected[2:]
+
+
+@pytest.mark.parametrize(
+    ("algo", "teacher"), [("pd", DQN), ("qpd", PPO), ("rtpd", None), ("a2c", None), ("qrdqn", None), ("ppo", None)]
+)
+def test_evaluate_gives_the_returns_of_enjoy_for_every_algorithm(algo, teacher, call, zoo, capsys, tmp_path):
+    wrapped = {"frame_stack": 2, "env_wrapper": [{TIME: {"max_steps": 30}}, MIRROR]}
+    own = {
+        "a2c": {"policy": "MlpPolicy", "n_timesteps": 20},
+        "ppo": PPO,
+        "rtpd": {**DQN, "students": None, "eval_freq": -1},
+    }
+    hyperparams = {**own.get(algo, DQN), **wrapped}
+    if teacher is not None:
+        source = train(call, zoo, tmp_path, "ppo" if algo == "qpd" else "dqn", WALK, {**teacher, **wrapped})
+        hyperparams = {**STUDENT, **wrapped, "teacher": str(source)}
+    run = train(call, zoo, tmp_path, algo, WALK, hyperparams)
+    expected = [enjoy(call, zoo, tmp_path, algo, WALK, seed, 70)[0] for seed in range(2)]
+    assert evaluate(capsys, run, "-n", 2) == expected
+
+
+def test_continuous_actions_with_a_history(call, zoo, capsys, tmp_path):
+    hyperparams = {**PPO, "env_wrapper": [{"rl_zoo3.wrappers.HistoryWrapper": {"horizon": 3}}], "normalize": True}
+    run = train(call, zoo, tmp_path, "ppo", WALK, hyperparams, "--env-kwargs", "continuous:True")
+    assert evaluate(capsys, run, "-n", 1) == enjoy(call, zoo, tmp_path, "ppo", WALK, 0, 70)[:1]
+
+
+@pytest.mark.parametrize(
+    ("env", "hyperparams", "arguments"),
+    [
+        # A greedy agent that has learned nothing does not fire: the Zoo's wrappers do, after every life.
+        (BREAKOUT, {"policy": "CnnPolicy", "env_wrapper": ["AtariWrapper"], "frame_stack": 4}, ()),
+        (
+            BREAKOUT,
+            {"policy": "CnnPolicy", "env_wrapper": [{"AtariWrapper": {"screen_size": 42, "frame_skip": 8}}]},
+            (),
+        ),
+        (BREAKOUT, {"policy": "MlpPolicy"}, ("--env-kwargs", "obs_type:'ram'", "max_num_frames_per_episode:400")),
+    ],
+)
+def test_evaluate_gives_the_scores_of_enjoy_on_atari(env, hyperparams, arguments, call, zoo, capsys, tmp_path):
+    wrapper = "stable_baselines3.common.atari_wrappers.AtariWrapper"
+    text = yaml.safe_dump(hyperparams).replace("AtariWrapper", wrapper)
+    run = train(call, zoo, tmp_path, "dqn", env, {**DQN, **yaml.safe_load(text)}, *arguments)
+    scores = enjoy(call, zoo, tmp_path, "dqn", env, 0, 400)
+    assert evaluate(capsys, run, "-n", 1, "--no-native") == scores[:1]
+
+
+def test_what_files_name_is_not_imported(call, zoo, tmp_path):
+    """In a process of its own, which has not imported the package yet."""
+    run = train(call, zoo, tmp_path, "dqn", WALK, {**DQN, "env_wrapper": [MIRROR]})
+    code = f"""
+from sb3_distill.evaluation.cli import main
+def evaluate(*arguments):
+    return main([{str(run)!r}, "-n", "1", *arguments])
+assert [evaluate(), evaluate("--env", "CartPole-v1"), evaluate("--gym-packages", "nothing_here")] == [1, 1, 1]
+print("refused three times")
+assert evaluate("--gym-packages", {PACKAGE!r}) == 0
+"""
+    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = run_python(tmp_path, "-c", code, **path)
+    registered, wrapper, unknown = result.stderr.strip().splitlines()
+    assert f"Its run had --gym-packages {PACKAGE}: pass it if you trust it" in registered
+    assert "Importing tests runs its code: if you trust it, pass --gym-packages tests" in wrapper
+    assert "--gym-packages: nothing_here cannot be imported" in unknown
+    assert result.stdout.startswith("refused three times") and "% of teacher" in result.stdout
+    run_python(tmp_path, "-m", "sb3_distill", "evaluate", run, "-n", "1", "--allow-import", **path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"env_wrapper": "unknown_package.Wrapper"}, "Importing unknown_package runs its code"),
+        ({"env_wrapper": "gymnasium.wrappers.Nothing"}, "gymnasium.wrappers.Nothing, which cannot be imported"),
+        ({"env_wrapper": "gymnasium.make"}, "names gymnasium.make, which is not a gymnasium Wrapper"),
+        ({"env_wrapper": {"gymnasium.wrappers.RecordVideo": {"video_folder": "x"}}}, "which writes files"),
+        (
+            {"env_wrapper": {"gymnasium.wrappers.TimeLimit": {"steps": 3}}},
+            "cannot be put on the environment (TypeError",
+        ),
+        ({"vec_env_wrapper": TIME}, "not a stable_baselines3 VecEnvWrapper"),
+        ({"env_wrapper": [3]}, "must be the name of a wrapper, or a name with arguments, not 3"),
+        ({"frame_stack": "four"}, "frame_stack must be a number of frames, not 'four'"),
+        ({"env_wrapper": None, "frame_stack": 2}, "cannot play CartPole-v1: it was trained with observations"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused(entries, message, cartpole_teacher, tmp_path, capsys):
+    folder = tmp_path / "dqn" / "CartPole-v1_1" / "CartPole-v1"
+    folder.mkdir(parents=True)
+    folder.with_suffix(".zip").write_bytes(cartpole_teacher.read_bytes())
+    (folder / "config.yml").write_text(yaml.safe_dump({"policy": "MlpPolicy", **entries}))
+    assert main([str(folder.parent), "-n", "1"]) == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_names_of_former_times_and_of_the_zoo(cartpole_teacher):
+    assert imports.find_wrapper("gym.wrappers.FlattenObservation", object, "").__module__.startswith("gymnasium.")
+    assert imports.find_wrapper("utils.wrappers.HistoryWrapper", object, "").__module__ == "rl_zoo3.wrappers"
+    # Registered by the Zoo alone
+    agent = load_teacher(cartpole_teacher, device="cpu")
+    assert find_env_id(agent, "CartPoleNoVel-v1") == "CartPoleNoVel-v1"
+    make_env_of(agent, "CartPoleNoVel-v1").close()
