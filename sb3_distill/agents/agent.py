@@ -228,13 +228,18 @@ class Teacher(ABC):
         :param observation: raw observation, or a batch of them
         :param state: the state that the last call returned; None for an agent without memory
         :param episode_start: where an episode begins
-        :param deterministic: False samples from the distribution of an actor-critic agent; a value-based agent is
-            greedy always
+        :param deterministic: False samples from the distribution of an actor-critic agent, with torch's generator (and,
+            with state-dependent exploration, a new noise matrix for every observation); a value-based agent is greedy
+            always
         :return: the actions and the next state
         """
         if self.normalization is not None:
             raw = th.as_tensor(np.asarray(observation), device=self.device)
             observation = self.normalize(raw).cpu().numpy()  # type: ignore[union-attr]
+        if not deterministic and getattr(self.policy, "use_sde", False):
+            # SB3 would play on with the noise matrix that it drew when the agent was loaded, one for all environments.
+            first = next(iter(observation.values())) if isinstance(observation, dict) else observation
+            self.policy.reset_noise(len(first))
         actions, _ = self.policy.predict(observation, deterministic=deterministic)
         return actions, None
 

@@ -58,18 +58,28 @@ class Answers:
             raise ValueError("Continuous actions have a mean and a deviation, not one number for each action.")
         return self.log_probs if self.q_values is None else self.q_values
 
-    def sample(self) -> th.Tensor:
+    def sample(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
         """
-        Draw actions from the distribution, with torch's global generator.
+        Draw one action for every observation, each with a generator of its own: which other observations are in the
+        batch changes nothing. With state-dependent exploration (gSDE), SB3 keeps the matrix that makes the noise for
+        several steps; here the noise of every step is drawn anew. At each step for itself its distribution is SB3's.
 
-        :return: the actions, ``(batch,)`` if they are discrete, ``(batch, n_dimensions)`` if they are continuous
-        :raises ValueError: the answers are Q-values, which are not a distribution
+        :param rngs: a generator for each observation, or one that stands there several times
+        :return: the actions, ``(batch,)`` if they are discrete, ``(batch, n_dimensions)`` if they are continuous; of
+            Q-values, which are no distribution, the greedy ones
         """
-        if self.gaussian is not None:
-            return th.normal(self.gaussian.mean, self.gaussian.std)
-        if self.log_probs is None:
-            raise ValueError("Cannot sample actions from Q-values: they are not a distribution over actions.")
-        return th.multinomial(self.log_probs.softmax(dim=1), 1, replacement=True).squeeze(1)
+        answers = self.map(lambda array: th.as_tensor(array).detach().cpu().numpy())
+        if answers.gaussian is not None:
+            mean, std = answers.gaussian.mean, answers.gaussian.std
+            noise = np.stack([rng.standard_normal(mean.shape[1:]) for rng in rngs])
+            return (mean + std * noise).astype(mean.dtype)
+        if answers.log_probs is None:
+            return answers.preferences.argmax(axis=1)
+        # The inverse of the cumulative distribution; in float64, so that rounding adds nothing to small probabilities
+        log_probs = answers.log_probs.astype(np.float64)
+        cumulative = np.exp(log_probs - log_probs.max(axis=1, keepdims=True)).cumsum(axis=1)
+        thresholds = np.array([rng.random() for rng in rngs]) * cumulative[:, -1]
+        return (cumulative <= thresholds[:, None]).sum(axis=1)
 
     def arrays(self) -> dict[str, Array]:
         """All fields that are not None, by name; the Gaussian as "mean" and "std"."""

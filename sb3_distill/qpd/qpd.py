@@ -27,6 +27,7 @@ from sb3_distill.evaluation.players import mix_random_actions
 from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     ActorCriticMlpPolicy,
+    actor_critic_answers,
     actor_modules,
     is_known_distribution,
 )
@@ -284,10 +285,11 @@ class QPD(DistillationAlgorithm):
 
     def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         # SB3's own sampling is not used: with state-dependent exploration it would keep one sample of the noise matrix.
-        actions = answers.sample().cpu().numpy()
+        rngs = [self._rollout_rng] * len(teacher_acts)
+        actions = answers.sample(rngs)
         if not teacher_acts.all():
-            student = self.policy.get_distribution(obs_as_tensor(obs, self.device))
-            student_actions = student.get_actions().cpu().numpy()
+            student = actor_critic_answers(self.policy, obs_as_tensor(obs, self.device), with_values=False)
+            student_actions = student.sample(rngs)
             actions = np.where(teacher_acts.reshape(-1, *[1] * (actions.ndim - 1)), actions, student_actions)
         if isinstance(self.action_space, spaces.Box):
             return actions.reshape(-1, *self.action_space.shape)
