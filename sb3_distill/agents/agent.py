@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -242,6 +243,32 @@ class Teacher(ABC):
             self.policy.reset_noise(len(first))
         actions, _ = self.policy.predict(observation, deterministic=deterministic)
         return actions, None
+
+    def sample(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        rngs: Sequence[np.random.Generator],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, Any]:
+        """
+        Draw actions as ``predict(deterministic=False)`` does, but those of each environment with a generator of its
+        own: they do not depend on the other environments.
+
+        :param observation: a batch of raw observations
+        :param rngs: one generator for each observation
+        :param state: the state that the last call returned; None for an agent without memory
+        :param episode_start: where an episode begins
+        :return: the actions and the next state
+        :raises AgentError: the agent's distribution is not known
+        """
+        obs, _ = self.policy.obs_to_tensor(observation)
+        answers, state = self.answer(obs, state, episode_start)
+        actions = answers.sample(rngs)
+        if isinstance(self.action_space, spaces.Box):
+            actions = actions.reshape(-1, *self.action_space.shape)
+            actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        return actions, state
 
     @abstractmethod
     def answer(

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.players import Player, mix_random_actions
@@ -101,7 +102,9 @@ class _Episode:
     """What an episode in play needs beside its environment: random generators, and the hash of what has happened."""
 
     def __init__(self, seed: int, obs: Any, env: int) -> None:
-        self.rng = np.random.default_rng([seed, 1])
+        # Of its own for random actions, which are then the same for agents that sample and agents that do not
+        self.epsilon_rng = np.random.default_rng([seed, 1])
+        self.rng = np.random.default_rng([seed, 2])
         self.hash = hashlib.blake2b(digest_size=16)
         for key in sorted(obs) if isinstance(obs, dict) else ():
             self.hash.update(obs[key][env].tobytes())
@@ -119,12 +122,15 @@ def _play(
     numbers = list(schedule.playing)
     episodes = [_Episode(schedule.seed + (number or 0), obs, env) for env, number in enumerate(numbers)]
     while not schedule.is_over:
-        actions, state = player.predict(obs, state=state, episode_start=episode_starts, deterministic=deterministic)
+        if not deterministic and isinstance(player, Teacher):
+            actions, state = player.sample(obs, [episode.rng for episode in episodes], state, episode_starts)
+        else:
+            actions, state = player.predict(obs, state=state, episode_start=episode_starts, deterministic=deterministic)
         if epsilon > 0:
             n_actions = int(venv.action_space.n)  # type: ignore[attr-defined]
             actions = np.array(
                 [
-                    mix_random_actions(action, n_actions, epsilon, episode.rng)
+                    mix_random_actions(action, n_actions, epsilon, episode.epsilon_rng)
                     for action, episode in zip(actions, episodes, strict=True)
                 ]
             )

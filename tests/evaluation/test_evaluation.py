@@ -1,13 +1,19 @@
 """Scores that compare, and the verb that prints them."""
 
+import io
 import json
+import sys
+from functools import partial
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import A2C
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_distill import PolicyDistillation
+from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import EpsilonGreedy
@@ -43,6 +49,13 @@ def test_an_episode_does_not_depend_on_how_many_are_played_side_by_side():
     assert one.returns == three.returns and one.lengths == three.lengths
 
 
+def test_a_game_does_not_depend_on_how_many_are_played_side_by_side():
+    """Stepped in C++, too, where games begin anew one by one."""
+    make = partial(make_eval_env, "BreakoutNoFrameskip-v4", native=True)
+    scores = [evaluate_paired(Fixed(0), make, 5, epsilon=0.9, seed=3, n_envs=n) for n in (1, 3)]
+    assert scores[0] == scores[1] and len(set(scores[0].lengths)) == 5
+
+
 def test_sampled_actions_repeat_and_leave_the_generator_alone():
     policy = A2C("MlpPolicy", "CartPole-v1", device="cpu", seed=0).policy
     state = th.get_rng_state()
@@ -50,6 +63,76 @@ def test_sampled_actions_repeat_and_leave_the_generator_alone():
         evaluate_paired(policy, cartpoles, 6, seed=seed, n_envs=3, deterministic=False).returns for seed in (0, 0, 9)
     )
     assert first == again != other and th.equal(th.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"), [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"use_sde": True})]
+)
+def test_sampled_actions_of_an_agent_belong_to_the_episode(env_id, kwargs):
+    agent = load_teacher(A2C("MlpPolicy", env_id, device="cpu", seed=0, **kwargs))
+    scores = [
+        evaluate_paired(agent, partial(make_eval_env, env_id), 4, seed=1, n_envs=n, deterministic=False) for n in (1, 3)
+    ]
+    assert scores[0].returns == pytest.approx(scores[1].returns, rel=1e-4)
+    assert scores[0].lengths == scores[1].lengths and len(set(scores[0].traces)) == 4
+    greedy = evaluate_paired(agent, partial(make_eval_env, env_id), 4, seed=1)
+    assert greedy.returns != scores[0].returns
+
+
+class Lengths(gym.Env):
+    """An episode of seed s lasts as many steps as the list says."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, lengths):
+        self.lengths = lengths
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = self.lengths[0 if seed is None else seed]
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {}
+
+
+def test_no_environment_waits_for_another_and_none_is_made_twice():
+    lengths, made = [60, 5, 10, 5, 20, 5, 15], []
+
+    def make(n_envs):
+        made.append(n_envs)
+        return DummyVecEnv([lambda: Monitor(Lengths(lengths)) for _ in range(n_envs)])
+
+    player = Fixed(0)
+    score = evaluate_paired(player, make, len(lengths), n_envs=2)
+    assert score.returns == score.lengths == lengths and made == [2]
+    # One plays the long episode, the other all short ones.
+    assert len(player.seen) == 60
+
+
+def test_traces_tell_which_episodes_are_the_same():
+    score = evaluate_paired(Fixed(0), cartpoles, 3, n_envs=2)
+    assert len(set(score.traces)) == 3
+    make = lambda n_envs: DummyVecEnv([lambda: Monitor(Lengths([3, 4, 3])) for _ in range(n_envs)])  # noqa: E731
+    traces = evaluate_paired(Fixed(0), make, 3, n_envs=1).traces
+    assert traces[0] == traces[2] != traces[1]
+    assert evaluate_paired(Fixed(1), make, 1, n_envs=1).traces[0] != traces[0]
+
+
+def test_a_progress_bar_moves_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    evaluate_paired(Fixed(0), cartpoles, 12, n_envs=2, progress="student.zip")
+    shown = terminal.getvalue()
+    assert "student.zip" in shown and "0/12" in shown
+    evaluate_paired(Fixed(0), cartpoles, 1)
+    assert terminal.getvalue() == shown
 
 
 def test_random_actions_of_epsilon_greedy():
