@@ -59,6 +59,7 @@ class AgentFacts:
     :param recorded_score: the score that its run folder records: what its results.yml says, else its evaluations
     :param taught_by: for a student, the source of its teacher; None if that was a model in memory
     :param recipe: how the environments were made that it was trained on; None where no file says it
+    :param is_rebuilt: whether its policy was rebuilt from the weights in its file; otherwise SB3 made it
     """
 
     algo: str
@@ -70,6 +71,7 @@ class AgentFacts:
     recorded_score: EvaluationScore | dict[str, Any] | None = None
     taught_by: str | None = None
     recipe: EnvRecipe | None = None
+    is_rebuilt: bool = False
 
 
 class Teacher(ABC):

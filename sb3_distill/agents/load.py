@@ -35,6 +35,7 @@ from sb3_distill.agents.normalization import Normalization
 from sb3_distill.agents.rebuild import BUILDERS
 from sb3_distill.agents.rebuild.spaces import read_space
 from sb3_distill.agents.sources import find_agent
+from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.quantization.layers import describe_transition
@@ -145,7 +146,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
     algo = find_algo(archive.data, arguments.get("algo") or files.algo)
     teacher_class = _teacher_class(algo)
     env_id = env_id or plain_text(arguments.get("env")) or files.env_id or registered_name(files.zip_path.stem)
-    if allow_pickle and algo not in ("pd", "qpd"):
+    if allow_pickle:
         policy = _load_with_sb3(algo, files.zip_path)
     else:
         # The zip knows its own policy; the configuration beside it can be that of a run with other policies too.
@@ -172,6 +173,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         # An agent of rtpd may have started from another one, but it is no student.
         plain_text(archive.data.get("taught_by")) if algo in ("pd", "qpd") else None,
         find_recipe(files, config, arguments),
+        is_rebuilt=not allow_pickle,
     )
     return teacher_class(policy, facts)
 
@@ -193,6 +195,8 @@ def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
 
 
 def _load_with_sb3(algo: str, path: Path) -> Any:
-    module = sb3_contrib if algo in ("qrdqn", "trpo") else stable_baselines3
-    model_class = getattr(module, algo.upper())
+    if algo in ALGORITHMS:
+        model_class = resolve(algo)
+    else:
+        model_class = getattr(sb3_contrib if algo in ("qrdqn", "trpo") else stable_baselines3, algo.upper())
     return model_class.load(path, device="cpu", custom_objects={"learning_rate": 0.0, "lr_schedule": None}).policy

@@ -52,6 +52,12 @@ def _export(argv: list[str]) -> int:
     parser.add_argument("--bits", type=int, help="precision of agents that are not quantized, 2 to 8 (default: 8)")
     parser.add_argument("--opset", type=int, default=21, help="version of ONNX's operators, 18 to 21 (default: 21)")
     add_import_options(parser)
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="load the agent with SB3's own load, which runs any code in its file, and check the export against that; "
+        "only for files that you trust",
+    )
     args = parser.parse_args(argv)
     if args.n_observations < 1:
         parser.error(f"--n-observations must be at least 1, not {args.n_observations}")
@@ -62,7 +68,14 @@ def _export(argv: list[str]) -> int:
     try:
         trust_packages(args.gym_packages, args.allow_import)
         description = export_agent(
-            args.agent, args.output, args.env, args.n_observations, args.max_disagreement, args.opset, args.bits
+            args.agent,
+            args.output,
+            args.env,
+            args.n_observations,
+            args.max_disagreement,
+            args.opset,
+            args.bits,
+            args.allow_pickle,
         )
     except (ValueError, OSError) as error:
         print(f"sb3-distill export: {error}", file=sys.stderr)

@@ -55,6 +55,8 @@ class Description:
     :param action: ``n`` and, where the environment has them, ``labels`` of discrete actions; ``shape``, ``low`` and
         ``high`` of continuous ones
     :param n_observations: observations that the files were checked on
+    :param checked_against: the agent whose actions the files were compared with: as SB3 runs it, or as it was rebuilt
+        from its weights, with spaces that are those of the environment
     :param files: the files that were written, by their names
     """
 
@@ -72,6 +74,7 @@ class Description:
     opset: int
     action: dict[str, Any]
     n_observations: int
+    checked_against: str
     files: dict[str, ExportedFile]
 
     @classmethod

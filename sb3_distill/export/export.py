@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.chain import count_macs
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.evaluation.environments import find_env_id, recipe_of
+from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.export import runner
 from sb3_distill.export.description import Description, ExportedFile, ObservationFormat
@@ -32,21 +34,61 @@ class ExportError(ValueError):
     """An exported policy does not do what the agent does."""
 
 
-def disagreement(player: runner.PolicyRunner, agent: Teacher, observations: np.ndarray) -> float:
+def actions_of(source: Any, agent: Teacher, observations: np.ndarray) -> np.ndarray:
     """
-    :param player: the exported policy
+    :param source: what the agent was loaded from
     :param agent: the agent
     :param observations: raw observations
-    :return: share of them at which the two choose another action; continuous actions differ where they are further
-        apart than 1% of their range
+    :return: the agent's actions; a model in memory is asked itself, behind the VecNormalize of its environment
     """
-    exported, _ = player.predict(observations)
-    actions, _ = agent.predict(observations)
-    if isinstance(agent.action_space, spaces.Box):
-        span = agent.action_space.high - agent.action_space.low
+    if not isinstance(source, BaseAlgorithm):
+        return agent.predict(observations)[0]
+    statistics = source.get_vec_normalize_env()
+    inputs: Any = observations if statistics is None else statistics.normalize_obs(observations)
+    return source.predict(inputs, deterministic=True)[0]
+
+
+def disagreement(exported: np.ndarray, actions: np.ndarray, action_space: spaces.Space) -> float:
+    """
+    :param exported: the actions of an exported policy
+    :param actions: the agent's actions at the same observations
+    :param action_space: their space
+    :return: share of the observations at which the two choose another action; continuous actions differ where they are
+        further apart than 1% of their range
+    """
+    if isinstance(action_space, spaces.Box):
+        span = action_space.high - action_space.low
         apart = np.abs(exported.reshape(actions.shape) - actions) > 0.01 * span
         return float(apart.reshape(len(actions), -1).any(axis=1).mean())
     return float((exported != actions).mean())
+
+
+def check_spaces(agent: Teacher, env_id: str) -> None:
+    """
+    Check that the spaces with which an agent was rebuilt are those of its environment, since nobody but the environment
+    can tell then that its file was read rightly. The bounds of floating-point observations may differ: they change
+    nothing that an agent computes, and differ between versions of environments.
+
+    :param agent: a loaded agent
+    :param env_id: id of its environment
+    :raises ExportError: they are not
+    """
+    venv = make_env_of(agent, env_id)
+    pairs = [(agent.policy.observation_space, venv.observation_space), (agent.action_space, venv.action_space)]
+    venv.close()
+    own, its = pairs[0]
+    if agent.normalization is not None and is_image_space(its):
+        # VecNormalize makes them floating-point numbers.
+        its = spaces.Box(-np.inf, np.inf, its.shape)
+    floats = own.dtype == its.dtype and np.issubdtype(its.dtype, np.floating)
+    pairs[0] = (its, its) if floats and own.shape == its.shape else (own, its)
+    for kind, (mine, theirs) in zip(("observations", "actions"), pairs, strict=True):
+        if mine != theirs:
+            raise ExportError(
+                f"{agent.source} was rebuilt from its file with the {kind} {mine}, but {env_id} has {theirs}. Name the "
+                "environment it was trained on with --env (in Python, env_id=), or, if you trust the file, pass "
+                "--allow-pickle (allow_pickle=True): the export is then checked against the agent as SB3 loads it."
+            )
 
 
 def _source_of(agent: Teacher) -> str:
@@ -75,7 +117,12 @@ def _describe_actions(actions: spaces.Space, env_id: str, env_kwargs: Mapping[st
 
 
 def _describe(
-    agent: Teacher, env_id: str, opset: int, n_observations: int, files: dict[str, ExportedFile]
+    agent: Teacher,
+    env_id: str,
+    opset: int,
+    n_observations: int,
+    checked_against: str,
+    files: dict[str, ExportedFile],
 ) -> Description:
     space, recipe = agent.observation_space, recipe_of(agent, env_id)
     assert isinstance(space, spaces.Box)
@@ -94,6 +141,7 @@ def _describe(
         opset=opset,
         action=_describe_actions(agent.action_space, env_id, recipe.env_kwargs),
         n_observations=n_observations,
+        checked_against=checked_against,
         files=files,
     )
 
@@ -107,17 +155,21 @@ def _advice(agent: Teacher, bits: int | None) -> str:
 
 @th.no_grad()
 def export_agent(
-    source: str | Path | Teacher,
+    source: str | Path | BaseAlgorithm | Teacher,
     folder: str | Path,
     env_id: str | None = None,
     n_observations: int = 1_000,
     max_disagreement: float = 0.01,
     opset: int = OPSET,
     bits: int | None = None,
+    allow_pickle: bool = False,
 ) -> Description:
     """
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
     ``runner.py``. Students of ``QPD`` are integers already and have the second file alone.
+
+    The files are checked against the agent as SB3 runs it where that unpickles nothing (a model in memory) or may
+    unpickle (``allow_pickle``). An agent that was rebuilt from its weights must have the spaces of its environment.
 
     :param source: a source for ``load_teacher``
     :param folder: where the files go
@@ -126,19 +178,28 @@ def export_agent(
     :param max_disagreement: share of them at which an exported policy may choose another action than the agent
     :param opset: version of ONNX's operators, 18 to 21
     :param bits: precision of the integers of an agent that is not quantized yet, 2 to 8; None takes 8
+    :param allow_pickle: load the file with SB3's own ``load``, which runs any code that the file holds (see
+        ``load_teacher``)
     :return: the content of ``policy.json``
     :raises AgentError: the agent cannot be loaded or has parts that cannot be exported
     :raises ValueError: bits out of range, or the environment is not one for this agent
-    :raises ExportError: the agent is a student still in its transition; or a file would disagree with the agent more
+    :raises ExportError: the agent is a student still in its transition; or it was rebuilt with other spaces than those
+        of its environment; or a file would disagree with the agent more
         often: that one is not written, the others are
     """
     check_opset(opset)
-    agent = load_teacher(source, device="cpu")
+    agent = load_teacher(source, device="cpu", allow_pickle=allow_pickle)
     transition = describe_transition(agent.policy)
     if transition:
         raise ExportError(f"{agent.source} is still in the transition ({transition}): finish its training.")
     env_id = find_env_id(agent, env_id)
+    if agent.facts.is_rebuilt:
+        check_spaces(agent, env_id)
+    checked_against = (
+        f"the agent as {'rebuilt, with the spaces of its environment' if agent.facts.is_rebuilt else 'SB3 runs it'}"
+    )
     observations = record_observations(agent, env_id, n_observations)
+    actions = actions_of(source, agent, observations)
     models: dict[str, onnx.ModelProto] = {}
     if not quantized_layers(agent.policy):
         models[FLOAT_FILE] = build_graph(agent, opset)
@@ -157,13 +218,13 @@ def export_agent(
         (folder / name).unlink(missing_ok=True)
     for name, model in models.items():
         data = model.SerializeToString()
-        share = disagreement(runner.PolicyRunner(data), agent, observations)
+        share = disagreement(runner.PolicyRunner(data).predict(observations)[0], actions, agent.action_space)
         if share > max_disagreement:
             refused.append(f"{name} would choose another action than {agent.source} at {share:.1%}")
             continue
         (folder / name).write_bytes(data)
         written[name] = ExportedFile(len(data), share)
-    description = _describe(agent, env_id, opset, len(observations), written)
+    description = _describe(agent, env_id, opset, len(observations), checked_against, written)
     (folder / "policy.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
     shutil.copy(runner.__file__, folder / "runner.py")
     if refused:

@@ -38,8 +38,14 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Sp
     registered = _space_of_env(env_id, name)
     if registered is not None and _may_be(registered, summary):
         return registered
-    if kind == "Box" and isinstance(summary, dict) and np.issubdtype(np.dtype(summary["dtype"]), np.floating):
-        # The bounds of floats change nothing that a policy computes.
+    is_observation = name == "observation_space"
+    if (
+        is_observation
+        and kind == "Box"
+        and isinstance(summary, dict)
+        and np.issubdtype(np.dtype(summary["dtype"]), np.floating)
+    ):
+        # The bounds of floats change nothing that a policy computes; actions are clipped to theirs.
         return spaces.Box(-np.inf, np.inf, _shape_of(summary), np.dtype(summary["dtype"]).type)
     raise AgentError(
         f"The file does not state the {name} ({kind}), and its environment is not registered here: pass env_id=, or "
