@@ -34,6 +34,7 @@ from sb3_distill.agents.metadata import (
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.agents.rebuild import BUILDERS
 from sb3_distill.agents.rebuild.spaces import read_space
+from sb3_distill.agents.rebuild.weights import POLICY_MODULE
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.common.utils import unknown_choice
@@ -152,7 +153,8 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
         # The zip knows its own policy; the configuration beside it can be that of a run with other policies too.
         saved = archive.data.get("policy_kwargs")
         kwargs = plain_entries(saved) if isinstance(saved, dict) else read_keywords(config.get("policy_kwargs", {}))
-        _check_stock(archive.data, kwargs)
+        kwargs[POLICY_MODULE] = plain_entries(archive.data.get("policy_class")).get("__module__")
+        _check_stock(kwargs)
         observation_space = read_space(archive.data, "observation_space", env_id)
         action_space = read_space(archive.data, "action_space", env_id)
         policy = BUILDERS[algo](archive.weights, observation_space, action_space, kwargs)
@@ -178,9 +180,9 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle
     return teacher_class(policy, facts)
 
 
-def _check_stock(data: dict[str, Any], kwargs: dict[str, Any]) -> None:
+def _check_stock(kwargs: dict[str, Any]) -> None:
     """Refuse custom classes: their weights may have the shapes of SB3's layers but a different forward pass."""
-    policy_module = plain_entries(data.get("policy_class")).get("__module__")
+    policy_module = kwargs[POLICY_MODULE]
     extractor = str(kwargs.get("features_extractor_class") or "").removeprefix("<class ").strip("'>")
     extractor_module = extractor.rpartition(".")[0]
     for field, name, module in (

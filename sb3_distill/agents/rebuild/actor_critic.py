@@ -5,6 +5,7 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from torch import nn
 
 from sb3_distill.agents.files import AgentError
@@ -31,7 +32,6 @@ def build_actor_critic(
         # vf_features_extractor.
         for owner in ("pi_", "vf_"):
             weights.setdefault(owner + name, weights[name])
-    normalize_images = kwargs.get("normalize_images", True)
     log_std = weights.get("log_std")
     policy = ActorCriticPolicy(
         observation_space,
@@ -45,11 +45,10 @@ def build_actor_critic(
         ortho_init=False,
         # With state-dependent exploration (gSDE), log_std is a matrix instead of a vector.
         use_sde=log_std is not None and log_std.ndim == 2,
-        full_std=log_std is None or log_std.ndim == 1 or log_std.shape[1] == action_space.shape[0],  # type: ignore[index]
+        full_std=log_std is None or log_std.ndim == 1 or log_std.shape[1] == get_action_dim(action_space),
         use_expln=bool(kwargs.get("use_expln", False)),
         squash_output=bool(kwargs.get("squash_output", False)),
         share_features_extractor=shared,
-        normalize_images=normalize_images,
-        **_extractor(weights, "pi_features_extractor.", observation_space, normalize_images),
+        **_extractor(weights, "pi_features_extractor.", observation_space, kwargs),
     )
     return _load(policy, weights, "actor-critic")

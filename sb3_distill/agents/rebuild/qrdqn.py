@@ -15,7 +15,6 @@ def build_qrdqn(
     """QR-DQN's policy with these weights."""
     widths = _widths(weights, "quantile_net.quantile_net.")
     n_actions = int(action_space.n)  # type: ignore[attr-defined]
-    normalize_images = kwargs.get("normalize_images", True)
     policy = QRDQNPolicy(
         observation_space,
         action_space,  # type: ignore[arg-type]
@@ -23,7 +22,6 @@ def build_qrdqn(
         n_quantiles=widths[-1] // n_actions,
         net_arch=widths[:-1],
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
-        normalize_images=normalize_images,
-        **_extractor(weights, "quantile_net.features_extractor.", observation_space, normalize_images),
+        **_extractor(weights, "quantile_net.features_extractor.", observation_space, kwargs),
     )
     return _load(policy, weights, "QR-DQN")

@@ -7,27 +7,8 @@ from torch import nn
 
 from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
 from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy, actor_modules
-from sb3_distill.networks.extractors import StudentCNN
 from sb3_distill.networks.policies import StudentPolicy
 from sb3_distill.quantization.layers import quantize
-
-
-def _student_extractor(weights: Weights, prefix: str, space: spaces.Space) -> dict[str, Any]:
-    """Policy arguments for the features extractor of a student with these weights."""
-    if f"{prefix}scaler.mean" not in weights:
-        return _extractor(weights, prefix, space, True)
-    channels = [weights[f"{prefix}cnn.{layer}.weight"].shape[0] for layer in (0, 2, 4)]
-    linear = weights[f"{prefix}linear.0.weight"]
-    return {
-        "features_extractor_class": StudentCNN,
-        "features_extractor_kwargs": {
-            "channels": channels,
-            "features_dim": linear.shape[0],
-            "pool": "max" if linear.shape[1] == channels[-1] else None,
-            "standardize": "frame" if weights[f"{prefix}scaler.mean"].numel() > 1 else "scalar",
-        },
-        "normalize_images": False,
-    }
 
 
 def build_actor_critic_student(
@@ -44,7 +25,7 @@ def build_actor_critic_student(
         },
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.Tanh),
         share_features_extractor=bool(kwargs.get("share_features_extractor", True)),
-        **_student_extractor(weights, "pi_features_extractor.", observation_space),
+        **_extractor(weights, "pi_features_extractor.", observation_space, kwargs),
     )
     bits = {
         name: (int(weights[f"{name}.weight_quantizer.bits"]), weights.get(f"{name}.input_quantizer.bits"))
@@ -66,13 +47,12 @@ def build_student(
     weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
 ) -> StudentPolicy:
     """A student of this library with these weights."""
-    extractor = _student_extractor(weights, "q_net.features_extractor.", observation_space)
     policy = StudentPolicy(
         observation_space,
         action_space,  # type: ignore[arg-type]
         _no_learning_rate,
         net_arch=_widths(weights, "q_net.q_net.")[:-1],
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
-        **extractor,
+        **_extractor(weights, "q_net.features_extractor.", observation_space, kwargs),
     )
     return _load(policy, weights, "student")

@@ -5,13 +5,16 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
 
 from sb3_distill.agents.files import AgentError
-from sb3_distill.networks.extractors import GridCNN
+from sb3_distill.networks.extractors import GridCNN, StudentCNN
 
 Weights = dict[str, th.Tensor]
+# Where builders find the module of the policy's class, beside the keywords of the policy
+POLICY_MODULE = ":policy_module:"
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (nn.Tanh, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.SELU, nn.Softplus, nn.Sigmoid, nn.Mish)
@@ -47,23 +50,72 @@ def _widths(weights: Weights, prefix: str) -> list[int]:
     return [layers[index] for index in sorted(layers)]
 
 
-def _extractor(weights: Weights, prefix: str, space: spaces.Space, normalize_images: bool) -> dict[str, Any]:
-    """Policy arguments for the features extractor with these weights: one of SB3's, or ``GridCNN``."""
+def _extractor(weights: Weights, prefix: str, space: spaces.Space, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """
+    Policy arguments for the features extractor with these weights (one of SB3's or of this library's), and for the
+    scaling of images before it, which no weight shows.
+    """
+    extractor = _extractor_class(weights, prefix, space)
+    keywords = _EXTRACTOR_KEYWORDS[extractor](weights, prefix, space) if extractor in _EXTRACTOR_KEYWORDS else {}
+    return {
+        "features_extractor_class": extractor,
+        "features_extractor_kwargs": keywords,
+        "normalize_images": bool(kwargs.get("normalize_images", True)),
+    }
+
+
+def _extractor_class(weights: Weights, prefix: str, space: spaces.Space) -> type[BaseFeaturesExtractor]:
+    if f"{prefix}scaler.mean" in weights:
+        return StudentCNN
     if f"{prefix}cnn.0.weight" in weights and f"{prefix}cnn.2.weight" not in weights:
-        channels, linear = weights[f"{prefix}cnn.0.weight"].shape[0], weights[f"{prefix}linear.0.weight"]
-        pool = "max" if linear.shape[1] == channels else None
-        grid = {"channels": channels, "features_dim": linear.shape[0], "pool": pool}
-        return {"features_extractor_class": GridCNN, "features_extractor_kwargs": grid}
+        return GridCNN
     if f"{prefix}linear.0.weight" in weights:
-        kwargs: dict[str, Any] = {"features_dim": weights[f"{prefix}linear.0.weight"].shape[0]}
-        if not normalize_images:
-            kwargs["normalized_image"] = True
-        return {"features_extractor_class": NatureCNN, "features_extractor_kwargs": kwargs}
-    if isinstance(space, spaces.Dict):
-        cnn_dims = {tensor.shape[0] for name, tensor in weights.items() if name.endswith("linear.0.weight")}
-        kwargs = {"cnn_output_dim": cnn_dims.pop()} if cnn_dims else {}
-        return {"features_extractor_class": CombinedExtractor, "features_extractor_kwargs": kwargs}
-    return {"features_extractor_class": FlattenExtractor}
+        return NatureCNN
+    return CombinedExtractor if isinstance(space, spaces.Dict) else FlattenExtractor
+
+
+def _student_cnn(weights: Weights, prefix: str, space: spaces.Space) -> dict[str, Any]:
+    channels = [weights[f"{prefix}cnn.{layer}.weight"].shape[0] for layer in (0, 2, 4)]
+    linear = weights[f"{prefix}linear.0.weight"]
+    return {
+        "channels": channels,
+        "features_dim": linear.shape[0],
+        "pool": "max" if linear.shape[1] == channels[-1] else None,
+        "standardize": "frame" if weights[f"{prefix}scaler.mean"].numel() > 1 else "scalar",
+    }
+
+
+def _grid_cnn(weights: Weights, prefix: str, space: spaces.Space) -> dict[str, Any]:
+    channels, linear = weights[f"{prefix}cnn.0.weight"].shape[0], weights[f"{prefix}linear.0.weight"]
+    return {
+        "channels": channels,
+        "features_dim": linear.shape[0],
+        "pool": "max" if linear.shape[1] == channels else None,
+    }
+
+
+def _nature_cnn(weights: Weights, prefix: str, space: spaces.Space) -> dict[str, Any]:
+    # normalized_image leaves out a check, which the agent has passed.
+    return {"features_dim": weights[f"{prefix}linear.0.weight"].shape[0], "normalized_image": True}
+
+
+def _combined(weights: Weights, prefix: str, space: spaces.Space) -> dict[str, Any]:
+    """With ``normalized_image``, boxes that are no images by their type and bounds have convolutions, too."""
+    assert isinstance(space, spaces.Dict)
+    layers = {key: weights.get(f"{prefix}extractors.{key}.linear.0.weight") for key in space.spaces}
+    widths = [layer.shape[0] for layer in layers.values() if layer is not None]
+    return {
+        **({"cnn_output_dim": widths[0]} if widths else {}),
+        "normalized_image": any(layers[key] is not None and not is_image_space(part) for key, part in space.items()),
+    }
+
+
+_EXTRACTOR_KEYWORDS = {
+    StudentCNN: _student_cnn,
+    GridCNN: _grid_cnn,
+    NatureCNN: _nature_cnn,
+    CombinedExtractor: _combined,
+}
 
 
 def _load(policy: BasePolicy, weights: Weights, what: str) -> Any:
