@@ -19,7 +19,7 @@ from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
 from sb3_distill.buffers.recordings import RecordingError, RecordingSettings, RecordingWriter
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
-from sb3_distill.envs.inspection import env_arguments_of, env_id_of, frame_channels_of, frame_step_of
+from sb3_distill.envs.inspection import env_arguments_of, env_id_of
 
 
 class CollectingAlgorithm(OffPolicyAlgorithm):
@@ -75,14 +75,13 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             settings,
             self.observation_space,
             self.n_envs,
-            frame_channels_of(self.env),
             start,
             total_timesteps,
         )
 
     def _finish_recording(self) -> None:
         """Close the recording if it is complete. It is not if a callback has stopped the run."""
-        if self._recorder is not None and self.num_timesteps >= self._total_timesteps:
+        if self._recorder is not None and self._recorder.n_steps >= max(self._total_timesteps, 1):
             self._recorder.close(None if self._reference is None else self._reference.score)
             self._recorder = None
 
@@ -163,9 +162,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         teacher_acts = self._rollout_rng.random(env.num_envs) < self._teacher_share(self._current_progress_remaining)
         with th.no_grad():
             actions = self._choose_actions(answers, self._last_obs, teacher_acts)
-        frame_step = frame_step_of(env, teacher_obs)
         new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
-        return StepRecord(teacher_obs, starts, frame_step, answers.numpy(), actions, rewards, dones, infos), new_obs
+        return StepRecord(teacher_obs, starts, answers.numpy(), actions, rewards, dones, infos), new_obs
 
     def _clip_actions(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the environment takes them: draws of a Gaussian can leave the bounds."""

@@ -20,7 +20,6 @@ from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.utils import check_device, check_probability, compile_or_same
-from sb3_distill.envs.inspection import frame_channels_of
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.envs.views import ObservationView
 
@@ -151,9 +150,7 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
         """The policy with its loss and optimizer."""
 
     def _buffer_kwargs(self) -> dict[str, Any]:
-        if self.env is None:
-            return {}
-        return {"frame_channels": frame_channels_of(self.env)}
+        return {}
 
     def _setup_learn(
         self,

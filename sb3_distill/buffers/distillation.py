@@ -1,4 +1,4 @@
-"""The replay buffer of distillation: observations with the teacher's answers. Each image frame is stored once."""
+"""The replay buffer of distillation: observations with the teacher's answers. Each frame of an image is stored once."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_distill.buffers.frames import ArrayStore, FrameStore
+from sb3_distill.buffers.frames import FrameStore
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.common.answers import Answers
 
@@ -34,7 +34,6 @@ class DistillationBuffer(ReplayBuffer):
     :param device: device of the sampled tensors
     :param n_envs: number of parallel environments
     :param optimize_memory_usage: unused, frames are always stored once; keeps the argument order of SB3's buffers
-    :param frame_channels: channels of one frame of a stacked image: 1 for grey, 3 for colour
     """
 
     def __init__(
@@ -45,16 +44,13 @@ class DistillationBuffer(ReplayBuffer):
         device: th.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
-        frame_channels: int = 1,
     ) -> None:
         # As in SB3's DictReplayBuffer, skip ReplayBuffer.__init__: it allocates arrays of stacked observations, twice.
         super(ReplayBuffer, self).__init__(buffer_size, observation_space, action_space, device, n_envs=n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)
         self.optimize_memory_usage = optimize_memory_usage
-        self.frame_channels = frame_channels
         self.handle_timeout_termination = False
-        self.n_valid = 0
-        self.stores: dict[str, ArrayStore | FrameStore] = {}
+        self.stores: dict[str, np.ndarray | FrameStore] = {}
         # The teacher's answers, one array per name in ``Answers.arrays``
         self.answers: dict[str, np.ndarray] = {}
 
@@ -67,9 +63,9 @@ class DistillationBuffer(ReplayBuffer):
         for key, space in subspaces.items():
             assert space.shape is not None and space.dtype is not None
             if is_image_space(space, check_channels=False):
-                self.stores[key] = FrameStore(self.buffer_size, self.n_envs, space.shape, self.frame_channels)
+                self.stores[key] = FrameStore(self.buffer_size, self.n_envs, space.shape)
             else:
-                self.stores[key] = ArrayStore(self.buffer_size, self.n_envs, space.shape, space.dtype)
+                self.stores[key] = np.zeros((self.buffer_size, self.n_envs, *space.shape), dtype=space.dtype)
         for name, array in answers.arrays().items():
             self.answers[name] = np.zeros((self.buffer_size, *array.shape), dtype=np.float32)
 
@@ -89,23 +85,15 @@ class DistillationBuffer(ReplayBuffer):
                 f"{', '.join(answers.arrays())}: call replay_buffer.reset() before the student learns from it."
             )
         for key, store in self.stores.items():
-            store.put(self.pos, obs[key] if isinstance(obs, dict) else obs, record.frame_step)
+            store[self.pos] = obs[key] if isinstance(obs, dict) else obs
         for name, array in answers.arrays().items():
             self.answers[name][self.pos] = array
         self.pos = (self.pos + 1) % self.buffer_size
         self.full = self.full or self.pos == 0
-        self.n_valid = min(self.n_valid + 1, self.buffer_size)
-        while not all(store.is_intact((self.pos - self.n_valid) % self.buffer_size) for store in self.stores.values()):
-            self.n_valid -= 1
-
-    def size(self) -> int:
-        """Number of steps of the vector environment that can be sampled."""
-        return self.n_valid
 
     def reset(self) -> None:
         """Empty the buffer."""
         super().reset()
-        self.n_valid = 0
         self.stores = {}
         self.answers = {}
 
@@ -117,10 +105,10 @@ class DistillationBuffer(ReplayBuffer):
         :param env: VecNormalize environment whose current statistics normalize the observations
         :return: the minibatch
         """
-        ages = np.random.randint(0, self.n_valid, size=batch_size)
+        ages = np.random.randint(0, self.size(), size=batch_size)
         rows = (self.pos - 1 - ages) % self.buffer_size
         envs = np.random.randint(0, self.n_envs, size=batch_size)
-        arrays = {key: store.get(rows, envs) for key, store in self.stores.items()}
+        arrays = {key: store[rows, envs] for key, store in self.stores.items()}
         obs: Any = self._normalize_obs(arrays if isinstance(self.observation_space, spaces.Dict) else arrays[""], env)
         # The arrays are copies of the stored ones already.
         tensors = (

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sb3_distill.common.answers import Answers, TaskAnswers
-from sb3_distill.envs.views import FrameStep
 
 Obs = np.ndarray | dict[str, np.ndarray]
 
@@ -16,7 +15,6 @@ class StepRecord(NamedTuple):
 
     :param observations: the teacher's observations before the step ``(n_envs, ...)``, not normalized
     :param episode_starts: whether each observation is the first of its episode ``(n_envs,)``
-    :param frame_step: the ``FrameStep`` of the observations; None if the environment does not stack frames itself
     :param answers: the teacher's answers to the observations, as arrays; grouped by task if there are several teachers
     :param actions: the actions taken in the environment; continuous ones before they are clipped to its bounds
     :param rewards: the rewards of the step
@@ -26,7 +24,6 @@ class StepRecord(NamedTuple):
 
     observations: Obs
     episode_starts: np.ndarray
-    frame_step: FrameStep | None
     answers: Answers | TaskAnswers
     actions: np.ndarray
     rewards: np.ndarray

@@ -21,7 +21,6 @@ class RecordedPlay:
     def __init__(self, recording: Recording, start: int = 0) -> None:
         self.recording = recording
         self.row = start
-        self._terminals = recording.terminals()
         # Observations by row: those after a step are those before the next one.
         self._cached: dict[int, np.ndarray] = {}
         self._ends = {(end.row, end.env): end for end in recording.episodes}
@@ -40,7 +39,7 @@ class RecordedPlay:
         self.row += 1
         infos: list[dict[str, Any]] = [{} for _ in range(recording.n_envs)]
         for env in np.flatnonzero(columns["dones"][row]).tolist():
-            infos[env]["terminal_observation"] = self._terminals[row, env]
+            infos[env]["terminal_observation"] = recording.terminal(row, env)
             infos[env]["TimeLimit.truncated"] = bool(columns["truncations"][row, env])
             end = self._ends[row, env]
             if end.total_reward is not None:
@@ -48,7 +47,6 @@ class RecordedPlay:
         record = StepRecord(
             self.observations(row),
             np.ones(recording.n_envs, dtype=bool) if row == 0 else np.array(columns["dones"][row - 1]),
-            None,
             recording.answers(row),
             np.array(columns["actions"][row]),
             np.array(columns["rewards"][row]),
@@ -72,7 +70,6 @@ def read_or_record(
     settings: RecordingSettings,
     observation_space: spaces.Space,
     n_envs: int,
-    frame_channels: int,
     start: int,
     total_timesteps: int,
 ) -> tuple[RecordedPlay | None, RecordingWriter | None]:
@@ -81,7 +78,6 @@ def read_or_record(
     :param settings: the settings on which the play depends
     :param observation_space: Observation space
     :param n_envs: number of parallel environments
-    :param frame_channels: planes of one frame of a stacked image
     :param start: number of steps that the run has done already
     :param total_timesteps: number of steps that it will do
     :return: the reader if the recording exists, else the writer
@@ -93,4 +89,4 @@ def read_or_record(
         return RecordedPlay(recording, start // n_envs), None
     if start > 0:
         raise RecordingError(f"There is no recording {folder}, and a run that goes on would record a part only.")
-    return None, RecordingWriter(folder, settings, observation_space, n_envs, frame_channels)
+    return None, RecordingWriter(folder, settings, observation_space, n_envs)

@@ -14,19 +14,21 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
-from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.buffers.frames import planes_of
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.common.answers import Answers
 
-FORMAT = 2
+FORMAT = 3
 _META, _FRAMES, _TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
 _COLUMNS = ("actions", "rewards", "dones", "truncations")
 # Prefix of the columns with the parts of the teacher's answers
 _ANSWERS = "answers_"
 # Names of the fields of ``EpisodeEnd`` in the file
 _END = ("row", "env", "r", "l")
-# Number of frames that are compressed together: neighbouring frames are similar
+# Number of planes that are compressed together: neighbouring planes are similar
 _BLOCK = 64
+# Stands for a black plane, which is not written
+_BLACK = -1
 
 
 class RecordingError(ValueError):
@@ -75,14 +77,13 @@ class RecordedEpisode(NamedTuple):
 
 class RecordingWriter:
     """
-    Writes a recording: image frames once each, compressed in blocks as they come; all else at the end. The folder
-    appears under its name when it is whole.
+    Writes a recording: planes of images that are not in the image before, compressed in blocks as they come; all else
+    at the end. The folder appears under its name when it is whole.
 
     :param folder: folder of the recording
     :param settings: the settings on which it depends
     :param observation_space: Observation space
     :param n_envs: number of parallel environments
-    :param frame_channels: planes of one frame of a stacked image
     :raises RecordingError: the observations are a Dict
     """
 
@@ -92,7 +93,6 @@ class RecordingWriter:
         settings: RecordingSettings,
         observation_space: spaces.Space,
         n_envs: int,
-        frame_channels: int = 1,
     ) -> None:
         if isinstance(observation_space, spaces.Dict):
             raise RecordingError("Dict observations cannot be recorded: learn without recording=.")
@@ -109,11 +109,13 @@ class RecordingWriter:
         self.observations: list[np.ndarray] = []
         self.terminals: list[np.ndarray] = []
         self.episodes: list[EpisodeEnd] = []
-        self.store: FrameStore | None = None
-        if is_image_space(observation_space, check_channels=False):
-            # Two rows in turn: the store tells which frames are new.
-            self.store = FrameStore(2, n_envs, self.shape, frame_channels)
-            self._pending: list[np.ndarray] = []
+        self.images = is_image_space(observation_space, check_channels=False)
+        if self.images:
+            # By environment: the planes of its latest image, with their numbers in the file
+            self._latest: list[dict[bytes, int]] = [{} for _ in range(n_envs)]
+            self._black = bytes(self.shape[1] * self.shape[2])
+            self._n_planes = 0
+            self._pending: list[bytes] = []
             self._offsets = [0]
             self._file = (self.partial / _FRAMES).open("wb")
 
@@ -131,48 +133,53 @@ class RecordingWriter:
         answers = {f"{_ANSWERS}{name}": array for name, array in record.answers.arrays().items()}
         for name, value in {**dict(zip(_COLUMNS, values, strict=True)), **answers}.items():
             self.columns.setdefault(name, []).append(np.array(value))
-        if self.store is None:
-            self.observations.append(np.array(obs, dtype=self.dtype))
-        else:
-            before = self.store.n_frames
-            self.store.put(row % 2, obs, record.frame_step)
-            for serial in range(before, self.store.n_frames):
-                self._append_frame(self.store.frame(serial))
-            self.observations.append(self.store.serials(self.store.slots[row % 2]))
-        for env in np.flatnonzero(record.dones):
-            terminal = infos[env]["terminal_observation"]
-            # Of a stack, only the newest frame: the others are in the last observation.
-            self.terminals.append(np.array(terminal if self.store is None else terminal[-self._frame_channels :]))
+        self.observations.append(np.stack([self._stored(env, own) for env, own in enumerate(obs)]))
+        for env in np.flatnonzero(record.dones).tolist():
+            self.terminals.append(self._stored(env, infos[env]["terminal_observation"]))
             episode = infos[env].get("episode")
             self.episodes.append(
                 EpisodeEnd(
                     row,
-                    int(env),
+                    env,
                     None if episode is None else float(episode["r"]),
                     None if episode is None else int(episode["l"]),
                 )
             )
 
     @property
-    def _frame_channels(self) -> int:
-        assert self.store is not None
-        return self.store.frames.shape[1]
+    def n_steps(self) -> int:
+        """Number of recorded steps, of all environments together."""
+        return len(self.observations) * self.n_envs
 
-    def _append_frame(self, frame: np.ndarray) -> None:
-        self._pending.append(frame.copy())
+    def _stored(self, env: int, obs: np.ndarray) -> np.ndarray:
+        """An observation as it is stored: of an image, the numbers of its planes, of which new ones are written."""
+        if not self.images:
+            return np.array(obs, dtype=self.dtype)
+        planes = planes_of(obs)
+        known = {self._black: _BLACK, **self._latest[env]}
+        for plane in planes:
+            if plane not in known:
+                known[plane] = self._n_planes
+                self._write_plane(plane)
+        self._latest[env] = {plane: known[plane] for plane in planes}
+        return np.array([known[plane] for plane in planes], dtype=np.int32)
+
+    def _write_plane(self, plane: bytes) -> None:
+        self._n_planes += 1
+        self._pending.append(plane)
         if len(self._pending) == _BLOCK:
             self._write_block()
 
     def _write_block(self) -> None:
         if self._pending:
-            data = zlib.compress(np.stack(self._pending).tobytes(), 1)
+            data = zlib.compress(b"".join(self._pending), 1)
             self._file.write(data)
             self._offsets.append(self._offsets[-1] + len(data))
             self._pending = []
 
     def abort(self) -> None:
         """Delete a recording that will not be finished."""
-        if self.store is not None:
+        if self.images:
             self._file.close()
         shutil.rmtree(self.partial, ignore_errors=True)
 
@@ -185,7 +192,7 @@ class RecordingWriter:
         for name, rows in self.columns.items():
             np.save(self.partial / f"{name}.npy", np.stack(rows))
         np.save(self.partial / "observations.npy", np.stack(self.observations))
-        if self.store is not None:
+        if self.images:
             self._write_block()
             self._file.close()
             np.save(self.partial / "offsets.npy", np.array(self._offsets))
@@ -197,16 +204,18 @@ class RecordingWriter:
             "n_envs": self.n_envs,
             "shape": list(self.shape),
             "dtype": str(self.dtype),
-            "frame_channels": None if self.store is None else self._frame_channels,
+            "images": self.images,
             "teacher_score": teacher_score,
             "episodes": [dict(zip(_END, end, strict=True)) for end in self.episodes],
         }
         (self.partial / _META).write_text(json.dumps(meta))
-        if self.folder.exists():
+        try:
+            self.partial.rename(self.folder)
+        except OSError:
+            if not self.folder.exists():
+                raise
             # Another run has finished the same recording first.
             shutil.rmtree(self.partial)
-        else:
-            self.partial.rename(self.folder)
 
 
 class Recording:
@@ -227,19 +236,22 @@ class Recording:
             self.n_rows, self.n_envs = int(meta["n_rows"]), int(meta["n_envs"])
             self.shape = tuple(meta["shape"])
             self.dtype = np.dtype(meta["dtype"])
-            self.frame_channels: int | None = meta["frame_channels"]
+            self.images = bool(meta["images"])
             self.teacher_score: tuple[float, float] | None = meta["teacher_score"] and tuple(meta["teacher_score"])
             self.episodes = [EpisodeEnd(*(end[name] for name in _END)) for end in meta["episodes"]]
             names = [*_COLUMNS, *(path.stem for path in sorted(self.folder.glob(f"{_ANSWERS}*.npy")))]
             self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names}
             self._observations = np.load(self.folder / "observations.npy", mmap_mode="r")
-            if self.frame_channels is not None:
+            with np.load(self.folder / _TERMINALS, allow_pickle=False) as data:
+                ends = [(end.row, end.env) for end in self.episodes]
+                self._terminals = dict(zip(ends, data["observations"], strict=True))
+            if self.images:
                 self._offsets = np.load(self.folder / "offsets.npy")
-                # If all frames were black, none was stored.
+                # If all planes were black, none was stored.
                 self._frames = np.zeros(0, np.uint8)
                 if len(self._offsets) > 1:
                     self._frames = np.memmap(self.folder / _FRAMES, dtype=np.uint8, mode="r")
-                # Stacks need the frames of a few neighbouring blocks of each environment.
+                # Stacks need the planes of a few neighbouring blocks of each environment.
                 self._block = lru_cache(maxsize=8)(self._read_block)
         except RecordingError:
             raise
@@ -249,7 +261,7 @@ class Recording:
     @property
     def observation_space(self) -> spaces.Box:
         """Space of one environment's observations; only images have bounds."""
-        if self.frame_channels is not None:
+        if self.images:
             return spaces.Box(0, 255, self.shape, np.uint8)
         return spaces.Box(-np.inf, np.inf, self.shape, self.dtype.type)
 
@@ -271,44 +283,37 @@ class Recording:
 
     def _read_block(self, index: int) -> np.ndarray:
         data = zlib.decompress(self._frames[self._offsets[index] : self._offsets[index + 1]].tobytes())
-        return np.frombuffer(data, dtype=np.uint8).reshape(-1, self.frame_channels or 1, *self.shape[1:])
+        return np.frombuffer(data, dtype=np.uint8).reshape(-1, *self.shape[1:])
 
-    def _frame(self, serial: int) -> np.ndarray:
-        return self._block(serial // _BLOCK)[serial % _BLOCK]
+    def _restored(self, stored: np.ndarray) -> np.ndarray:
+        """Observations from what is stored of them."""
+        if not self.images:
+            return np.array(stored)
+        planes = np.zeros((*stored.shape, *self.shape[1:]), dtype=np.uint8)
+        for position in zip(*np.nonzero(stored != _BLACK), strict=True):
+            number = int(stored[position])
+            planes[position] = self._block(number // _BLOCK)[number % _BLOCK]
+        return planes
 
     def observations(self, row: int) -> np.ndarray:
         """
         :param row: step of the vector environment
         :return: the observations before it, ``(n_envs, ...)``, exactly as they were
         """
-        stored = self._observations[row]
-        if self.frame_channels is None:
-            return np.array(stored)
-        stacks = np.zeros((*stored.shape, self.frame_channels, *self.shape[1:]), dtype=np.uint8)
-        for position in np.argwhere(stored >= 0):
-            stacks[tuple(position)] = self._frame(int(stored[tuple(position)]))
-        return stacks.reshape(self.n_envs, *self.shape)
+        return self._restored(self._observations[row])
 
-    def terminals(self) -> dict[tuple[int, int], np.ndarray]:
+    def terminal(self, row: int, env: int) -> np.ndarray:
         """
-        :return: the observations with which episodes ended, by row and environment
+        :param row: step of the vector environment with which an episode ended
+        :param env: the environment in which it ended
+        :return: the last observation of the episode, exactly as it was
         """
-        with np.load(self.folder / _TERMINALS, allow_pickle=False) as data:
-            stored = data["observations"]
-        ends = [(end.row, end.env) for end in self.episodes]
-        if self.frame_channels is None:
-            return dict(zip(ends, stored, strict=True))
-        channels = self.frame_channels
-        return {
-            (row, env): np.concatenate([self.observations(row)[env][channels:], frame])
-            for (row, env), frame in zip(ends, stored, strict=True)
-        }
+        return self._restored(self._terminals[row, env])
 
     def finished_episodes(self) -> Iterator[RecordedEpisode]:
         """
         :return: the episodes that came to their end, environment by environment
         """
-        terminals = self.terminals()
         for env in range(self.n_envs):
             start = 0
             for row in (end.row for end in self.episodes if end.env == env):
@@ -316,7 +321,7 @@ class Recording:
                 observations = [self.observations(index)[env] for index in rows]
                 truncated = bool(self.columns["truncations"][row, env])
                 yield RecordedEpisode(
-                    np.stack([*observations, terminals[row, env]]),
+                    np.stack([*observations, self.terminal(row, env)]),
                     np.array(self.columns["actions"][start : row + 1, env]),
                     np.array(self.columns["rewards"][start : row + 1, env]),
                     not truncated,

@@ -147,7 +147,6 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
                 StepRecord(
                     record.observations["obs"][one],
                     record.episode_starts[one],
-                    None,  # environments of several tasks are never stepped natively
                     record.answers.of_env(env),
                     record.actions[one],
                     record.rewards[one],

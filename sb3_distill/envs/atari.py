@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_distill.envs.episodes import EpisodeSchedule
-from sb3_distill.envs.views import FrameStep
 
 _FIRE = 1
 
@@ -102,7 +101,6 @@ class NativeAtariVecEnv(VecEnv):
         self._writers = [monitor.results_writer for monitor in monitors]
         self._t_start = monitors[0].t_start if monitors else time.time()
         self._stacks = np.zeros((n_envs, *shape), dtype=np.uint8)
-        self._frame_step = FrameStep(0, np.ones(n_envs, dtype=bool))
         self._lives = np.zeros(n_envs, dtype=np.int64)
         self._returns = np.zeros(n_envs)
         self._frames = np.zeros(n_envs, dtype=np.int64)
@@ -120,7 +118,6 @@ class NativeAtariVecEnv(VecEnv):
         self._reset_options()
         self._stacks = np.zeros_like(self._stacks)
         self._stacks[:, -1] = obs[:, 0]
-        self._frame_step = FrameStep(self._frame_step.serial + 1, np.ones(self.num_envs, dtype=bool))
         self._lives = info["lives"].astype(np.int64)
         self._frames = info["episode_frame_number"].astype(np.int64)
         self._returns[:] = 0
@@ -167,18 +164,10 @@ class NativeAtariVecEnv(VecEnv):
             infos[env]["TimeLimit.truncated"] = bool(truncated[env] and not terminated[env])
             stacks[env, :-1] = 0
         self._stacks = stacks
-        self._frame_step = FrameStep(self._frame_step.serial + 1, dones)
         self._lives = lives
         self._frames = info["episode_frame_number"].astype(np.int64)
         learner_rewards = np.sign(rewards) if self.settings.clip_reward else rewards
         return stacks, learner_rewards.astype(np.float32), dones.copy(), infos
-
-    def frame_step(self, obs: np.ndarray) -> FrameStep | None:
-        """
-        :param obs: stacked observations
-        :return: their ``FrameStep``; None if they are not the latest observations of this environment
-        """
-        return self._frame_step if obs is self._stacks else None
 
     def _begin_scheduled(self, episodes: dict[int, dict[str, float]]) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin games anew, with the seeds of their episodes, in place of those that have just ended."""

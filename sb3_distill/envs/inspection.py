@@ -1,4 +1,4 @@
-"""Reads properties of an environment: its id, its arguments, its frames, the folder of its Monitor files."""
+"""Reads properties of an environment: its id, its arguments, the folder of its Monitor files."""
 
 from pathlib import Path
 from typing import Any
@@ -6,36 +6,9 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_distill.envs.atari import NativeAtariVecEnv
-from sb3_distill.envs.views import FrameStep
-
-
-def frame_channels_of(env: VecEnv) -> int:
-    """
-    :param env: a vector environment
-    :return: channels of one frame of its images, also within a ``VecFrameStack``: 3 for colour, else 1
-    """
-    shape = env.observation_space.shape or ()
-    if isinstance(env.unwrapped, NativeAtariVecEnv):
-        return 1
-    while isinstance(env, VecEnvWrapper):
-        if isinstance(env, VecFrameStack) and isinstance(env.observation_space, spaces.Box):
-            n_planes = min(env.observation_space.shape[0], env.observation_space.shape[-1])
-            return max(n_planes // env.stacked_obs.n_stack, 1)
-        env = env.venv
-    return 3 if len(shape) == 3 and 3 in (shape[0], shape[-1]) else 1
-
-
-def frame_step_of(env: VecEnv, obs: Any) -> FrameStep | None:
-    """
-    :param env: a vector environment
-    :param obs: observations of this environment
-    :return: the ``FrameStep`` of the observations; None if the environment does not stack frames itself, or if these
-        are not its latest observations
-    """
-    return env.unwrapped.frame_step(obs) if isinstance(env.unwrapped, NativeAtariVecEnv) else None
 
 
 def monitor_folder(env: VecEnv) -> Path | None:

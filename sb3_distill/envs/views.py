@@ -1,26 +1,11 @@
-"""How observations are seen: by teacher and student, and as stacks of frames."""
+"""How observations are seen by teacher and student."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
-
-
-class FrameStep(NamedTuple):
-    """
-    Tells how the stacked observations of a step continue those of the previous step, in environments that stack frames
-    themselves.
-
-    :param serial: number of the step. From one number to the next, every stack drops its oldest frame and gets a new
-        one, except where an episode begins.
-    :param begins: whether an episode begins with this step: then all frames but the newest are black ``(n_envs,)``
-    """
-
-    serial: int
-    begins: np.ndarray
 
 
 @contextmanager

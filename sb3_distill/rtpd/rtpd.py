@@ -6,7 +6,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
@@ -23,7 +22,6 @@ from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.utils import check_device, check_probability, unchanged_randomness, unknown_choice
-from sb3_distill.envs.inspection import frame_channels_of, frame_step_of
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.networks.dqn_policies import DQN_POLICIES
 from sb3_distill.results.curves import TEACHER, Evaluation
@@ -150,12 +148,9 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
         # same way.
         self.students, models = read_students(self.students, self.observation_space, self.action_space)
         self._check_arguments()
-        stacked = self.n_steps == 1 and is_image_space(self.observation_space, check_channels=False)
-        if self.replay_buffer_class is None and stacked and not self.optimize_memory_usage:
+        images = self.n_steps == 1 and is_image_space(self.observation_space, check_channels=False)
+        if self.replay_buffer_class is None and images and not self.optimize_memory_usage:
             self.replay_buffer_class = FrameReplayBuffer
-        if self.replay_buffer_class is FrameReplayBuffer:
-            channels = 1 if self.env is None else frame_channels_of(self.env)
-            self.replay_buffer_kwargs = {"frame_channels": channels, **self.replay_buffer_kwargs}
         super()._setup_model()
         fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source")
         defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}
@@ -320,30 +315,8 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
                 observations = self.replay_buffer.sample(1_000).observations  # type: ignore[union-attr]
             self.student_nets.fit_frame_scalers(observations)
 
-    def _sample_action(
-        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert self.env is not None
-        # Ask before the step: the environment knows this only for its latest observations.
-        self._frame_step = frame_step_of(self.env, self._last_obs)
-        return super()._sample_action(learning_starts, action_noise, n_envs)
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        if isinstance(replay_buffer, FrameReplayBuffer):
-            assert self.env is not None
-            replay_buffer.frame_steps = self._frame_step, frame_step_of(self.env, new_obs)
-        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "_progress_bar", "_frame_step"]
+        return [*super()._excluded_save_params(), "student_nets", "best_q_net", "_progress_bar"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, tensors = super()._get_torch_save_params()

@@ -18,5 +18,5 @@ def step_record(obs: Any, answers: Any = None, n_actions: int = 2, **changes: An
     nowhere = np.zeros(n_envs, dtype=bool)
     infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]
     rewards = np.ones(n_envs, np.float32)
-    record = StepRecord(obs, nowhere, None, answers, np.zeros(n_envs, int), rewards, nowhere, infos)
+    record = StepRecord(obs, nowhere, answers, np.zeros(n_envs, int), rewards, nowhere, infos)
     return record._replace(**changes)

@@ -1,77 +1,72 @@
+"""The memory of observations with the teacher's answers holds exactly the last ones."""
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
 from sb3_distill.buffers.distillation import DistillationBuffer
-from sb3_distill.buffers.frames import FrameStore
-from sb3_distill.envs.views import FrameStep
+from tests.buffers.images import KINDS, images, n_planes, played
 from tests.buffers.records import step_record
 
-SIZE = 5
+SPACES = {
+    "stack": images(4),
+    "colour stack": images(4, 3),
+    "single image": images(1, 3),
+    "four planes": images(1, 4),
+    "two planes": spaces.Box(0, 255, (2, 6, 3), np.uint8),
+    "bytes": spaces.Box(0, 10, (3, 5, 5), np.uint8),
+    "vector": spaces.Box(-9, 9, (3,), np.float64),
+    "discrete": spaces.Discrete(5),
+    "binary": spaces.MultiBinary((2, 2)),
+    "multi-discrete": spaces.MultiDiscrete([3, 4]),
+}
 
 
-def stacked_play(rng, n_envs, n_steps, n_stack, p_done, padding, channels=1):
-    """
-    Stacks as VecFrameStack gives them (zero padding), as Gymnasium does (repeated), or unrelated ones; and where
-    episodes begin.
-    """
-    stacks = np.zeros((n_envs, n_stack, channels, SIZE, SIZE), np.uint8)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), n_envs=st.integers(1, 3), buffer_size=st.integers(1, 30), n_steps=st.integers(1, 60))
+def test_it_holds_what_sb3s_buffer_holds(data, n_envs, buffer_size, n_steps):
+    """The same observations of any space, in the same places."""
+    names = data.draw(st.lists(st.sampled_from(sorted(SPACES)), min_size=1, max_size=4, unique=True))
+    kind, p_done = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from([0.0, 0.1, 0.6]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    is_dict = len(names) > 1 or data.draw(st.booleans())
+    space = spaces.Dict({name: SPACES[name] for name in names}) if is_dict else SPACES[names[0]]
+    channels = {"stack": (4, 1), "colour stack": (4, 3), "single image": (1, 3), "four planes": (1, 4)}
+    plays = {}
+    for name in names:
+        if name in channels:
+            plays[name] = [step[0] for step in played(rng, n_envs, n_steps, *channels[name], kind, p_done)]
+        else:
+            SPACES[name].seed(int(rng.integers(1000)))
+            plays[name] = [np.array([SPACES[name].sample() for _ in range(n_envs)]) for _ in range(n_steps)]
+    actions = spaces.Discrete(2)
+    buffer = DistillationBuffer(buffer_size, space, actions, "cpu", n_envs=n_envs)
+    theirs = (DictReplayBuffer if is_dict else ReplayBuffer)(buffer_size, space, actions, "cpu", n_envs=n_envs)
+    nothing = np.zeros(n_envs)
     for step in range(n_steps):
-        frames = rng.integers(0, 4, size=(n_envs, channels, SIZE, SIZE), dtype=np.uint8)
-        stacks = np.roll(stacks, -1, axis=1)
-        stacks[:, -1] = frames
-        starts = np.array([step == 0 or rng.random() < p_done for _ in range(n_envs)])
-        for env in range(n_envs):
-            if starts[env]:
-                stacks[env] = frames[env] if padding == "repeat" else 0
-                stacks[env, -1] = frames[env]
-            if padding == "unrelated":
-                stacks[env] = rng.integers(0, 4, size=stacks[env].shape)
-        yield stacks.reshape(n_envs, n_stack * channels, SIZE, SIZE).copy(), starts
+        obs = {name: play[step] for name, play in plays.items()} if is_dict else plays[names[0]][step]
+        buffer.add(step_record(obs))
+        theirs.add(obs, obs, nothing, nothing, nothing, [{}] * n_envs)
+    assert (buffer.pos, buffer.full, buffer.size()) == (theirs.pos, theirs.full, theirs.size())
+    assert buffer.size() == min(n_steps, max(buffer_size // n_envs, 1))
+    rows, envs = (index.ravel() for index in np.indices((buffer.size(), n_envs)))
+    for name, store in buffer.stores.items():
+        expected = (theirs.observations[name] if is_dict else theirs.observations)[rows, envs]
+        assert np.array_equal(store[rows, envs].reshape(expected.shape), expected)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    n_envs=st.integers(1, 4),
-    n_rows=st.integers(1, 12),
-    n_steps=st.integers(1, 60),
-    n_stack=st.integers(1, 4),
-    channels=st.sampled_from([1, 3]),
-    padding=st.sampled_from(["zero", "told", "repeat", "unrelated"]),
-)
-def test_every_stack_comes_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, channels, padding):
-    rng = np.random.default_rng(seed)
-    space = spaces.Box(0, 255, (n_stack * channels, SIZE, SIZE), np.uint8)
-    buffer = DistillationBuffer(
-        n_rows * n_envs,
-        space,
-        spaces.Discrete(2),
-        "cpu",
-        n_envs=n_envs,
-        frame_channels=channels,
-    )
-    history = []
-    for serial, (stacks, starts) in enumerate(stacked_play(rng, n_envs, n_steps, n_stack, 0.2, padding, channels)):
-        buffer.add(step_record(stacks, frame_step=FrameStep(serial, starts) if padding == "told" else None))
-        history.append(stacks)
-        assert 1 <= buffer.size() <= min(len(history), n_rows)
-        for age in range(buffer.size()):
-            rows = np.full(n_envs, (buffer.pos - 1 - age) % buffer.buffer_size)
-            rebuilt = buffer.stores[""].get(rows, np.arange(n_envs))
-            assert np.array_equal(rebuilt, history[-1 - age])
-    if padding != "unrelated":
-        assert buffer.size() == min(n_steps, n_rows)
-
-
-def test_one_frame_is_stored_per_step():
-    rng = np.random.default_rng(0)
-    store = FrameStore(n_rows=100, n_envs=2, shape=(4, SIZE, SIZE))
-    for row, (stacks, _) in enumerate(stacked_play(rng, 2, 100, 4, 0.1, "zero")):
-        store.put(row, stacks)
-    assert store.n_frames == 200
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["zero", "repeat", "still"])
+def test_one_frame_is_stored_per_step(kind, channels):
+    buffer = DistillationBuffer(120, images(4, channels), spaces.Discrete(2), "cpu", n_envs=2)
+    for obs, *_ in played(np.random.default_rng(0), 2, 200, 4, channels, kind, p_done=0.1):
+        buffer.add(step_record(obs))
+    # The first stack in memory has three older frames, and there is the black plane.
+    assert n_planes(buffer.stores[""]) <= channels * 2 * (60 + 3) + 1
+    assert buffer.size() == 60
 
 
 @settings(max_examples=30, deadline=None)
@@ -79,7 +74,7 @@ def test_one_frame_is_stored_per_step():
 def test_samples_pair_observations_with_their_own_answers(seed, n_envs, n_steps):
     space = spaces.Dict(
         {
-            "image": spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8),
+            "image": images(),
             "vector": spaces.Box(-1, 1, (2,), np.float32),
             "discrete": spaces.Discrete(5),
         }
@@ -87,7 +82,7 @@ def test_samples_pair_observations_with_their_own_answers(seed, n_envs, n_steps)
     np.random.seed(seed)
     rng = np.random.default_rng(seed)
     buffer = DistillationBuffer(16 * n_envs, space, spaces.Discrete(3), "cpu", n_envs=n_envs)
-    for step, (stacks, _) in enumerate(stacked_play(rng, n_envs, n_steps, 4, 0.2, "zero")):
+    for step, (stacks, *_) in enumerate(played(rng, n_envs, n_steps)):
         label = step * 10 + np.arange(n_envs)
         stacks[:, -1, 0, 0] = label % 256
         vector = np.stack([label, -label], axis=1).astype(np.float32)
@@ -100,18 +95,6 @@ def test_samples_pair_observations_with_their_own_answers(seed, n_envs, n_steps)
     assert np.array_equal(samples.observations["image"].numpy()[:, -1, 0, 0], label % 256)
     assert np.array_equal(samples.observations["discrete"].numpy().ravel(), label % 5)
     assert label.min() >= (n_steps - buffer.size()) * 10
-
-
-def test_steps_that_the_memory_was_not_given_break_no_stack():
-    """It begins in the middle of an episode, and some steps are missing later: a callback stopped ``learn``, say."""
-    space = spaces.Box(0, 255, (3, SIZE, SIZE), np.uint8)
-    buffer = DistillationBuffer(10, space, spaces.Discrete(2), "cpu")
-    frames = np.arange(1, 10, dtype=np.uint8)[:, None, None] * np.ones((9, SIZE, SIZE), np.uint8)
-    for first in (0, 1, 4, 5):
-        step = FrameStep(first, np.zeros(1, bool))
-        buffer.add(step_record(frames[None, first : first + 3], frame_step=step))
-    rebuilt = buffer.stores[""].get(np.arange(4), np.zeros(4, int))
-    assert rebuilt[:, :, 0, 0].tolist() == [[1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
 
 
 def test_sampling_reaches_every_stored_observation_and_no_other():

@@ -58,7 +58,7 @@ def test_resumed_readers_go_on_where_they_were(cartpole_teacher, tmp_path):
     model.learn(192, reset_num_timesteps=False)
     recording = Recording(tmp_path / "play")
     rows = [recording.observations(row) for row in (0, 99, 100, 199)]
-    stored = [model.replay_buffer.stores[""].get(np.full(2, row), np.arange(2)) for row in (0, 99, 100, 199)]
+    stored = [model.replay_buffer.stores[""][np.full(2, row), np.arange(2)] for row in (0, 99, 100, 199)]
     assert all(np.array_equal(*pair) for pair in zip(rows, stored, strict=True))
 
 
@@ -84,12 +84,12 @@ def test_atari_frames_are_stored_once_and_come_back(tmp_path):
         models.append(model.learn(400))
     assert th.equal(*map(weights_of, models))
     recording = Recording(tmp_path / "play")
-    assert recording.n_rows == 200 and recording.frame_channels == 1
+    assert recording.n_rows == 200 and recording.images
     size = sum(path.stat().st_size for path in (tmp_path / "play").iterdir())
     assert size < 0.05 * 400 * 4 * 84 * 84
     store = models[1].replay_buffer.stores[""]
     for row in (0, 1, 77, 199):
-        assert np.array_equal(recording.observations(row), store.get(np.full(2, row), np.arange(2)))
+        assert np.array_equal(recording.observations(row), store[np.full(2, row), np.arange(2)])
     episodes = list(recording.finished_episodes())
     assert len(episodes) == len(recording.episodes) > 0
     for episode in episodes:

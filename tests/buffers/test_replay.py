@@ -1,3 +1,7 @@
+"""The memory of transitions with single frames is SB3's to the bit."""
+
+import pickle
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -6,125 +10,92 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_distill.buffers.replay import FrameReplayBuffer
-from sb3_distill.envs.views import FrameStep
-
-SIZE = 5
-N_ACTIONS = 3
+from tests.buffers.images import KINDS, N_ACTIONS, images, n_planes, played
 
 
-def play(rng, n_envs, n_steps, n_stack, p_done, padding):
-    """Transitions as ``OffPolicyAlgorithm`` stores them: the next observation is the observation that follows, or the
-    last one of an episode that has ended."""
-
-    def frame():
-        return rng.integers(0, 3, size=(SIZE, SIZE), dtype=np.uint8)
-
-    def start(first):
-        return np.stack([(first if padding == "repeat" else np.zeros_like(first))] * (n_stack - 1) + [first])
-
-    obs = np.stack([start(frame()) for _ in range(n_envs)])
-    for _ in range(n_steps):
-        next_obs = np.concatenate([obs[:, 1:], np.stack([frame() for _ in range(n_envs)])[:, None]], axis=1)
-        if padding == "unrelated":
-            next_obs = rng.integers(0, 3, size=obs.shape, dtype=np.uint8)
-        done = rng.random(n_envs) < p_done
-        infos = [{"TimeLimit.truncated": bool(end and rng.random() < 0.5)} for end in done]
-        yield obs, next_obs, rng.integers(N_ACTIONS, size=n_envs), rng.normal(size=n_envs), done, infos
-        obs = next_obs.copy()
-        for env in np.flatnonzero(done):
-            obs[env] = start(frame())
+def assert_same_samples(buffers, seed, batch_size=64):
+    samples = []
+    for buffer in buffers:
+        np.random.seed(seed)
+        samples.append(buffer.sample(batch_size))
+    for first, second in zip(*samples, strict=True):
+        assert (first is None and second is None) or (first.dtype == second.dtype and (first == second).all())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     n_envs=st.integers(1, 3),
-    n_rows=st.integers(1, 12),
-    n_steps=st.integers(1, 40),
+    buffer_size=st.integers(1, 30),
+    n_steps=st.integers(1, 60),
     n_stack=st.integers(1, 4),
-    padding=st.sampled_from(["zero", "told", "repeat", "unrelated"]),
+    channels=st.sampled_from([1, 2, 3]),
+    kind=st.sampled_from(KINDS),
+    p_done=st.sampled_from([0.0, 0.1, 0.6]),
+    timeouts=st.booleans(),
 )
-def test_transitions_come_back_exactly(seed, n_envs, n_rows, n_steps, n_stack, padding):
+def test_samples_are_those_of_sb3(seed, n_envs, buffer_size, n_steps, n_stack, channels, kind, p_done, timeouts):
+    """Also once it is full and begins anew."""
     rng = np.random.default_rng(seed)
-    space = spaces.Box(0, 255, (n_stack, SIZE, SIZE), np.uint8)
-    buffer = FrameReplayBuffer(n_rows * n_envs, space, spaces.Discrete(N_ACTIONS), "cpu", n_envs=n_envs)
-    history = []
-    starts = np.ones(n_envs, bool)
-    for serial, transition in enumerate(play(rng, n_envs, n_steps, n_stack, 0.2, padding)):
-        done = transition[4]
-        if padding == "told":
-            # As the algorithm says before every transition
-            buffer.frame_steps = FrameStep(serial, starts), FrameStep(serial + 1, done)
-        buffer.add(*transition)
-        starts = done
-        history.append(transition)
-        assert 1 <= buffer.size() <= min(len(history), n_rows)
-        for age in range(buffer.size()):
-            row = (buffer.pos - 1 - age) % buffer.buffer_size
-            obs, next_obs, *_ = history[-1 - age]
-            rows, envs = np.full(n_envs, row), np.arange(n_envs)
-            assert np.array_equal(buffer.store.get(2 * rows, envs), obs)
-            assert np.array_equal(buffer.store.get(2 * rows + 1, envs), next_obs)
-
-
-@pytest.mark.parametrize("n_envs", [1, 3])
-def test_samples_are_those_of_sb3(n_envs):
-    space, actions = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8), spaces.Discrete(N_ACTIONS)
-    buffers = [cls(300, space, actions, "cpu", n_envs=n_envs) for cls in (ReplayBuffer, FrameReplayBuffer)]
-    for transition in play(np.random.default_rng(0), n_envs, 90, 4, 0.1, "zero"):
+    buffers = [
+        cls(
+            buffer_size,
+            images(n_stack, channels),
+            spaces.Discrete(N_ACTIONS),
+            "cpu",
+            n_envs=n_envs,
+            handle_timeout_termination=timeouts,
+        )
+        for cls in (ReplayBuffer, FrameReplayBuffer)
+    ]
+    for step, transition in enumerate(played(rng, n_envs, n_steps, n_stack, channels, kind, p_done)):
         for buffer in buffers:
             buffer.add(*transition)
-    samples = []
-    for buffer in buffers:
-        np.random.seed(1)
-        samples.append(buffer.sample(64))
-    for ours, theirs in zip(*reversed(samples), strict=True):
-        assert (ours is None and theirs is None) or (ours.dtype == theirs.dtype and (ours == theirs).all())
+        assert len({(buffer.pos, buffer.full, buffer.size(), buffer.buffer_size) for buffer in buffers}) == 1
+        if step % 10 == 9:
+            assert_same_samples(buffers, seed)
+    assert_same_samples(buffers, seed)
+    assert_same_samples([buffers[0], pickle.loads(pickle.dumps(buffers[1]))], seed)
 
 
-def test_frames_are_stored_once():
-    space = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8)
-    buffer = FrameReplayBuffer(200, space, spaces.Discrete(N_ACTIONS), "cpu", n_envs=2)
-    for transition in play(np.random.default_rng(0), 2, 100, 4, 0.0, "zero"):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_continuous_actions_have_the_type_of_sb3(dtype):
+    actions = spaces.Box(-1, 1, (2,), dtype)
+    buffers = [cls(10, images(), actions, "cpu") for cls in (ReplayBuffer, FrameReplayBuffer)]
+    rng = np.random.default_rng(0)
+    for obs, next_obs, _, *rest in played(rng, 1, 15):
+        action = rng.uniform(-1, 1, size=(1, 2)).astype(dtype)
+        for buffer in buffers:
+            buffer.add(obs, next_obs, action, *rest)
+    assert_same_samples(buffers, 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["zero", "repeat", "still"])
+def test_frames_are_stored_once(kind, channels):
+    buffer = FrameReplayBuffer(120, images(4, channels), spaces.Discrete(N_ACTIONS), "cpu", n_envs=2)
+    n_ends = []
+    for transition in played(np.random.default_rng(0), 2, 200, 4, channels, kind, p_done=0.1):
         buffer.add(*transition)
-    assert buffer.store.n_frames == 2 * (100 + 1) and buffer.size() == 100
+        n_ends.append(transition[4].sum())
+    # An episode of n steps has n + 1 frames. The first stack in memory has older ones, and there is the black plane.
+    n_frames = 2 * 60 + sum(n_ends[-60:]) + 2 * 4
+    assert n_planes(buffer.observations, buffer.next_observations) <= channels * n_frames + 1
+    assert buffer.size() == 60
+
+
+def test_single_images_take_half_of_sb3s_memory():
+    buffer = FrameReplayBuffer(100, images(1, 3), spaces.Discrete(N_ACTIONS), "cpu")
+    for transition in played(np.random.default_rng(0), 1, 150, 1, 3, "single", p_done=0.0):
+        buffer.add(*transition)
+    assert n_planes(buffer.observations, buffer.next_observations) == 3 * (100 + 1)
+
+
+def test_memory_is_taken_as_it_fills():
+    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    FrameReplayBuffer(1_000_000, space, spaces.Discrete(2), "cpu")
 
 
 def test_other_observations_are_refused():
     with pytest.raises(ValueError, match="images of dtype uint8"):
         FrameReplayBuffer(10, spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
-
-
-@pytest.mark.parametrize("told", [False, True])
-def test_a_static_screen_takes_one_frame_per_step(told):
-    space = spaces.Box(0, 255, (4, SIZE, SIZE), np.uint8)
-    buffer = FrameReplayBuffer(100, space, spaces.Discrete(N_ACTIONS), "cpu")
-    frame = np.full((SIZE, SIZE), 7, np.uint8)
-    stack = np.stack([np.zeros_like(frame)] * 3 + [frame])[None]
-    for step in range(100):
-        following = np.concatenate([stack[:, 1:], frame[None, None]], axis=1)
-        done = np.array([step % 30 == 29])
-        if told:
-            buffer.frame_steps = FrameStep(step, np.array([step % 30 == 0])), FrameStep(step + 1, done)
-        buffer.add(stack, following, np.zeros(1, int), np.zeros(1), done, [{}])
-        stack = np.stack([np.zeros_like(frame)] * 3 + [frame])[None] if done[0] else following
-    # And one more where an episode begins
-    assert buffer.store.n_frames == 100 + 4
-    assert buffer.size() == 100
-
-
-def test_episodes_that_are_left_do_not_go_on():
-    """``learn`` resets the environment: what follows has nothing to do with the last observation."""
-    space = spaces.Box(0, 255, (2, SIZE, SIZE), np.uint8)
-    buffer = FrameReplayBuffer(10, space, spaces.Discrete(N_ACTIONS), "cpu")
-    first, second, other, last = (np.full((SIZE, SIZE), value, np.uint8) for value in (1, 2, 3, 4))
-    black = np.zeros_like(first)
-    rest = np.zeros(1, int), np.zeros(1), np.zeros(1, bool), [{}]
-    nowhere, everywhere = np.zeros(1, bool), np.ones(1, bool)
-    buffer.frame_steps = FrameStep(1, everywhere), FrameStep(2, nowhere)
-    buffer.add(np.stack([black, first])[None], np.stack([first, second])[None], *rest)
-    # The reset is a step too.
-    buffer.frame_steps = FrameStep(3, everywhere), FrameStep(4, nowhere)
-    buffer.add(np.stack([black, other])[None], np.stack([other, last])[None], *rest)
-    rows, envs = np.arange(4), np.zeros(4, int)
-    assert buffer.store.get(rows, envs)[:, :, 0, 0].tolist() == [[0, 1], [1, 2], [0, 3], [3, 4]]

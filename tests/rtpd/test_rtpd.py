@@ -44,17 +44,31 @@ def test_the_teacher_is_bit_equal_to_sb3s_dqn(ours, dqn):
     assert model._n_updates == reference._n_updates > 0
 
 
-def test_a_teacher_of_images_is_bit_equal_with_frames_stored_once():
-    def venv():
-        env = FakeImageEnv(n_channels=1, discrete=True)
-        env.observation_space.seed(0)
-        return VecFrameStack(DummyVecEnv([lambda: env]), 4)
+@pytest.mark.parametrize(("n_channels", "n_stack", "n_envs"), [(1, 4, 1), (1, 4, 2), (3, 1, 1), (3, 4, 2)])
+def test_a_teacher_of_images_is_bit_equal_with_frames_stored_once(n_channels, n_stack, n_envs):
+    """Also when the memory is full, over the ends of many episodes, all by a time limit."""
 
-    kwargs = {**DQN_KWARGS, "policy_kwargs": {"net_arch": [16]}, "buffer_size": 200}
-    reference = DQN("CnnPolicy", venv(), **kwargs).learn(140)
-    model = RealTimeDistillDQN("CnnPolicy", venv(), students=["Net5Policy"], eval_freq=-1, **kwargs).learn(140)
+    def image_env(seed):
+        env = FakeImageEnv(screen_height=36, screen_width=36, n_channels=n_channels, discrete=True)
+        env.observation_space.seed(seed)
+        return env
+
+    def venv():
+        env = DummyVecEnv([lambda seed=seed: image_env(seed) for seed in range(n_envs)])
+        return env if n_stack == 1 else VecFrameStack(env, n_stack)
+
+    small = {"net_arch": [16], "features_extractor_kwargs": {"features_dim": 16}}
+    kwargs = {**DQN_KWARGS, "policy_kwargs": small, "buffer_size": 60, "learning_starts": 80, "train_freq": 8}
+    reference = DQN("CnnPolicy", venv(), **kwargs).learn(160)
+    model = RealTimeDistillDQN("CnnPolicy", venv(), students=["MlpPolicy"], eval_freq=-1, **kwargs).learn(160)
+    assert model.replay_buffer.full and model._n_updates == reference._n_updates > 5
     assert type(reference.replay_buffer) is ReplayBuffer and type(model.replay_buffer) is FrameReplayBuffer
     assert same(model.policy, reference.policy)
+
+
+def test_students_of_images_estimate_their_pixel_statistics():
+    venv = VecFrameStack(DummyVecEnv([lambda: FakeImageEnv(n_channels=1, discrete=True)]), 4)
+    model = make(policy="CnnPolicy", env=venv, students=["Net5Policy"], policy_kwargs={"net_arch": [16]}).learn(110)
     assert bool(model.player("net5").q_net.features_extractor.scaler.fitted)
 
 
