@@ -260,10 +260,13 @@ class Recording:
 
     @property
     def observation_space(self) -> spaces.Box:
-        """Space of one environment's observations; only images have bounds."""
-        if self.images:
-            return spaces.Box(0, 255, self.shape, np.uint8)
-        return spaces.Box(-np.inf, np.inf, self.shape, self.dtype.type)
+        """Space of one environment's observations; its bounds are those of its type."""
+        low, high = -np.inf, np.inf
+        if self.dtype.kind in "iu":
+            low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
+        elif self.dtype.kind == "b":
+            low, high = 0, 1
+        return spaces.Box(low, high, self.shape, self.dtype.type)
 
     @property
     def action_space(self) -> spaces.Space:

@@ -7,6 +7,7 @@ import pytest
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
@@ -71,6 +72,24 @@ def test_the_teacher_sees_observations_before_normalization():
     for (_, given), (answered, _) in itertools.pairwise(raw):
         assert np.array_equal(given, answered)
     assert model.get_env() is env and not np.array_equal(raw[5][0], model._last_obs)
+
+
+def test_images_whose_rewards_are_normalized():
+    def images():
+        env = make_vec_env(lambda: FakeImageEnv(screen_height=40, screen_width=40, discrete=True), 2, seed=0)
+        return VecFrameStack(env, 4)
+
+    teacher = A2C("CnnPolicy", images(), device="cpu", seed=0)
+    for env in (VecFrameStack(VecNormalize(images().venv, norm_obs=False), 4), VecNormalize(images(), norm_obs=False)):
+        model = PolicyDistillation("MlpPolicy", env, teacher, buffer_size=200, **KWARGS).learn(50)
+        assert model.replay_buffer.stores[""].shape == (100, 2, 4, 40, 40)
+
+
+def test_wrappers_around_vec_normalize_that_change_observations_are_refused():
+    plain = make_vec_env("CartPole-v1", 2, seed=0)
+    teacher = A2C("MlpPolicy", VecFrameStack(plain, 2), device="cpu")
+    with pytest.raises(ValueError, match="Let VecNormalize be the outermost wrapper"):
+        PolicyDistillation("MlpPolicy", VecFrameStack(VecNormalize(plain), 2), teacher, **KWARGS)
 
 
 def test_the_state_of_a_teacher_goes_from_step_to_step():

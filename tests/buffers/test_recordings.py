@@ -207,8 +207,41 @@ def test_an_interrupted_recording_is_none(cartpole_teacher, tmp_path):
     assert not list(tmp_path.iterdir())
     model.learn(400, callback=lambda local, global_: local["self"].num_timesteps < 100)
     assert not list(tmp_path.iterdir())
+    # Before its first and its last step, and before any
+    for n_steps in (1, 400):
+        model.learn(n_steps, callback=lambda local, global_, last=n_steps: local["self"].num_timesteps < last)
+    model.learn(0)
+    assert not list(tmp_path.iterdir())
     model.learn(400)
     assert Recording(tmp_path / "play").n_rows == 400
+
+
+def test_a_recording_that_another_run_has_finished_first_stays(tmp_path):
+    space = spaces.Box(-9, 9, (3,), np.float32)
+    told = RecordingSettings(
+        algorithm="PolicyDistillation", teacher="0", env_id=None, observation_space=str(space), teacher_eps=0.0
+    )
+    for n_rows in (3, 5):
+        writer = RecordingWriter(tmp_path / "play", told, space, n_envs=2)
+        for _ in range(n_rows):
+            writer.add(step_record(np.zeros((2, 3), np.float32)))
+        writer.close()
+    assert Recording(tmp_path / "play").n_rows == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["play"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.bool_, np.float64])
+def test_bounds_of_a_recording_are_those_of_its_type(dtype, tmp_path):
+    space = spaces.Box(0, 1, (3,), dtype)
+    told = RecordingSettings(
+        algorithm="PolicyDistillation", teacher="0", env_id=None, observation_space=str(space), teacher_eps=0.0
+    )
+    writer = RecordingWriter(tmp_path / "play", told, space, n_envs=1)
+    writer.add(step_record(np.ones((1, 3), dtype)))
+    writer.close()
+    recording = Recording(tmp_path / "play")
+    assert recording.observation_space.dtype == dtype
+    assert recording.observation_space.contains(recording.observations(0)[0])
 
 
 def test_minari_reads_the_episodes(cartpole_teacher, tmp_path, monkeypatch):
