@@ -56,9 +56,14 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
             features_extractor_kwargs=extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
-            optimizer_kwargs=fused_where_possible(optimizer_class, optimizer_kwargs or {}),
+            optimizer_kwargs=optimizer_kwargs,
             **kwargs,
         )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        # Here, after SB3 has chosen its own defaults (eps=1e-5 of Adam), which arguments of ours would replace
+        self.optimizer_kwargs = fused_where_possible(self.optimizer_class, self.optimizer_kwargs)
+        super()._build(lr_schedule)
 
     def answer(self, obs: PyTorchObs) -> Answers:
         """

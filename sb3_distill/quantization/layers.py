@@ -27,10 +27,7 @@ class _QuantizedLayer:
         self.input_quantizer = None
         if activation_bits is not None:
             # The entries of an observation have different scales, so each has its own step size.
-            several = n_input_steps > 1
-            self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1, relative=several).to(
-                layer.weight.device
-            )
+            self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1).to(layer.weight.device)
 
     def _quantized_input(self, x: th.Tensor) -> th.Tensor:
         return x if self.input_quantizer is None else self.input_quantizer(x)

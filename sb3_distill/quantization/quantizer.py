@@ -1,6 +1,5 @@
 """Rounding to few bits with a learned step size."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,13 +52,15 @@ class Quantizer(nn.Module):
 
     The output is ``x + blend (Q(x) - x)``: ``blend`` is 0 for full precision and 1 for fully quantized.
 
+    The step sizes are ``unit * step``: what is trained (``step``) starts at 1 wherever a step size is chosen, so that
+    the optimizer changes each in proportion to its size. Where the optimizer is Adam, this does what the gradient scale
+    of the paper (section 2.2) is for, which Adam would divide out.
+
     :param bits: precision
     :param n_channels: number of step sizes: one for each output channel of a weight, one for all activations of a
         layer, or one for each entry of an observation vector (their scales differ)
     :param axis: the axis along which the step sizes differ
     :param signed: whether there are negative levels; None: ``fit`` decides by the sign of its values
-    :param relative: train the step sizes as multiples of the fitted ones, so that the optimizer's updates are in
-        proportion to step sizes that differ by orders of magnitude
     """
 
     unit: th.Tensor
@@ -68,13 +69,10 @@ class Quantizer(nn.Module):
     blend: th.Tensor
     signed: th.Tensor
 
-    def __init__(
-        self, bits: int, n_channels: int = 1, axis: int = 0, signed: bool | None = None, relative: bool = False
-    ) -> None:
+    def __init__(self, bits: int, n_channels: int = 1, axis: int = 0, signed: bool | None = None) -> None:
         super().__init__()
         self.axis = axis
         self.is_signed = signed
-        self.relative = relative
         self.register_buffer("unit", th.ones(n_channels))
         self.step = nn.Parameter(th.ones(n_channels))
         self.register_buffer("bits", th.tensor(bits))
@@ -110,9 +108,6 @@ class Quantizer(nn.Module):
             return x
         low, high = self.levels()
         steps = self._steps(x)
-        # Gradient scale of LSQ: makes the step size's updates, relative to it, as large as those of the weights
-        scale = 1.0 / math.sqrt(max(x.numel() / len(self.step), 1) * max(high, 1))
-        steps = steps * scale + (steps * (1 - scale)).detach()
         inside = (x / steps).clamp(low, high)
         quantized = (inside + (inside.round() - inside).detach()) * steps
         return quantized if blend == 1.0 else x + blend * (quantized - x)
@@ -139,15 +134,15 @@ class Quantizer(nn.Module):
             error = ((rows / step).round().clamp(low, high) * step - rows).square().mean(dim=1, keepdim=True)
             best_step = th.where((error < best_error) & ~idle, step, best_step)
             best_error = th.minimum(error, best_error)
-        if self.relative:
-            self.unit.copy_(best_step.reshape(-1))
-            self.step.fill_(1.0)
-        else:
-            self.step.copy_(best_step.reshape(-1))
+        self._choose(best_step.reshape(-1))
+
+    def _choose(self, step_sizes: th.Tensor) -> None:
+        self.unit.copy_(step_sizes)
+        self.step.fill_(1.0)
 
     @th.no_grad()
     def set_bits(self, bits: int) -> None:
         """Change the number of bits, with the same range of values."""
         old = self.levels()[1]
         self.bits.fill_(bits)
-        self.step.mul_(old / self.levels()[1])
+        self._choose(self.step_sizes() * old / self.levels()[1])

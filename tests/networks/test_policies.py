@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.dqn.policies import DQNPolicy
 
+from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
 from sb3_distill.networks.extractors import StudentCNN
 from sb3_distill.networks.layers import FrameScaler
-from sb3_distill.networks.policies import STUDENT_POLICIES, CnnPolicy, MaxPoolCnnPolicy, Net1Policy
+from sb3_distill.networks.policies import STUDENT_POLICIES, CnnPolicy, MaxPoolCnnPolicy, MlpPolicy, Net1Policy
 from tests.helpers import FRAMES, preferences
 
 
@@ -142,3 +146,13 @@ def test_features_are_bfloat16_only_while_training():
     assert rounded.dtype == th.float32
     assert not th.equal(exact, rounded)
     assert th.allclose(exact, rounded, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(ActorCriticMlpPolicy, ActorCriticPolicy), (MlpPolicy, DQNPolicy)])
+@pytest.mark.parametrize("optimizer", [th.optim.Adam, th.optim.AdamW, th.optim.RMSprop, RMSpropTFLike, th.optim.SGD])
+@pytest.mark.parametrize("kwargs", [None, {}, {"weight_decay": 0.1}])
+def test_optimizers_are_those_of_sb3(ours, theirs, optimizer, kwargs):
+    kwargs = {"optimizer_class": optimizer, "optimizer_kwargs": kwargs}
+    own, sb3 = (make(policy, 2, spaces.Box(-1, 1, (3,)), **kwargs).optimizer for policy in (ours, theirs))
+    # One kernel for all parameters changes the speed alone.
+    assert type(own) is type(sb3) and {**own.defaults, "fused": None} == {**sb3.defaults, "fused": None}

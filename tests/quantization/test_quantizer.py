@@ -23,7 +23,7 @@ def test_quantized_values_lie_on_the_grid_and_near(seed, bits, positive, n_chann
     assert high - low + 1 == (2**bits if positive else 2**bits - 1)
     integers = quantizer.to_integers(x)
     assert th.equal(integers, integers.round()) and integers.min() >= low and integers.max() <= high
-    steps = quantizer.step.reshape(-1, 1)
+    steps = quantizer.step_sizes().reshape(-1, 1)
     assert th.allclose(result, integers * steps, atol=1e-5)
     # Never worse than rounding everything to zero
     assert (result - x).square().sum() <= x.square().sum() + 1e-5
@@ -41,7 +41,7 @@ def test_more_bits_are_closer():
 
 
 def test_entries_that_were_idle_can_come_to_life():
-    quantizer = Quantizer(8, 2, axis=1, relative=True)
+    quantizer = Quantizer(8, 2, axis=1)
     quantizer.fit(th.tensor([[0.0, 3.0], [0.0, -1.0]]))
     quantizer.blend.fill_(1.0)
     assert th.allclose(quantizer(th.tensor([[0.5, 2.0]])), th.tensor([[0.5, 2.0]]), atol=0.02)
@@ -58,18 +58,35 @@ def test_blend_goes_from_full_to_quantized():
 
 
 def test_gradients_are_those_of_the_paper():
-    """Esser et al. 2020, Eq. 3, and the gradient's scale of section 2.2, computed value by value."""
+    """Esser et al. 2020, Eq. 3, computed value by value; the step is trained as a multiple of its first size."""
     quantizer = Quantizer(3)
     quantizer.blend.fill_(1.0)
-    with th.no_grad():
-        quantizer.step.fill_(0.5)
+    quantizer.unit.fill_(0.5)
     x = th.tensor([0.1, 0.7, -1.2, 3.0, -9.0], requires_grad=True)
     quantizer(x).sum().backward()
     low, high = quantizer.levels()
     ratio = (x / 0.5).detach()
     expected = th.where(ratio <= low, low, th.where(ratio >= high, high, ratio.round() - ratio)).sum()
-    assert th.allclose(quantizer.step.grad, expected / (5 * high) ** 0.5)
+    assert th.allclose(quantizer.step.grad, 0.5 * expected)
     assert th.equal(x.grad, ((ratio > low) & (ratio < high)).float())
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("axis", [0, 1], ids=["weights", "entries of an observation"])
+def test_step_sizes_learn_in_proportion_to_their_size(bits, axis):
+    scales = th.tensor([0.001, 1.0, 1000.0])
+    x = th.randn(3, 50, generator=th.Generator().manual_seed(0)) * scales.reshape(-1, 1)
+    x = x if axis == 0 else x.T
+    quantizer = Quantizer(8, 3, axis=axis, signed=True)
+    quantizer.fit(x)
+    quantizer.blend.fill_(1.0)
+    quantizer.set_bits(bits)
+    optimizer = th.optim.Adam([quantizer.step], lr=0.01, eps=0.0)
+    before = quantizer.step_sizes().detach().clone()
+    quantizer(x).square().sum().backward()
+    optimizer.step()
+    change = (quantizer.step_sizes() / before - 1).abs()
+    assert th.allclose(change, th.full((3,), 0.01), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
