@@ -50,19 +50,11 @@ class StudentSpec:
     teacher_source: str | None = None
 
 
-def read_students(
-    students: StudentsArgument, observation_space: spaces.Space, action_space: spaces.Space
-) -> tuple[dict[str, dict[str, Any]], dict[str, DistillationAlgorithm]]:
+def name_students(students: StudentsArgument) -> Mapping[str, Any]:
     """
-    Check the ``students`` argument, and bring it into one form.
-
-    :param students: a dictionary from names to policies, to ``PolicyDistillation`` models to train further, or to
-        entries of ``StudentSpec``; or a list of names of policies
-    :param observation_space: the teacher's observation space
-    :param action_space: the teacher's action space
-    :return: by name, the entries of each student's ``StudentSpec``; and by name, the given models
-    :raises ValueError: a student's name occurs twice or is not allowed, a policy or an entry is unknown, or the spaces
-        of a model differ from the teacher's
+    :param students: see ``read_students``
+    :return: the students by name; those of a list are named after their policies
+    :raises ValueError: it is neither a dictionary nor a list of names of policies, or a name occurs twice
     """
     if isinstance(students, str) or not isinstance(students, (Mapping, Sequence)):
         raise ValueError(
@@ -81,7 +73,25 @@ def read_students(
             raise ValueError(
                 f"students names {twice[0]!r} twice: give the two students different names, in a dictionary."
             )
-        students = {name.removesuffix("Policy").lower(): name for name in students}
+        return {name.removesuffix("Policy").lower(): name for name in students}
+    return students
+
+
+def read_students(
+    students: StudentsArgument, observation_space: spaces.Space, action_space: spaces.Space
+) -> tuple[dict[str, dict[str, Any]], dict[str, DistillationAlgorithm]]:
+    """
+    Check the ``students`` argument, and bring it into one form.
+
+    :param students: a dictionary from names to policies, to ``PolicyDistillation`` models to train further, or to
+        entries of ``StudentSpec``; or a list of names of policies
+    :param observation_space: the teacher's observation space
+    :param action_space: the teacher's action space
+    :return: by name, the entries of each student's ``StudentSpec``; and by name, the given models
+    :raises ValueError: a student's name occurs twice or is not allowed, a policy or an entry is unknown, or the spaces
+        of a model differ from the teacher's
+    """
+    students = name_students(students)
     models = {name: entry for name, entry in students.items() if isinstance(entry, DistillationAlgorithm)}
     for name, model in models.items():
         _check_spaces(name, model, observation_space, action_space)

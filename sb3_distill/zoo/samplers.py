@@ -5,6 +5,9 @@ from typing import Any
 
 import optuna
 
+from sb3_distill.quantization.precision import BITS
+from sb3_distill.quantization.quantizer import MAX_BITS, MIN_BITS
+
 # Hidden layers of students for vector observations, at most the [64, 64] of SB3's DQN
 NET_ARCH = {
     "tiny": [16],
@@ -60,29 +63,60 @@ def sample_rtpd_params(
 ) -> dict[str, Any]:
     """
     Sampler for ``RealTimeDistillDQN`` hyperparams. Only those of the students are sampled: the teacher is an ordinary
-    DQN, which ``--algo dqn`` can tune.
+    DQN, which ``--algo dqn`` can tune. A trial's score is that of one student, see ``_scored_student``.
 
     :param trial: trial of the study
     :param n_actions: not used, the action spaces are discrete
     :param n_envs: not used
     :param additional_args: not used, there are no goals to relabel
     :return: keyword arguments of ``RealTimeDistillDQN``
+    :raises ValueError: there are no students, or their names cannot be read
     """
-    hyperparams: dict[str, Any] = {
-        "loss": trial.suggest_categorical("loss", ["kl", "reverse_kl"]),
-        "temperature": trial.suggest_float("temperature", 1e-3, 1.0, log=True),
-        "self_learning": trial.suggest_categorical("self_learning", [0.0, 0.1, 1.0, 10.0]),
-        "imitation": trial.suggest_categorical("imitation", [True, False]),
-    }
-    # Evaluate the trial by the score of the first student, since the teacher's score does not depend on the sampled
-    # values. The Zoo stores the run's hyperparameters in the study as text.
+    name, own = _scored_student(trial.study.user_attrs)
+    hyperparams: dict[str, Any] = {}
+    # What the student states itself does not come from these arguments.
+    if "loss" not in own:
+        hyperparams["loss"] = trial.suggest_categorical("loss", ["kl", "reverse_kl"])
+    if "temperature" not in own and own.get("loss") not in ("nll", "mse"):
+        hyperparams["temperature"] = trial.suggest_float("temperature", 1e-3, 1.0, log=True)
+    if "self_learning" not in own:
+        hyperparams["self_learning"] = trial.suggest_categorical("self_learning", [0.0, 0.1, 1.0, 10.0])
+    if "imitation" not in own and {**hyperparams, **own}["self_learning"] > 0:
+        # It chooses the target of self-learning.
+        hyperparams["imitation"] = trial.suggest_categorical("imitation", [True, False])
+    return {**hyperparams, "act_with": name}
+
+
+def _scored_student(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """
+    The student whose score is the trial's (the teacher's depends on nothing that is sampled): the one that the user
+    names with ``act_with``, or the first.
+
+    :param settings: the run's hyperparameters as text, as the Zoo stores them in the study
+    :return: its name, and the settings of its own
+    :raises ValueError: there is none, or its name cannot be read
+    """
+    from sb3_distill.rtpd.spec import name_students
+
     try:
-        students = ast.literal_eval(trial.study.user_attrs.get("students", "None"))
+        students = name_students(ast.literal_eval(settings.get("students", "None")) or {})
     except (SyntaxError, ValueError):
         students = None
-    if isinstance(students, dict):
-        hyperparams["act_with"] = next(iter(students))
-    return hyperparams
+    name = settings.get("act_with", "teacher")
+    if name == "teacher":
+        if students is None:
+            raise ValueError(
+                "The search needs the name of the student that is scored, and cannot read it from students="
+                f"{settings['students']}: name it with -params act_with:\"'NAME'\"."
+            )
+        if not students:
+            raise ValueError(
+                "rtpd has no students whose hyperparameters could be searched: name them with -params students:..., or "
+                "search those of the teacher with --algo dqn."
+            )
+        name = next(iter(students))
+    entry = (students or {}).get(name)
+    return name, {key: value for key, value in entry.items() if value is not None} if isinstance(entry, dict) else {}
 
 
 def sample_mtpd_params(
@@ -129,11 +163,27 @@ def sample_mtdqn_params(
     }
 
 
+def convert_qpd_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
+    """
+    Turn the sampled values into arguments of ``QPD``.
+
+    :param sampled_params: the parameters of a trial
+    :return: keyword arguments
+    """
+    hyperparams = sampled_params.copy()
+    if "bits" in hyperparams:
+        hyperparams |= dict.fromkeys(BITS, hyperparams.pop("bits"))
+    return hyperparams
+
+
 def sample_qpd_params(
     trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
     """
     Sampler for ``QPD`` hyperparams.
+
+    One number of bits is sampled for all layers, so that it is the student's, however many layers there are. Students
+    of full precision (``weight_bits=None``) stay so.
 
     :param trial: trial of the study
     :param n_actions: not used
@@ -141,15 +191,16 @@ def sample_qpd_params(
     :param additional_args: not used, there are no goals to relabel
     :return: keyword arguments of ``QPD``
     """
-    return {
+    hyperparams: dict[str, Any] = {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         "temperature": trial.suggest_float("temperature", 0.1, 1.0, log=True),
         "value_coef": trial.suggest_categorical("value_coef", [0.0, 0.01, 0.1, 0.5]),
-        "weight_bits": trial.suggest_int("weight_bits", 2, 8),
-        "activation_bits": trial.suggest_int("activation_bits", 2, 8),
-        "quantization_schedule": trial.suggest_categorical("quantization_schedule", ["blend", "bits"]),
-        "full_precision_fraction": trial.suggest_categorical("full_precision_fraction", [0.2, 0.4, 0.6]),
     }
+    if trial.study.user_attrs.get("weight_bits", "None") != "None":
+        hyperparams["bits"] = trial.suggest_int("bits", MIN_BITS, MAX_BITS)
+        hyperparams["quantization_schedule"] = trial.suggest_categorical("quantization_schedule", ["blend", "bits"])
+        hyperparams["full_precision_fraction"] = trial.suggest_categorical("full_precision_fraction", [0.2, 0.4, 0.6])
+    return convert_qpd_params(hyperparams)
 
 
 HYPERPARAMS_SAMPLER = {
@@ -162,7 +213,7 @@ HYPERPARAMS_SAMPLER = {
 
 # Convert sampled values to hyperparameters
 HYPERPARAMS_CONVERTER = {
-    "qpd": dict,
+    "qpd": convert_qpd_params,
     "pd": convert_pd_params,
     "rtpd": dict,
     "mtpd": dict,

@@ -107,21 +107,6 @@ def test_every_algorithm_is_complete(key: str) -> None:
     assert all({"policy", "n_timesteps"} <= set(hyperparams) for hyperparams in config.values())
 
 
-@pytest.mark.parametrize(("policy", "has_width"), [("MlpPolicy", True), ("Net1Policy", False)])
-def test_sampled_trials_convert_back(policy: str, has_width: bool) -> None:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    study.set_user_attr("policy", policy)
-    losses = set()
-    for _ in range(30):
-        trial = study.ask()
-        hyperparams = samplers.sample_pd_params(trial, 0, 1, {})
-        assert samplers.convert_pd_params(trial.params) == hyperparams
-        assert ("temperature" in hyperparams) == (hyperparams["loss"] in ("kl", "reverse_kl"))
-        assert ("policy_kwargs" in hyperparams) == has_width
-        losses.add(hyperparams["loss"])
-    assert losses == {"kl", "reverse_kl", "nll", "mse"}
-
-
 def test_somebody_elses_algorithm_of_our_key_keeps_its_configuration(tmp_path: Path) -> None:
     code = """
 import rl_zoo3.exp_manager as zoo
