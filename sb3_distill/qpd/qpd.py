@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
@@ -31,7 +31,7 @@ from sb3_distill.networks.actor_critic_policies import (
     actor_modules,
     is_known_distribution,
 )
-from sb3_distill.quantization.layers import calibrate, freeze_steps
+from sb3_distill.quantization.layers import calibrate, freeze_steps, quantizers
 from sb3_distill.quantization.packing import packed_bytes
 from sb3_distill.quantization.precision import (
     BITS,
@@ -40,6 +40,7 @@ from sb3_distill.quantization.precision import (
     check_schedule,
     quantize_student,
     set_precision,
+    transition_share,
 )
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
@@ -53,6 +54,7 @@ class QPD(DistillationAlgorithm):
     precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. The
     precision never rises again: if ``learn`` is called once more, with the timesteps reset or not, a student keeps its
     precision until the schedule of the new run asks for a lower one, and a finished student keeps its final precision.
+    The schedule is that of one call of ``learn``: the first of several calls goes through all of it.
 
     A student at full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, then ``learn``.
 
@@ -344,6 +346,30 @@ class QPD(DistillationAlgorithm):
             quantized, and for all layers until the final precision is reached
         """
         return packed_bytes(actor_modules(self.policy))
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """
+        Load parameters, and go on at their precision.
+
+        :param load_path_or_dict: as SB3's: a zip-file, or parameters by name (see ``get_parameters``)
+        :param exact_match: as SB3's: whether all parameters of the model must be given
+        :param device: device on which the parameters are loaded
+        :raises ValueError: the parameters are those of a student with other bits
+        """
+        own = [int(quantizer.final_bits) for quantizer in quantizers(self.policy)]
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        if self.weight_bits is None:
+            return
+        given = [int(quantizer.final_bits) for quantizer in quantizers(self.policy)]
+        if given != own:
+            raise ValueError(
+                f"The layers of this student end at {own} bits (weight and input in turn), the parameters are of one "
+                f"with {given}: make it with the same bits, or read the other one with QPD.load."
+            )
+        self.transition_share = transition_share(self.policy, self.quantization_schedule, self.transition_share)
+        freeze_steps(self.policy, self.transition_share == 1.0)
 
     @classmethod
     def load(cls: type[SelfQPD], path: Any, *args: Any, **kwargs: Any) -> SelfQPD:

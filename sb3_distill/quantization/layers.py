@@ -183,11 +183,12 @@ def describe_transition(module: nn.Module) -> str:
     return f"blend {float(farthest.blend):.2f}, {int(farthest.bits)} bits of {int(farthest.final_bits)}"
 
 
-def freeze_steps(module: nn.Module) -> None:
+def freeze_steps(module: nn.Module, frozen: bool = True) -> None:
     """
-    Stop training the step sizes.
+    Stop training the step sizes, or begin again.
 
     :param module: a network with quantized layers
+    :param frozen: whether they stay as they are
     """
     for quantizer in quantizers(module):
-        quantizer.step.requires_grad_(False)
+        quantizer.step.requires_grad_(not frozen)

@@ -9,7 +9,7 @@ from torch import nn
 
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.networks.actor_critic_policies import actor_modules
-from sb3_distill.quantization.layers import quantize, quantized_layers, quantizers, set_blend
+from sb3_distill.quantization.layers import quantize, quantized_layers, quantizers
 from sb3_distill.quantization.quantizer import MAX_BITS, check_bits, has_exact_input
 
 Bits = int | Mapping[str, int] | None
@@ -99,6 +99,14 @@ def quantize_student(
         )
 
 
+def _precision(schedule: str, share: float, final_bits: int) -> tuple[float, int]:
+    """The blend and the bits of a quantizer for one point of the transition."""
+    if schedule == "blend":
+        return share, final_bits
+    # No float's error adds a bit.
+    return 1.0, final_bits + math.ceil((1.0 - share) * (MAX_BITS - final_bits) - 1e-6)
+
+
 def set_precision(policy: nn.Module, schedule: str, share: float) -> None:
     """
     Set the precision of a student for one point of the transition from full to final precision.
@@ -107,9 +115,27 @@ def set_precision(policy: nn.Module, schedule: str, share: float) -> None:
     :param schedule: "bits" or "blend"
     :param share: progress of the transition: 0 at its beginning, 1 at its end
     """
-    set_blend(policy, share if schedule == "blend" else 1.0)
     for quantizer in quantizers(policy):
-        final = int(quantizer.final_bits)
-        bits = final if schedule == "blend" else final + math.ceil((1.0 - share) * (MAX_BITS - final))
+        blend, bits = _precision(schedule, share, int(quantizer.final_bits))
+        quantizer.blend.fill_(blend)
         if bits != int(quantizer.bits):
             quantizer.set_bits(bits)
+
+
+def transition_share(policy: nn.Module, schedule: str, noted: float | None = None) -> float | None:
+    """
+    How far a student is in the transition, from its parameters: the opposite of ``set_precision``.
+
+    :param policy: a policy with quantized layers
+    :param schedule: "bits" or "blend"
+    :param noted: the share that is returned if it is one of several with the same precision
+    :return: progress of the transition, None before it begins
+    """
+    states = [(float(item.blend), int(item.bits), int(item.final_bits)) for item in quantizers(policy)]
+    if any(blend == 0.0 for blend, _, _ in states):
+        return None
+    if noted is not None and all(_precision(schedule, noted, final) == (blend, bits) for blend, bits, final in states):
+        return noted
+    if schedule == "blend" or all(blend == 1.0 and bits == final for blend, bits, final in states):
+        return min(blend for blend, _, _ in states)
+    return max(1.0 - (bits - final) / (MAX_BITS - final) for _, bits, final in states if final < MAX_BITS)

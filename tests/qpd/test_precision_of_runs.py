@@ -41,6 +41,42 @@ def test_precision_never_goes_back(ppo_teacher, schedule, reset, share, tmp_path
         assert all(th.equal(old, new.step) for old, new in zip(steps, quantizers(resumed.policy), strict=True))
 
 
+@pytest.mark.parametrize("schedule", ["blend", "bits"])
+@pytest.mark.parametrize("stop", [60, 120, 200], ids=["before", "in the middle", "after"])
+def test_parameters_bring_their_precision(ppo_teacher, schedule, stop, tmp_path: Path):
+    kwargs = {**BITS, "learning_starts": 32, "full_precision_fraction": 0.4, "quantization_schedule": schedule}
+    model = make(ppo_teacher, **kwargs).learn(200, callback=lambda local, _: local["self"].num_timesteps < stop)
+    before, steps = precision_of(model), [quantizer.step_sizes() for quantizer in quantizers(model.policy)]
+    model.save(tmp_path / "student")
+    other, seen = make(ppo_teacher, **kwargs), []
+    # The parameters of the agent before leave nothing behind.
+    for source in (make(ppo_teacher, **kwargs).learn(200).get_parameters(), tmp_path / "student.zip"):
+        other.set_parameters(source)
+    assert precision_of(other) == before
+    other.learn(80, callback=lambda local, _: seen.append(precision_of(other)) or True)
+    for first, later in zip([before, *seen], [*seen, precision_of(other)], strict=True):
+        for (blend, bits, _), (later_blend, later_bits, _) in zip(first, later, strict=True):
+            assert later_blend >= blend and (later_bits <= bits or blend == 0.0)
+    assert all(blend == 1.0 and not learned for blend, _, learned in precision_of(other))
+    if stop == 200:
+        # Nothing is fitted or trained anew.
+        kept = zip(steps, quantizers(other.policy), strict=True)
+        assert all(th.equal(old, quantizer.step_sizes()) for old, quantizer in kept)
+
+
+def test_parameters_of_other_bits_are_refused(ppo_teacher):
+    model, other = make(ppo_teacher, **BITS), make(ppo_teacher, **{**BITS, "last_layer_bits": 2})
+    with pytest.raises(ValueError, match=r"end at \[5, 5, 6, 6\] bits .* with \[5, 5, 2, 2\]"):
+        model.set_parameters(other.get_parameters())
+
+
+def test_the_first_of_several_calls_goes_through_the_whole_schedule(ppo_teacher):
+    """As the documentation says."""
+    model = make(ppo_teacher, **BITS)
+    assert model.learn(200).transition_share == 1.0
+    assert model.learn(200, reset_num_timesteps=False).transition_share == 1.0
+
+
 def test_step_sizes_wait_for_the_memory(ppo_teacher, tmp_path: Path):
     model = make(ppo_teacher, learning_starts=200, **BITS)
     model.learn(1_000, callback=lambda local, _: model.num_timesteps < 390).save(tmp_path / "student")

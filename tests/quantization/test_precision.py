@@ -8,11 +8,12 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+from torch import nn
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.export.export import ExportError, export_agent
 from sb3_distill.quantization.layers import quantized_layers, quantizers
-from sb3_distill.quantization.precision import set_precision
+from sb3_distill.quantization.precision import set_precision, transition_share
 from tests.qpd.students import BITS, SMALL_STUDENTS, make, precision_of
 
 pytestmark = SMALL_STUDENTS
@@ -28,6 +29,10 @@ def frames_env() -> VecFrameStack:
 @pytest.fixture(scope="module")
 def image_teacher() -> PPO:
     return PPO("CnnPolicy", frames_env(), n_steps=8, batch_size=8, device="cpu")
+
+
+def states_of(policy: nn.Module) -> list[tuple[float, int]]:
+    return [(float(quantizer.blend), int(quantizer.bits)) for quantizer in quantizers(policy)]
 
 
 def make_image_student(teacher: PPO, **kwargs) -> QPD:
@@ -59,6 +64,19 @@ def test_precision_falls_in_three_phases(ppo_teacher, schedule):
             assert (0 < blends[0] < 1) if schedule == "blend" else (set(blends) == {1.0} and bits[0] >= final[0])
     shares = [states[0][0 if schedule == "blend" else 1] for progress, states in seen if progress > 0.45]
     assert shares == sorted(shares, reverse=schedule == "bits")
+
+
+@pytest.mark.parametrize("schedule", ["blend", "bits"])
+@pytest.mark.parametrize("bits", [BITS, dict.fromkeys(BITS, 8)], ids=["few", "eight"])
+def test_parameters_tell_the_share_of_the_transition(ppo_teacher, schedule, bits):
+    policy = make(ppo_teacher, **bits).policy
+    assert transition_share(policy, schedule) is None
+    for share in (0.3, 0.75, 1.0):
+        set_precision(policy, schedule, share)
+        assert transition_share(policy, schedule, share) == pytest.approx(share)
+        found, before = transition_share(policy, schedule), states_of(policy)
+        set_precision(policy, schedule, found)
+        assert states_of(policy) == before
 
 
 def test_frozen_step_sizes_stay(ppo_teacher):
