@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch as th
+from gymnasium import spaces
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,7 +27,6 @@ class _QuantizedLayer:
         self.weight_quantizer.fit(layer.weight)
         self.input_quantizer = None
         if activation_bits is not None:
-            # The entries of an observation have different scales, so each has its own step size.
             self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1).to(layer.weight.device)
 
     def _quantized_input(self, x: th.Tensor) -> th.Tensor:
@@ -40,12 +40,14 @@ class QuantizedLinear(_QuantizedLayer, nn.Linear):
     :param layer: the layer to replace; its parameters are reused
     :param weight_bits: precision of the weight
     :param activation_bits: precision of the input; None: the input is not quantized (it consists of integers already)
-    :param is_first: whether the input is the observation, which gets one step size per entry
+    :param step_per_entry: whether every entry of the input has its own step size, since their scales differ
     """
 
-    def __init__(self, layer: nn.Linear, weight_bits: int, activation_bits: int | None, is_first: bool = False) -> None:
+    def __init__(
+        self, layer: nn.Linear, weight_bits: int, activation_bits: int | None, step_per_entry: bool = False
+    ) -> None:
         nn.Linear.__init__(self, layer.in_features, layer.out_features, bias=False)
-        self._adopt(layer, weight_bits, activation_bits, layer.in_features if is_first else 1)
+        self._adopt(layer, weight_bits, activation_bits, layer.in_features if step_per_entry else 1)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         return F.linear(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
@@ -105,19 +107,25 @@ def quantize(
     activation_bits: Callable[[int, int, nn.Module], int | None],
 ) -> None:
     """
-    Replace the actor's convolutions and fully connected layers by quantized ones, in place.
+    Replace the actor's convolutions and fully connected layers by quantized ones, in place. Where the entries of a
+    fully connected layer's input differ in scale, each has its own step size: those of an observation, and those of
+    the features extractor's output if it joins the parts of a Dict (such as an image and a vector).
 
     :param policy: a policy
-    :param acting: the modules of the policy that compute the action, in order
+    :param acting: the modules of the policy that compute the action, in order, beginning with the features extractor
     :param weight_bits: function of a layer's position, the number of layers and the layer: precision of its weight
     :param activation_bits: function of the same arguments: precision of the layer's input; None: not quantized
     """
     layers = [layer for module in acting for layer in module.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
+    mixed = layers[:1]
+    if isinstance(policy.observation_space, spaces.Dict):
+        features = set(acting[0].modules())
+        mixed += [layer for layer in layers if layer not in features][:1]
     replacements: dict[nn.Module, nn.Module] = {}
     for position, layer in enumerate(layers):
         bits = weight_bits(position, len(layers), layer), activation_bits(position, len(layers), layer)
         if isinstance(layer, nn.Linear):
-            replacements[layer] = QuantizedLinear(layer, *bits, is_first=position == 0)
+            replacements[layer] = QuantizedLinear(layer, *bits, step_per_entry=layer in mixed)
         else:
             assert isinstance(layer, nn.Conv2d)
             replacements[layer] = QuantizedConv2d(layer, *bits)

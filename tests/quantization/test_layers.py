@@ -1,14 +1,19 @@
 """Layers that compute with quantized weights and inputs."""
 
+import numpy as np
+import pytest
 import torch as th
+from gymnasium import spaces
 from torch import nn
 
-from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear
+from sb3_distill.networks.actor_critic_policies import ActorCriticMultiInputPolicy
+from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear, calibrate
+from sb3_distill.quantization.precision import BITS, quantize_student, set_precision
 
 
 def test_entries_of_different_scales_have_steps_of_their_own():
     x = th.randn(200, 3) * th.tensor([0.01, 1.0, 100.0])
-    layer = QuantizedLinear(nn.Linear(3, 2), 8, 8, is_first=True)
+    layer = QuantizedLinear(nn.Linear(3, 2), 8, 8, step_per_entry=True)
     quantizer = layer.input_quantizer
     assert quantizer is not None
     quantizer.fit(x)
@@ -31,3 +36,22 @@ def test_convolutions_keep_their_geometry():
     plain = nn.Conv2d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2, padding_mode="circular")
     x = th.randn(2, 4, 11, 11)
     assert th.equal(QuantizedConv2d(plain, 8, None)(x), plain(x))
+
+
+@pytest.mark.parametrize("net_arch", [[], [16]])
+def test_parts_of_a_dict_have_steps_of_their_own(net_arch):
+    th.manual_seed(0)
+    image = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    space = spaces.Dict({"image": image, "vector": spaces.Box(-1000, 1000, (2,))})
+    policy = ActorCriticMultiInputPolicy(space, spaces.Discrete(3), lambda _: 1e-3, net_arch=net_arch)
+    black, white = (th.full((1, *image.shape), value, dtype=th.uint8) for value in (0, 255))
+    images = th.cat([black, white]).repeat(32, 1, 1, 1)
+    observations = {"image": images, "vector": 1000 * (2 * th.rand(64, 2) - 1)}
+    quantize_student(policy, **dict.fromkeys(BITS, 4))
+    nothing = th.zeros(2, 2)
+    with th.no_grad():
+        full = policy.answer({"image": images[:2], "vector": nothing}).log_probs
+        calibrate(policy, lambda: policy.answer(observations))
+        set_precision(policy, "bits", 1.0)
+        few = policy.answer({"image": images[:2], "vector": nothing}).log_probs
+    assert th.allclose(few[1] - few[0], full[1] - full[0], rtol=0.5) and not th.allclose(few[0], few[1])
