@@ -54,12 +54,16 @@ def disagreement(exported: np.ndarray, actions: np.ndarray, action_space: spaces
     :param actions: the agent's actions at the same observations
     :param action_space: their space
     :return: share of the observations at which the two choose another action; continuous actions differ where they are
-        further apart than 1% of their range
+        further apart than 1% of their range, or than a tenth of the standard deviation of the agent's own actions
+        (where bounds are wide, the range says nothing of what the agent does)
     """
     if isinstance(action_space, spaces.Box):
-        span = action_space.high - action_space.low
-        apart = np.abs(exported.reshape(actions.shape) - actions) > 0.01 * span
-        return float(apart.reshape(len(actions), -1).any(axis=1).mean())
+        exported, own = exported.reshape(actions.shape).astype(np.float64), actions.astype(np.float64)
+        span = action_space.high.astype(np.float64) - action_space.low
+        tolerance = np.minimum(0.01 * span, 0.1 * own.std(axis=0))
+        # Beyond the rounding of float32
+        apart = ~np.isclose(exported, own, rtol=1e-5, atol=tolerance + 1e-6)
+        return float(apart.reshape(len(own), -1).any(axis=1).mean())
     return float((exported != actions).mean())
 
 

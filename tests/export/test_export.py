@@ -21,7 +21,7 @@ from sb3_distill.base.students import student_model
 from sb3_distill.export import runner
 from sb3_distill.export.bench import BenchRow, bench_folder, mean_return, open_file, plot_returns
 from sb3_distill.export.cli import main as export
-from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, _bound, export_agent
+from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, _bound, disagreement, export_agent
 from sb3_distill.export.graph import build_graph
 from sb3_distill.export.post_training import quantize_on
 from sb3_distill.export.runner import PolicyRunner
@@ -218,6 +218,30 @@ def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
     assert list(json.loads((tmp_path / "policy.json").read_text())["files"]) == [FLOAT_FILE]
     with pytest.raises(ExportError, match=r"take more bits \(--bits\), or allow more"):
         export_agent(agent, tmp_path, "CartPole-v1", 200, max_disagreement=0.0, bits=2)
+
+
+class WideActions(gym.Env):
+    """An environment whose bounds say nothing of the actions that agents take."""
+
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+
+    def __init__(self, limit: float) -> None:
+        self.action_space = spaces.Box(-limit, limit, (2,), np.float32)
+
+
+@pytest.mark.parametrize("limit", [1.0, 100.0, float(np.finfo(np.float32).max)])
+def test_errors_are_measured_by_what_the_agent_does(limit):
+    model = A2C("MlpPolicy", WideActions(limit), **SMALL)
+    with th.no_grad():
+        model.policy.action_net.weight.mul_(50)
+    agent = load_teacher(model, device="cpu")
+    observations = raw_observations(agent, 200)
+    exact, few = agent, quantize_on(observations, agent, 2, 2, None)
+    shares = [
+        disagreement(PolicyRunner(build_graph(policy).SerializeToString()), agent, observations)
+        for policy in (agent, quantize_on(observations, agent, 2, 2, None))
+    ]
+    assert shares[0] == 0.0 and shares[1] > 0.5
 
 
 def test_description_says_what_there_is(few_bits, tmp_path: Path, monkeypatch):
