@@ -1,5 +1,6 @@
 """Actor-critic students: SB3's ActorCriticPolicy with the network sizes of the papers."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch as th
@@ -23,7 +24,10 @@ from sb3_distill.networks.policies import StudentMixin, fused_where_possible
 class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
     """
     An actor and a critic, with shared or separate features extractors (``share_features_extractor``). The arguments are
-    those of SB3's ``ActorCriticPolicy``.
+    those of SB3's ``ActorCriticPolicy``, and one more:
+
+    :param quantize: replaces layers of the new policy by quantized ones. ``save`` notes it for ``load``; elsewhere bits
+        are arguments of ``QPD``
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
+        quantize: Callable[[nn.Module], None] | None = None,
         **kwargs: Any,
     ) -> None:
         extractor, extractor_kwargs, normalize_images = self.choose_extractor(
@@ -59,6 +64,16 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
             optimizer_kwargs=optimizer_kwargs,
             **kwargs,
         )
+        self.quantize = quantize
+        if quantize is not None:
+            quantize(self)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            "share_features_extractor": self.share_features_extractor,
+            "quantize": self.quantize,
+        }
 
     def _build(self, lr_schedule: Schedule) -> None:
         # Here, after SB3 has chosen its own defaults (eps=1e-5 of Adam), which arguments of ours would replace

@@ -1,7 +1,8 @@
 """Quantized layers with learned step sizes, which pass from full to low precision during training."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch as th
@@ -121,18 +122,42 @@ def quantize(
     if isinstance(policy.observation_space, spaces.Dict):
         features = set(acting[0].modules())
         mixed += [layer for layer in layers if layer not in features][:1]
+    names = {module: name for name, module in policy.named_modules()}
+    replace_layers(
+        policy,
+        {
+            names[layer]: (
+                weight_bits(position, len(layers), layer),
+                activation_bits(position, len(layers), layer),
+                layer in mixed,
+            )
+            for position, layer in enumerate(layers)
+        },
+    )
+
+
+def replace_layers(policy: nn.Module, settings: Mapping[str, tuple[int, int | None, bool]]) -> None:
+    """
+    Replace layers by quantized ones, in place.
+
+    :param policy: a policy
+    :param settings: by the layer's name: bits of the weight, bits of the input (None: not quantized), and whether every
+        entry of the input has its own step size (fully connected layers only)
+    """
     replacements: dict[nn.Module, nn.Module] = {}
-    for position, layer in enumerate(layers):
-        bits = weight_bits(position, len(layers), layer), activation_bits(position, len(layers), layer)
+    for name, (weight_bits, activation_bits, step_per_entry) in settings.items():
+        layer = policy.get_submodule(name)
         if isinstance(layer, nn.Linear):
-            replacements[layer] = QuantizedLinear(layer, *bits, step_per_entry=layer in mixed)
+            replacements[layer] = QuantizedLinear(layer, weight_bits, activation_bits, step_per_entry)
         else:
             assert isinstance(layer, nn.Conv2d)
-            replacements[layer] = QuantizedConv2d(layer, *bits)
+            replacements[layer] = QuantizedConv2d(layer, weight_bits, activation_bits)
     for parent in list(policy.modules()):
         for name, child in list(parent.named_children()):
             if child in replacements:
                 setattr(parent, name, replacements[child])
+    # With this, the policy's load makes the same layers.
+    policy.quantize = partial(replace_layers, settings=settings)  # type: ignore[assignment]
 
 
 @contextmanager

@@ -236,9 +236,12 @@ def test_errors_are_measured_by_what_the_agent_does(limit):
         model.policy.action_net.weight.mul_(50)
     agent = load_teacher(model, device="cpu")
     observations = raw_observations(agent, 200)
-    exact, few = agent, quantize_on(observations, agent, 2, 2, None)
     shares = [
-        disagreement(PolicyRunner(build_graph(policy).SerializeToString()), agent, observations)
+        disagreement(
+            PolicyRunner(build_graph(policy).SerializeToString()).predict(observations)[0],
+            agent.predict(observations)[0],
+            agent.action_space,
+        )
         for policy in (agent, quantize_on(observations, agent, 2, 2, None))
     ]
     assert shares[0] == 0.0 and shares[1] > 0.5

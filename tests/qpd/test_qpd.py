@@ -190,6 +190,19 @@ def test_image_students_are_read_without_unpickling(share, tmp_path: Path):
     assert student.n_bytes == model.stored_bytes()
 
 
+@pytest.mark.parametrize("bits", [{}, BITS], ids=["full", "quantized"])
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "separate"])
+def test_policies_are_saved_and_loaded_alone(bits, share, ppo_teacher, tmp_path: Path):
+    model = make(ppo_teacher, policy_kwargs={"net_arch": [8], "share_features_extractor": share}, **bits).learn(300)
+    model.save(tmp_path / "student")
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    for policy in (model.policy, load_teacher(tmp_path / "student.zip", device="cpu").policy):
+        policy.save(tmp_path / "policy")
+        loaded = policy.load(tmp_path / "policy", device="cpu")
+        assert same(loaded, policy) and loaded.share_features_extractor == share
+        assert np.array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
 def test_shared_and_separate_trunks(ppo_teacher):
     for share in (True, False):
         model = make(ppo_teacher, policy_kwargs={"net_arch": [8], "share_features_extractor": share}).learn(200)

@@ -6,9 +6,9 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
-from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy, actor_modules
+from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
 from sb3_distill.networks.policies import StudentPolicy
-from sb3_distill.quantization.layers import quantize
+from sb3_distill.quantization.layers import replace_layers
 
 
 def build_actor_critic_student(
@@ -27,19 +27,14 @@ def build_actor_critic_student(
         share_features_extractor=bool(kwargs.get("share_features_extractor", True)),
         **_extractor(weights, "pi_features_extractor.", observation_space, kwargs),
     )
-    bits = {
-        name: (int(weights[f"{name}.weight_quantizer.bits"]), weights.get(f"{name}.input_quantizer.bits"))
-        for name, module in policy.named_modules()
-        if f"{name}.weight_quantizer.bits" in weights
-    }
-    if bits:
-        layers = {policy.get_submodule(name): choice for name, choice in bits.items()}
-        quantize(
-            policy,
-            actor_modules(policy),
-            lambda position, n_layers, layer: layers[layer][0],
-            lambda position, n_layers, layer: None if layers[layer][1] is None else int(layers[layer][1]),  # type: ignore[arg-type]
-        )
+    settings: dict[str, tuple[int, int | None, bool]] = {}
+    for name, _ in policy.named_modules():
+        bits, steps = weights.get(f"{name}.weight_quantizer.bits"), weights.get(f"{name}.input_quantizer.step")
+        if bits is not None:
+            input_bits = None if steps is None else int(weights[f"{name}.input_quantizer.bits"])
+            settings[name] = int(bits), input_bits, steps is not None and len(steps) > 1
+    if settings:
+        replace_layers(policy, settings)
     return _load(policy, weights, "student")
 
 
