@@ -58,7 +58,7 @@ class Quantizer(nn.Module):
 
     :param bits: precision
     :param n_channels: number of step sizes: one for each output channel of a weight, one for all activations of a
-        layer, or one for each entry of an observation vector (their scales differ)
+        layer, or one for each entry of an input where their scales differ
     :param axis: the axis along which the step sizes differ
     :param signed: whether there are negative levels; None: ``fit`` decides by the sign of its values
     """
