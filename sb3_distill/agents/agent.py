@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import get_device
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.common.answers import Answers
+from sb3_distill.common.finite import find_not_finite
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.networks.actor_critic_policies import actor_critic_answers, actor_modules, is_known_distribution
 from sb3_distill.networks.layers import MeanOverQuantiles
@@ -235,6 +236,7 @@ class Teacher(ABC):
             with state-dependent exploration, a new noise matrix for every observation); a value-based agent is greedy
             always
         :return: the actions and the next state
+        :raises ValueError: an observation holds NaN, and the policy cannot answer to it
         """
         if self.normalization is not None:
             raw = th.as_tensor(np.asarray(observation), device=self.device)
@@ -243,7 +245,14 @@ class Teacher(ABC):
             # SB3 would play on with the noise matrix that it drew when the agent was loaded, one for all environments.
             first = next(iter(observation.values())) if isinstance(observation, dict) else observation
             self.policy.reset_noise(len(first))
-        actions, _ = self.policy.predict(observation, deterministic=deterministic)
+        try:
+            actions, _ = self.policy.predict(observation, deterministic=deterministic)
+        except ValueError as error:
+            # torch names the parameters of its distribution instead.
+            found = find_not_finite("observation", observation)
+            if found is None:
+                raise
+            raise ValueError(f"{self.source} cannot act, because {found[1]}: correct the environment.") from error
         return actions, None
 
     def sample(

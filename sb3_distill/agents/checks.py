@@ -1,5 +1,8 @@
 """Checks that a teacher fits the environment of its student."""
 
+import warnings
+
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -30,13 +33,15 @@ def check_discrete(teacher: Teacher, env: VecEnv) -> None:
 
 def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
     """
-    Check that a teacher was trained on observations like those of an environment, and on the same environment id.
+    Check that a teacher was trained on observations like those of an environment, on the same environment id, and with
+    the same bounds of continuous actions.
 
     :param teacher: the loaded teacher
     :param env: the student's environment
     :param env_id: the environment's id, None if it has none
-    :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
-    :raises ValueError: the observation spaces or the environment ids differ
+    :param allow_env_mismatch: accept a teacher that was trained on an environment with another id, and warn where its
+        actions had other bounds
+    :raises ValueError: the observation spaces, the environment ids or the bounds of the actions differ
     """
     who = f"The teacher {teacher.source}"
     problem = describe_space_mismatch(teacher.observation_space, env.observation_space)
@@ -47,3 +52,22 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
             f"{who} was trained on {teacher.env_id}, but the student's environment is {env_id}. "
             "Pass allow_env_mismatch=True if this is intended."
         )
+    mine, its = teacher.action_space, env.action_space
+    if isinstance(mine, spaces.Box) and isinstance(its, spaces.Box) and not _same_bounds(mine, its):
+        problem = (
+            f"{who} was trained with actions from {_bounds(mine)}, but those of the student's environment go from "
+            f"{_bounds(its)}: the same number can be another action there."
+        )
+        if not allow_env_mismatch:
+            raise ValueError(f"{problem} Pass allow_env_mismatch=True if this is intended.")
+        warnings.warn(problem)
+
+
+def _same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:
+    """Whether the actions have the same bounds, where those of the teacher are known."""
+    known = np.isfinite(mine.low).all() and np.isfinite(mine.high).all()
+    return not known or (np.allclose(mine.low, its.low) and np.allclose(mine.high, its.high))
+
+
+def _bounds(space: spaces.Box) -> str:
+    return f"{space.low.tolist()} to {space.high.tolist()}"

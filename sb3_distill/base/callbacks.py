@@ -129,6 +129,11 @@ class TeacherReferenceCallback(BaseCallback):
             # The teacher has played in the training environment: reset it for the student.
             self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
             self.model._last_episode_starts = np.ones(self.training_env.num_envs, dtype=bool)
+        if not np.isfinite(mean_reward):
+            raise ValueError(
+                f"The teacher's mean reward over {self.n_eval_episodes} episodes is {mean_reward}: a reward of the "
+                "environment is not a finite number, so no score can be measured in it. Correct the environment."
+            )
         return float(mean_reward), float(std_reward)  # type: ignore[arg-type]
 
     def _on_step(self) -> bool:

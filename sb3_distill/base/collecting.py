@@ -18,6 +18,7 @@ from sb3_distill.base.callbacks import TeacherReferenceCallback
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
 from sb3_distill.buffers.recordings import RecordingError, RecordingSettings, RecordingWriter
+from sb3_distill.common.finite import check_finite
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
 from sb3_distill.envs.inspection import env_arguments_of, env_id_of
 
@@ -154,6 +155,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _play_step(self, env: Any) -> tuple[StepRecord, Any]:
         """Ask the teacher, and play its action or the student's."""
         teacher_obs = env.teacher_obs(self._last_obs)
+        check_finite("observation", teacher_obs, self.num_timesteps)
         starts = self._last_episode_starts
         assert starts is not None
         answers, self._teacher_state = self._teacher.answer(
@@ -163,6 +165,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         with th.no_grad():
             actions = self._choose_actions(answers, self._last_obs, teacher_acts)
         new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
+        check_finite("reward", rewards, self.num_timesteps)
         return StepRecord(teacher_obs, starts, answers.numpy(), actions, rewards, dones, infos), new_obs
 
     def _clip_actions(self, actions: np.ndarray) -> np.ndarray:

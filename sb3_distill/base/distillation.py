@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
 from sb3_distill.base.collecting import CollectingAlgorithm
-from sb3_distill.base.policies import NamedPoliciesMixin
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
@@ -26,7 +25,7 @@ from sb3_distill.envs.views import ObservationView
 SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
 
 
-class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorithm):
+class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
     """
     The teacher is evaluated on every observation, whether the teacher or the student acts. Its answers (Q-values, or
     the parameters of its action distribution) are stored in a replay buffer, and the student is fitted to them.
@@ -50,7 +49,7 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
     :param max_grad_norm: The maximum value for the gradient clipping (None: no clipping)
     :param compile_update: compile the loss and its gradient with ``torch.compile``. This takes half a minute at the
-        start and makes updates up to twice as fast. Without a C++ compiler, nothing is compiled.
+        start and makes updates up to twice as fast. Where it fails, such as without a C++ compiler, a warning says so.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation
@@ -232,7 +231,10 @@ class DistillationAlgorithm(TeacherMixin, NamedPoliciesMixin, CollectingAlgorith
 
         mean_loss = th.stack(losses).mean().item()
         if not np.isfinite(mean_loss):
-            raise ValueError(f"The loss became {mean_loss} after {self._n_updates} updates: lower learning_rate.")
+            raise ValueError(
+                f"The loss became {mean_loss} after {self._n_updates} updates: lower learning_rate, or scale "
+                "observations whose numbers are very large."
+            )
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/loss", mean_loss)
         for name in records[0]:

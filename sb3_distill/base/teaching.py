@@ -6,18 +6,18 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_teacher
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.envs.inspection import env_id_of
 
 TeacherSource = str | Path | BaseAlgorithm | Teacher
 
 
-class TeacherMixin:
+class TeacherMixin(RefusalsMixin):
     """
     Mixin of SB3 algorithms with a teacher. The teacher is named at construction and loaded there or when ``learn``
     begins. ``save`` writes only the student.
@@ -33,13 +33,11 @@ class TeacherMixin:
     teacher_sha256: str | None = None
     allow_env_mismatch: bool = False
 
-    env: VecEnv | None
     device: th.device
 
     def _setup_teacher(self) -> Any:
         """Load the teacher if it is only named, and check that it fits the environment."""
-        assert self.env is not None
-        env_id = env_id_of(self.env)
+        env_id = env_id_of(self._known_env())
         named = getattr(self, self.teacher_argument)
         if named is None and self.taught_by is None and self.teacher_sha256 is not None:
             raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
@@ -63,8 +61,7 @@ class TeacherMixin:
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""
-        assert self.env is not None
-        check_teacher(teacher, self.env, env_id, self.allow_env_mismatch)
+        check_teacher(teacher, self._known_env(), env_id, self.allow_env_mismatch)
 
     def _excluded_save_params(self) -> list[str]:
         # Only the student is saved.

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -73,7 +74,8 @@ def has_fast_bfloat16(device: th.device) -> bool:
 def compile_or_same(function: Function) -> Function:
     """
     :param function: a function of tensors
-    :return: the function, compiled at its first call; the function itself if compiling fails (no C++ compiler)
+    :return: the function, compiled at its first call; the function itself, with a warning, if compiling fails (such as
+        without a C++ compiler)
     """
     chosen: Callable = th.compile(function)
     first_call = True
@@ -85,10 +87,16 @@ def compile_or_same(function: Function) -> Function:
         first_call = False
         try:
             return chosen(*args)
-        except Exception:
+        except Exception as error:
             # If the function itself is wrong, and not its compilation, this call raises the error again.
             chosen = function
-            return chosen(*args)
+            result = chosen(*args)
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no details"
+            warnings.warn(
+                f"torch.compile failed ({type(error).__name__}: {reason}): training goes on without it, to the same "
+                "results but slower. Install what it needs, such as a C++ compiler, or leave compile_update out."
+            )
+            return result
 
     return call  # type: ignore[return-value]
 

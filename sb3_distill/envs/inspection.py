@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -56,6 +57,23 @@ def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str
     if expected.dtype != actual.dtype:
         return f"the type {expected.dtype} against {actual.dtype}."
     return ""
+
+
+def check_counts_from_zero(space: spaces.Space, what: str) -> None:
+    """
+    :param space: a space of an environment, or a part of one
+    :param what: what the space is, for the error message
+    :raises ValueError: its numbers do not count from 0, which SB3 does not support
+    """
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            check_counts_from_zero(part, f"{what}[{key!r}]")
+    elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
+        raise ValueError(
+            f"{what[0].upper()}{what[1:]} is {space}, which does not count from 0: Stable-Baselines3 takes every "
+            "Discrete and MultiDiscrete to begin there, whatever its start. Wrap the environment so that it does, with "
+            "gymnasium.wrappers.TransformAction or TransformObservation."
+        )
 
 
 def _spec_of(env: VecEnv) -> EnvSpec | None:

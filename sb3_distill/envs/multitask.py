@@ -14,6 +14,7 @@ from gymnasium.wrappers import FrameStackObservation
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_distill.envs.inspection import check_counts_from_zero
 from sb3_distill.envs.minatar import register_minatar
 
 gym.register_envs(ale_py)
@@ -131,6 +132,7 @@ def _describe_task(name: str, env: gym.Env) -> Task:
             f"Task {name!r} has the spaces {env.observation_space} and {env.action_space}: a multi-task environment "
             "needs Box observations and Discrete actions."
         )
+    check_counts_from_zero(env.action_space, f"the action_space of task {name!r}")
     return Task(name, env_id, env.observation_space, int(env.action_space.n))
 
 
@@ -199,7 +201,9 @@ def make_multi_task(env_ids: Sequence[str], pad: bool = False, render_mode: str 
     :raises ValueError: there are no ids, an id occurs twice, or the spaces cannot be combined
     """
     _check_names(env_ids, "env_ids")
-    envs = {env_id: partial(gym.make, env_id, render_mode=render_mode) for env_id in env_ids}
+    # Not every environment takes a render mode.
+    kwargs: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    envs = {env_id: partial(gym.make, env_id, **kwargs) for env_id in env_ids}
     return MultiTaskEnv(envs, pad, render_mode)
 
 
@@ -244,13 +248,13 @@ def tasks_of(env: VecEnv) -> list[Task]:
     :return: its tasks
     :raises ValueError: the environment is not a multi-task environment
     """
-    try:
-        tasks: list[Task] = env.get_attr("tasks", indices=0)[0]
-    except AttributeError as error:
+    # Asked first: the process of an environment dies of a question that it cannot answer.
+    if not env.has_attr("tasks"):
         raise ValueError(
             f"The environment has no tasks (observations {env.observation_space}): make one with "
             "gymnasium.make('MultiTaskAtari-v0', games=[...]) or gymnasium.make('MultiTask-v0', env_ids=[...])."
-        ) from error
+        )
+    tasks: list[Task] = env.get_attr("tasks", indices=0)[0]
     return tasks
 
 

@@ -74,7 +74,7 @@ def evaluate_paired(
     :param deterministic: whether the player acts greedily
     :param progress: text beside a progress bar on a terminal; None: no bar
     :return: the returns and lengths
-    :raises ValueError: random actions are asked for where actions are not discrete
+    :raises ValueError: a return is not a finite number, or ``epsilon`` is set for actions that are not discrete
     """
     venv = make_env(min(n_envs, n_eval_episodes))
     try:
@@ -142,6 +142,11 @@ def _play(
             if following == number and not schedule.is_over:
                 continue
             if number in schedule.returns:
+                if not np.isfinite(schedule.returns[number]):
+                    raise ValueError(
+                        f"Episode {number} has the return {schedule.returns[number]}: a reward of the environment is "
+                        "not a finite number, so no score can be measured in it. Correct the environment."
+                    )
                 traces.setdefault(number, episode.hash.hexdigest())
             episodes[env] = _Episode(schedule.seed + (following or 0), obs, env)
             numbers[env] = following

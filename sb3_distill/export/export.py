@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -150,11 +150,20 @@ def _describe(
     )
 
 
-def _advice(agent: Teacher, bits: int | None) -> str:
+def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:
     """The advice for a file that disagrees with its agent."""
-    actor_critic = isinstance(agent, ActorCriticTeacher)
-    advice = "Train a student with quantization (--algo qpd)" if actor_critic else "Distil a student (--algo pd)"
-    return f"{advice}{', take more bits (--bits)' if bits is not None and bits < MAX_BITS else ''}, or allow more."
+    advice = []
+    if agent.algo == "pd":
+        # A student already, of an algorithm that does not train with quantization
+        if FLOAT_FILE in written:
+            advice.append(f"use {FLOAT_FILE}")
+    elif not quantized_layers(agent.policy):
+        actor_critic = isinstance(agent, ActorCriticTeacher)
+        advice.append("train a student with quantization (--algo qpd)" if actor_critic else "distil it (--algo pd)")
+    if bits is not None and bits < MAX_BITS:
+        advice.append("take more bits (--bits)")
+    text = ", ".join([*advice, "or allow more"] if advice else ["allow more"])
+    return f"{text[0].upper()}{text[1:]}."
 
 
 @th.no_grad()
@@ -235,6 +244,6 @@ def export_agent(
         names = ", ".join(f"{folder / name}" for name in written) or "no file"
         raise ExportError(
             f"Not written: {'; '.join(refused)} of {len(observations)} observations, more than the "
-            f"{max_disagreement:.1%} of --max-disagreement; written: {names}. {_advice(agent, bits)}"
+            f"{max_disagreement:.1%} of --max-disagreement; written: {names}. {_advice(agent, bits, written)}"
         )
     return description

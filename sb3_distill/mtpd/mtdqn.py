@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.dqn.dqn import DQN
 
-from sb3_distill.base.policies import NamedPoliciesMixin
+from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.buffers.tasks import MultiTaskReplayBuffer
 from sb3_distill.common.utils import check_device
 from sb3_distill.envs.multitask import Task
@@ -18,7 +18,7 @@ from sb3_distill.networks.multi_task import MULTI_TASK_DQN_POLICIES, MultiTaskDQ
 SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
 
 
-class MultiTaskDQN(MultiTaskAlgorithmMixin, NamedPoliciesMixin, DQN):
+class MultiTaskDQN(MultiTaskAlgorithmMixin, RefusalsMixin, DQN):
     """
     One DQN for several tasks, trained jointly: with a replay buffer and a controller for each task, and updates that
     alternate between the tasks.

@@ -61,7 +61,7 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
     :param bf16: compute the features extractor of image students in bfloat16 during training; None: do so if the
         device multiplies bfloat16 in hardware. Losses, output layers and acting always use float32.
     :param compile_update: compile the loss and its gradient with ``torch.compile``. This takes half a minute at the
-        start and makes updates up to twice as fast. Without a C++ compiler, nothing is compiled.
+        start and makes updates up to twice as fast. Where it fails, such as without a C++ compiler, a warning says so.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation

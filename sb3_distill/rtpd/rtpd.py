@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
-from sb3_distill.base.policies import NamedPoliciesMixin
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
@@ -33,7 +32,7 @@ from sb3_distill.rtpd.students import SharedBatch, StudentGroup
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
 
-class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
+class RealTimeDistillDQN(TeacherMixin, DQNWithStudents):
     """
     Real-time Policy Distillation: students learn at the same time as their teacher, an ordinary DQN.
 
@@ -144,6 +143,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
         return native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose)
 
     def _setup_model(self) -> None:
+        self._check_has_spaces()
         # Also called by load(), where the students may come from the user or from the saved model: both are read in the
         # same way.
         self.students, models = read_students(self.students, self.observation_space, self.action_space)
@@ -294,7 +294,7 @@ class RealTimeDistillDQN(TeacherMixin, NamedPoliciesMixin, DQNWithStudents):
                 if not np.isfinite(mean):
                     raise ValueError(
                         f"The {key} of student {name!r} became {mean} after {self._n_updates} updates: lower its "
-                        "learning_rate."
+                        "learning_rate, or scale observations or rewards whose numbers are very large."
                     )
                 self.logger.record(f"{name}/{key}", mean)
 

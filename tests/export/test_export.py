@@ -29,6 +29,7 @@ from sb3_distill.quantization.layers import set_blend
 from tests.helpers import FRAMES, preferences, run_python
 
 SMALL = {"policy_kwargs": {"net_arch": [16]}, "seed": 0, "device": "cpu"}
+CARTPOLE = spaces.Box(-np.inf, np.inf, (4,))
 GRID = spaces.Box(0, 1, (10, 10, 4), bool)
 BYTE_GRID = spaces.Box(0, 255, (7, 7, 3), np.uint8)
 
@@ -198,13 +199,26 @@ def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
     assert (tmp_path / "figures/bench.csv").is_file() and (tmp_path / "figures/bench.png").is_file()
 
 
-@pytest.mark.parametrize(("name", "advice"), [("dqn", "--algo pd"), ("ppo", "--algo qpd")])
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("dqn", "Distil it (--algo pd), or allow more."),
+        ("ppo", "Train a student with quantization (--algo qpd), or allow more."),
+        # A student already
+        ("pd", "Use policy.onnx, or allow more."),
+    ],
+)
 def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
-    agent = load_teacher(AGENTS["dqn"]() if name == "dqn" else PPO("MlpPolicy", "CartPole-v1", **SMALL), device="cpu")
+    makers = {
+        "dqn": AGENTS["dqn"],
+        "ppo": lambda: PPO("MlpPolicy", "CartPole-v1", **SMALL),
+        "pd": lambda: student_model("MlpPolicy", {"net_arch": [16]}, CARTPOLE, spaces.Discrete(2), "cpu"),
+    }
+    agent = load_teacher(makers[name](), device="cpu")
     # Nearly all actions are close calls: eight bits cannot tell them.
     with th.no_grad():
-        head = agent.network.q_net[-1] if name == "dqn" else agent.policy.action_net
-        head.weight[1] = head.weight[0] + 1e-4 * th.randn(16, generator=th.Generator().manual_seed(0))
+        head = agent.policy.action_net if name == "ppo" else agent.network.q_net[-1]
+        head.weight[1] = head.weight[0] + 1e-4 * th.randn(head.in_features, generator=th.Generator().manual_seed(0))
         head.bias[1] = head.bias[0]
     # What an earlier export has left does not stay.
     (tmp_path / INTEGER_FILE).touch()
@@ -212,8 +226,7 @@ def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
         ExportError, match=rf"policy_int.onnx would choose another action .*; written: .*{FLOAT_FILE}"
     ) as error:
         export_agent(agent, tmp_path, "CartPole-v1", 200, max_disagreement=0.0)
-    assert advice in str(error.value) and "--bits" not in str(error.value)
-    assert ("--algo qpd" in str(error.value)) == (name == "ppo")
+    assert str(error.value).endswith(advice)
     assert (tmp_path / FLOAT_FILE).is_file() and not (tmp_path / INTEGER_FILE).exists()
     assert list(json.loads((tmp_path / "policy.json").read_text())["files"]) == [FLOAT_FILE]
     with pytest.raises(ExportError, match=r"take more bits \(--bits\), or allow more"):

@@ -1,0 +1,82 @@
+"""What every algorithm refuses, and why."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.common.finite import check_finite
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.inspection import check_counts_from_zero
+
+
+class RefusalsMixin:
+    """Mixin of SB3 algorithms: errors for unknown policies, for a missing environment, and for environments from which
+    nothing can be learned."""
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
+    env: VecEnv | None
+    num_timesteps: int
+    _last_obs: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.env is not None:
+            check_counts_from_zero(self.env.observation_space, "the environment's observation_space")
+            check_counts_from_zero(self.env.action_space, "the environment's action_space")
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(unknown_choice("policy", policy_name, self.policy_aliases))
+        policy_class: Any = super()._get_policy_from_name(policy_name)  # type: ignore[misc]
+        return policy_class
+
+    def _setup_model(self) -> None:
+        self._check_has_spaces()
+        super()._setup_model()  # type: ignore[misc]
+
+    def _check_has_spaces(self) -> None:
+        if not hasattr(self, "observation_space"):
+            raise ValueError(
+                f"{type(self).__name__} needs an environment, which says what is observed and done: pass env=."
+            )
+
+    def _known_env(self) -> VecEnv:
+        """The environment, for whatever cannot be done without one."""
+        if self.env is None:
+            raise ValueError(
+                f"This {type(self).__name__} has no environment to learn in: pass env= to load(), or call set_env(env)."
+            )
+        return self.env
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._known_env()
+        prepared: tuple[int, BaseCallback] = super()._setup_learn(*args, **kwargs)  # type: ignore[misc]
+        return prepared
+
+    # The two methods below are called by SB3's own collect_rollouts alone.
+
+    def _sample_action(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+        check_finite("observation", self._last_obs, self.num_timesteps)
+        sampled: tuple[np.ndarray, np.ndarray] = super()._sample_action(*args, **kwargs)  # type: ignore[misc]
+        return sampled
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        check_finite("reward", reward, self.num_timesteps)
+        for env in np.flatnonzero(dones):
+            last = infos[env]["terminal_observation"]
+            # It is multiplied by zero, which leaves NaN as it is.
+            batch = {key: part[None] for key, part in last.items()} if isinstance(last, dict) else last[None]
+            check_finite("terminal_observation", batch, self.num_timesteps, int(env))
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)  # type: ignore[misc]

@@ -1,0 +1,23 @@
+"""What falls back says so."""
+
+import pytest
+import torch as th
+
+from sb3_distill.common import utils
+
+
+def test_functions_that_cannot_be_compiled(monkeypatch):
+    def refuse(function):
+        def call(*args):
+            raise RuntimeError("No working C++ compiler found\nand much more")
+
+        return call
+
+    monkeypatch.setattr(th, "compile", refuse)
+    double = utils.compile_or_same(lambda x: 2 * x)
+    with pytest.warns(UserWarning, match=r"torch.compile failed \(RuntimeError: No working C\+\+ compiler found\): tr"):
+        assert double(th.tensor(1)) == 2
+    assert double(th.tensor(2)) == 4
+    # An error of the function itself stays what it is.
+    with pytest.raises(ZeroDivisionError):
+        utils.compile_or_same(lambda x: 1 // 0)(th.tensor(1))
