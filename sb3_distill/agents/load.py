@@ -9,6 +9,7 @@ import sb3_contrib
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_distill.agents.agent import (
     ActorCriticTeacher,
@@ -60,6 +61,7 @@ def load_teacher(
     *,
     device: th.device | str = "auto",
     env_id: str | None = None,
+    env: GymEnv | None = None,
     allow_pickle: bool = False,
 ) -> Teacher:
     """
@@ -69,6 +71,7 @@ def load_teacher(
         ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher that is loaded already
     :param device: device of the teacher's networks
     :param env_id: the environment that the agent was trained on, if its files do not say it
+    :param env: an environment with the agent's spaces, if neither its files nor a registered environment state them
     :param allow_pickle: load the file with SB3's own ``load``, which runs any code that the file holds. Needed for
         agents with custom layers; only for files that you trust.
     :return: the teacher
@@ -84,7 +87,7 @@ def load_teacher(
         )
     files = find_agent(source)
     try:
-        teacher = _from_files(files, str(source), env_id, allow_pickle)
+        teacher = _from_files(files, str(source), env_id, env, allow_pickle)
     except AgentError as error:
         if str(source) in str(error):
             raise
@@ -141,22 +144,22 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     return teacher_class(copy_policy(model.policy), facts)
 
 
-def _from_files(files: AgentFiles, source: str, env_id: str | None, allow_pickle: bool) -> Teacher:
+def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv | None, allow_pickle: bool) -> Teacher:
     archive = read_archive(files.zip_path)
     config, arguments = read_yaml(files.yaml("config.yml")), read_yaml(files.yaml("args.yml"))
     algo = find_algo(archive.data, arguments.get("algo") or files.algo)
     teacher_class = _teacher_class(algo)
     env_id = env_id or plain_text(arguments.get("env")) or files.env_id or registered_name(files.zip_path.stem)
     if allow_pickle:
-        policy = _load_with_sb3(algo, files.zip_path)
+        policy = _load_with_sb3("rtpd" if "act_with" in archive.data else algo, files.zip_path)
     else:
         # The zip knows its own policy; the configuration beside it can be that of a run with other policies too.
         saved = archive.data.get("policy_kwargs")
         kwargs = plain_entries(saved) if isinstance(saved, dict) else read_keywords(config.get("policy_kwargs", {}))
         kwargs[POLICY_MODULE] = plain_entries(archive.data.get("policy_class")).get("__module__")
         _check_stock(kwargs)
-        observation_space = read_space(archive.data, "observation_space", env_id)
-        action_space = read_space(archive.data, "action_space", env_id)
+        observation_space = read_space(archive.data, "observation_space", env_id, env)
+        action_space = read_space(archive.data, "action_space", env_id, env)
         policy = BUILDERS[algo](archive.weights, observation_space, action_space, kwargs)
     transition = describe_transition(policy)
     if transition:

@@ -49,7 +49,19 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     if stock and module != "stable_baselines3.common.policies":
         # Such as stable_baselines3.sac.policies and sb3_contrib.common.recurrent.policies
         return module.removesuffix(".policies").rsplit(".", 1)[-1]
-    attributes = {"cg_max_steps": "trpo", "clip_range": "ppo", "exploration_fraction": "dqn", "gae_lambda": "a2c"}
+    # Attributes that only this algorithm has, or only this one and those further down
+    attributes = {
+        "task_sampling": "mtpd",
+        # rtpd, whose agent is a DQN
+        "act_with": "dqn",
+        "weight_bits": "qpd",
+        "student_temperature": "pd",
+        "cg_max_steps": "trpo",
+        "clip_range": "ppo",
+        "n_quantiles": "qrdqn",
+        "exploration_fraction": "dqn",
+        "gae_lambda": "a2c",
+    }
     return next((algo for attribute, algo in attributes.items() if attribute in data), str(named))
 
 

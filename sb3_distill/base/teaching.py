@@ -57,7 +57,7 @@ class TeacherMixin(RefusalsMixin):
         return find_zoo_teacher(env_id)
 
     def _load_teacher(self, source: Any) -> Any:
-        return load_teacher(source, device=self.device)
+        return load_teacher(source, device=self.device, env=self.env)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""

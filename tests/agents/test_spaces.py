@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import DQN, PPO
 
-from sb3_distill import load_teacher
+from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.agents.files import AgentError
+from sb3_distill.evaluation.cli import main as evaluate
 from tests.helpers import preferences
 
 
@@ -55,6 +56,13 @@ SPACES = {
         }
     ),
 }
+
+
+def unstated():
+    """Bounds that differ where numpy does not print them."""
+    low = np.zeros((2, 40, 40), np.uint8)
+    low[0, 0, 0] = 1
+    return spaces.Box(low, low + 9, dtype=np.uint8)
 
 
 def sample(space, n=16):
@@ -112,9 +120,7 @@ def test_continuous_actions_keep_their_bounds(tmp_path):
 
 def test_what_neither_file_nor_environment_states_is_asked_for(tmp_path):
     """Of long arrays numpy prints the ends alone: bounds that differ there are not stated."""
-    low = np.zeros((2, 40, 40), np.uint8)
-    low[0, 0, 0] = 1
-    space = spaces.Box(low, low + 9, dtype=np.uint8)
+    space = unstated()
     model = DQN("MlpPolicy", Still(space), buffer_size=10, device="cpu")
     model.save(tmp_path / "agent")
     with pytest.raises(AgentError, match=r"does not state the observation_space \(Box\).*pass env_id="):
@@ -125,3 +131,79 @@ def test_what_neither_file_nor_environment_states_is_asked_for(tmp_path):
     finally:
         del gym.registry["Still-v0"]
     assert teacher.observation_space == space
+
+
+def test_constructors_know_the_space_of_their_own_environment(tmp_path):
+    DQN("MlpPolicy", Still(unstated()), buffer_size=10, device="cpu").save(tmp_path / "dqn")
+    PPO("MlpPolicy", Still(unstated()), n_steps=8, batch_size=8, device="cpu").save(tmp_path / "ppo")
+    kwargs = {"n_teacher_episodes": 0, "learning_starts": 8, "device": "cpu", "policy_kwargs": {"net_arch": [4]}}
+    for cls, path in ((PolicyDistillation, tmp_path / "dqn.zip"), (QPD, tmp_path / "ppo.zip")):
+        model = cls("MlpPolicy", Still(unstated()), teacher=path, **kwargs)
+        assert model.teacher.observation_space == unstated()
+        model.learn(20).save(tmp_path / "student")
+        student = cls.load(tmp_path / "student", env=Still(unstated()))
+        # The student finds its teacher again.
+        student.learn(4)
+        with pytest.raises(AgentError, match="pass env_id= or env= to load_teacher"):
+            load_teacher(tmp_path / "student.zip")
+        assert load_teacher(tmp_path / "student.zip", env=Still(unstated())).observation_space == unstated()
+    # An environment of other spaces says nothing.
+    other = Still(spaces.Box(0, 9, (2, 40, 41), np.uint8))
+    with pytest.raises(AgentError, match="does not state the observation_space"):
+        load_teacher(tmp_path / "dqn.zip", env=other)
+
+
+@pytest.mark.parametrize("algo", ["pd", "qpd"])
+@pytest.mark.parametrize("key", ["it's", "binary", "several", 'a "b" (c'])
+def test_students_of_dicts_are_what_they_were(algo, key, tmp_path):
+    space = spaces.Dict({key: SPACES["dict"][key], "vector": spaces.Box(-1, 1, (3,))})
+    teacher_class, cls = (DQN, PolicyDistillation) if algo == "pd" else (PPO, QPD)
+    kwargs = {"buffer_size": 10} if algo == "pd" else {"n_steps": 8, "batch_size": 8}
+    teacher_class("MultiInputPolicy", Still(space), seed=0, device="cpu", **kwargs).save(tmp_path / "teacher")
+    model = cls(
+        "MultiInputPolicy",
+        Still(space),
+        tmp_path / "teacher.zip",
+        n_teacher_episodes=0,
+        learning_starts=8,
+        device="cpu",
+    )
+    model.learn(24).save(tmp_path / "student")
+    gym.register("Still-v0", entry_point=lambda: Still(space), max_episode_steps=10)
+    try:
+        loaded = load_teacher(tmp_path / "student.zip", device="cpu")
+        assert loaded.observation_space == space and loaded.facts.taught_by == str(tmp_path / "teacher.zip")
+        obs = sample(space)
+        expected, _ = model.predict(obs, deterministic=True)
+        assert np.array_equal(loaded.predict(obs)[0], expected)
+        assert np.array_equal(cls.load(tmp_path / "student").predict(obs, deterministic=True)[0], expected)
+        assert evaluate([str(tmp_path / "student.zip"), "--env", "Still-v0", "-n", "1", "--device", "cpu"]) == 0
+    finally:
+        del gym.registry["Still-v0"]
+
+
+@pytest.mark.parametrize("full_std", [True, False])
+def test_state_dependent_exploration_of_actions_of_two_axes(full_std, tmp_path):
+    actions = spaces.Box(-1, 1, (2, 3))
+    model = PPO(
+        "MlpPolicy",
+        Still(spaces.Box(-1, 1, (3,)), actions),
+        n_steps=8,
+        batch_size=8,
+        use_sde=True,
+        policy_kwargs={"full_std": full_std, "net_arch": [7]},
+        device="cpu",
+    )
+    model.save(tmp_path / "agent")
+    teacher = load_teacher(tmp_path / "agent.zip", device="cpu")
+    obs = sample(model.observation_space)
+    assert np.allclose(teacher.predict(obs)[0], model.predict(obs, deterministic=True)[0], atol=1e-6)
+    student = QPD(
+        "MlpPolicy",
+        Still(spaces.Box(-1, 1, (3,)), actions),
+        tmp_path / "agent.zip",
+        n_teacher_episodes=0,
+        learning_starts=8,
+        device="cpu",
+    )
+    assert student.learn(24)._n_updates > 0 and student.predict(obs)[0].shape == (16, 2, 3)

@@ -17,15 +17,16 @@ _BOX = re.compile(r"(?P<low>.*?), (?P<high>.*), \((?P<shape>[\d, ]*)\), (?P<dtyp
 _DISCRETE = re.compile(r"(?P<n>\d+)(?:, start=(?P<start>-?\d+))?")
 
 
-def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Space:
+def read_space(data: dict[str, Any], name: str, env_id: str | None, env: Any = None) -> spaces.Space:
     """
     Read a space from the attributes of a saved model. What the text does not state comes from the environment.
 
     :param data: the attributes, whose pickled parts stay unread
     :param name: "observation_space" or "action_space"
     :param env_id: the agent's environment, if known
+    :param env: an environment with the agent's spaces, for what neither the text nor a registered environment states
     :return: the space
-    :raises AgentError: neither the text nor a registered environment states the space
+    :raises AgentError: nothing states the space
     """
     summary = data.get(name)
     space, kind = None, "unknown"
@@ -38,6 +39,9 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Sp
     registered = _space_of_env(env_id, name)
     if registered is not None and _may_be(registered, summary):
         return registered
+    given: spaces.Space | None = getattr(env, name, None)
+    if given is not None and type(given).__name__ == kind and _may_be(given, summary):
+        return given
     is_observation = name == "observation_space"
     if (
         is_observation
@@ -48,8 +52,8 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None) -> spaces.Sp
         # The bounds of floats change nothing that a policy computes; actions are clipped to theirs.
         return spaces.Box(-np.inf, np.inf, _shape_of(summary), np.dtype(summary["dtype"]).type)
     raise AgentError(
-        f"The file does not state the {name} ({kind}), and its environment is not registered here: pass env_id=, or "
-        "give the agent as a loaded SB3 model."
+        f"The file does not state the {name} ({kind}), and its environment is not registered here: pass env_id= or "
+        "env= to load_teacher, or give the agent as a loaded SB3 model."
     )
 
 
