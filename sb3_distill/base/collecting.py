@@ -1,5 +1,6 @@
 """How steps are collected: the teacher or its student plays, or a recording of the teacher's play is read."""
 
+import sys
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,13 +62,15 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                 "recording= is the teacher's own play: it needs rollout_policy='teacher', and no VecNormalize around "
                 "the student's environment, whose statistics would depend on it."
             )
+        # As text: they can be objects of any kind. Of long arrays, too, every number counts.
+        with np.printoptions(threshold=sys.maxsize):
+            env_kwargs = {name: repr(value) for name, value in env_arguments_of(self.env).items()}
         settings = RecordingSettings(
             # A user's subclass plays as its parent does.
             algorithm=next(cls.__name__ for cls in type(self).__mro__ if cls.__module__.startswith("sb3_distill.")),
             teacher=self._teacher.sha256,
             env_id=env_id_of(self.env),
-            # As text: they can be objects of any kind.
-            env_kwargs={name: repr(value) for name, value in env_arguments_of(self.env).items()},
+            env_kwargs=env_kwargs,
             observation_space=str(self.observation_space),
             teacher_eps=self.teacher_eps,
         )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.logger import HumanOutputFormat, Logger
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -99,6 +100,20 @@ def compile_or_same(function: Function) -> Function:
             return result
 
     return call  # type: ignore[return-value]
+
+
+def show_whole_keys(logger: Logger, keys: Iterable[str]) -> None:
+    """
+    Make room in printed tables. SB3 cuts keys after 36 letters, and raises an error where two are then the same.
+
+    :param logger: the logger of a run
+    :param keys: keys that will be recorded, without the part before the slash
+    """
+    # SB3 indents them by three spaces.
+    longest = 3 + max((len(key) for key in keys), default=0)
+    for output in logger.output_formats:
+        if isinstance(output, HumanOutputFormat):
+            output.max_length = max(output.max_length, longest)
 
 
 @contextmanager

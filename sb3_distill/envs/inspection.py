@@ -1,5 +1,6 @@
 """Reads properties of an environment: its id, its arguments, the folder of its Monitor files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from sb3_distill.envs.atari import NativeAtariVecEnv
 
@@ -76,11 +77,23 @@ def check_counts_from_zero(space: spaces.Space, what: str) -> None:
         )
 
 
-def _spec_of(env: VecEnv) -> EnvSpec | None:
+def spec_of(env: VecEnv) -> EnvSpec | None:
+    """
+    :param env: a vector environment
+    :return: how its first sub-environment was made; None if it does not say
+    :raises ValueError: it is in another process, which cannot send this
+    """
     try:
         return env.get_attr("spec", indices=0)[0]
     except (AttributeError, NotImplementedError):
         return None
+    except (EOFError, ConnectionError) as error:
+        # The process ends when it cannot pickle its answer.
+        raise ValueError(
+            "The environments are in other processes, which cannot say with which arguments they were made: their "
+            "entry point or an argument cannot be pickled, such as a lambda. Name a function of a module instead, or "
+            "use DummyVecEnv."
+        ) from error
 
 
 def env_id_of(env: VecEnv) -> str | None:
@@ -88,7 +101,13 @@ def env_id_of(env: VecEnv) -> str | None:
     :param env: a vector environment
     :return: the registered id of its first sub-environment; None if it has none
     """
-    spec = _spec_of(env)
+    if isinstance(env.unwrapped, SubprocVecEnv):
+        # As text, because its process would end if it were asked for a specification that cannot be pickled.
+        text = str(env.env_method("__str__", indices=0)[0])
+        found = re.fullmatch(r"(?:<\w+)+(?:<(?P<id>[^<>]+)>| instance)>+", text)
+        if found is not None:
+            return found["id"]
+    spec = spec_of(env)
     return None if spec is None else spec.id
 
 
@@ -98,7 +117,7 @@ def env_arguments_of(env: VecEnv) -> dict[str, Any]:
     :return: the arguments with which its first sub-environment was made, except the render mode and values that equal
         the registered ones
     """
-    spec = _spec_of(env)
+    spec = spec_of(env)
     if spec is None:
         return {}
     registered = gym.registry.get(spec.id)
@@ -109,5 +128,13 @@ def env_arguments_of(env: VecEnv) -> dict[str, Any]:
     return {
         name: value
         for name, value in arguments.items()
-        if name != "render_mode" and (name not in known or known[name] != value)
+        if name != "render_mode" and (name not in known or not _equal(known[name], value))
     }
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """Whether two arguments are equal; False also where they cannot be compared, such as lists of arrays."""
+    try:
+        return bool(np.array_equal(first, second) if isinstance(first, np.ndarray) else first == second)
+    except (ValueError, RuntimeError):
+        return False

@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_distill.common.utils import show_whole_keys
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import Player, RandomPlayer
 from sb3_distill.evaluation.tasks import format_tasks, score_task, score_tasks
@@ -61,6 +62,7 @@ class TaskEvalCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._seed = (self.model.seed or 0) + 1_000_000
         self._last_evaluation = self.num_timesteps
+        show_whole_keys(self.logger, [task.name for task in self.teacher.tasks])
         self.teacher_scores = self._score(self.teacher)
         self.random_scores = {
             task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)

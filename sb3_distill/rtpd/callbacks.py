@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
-from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder
+from sb3_distill.common.utils import show_whole_keys
+from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder, spec_of
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import default_recipe, is_atari
 from sb3_distill.evaluation.play import evaluate_paired
@@ -32,34 +33,39 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
             "Evaluations make a new environment, but the training environment has no registered id: register it with "
             "gymnasium.register, or pass eval_freq=-1."
         )
-    spec = env.get_attr("spec", indices=0)[0]
     env_kwargs = env_arguments_of(env)
-    vec_normalize = unwrap_vec_normalize(env)
+    atari = is_atari(env_id)
     recipe = replace(default_recipe(env_id, env.observation_space), env_kwargs=env_kwargs)
+    outermost_last: list[VecEnvWrapper] = []
+    inner = env
+    while isinstance(inner, VecEnvWrapper):
+        outermost_last.insert(0, inner)
+        inner = inner.venv
 
     def make(n_envs: int) -> VecEnv:
         venv = make_eval_env(env_id, n_envs, recipe)
-        if vec_normalize is not None:
-            venv = VecNormalize(
-                venv,
-                training=False,
-                norm_obs=vec_normalize.norm_obs,
-                norm_reward=False,
-                clip_obs=vec_normalize.clip_obs,
-                epsilon=vec_normalize.epsilon,
-                norm_obs_keys=vec_normalize.norm_obs_keys,
-            )
-            if vec_normalize.norm_obs:
-                venv.obs_rms = copy.deepcopy(vec_normalize.obs_rms)
+        for wrapper in outermost_last:
+            # make_eval_env transposes the frames of Atari games itself.
+            if isinstance(wrapper, VecTransposeImage) and not atari:
+                venv = VecTransposeImage(venv, skip=wrapper.skip)
+            elif isinstance(wrapper, VecNormalize):
+                venv = VecNormalize(
+                    venv,
+                    training=False,
+                    norm_obs=wrapper.norm_obs,
+                    norm_reward=False,
+                    clip_obs=wrapper.clip_obs,
+                    epsilon=wrapper.epsilon,
+                    norm_obs_keys=wrapper.norm_obs_keys,
+                )
+                if wrapper.norm_obs:
+                    venv.obs_rms = copy.deepcopy(wrapper.obs_rms)
         return venv
 
     trial = make(1)
-    if not is_atari(env_id):
+    if not atari:
         # make_eval_env wraps Atari games differently, on purpose.
-        wrappers, known = (
-            {wrapper.name for wrapper in each.additional_wrappers}
-            for each in (spec, trial.get_attr("spec", indices=0)[0])
-        )
+        wrappers, known = _wrappers_of(env), _wrappers_of(trial)
         if wrappers - known:
             warnings.warn(
                 f"Evaluations play a fresh {env_id}, without the training environment's {', '.join(wrappers - known)}. "
@@ -73,6 +79,11 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
             "Register the wrapped environment under its own id, or pass eval_freq=-1."
         )
     return make
+
+
+def _wrappers_of(env: VecEnv) -> set[str]:
+    spec = spec_of(env)
+    return set() if spec is None else {wrapper.name for wrapper in spec.additional_wrappers}
 
 
 class StudentEvalCallback(BaseCallback):
@@ -123,6 +134,7 @@ class StudentEvalCallback(BaseCallback):
                 "are written only where results_dir= says: pass it."
             )
         if self.evaluates:
+            show_whole_keys(self.logger, [f"{name}_mean_reward" for name in self.run.students])
             self.make_env = eval_env_maker(self.training_env)
             self._set_next_evaluation()
 

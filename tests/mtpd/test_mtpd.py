@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -203,3 +204,17 @@ def test_zoo_trains_and_enjoys(teachers, tmp_path: Path):
     mtdqn = ["mtdqn" if argument == "mtpd" else argument for argument in train]
     run_python(tmp_path, *mtdqn, "--eval-freq", "-1", "--vec-env", "subproc", "-params", "learning_starts:100")
     run_python(tmp_path, "-m", "rl_zoo3.enjoy", "--algo", "mtdqn", *run, "-n", "30", "--no-render")
+
+
+def test_tasks_whose_names_agree_in_their_first_letters():
+    ids = ["ATaskWhoseNameIsLongEnoughToBeCutInTables" + letter + "-v0" for letter in "AB"]
+    for env_id in ids:
+        gym.register(env_id, entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=10)
+    try:
+        teacher = DQN("MlpPolicy", "CartPole-v1", buffer_size=10, device="cpu")
+        env = make_vec_env("MultiTask-v0", 2, env_kwargs={"env_ids": ids})
+        model = make(dict.fromkeys(ids, teacher), env, n_eval_episodes=1, verbose=1, allow_env_mismatch=True)
+        assert [entry["task"] for entry in model.learn(200).evaluations] == ids
+    finally:
+        for env_id in ids:
+            del gym.registry[env_id]
