@@ -16,13 +16,11 @@ class _ZooLoader(yaml.SafeLoader):
 
 
 def _ordered_dict(loader: yaml.SafeLoader, node: yaml.Node) -> OrderedDict[Any, Any]:
-    assert isinstance(node, yaml.SequenceNode)
-    return OrderedDict(*loader.construct_sequence(node, deep=True))
+    return OrderedDict(*loader.construct_sequence(node, deep=True))  # type: ignore[arg-type]
 
 
 def _tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
-    assert isinstance(node, yaml.SequenceNode)
-    return tuple(loader.construct_sequence(node, deep=True))
+    return tuple(loader.construct_sequence(node, deep=True))  # type: ignore[arg-type]
 
 
 _ZooLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered_dict)
@@ -47,7 +45,9 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
     except Exception as error:
         # PyYAML does not convert all errors to YAMLError: it lets through those of int(), those of unhashable keys and
         # RecursionError.
-        raise AgentError(f"{path} cannot be read safely: {error}") from error
+        raise AgentError(
+            f"{path} cannot be read safely ({type(error).__name__}: {str(error) or 'no details'})."
+        ) from error
     if not isinstance(content, dict):
         raise AgentError(f"{path} holds no mapping of names to values, but {type(content).__name__}.")
     return content

@@ -97,9 +97,14 @@ def load_teacher(
     except Exception as error:
         # The files can hold any nonsensical values, for which SB3's constructors raise many types of exceptions.
         reason = str(error).splitlines()[0] if str(error) else "no details"
+        advice = (
+            "SB3's own load cannot read them: make the modules of the agent's own classes importable, or pass it as a "
+            "loaded SB3 model."
+            if allow_pickle
+            else "They are damaged, or the agent is of a kind that is not supported: pass it as a loaded SB3 model."
+        )
         raise AgentError(
-            f"{source} cannot be rebuilt from its files ({type(error).__name__}: {reason}). They are damaged, or the "
-            "agent is of a kind that is not supported: pass it as a loaded SB3 model."
+            f"{source} cannot be rebuilt from its files ({type(error).__name__}: {reason}). {advice}"
         ) from error
     return teacher.to(device)
 

@@ -1,5 +1,6 @@
 """What the files of an agent say besides its weights: algorithm, spaces, normalisation, recorded score."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -131,10 +132,13 @@ def read_score(files: AgentFiles) -> EvaluationScore | dict[str, Any] | None:
         return None
     try:
         returns = np.load(path, allow_pickle=False)["results"]
-    except Exception:
+        if returns.ndim != 2 or returns.size == 0:
+            raise ValueError(f"its results are of shape {returns.shape}, not (evaluations, episodes)")
+    except Exception as error:
         # The record of a score is damaged in as many ways as there are formats in it; the agent is not.
-        return None
-    if returns.ndim != 2 or returns.size == 0:
+        warnings.warn(
+            f"{path} cannot be read ({type(error).__name__}: {error}): the agent's recorded score is unknown."
+        )
         return None
     means = returns.mean(axis=1)
     best, last = int(means.argmax()), len(means) - 1

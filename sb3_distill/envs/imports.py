@@ -95,7 +95,7 @@ def check_env_id(env_id: str, where: str) -> None:
         )
 
 
-def spec_of(env_id: str) -> EnvSpec:
+def registered_spec(env_id: str) -> EnvSpec:
     """
     :param env_id: a registered environment
     :return: how it is registered, also if the Zoo has registered it

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule, ScheduledEnv
-from sb3_distill.envs.imports import spec_of
+from sb3_distill.envs.imports import registered_spec
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.envs.native import native_atari
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
@@ -68,7 +68,7 @@ def make_eval_env(
         venv = VecTransposeImage(venv)
     if native is False:
         return venv
-    chosen = native or spec_of(env_id).kwargs.get("game") in NATIVE_GAMES
+    chosen = native or registered_spec(env_id).kwargs.get("game") in NATIVE_GAMES
     counterpart = native_atari(venv) if chosen else None
     if counterpart is None and native:
         raise ValueError(

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from sb3_distill.envs.imports import find_wrapper, spec_of
+from sb3_distill.envs.imports import find_wrapper, registered_spec
 
 ATARI_WRAPPER = "stable_baselines3.common.atari_wrappers.AtariWrapper"
 
@@ -19,7 +19,7 @@ def is_atari(env_id: str) -> bool:
     :param env_id: a registered environment
     :return: whether it is an Atari game
     """
-    return "AtariEnv" in str(spec_of(env_id).entry_point)
+    return "AtariEnv" in str(registered_spec(env_id).entry_point)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
-from sb3_distill.envs.imports import check_env_id, import_trusted, spec_of
+from sb3_distill.envs.imports import check_env_id, import_trusted, registered_spec
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe
 
@@ -30,7 +30,7 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
     packages = agent.facts.recipe.gym_packages if agent.facts.recipe else ()
     import_trusted(packages)
     try:
-        spec_of(env_id)
+        registered_spec(env_id)
     except gym.error.Error as error:
         hint = f" Its run had --gym-packages {' '.join(packages)}: pass it if you trust it." if packages else ""
         raise AgentError(

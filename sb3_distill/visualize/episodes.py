@@ -41,7 +41,8 @@ def play_episodes(
     :param seed: seed of the first episode and of the random actions
     :param max_steps: longest length of an episode
     :return: the episodes
-    :raises ValueError: the environment has other spaces than the agent, or its actions are not discrete
+    :raises ValueError: the environment has other spaces than the agent or renders no pictures, or its actions are not
+        discrete
     """
     atari = is_atari(env_id)
     env_kwargs = {**recipe_of(agent, env_id).env_kwargs, "render_mode": "rgb_array"}
@@ -65,7 +66,8 @@ def play_episodes(
         while not done and len(episode.actions) < max_steps:
             episode.observations.append(np.array(obs[0]))
             frame = game.render()
-            assert isinstance(frame, np.ndarray)
+            if not isinstance(frame, np.ndarray):
+                raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")
             episode.frames.append(frame.copy())
             if atari:
                 episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]

@@ -1,0 +1,18 @@
+"""Episodes that are played to be drawn."""
+
+import gymnasium as gym
+import pytest
+from stable_baselines3 import DQN
+
+from sb3_distill import load_teacher
+from sb3_distill.visualize.episodes import play_episodes
+
+
+def test_environments_without_pictures():
+    gym.register("Blind-v0", entry_point=lambda render_mode=None: gym.make("CartPole-v1").unwrapped)
+    try:
+        agent = load_teacher(DQN("MlpPolicy", "Blind-v0", buffer_size=10), device="cpu")
+        with pytest.raises(ValueError, match="Blind-v0 cannot be drawn: with render_mode='rgb_array' it renders no"):
+            play_episodes(agent, "Blind-v0")
+    finally:
+        del gym.registry["Blind-v0"]
