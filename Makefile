@@ -9,7 +9,7 @@ TYPED := sb3_distill sb3_distill_zoo.py setup.py $(wildcard benchmarks/*.py)
 .PHONY: test test-slow lint types format demo clean
 
 test: lint types
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
