@@ -27,22 +27,38 @@ class HeldOutStarts:
 
     :param env_id: the game
     :param states: serialized emulator states
+    :param games: for each state, the number of the recorded game that it is from
     :param recorded_by: source of the agent that played, or "random"
     :param recorder_sha256: the hash of this agent; empty where it has none
     """
 
     env_id: str
     states: tuple[bytes, ...]
+    games: tuple[int, ...]
     recorded_by: str
     recorder_sha256: str = ""
 
     @property
     def sha256(self) -> str:
-        """Hash of game and states, in their order."""
+        """Hash of the environment and of the states with their games, in their order."""
         digest = hashlib.sha256(self.env_id.encode())
-        for state in self.states:
-            digest.update(state)
+        for state, game in zip(self.states, self.games, strict=True):
+            digest.update(state + game.to_bytes(4, "little"))
         return digest.hexdigest()
+
+    def order(self, seed: int) -> np.ndarray:
+        """
+        :param seed: seed of the order
+        :return: the indices of all states in random order, in rounds that take one state of every recorded game that
+            has any left: so the first few are from as many games as possible
+        """
+        rng = np.random.default_rng(seed)
+        places = np.empty(len(self.states))
+        for game in set(self.games):
+            (members,) = np.nonzero(np.equal(self.games, game))
+            # The round in which each state comes, and its place within the round
+            places[members] = rng.permutation(len(members)) + rng.random(len(members))
+        return np.argsort(places)
 
     def save(self, path: str | Path) -> None:
         """
@@ -59,6 +75,7 @@ class HeldOutStarts:
                 recorder_sha256=np.array(self.recorder_sha256),
                 sha256=np.array(self.sha256),
                 sizes=np.array([len(state) for state in self.states]),
+                games=np.array(self.games),
                 states=np.frombuffer(b"".join(self.states), dtype=np.uint8),
             )
         partial.replace(path)
@@ -68,22 +85,27 @@ class HeldOutStarts:
         """
         :param path: a file written by ``save``; nothing in it is unpickled
         :return: the starts
-        :raises ValueError: the file is damaged, or no file of starts
+        :raises ValueError: the file is damaged, of an earlier version, or no file of starts
         """
         try:
             with np.load(path, allow_pickle=False) as data:
+                if "sizes" in data and "games" not in data:
+                    raise ValueError("an earlier version wrote it, which did not keep the game of each state")
                 ends = np.cumsum(data["sizes"])
                 content = data["states"].tobytes()
                 states = tuple(content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
                 recorder = str(data["recorder_sha256"]) if "recorder_sha256" in data else ""
-                starts = cls(str(data["env_id"]), states, str(data["recorded_by"]), recorder)
-                expected = str(data["sha256"])
-        except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+                games = tuple(map(int, data["games"]))
+                starts = cls(str(data["env_id"]), states, games, str(data["recorded_by"]), recorder)
+                expected, found = str(data["sha256"]), starts.sha256
+        except (KeyError, ValueError, OverflowError, OSError, EOFError, BadZipFile) as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            raise ValueError(f"{path} holds no start states: {error}. Record new ones with --starts-from.") from error
-        if starts.sha256 != expected or not states:
-            raise ValueError(f"{path} is damaged: its states have the hash {starts.sha256}, not {expected}.")
+            raise ValueError(
+                f"{path} cannot be used as start states: {error}. Delete it, and record new ones with --starts-from."
+            ) from error
+        if found != expected or not states:
+            raise ValueError(f"{path} is damaged: its states have the hash {found}, not {expected}.")
         return starts
 
 
@@ -118,14 +140,15 @@ def record_starts(
     :param n_episodes: how many episodes they are drawn from
     :param epsilon: share of random actions, without which the episodes would be much alike
     :param seed: seed of the episodes, of the random actions and of the drawing
-    :return: the starts
-    :raises ValueError: the environment is no Atari game
+    :return: the starts, none of them twice
+    :raises ValueError: the environment is no Atari game, or the episodes are too short for so many states
     """
     check_atari(env_id)
     rng = np.random.default_rng(seed)
     venv = make_eval_env(env_id, 1, recipe)
     game: Any = venv.get_attr("unwrapped")[0]
     states: list[bytes] = []
+    games: list[int] = []
     for episode in range(n_episodes):
         venv.seed(seed + episode)
         obs, done, visited = venv.reset(), False, []
@@ -138,10 +161,18 @@ def record_starts(
             # A lost life is no end: states come from whole games.
             done = bool(dones[0]) and "episode" in infos[0]
         share = (episode + 1) * n_states // n_episodes - episode * n_states // n_episodes
-        early = max(len(visited) // 5, 1)
-        states += [visited[step] for step in rng.choice(early, share, replace=early < share)]
+        # Games may begin alike.
+        early = list(dict.fromkeys(state for state in visited[: len(visited) // 5] if state not in states))
+        if len(early) < share:
+            raise ValueError(
+                f"{share} start states are needed from the first 20% of each game, but game {episode + 1} of "
+                f"{env_id}, {len(visited)} steps long, has only {len(early)} that no other game has given: "
+                "record fewer states, more games, or another player."
+            )
+        states += [early[step] for step in rng.choice(len(early), share, replace=False)]
+        games += [episode] * share
     venv.close()
-    return HeldOutStarts(env_id, tuple(states), recorded_by, getattr(player, "sha256", ""))
+    return HeldOutStarts(env_id, tuple(states), tuple(games), recorded_by, getattr(player, "sha256", ""))
 
 
 def load_or_record(
@@ -180,25 +211,29 @@ def load_or_record(
 
 class StartFrom(gym.Wrapper):
     """
-    Begins every episode at a held-out state; points up to there do not count. The seed of a reset chooses the state,
-    without one they follow each other.
+    Begins every episode at a held-out state; points up to there do not count. ``first_seed`` chooses the order of the
+    states. A reset with the seed ``first_seed + i`` begins at state ``i`` of this order, which begins anew when all
+    states have been used; resets without a seed go on from there.
 
     :param env: an Atari game
     :param starts: the states
+    :param first_seed: seed of the first episode
     """
 
-    def __init__(self, env: gym.Env, starts: HeldOutStarts) -> None:
+    def __init__(self, env: gym.Env, starts: HeldOutStarts, first_seed: int = 0) -> None:
         super().__init__(env)
         self.starts = starts
+        self.first_seed = first_seed
+        self._order = starts.order(first_seed)
         self._next = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As Gymnasium's."""
         _, info = self.env.reset(seed=seed, options=options)
-        index = (self._next if seed is None else seed) % len(self.starts.states)
-        self._next = index + 1
+        episode = self._next if seed is None else seed - self.first_seed
+        self._next = episode + 1
         game: Any = self.env.unwrapped
-        game.ale.restoreState(ALEState(self.starts.states[index]))
+        game.ale.restoreState(ALEState(self.starts.states[self._order[episode % len(self._order)]]))
         # The emulator draws its screen anew with the next frame.
         obs, _, _, _, _ = self.env.step(_NOOP)
         return obs, info

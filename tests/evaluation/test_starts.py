@@ -1,6 +1,8 @@
 """Held-out start states: recorded once, hashed, the same for every player."""
 
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import gymnasium as gym
@@ -31,6 +33,8 @@ def test_states_come_back_and_are_spread_over_the_first_fifth(starts, tmp_path):
     for index in range(5):
         env.reset(seed=index)
         frames.append(env.unwrapped.ale.getEpisodeFrameNumber())
+    # No state twice
+    assert len(set(frames)) == 5
     # A random player's game takes some 3,600 to 4,500 frames.
     assert 0 < min(frames) < max(frames) < 0.2 * 5_000
     assert record_starts(RandomPlayer(6, seed=0), "random", PONG, n_states=5, n_episodes=2).sha256 == starts.sha256
@@ -41,6 +45,7 @@ def test_seed_chooses_the_state_and_screens_are_fresh(starts):
     envs[1].reset(seed=3)
     for _ in range(30):
         envs[1].step(2)
+    # After five states the order begins anew.
     first, again = (env.reset(seed=7)[0] for env in envs)
     assert np.array_equal(first, again)
     assert np.array_equal(first, envs[0].reset(seed=2)[0])
@@ -56,6 +61,7 @@ def test_points_before_the_start_do_not_count(starts):
     make = partial(make_eval_env, PONG, start_wrapper=partial(StartFrom, starts=starts))
     score = evaluate_paired(Still(), make, 5, n_envs=5)
     env = StartFrom(gym.make(PONG), starts)
+    assert len(set(score.traces)) == 5
     for index, value in enumerate(score.returns):
         env.reset(seed=index)
         ram = env.unwrapped.ale.getRAM()
@@ -68,14 +74,65 @@ def test_damaged_files(starts, tmp_path, damage):
     path = tmp_path / "starts.npz"
     starts.save(path)
     if damage == "hash":
-        HeldOutStarts(starts.env_id, starts.states[1:], "x").save(tmp_path / "other.npz")
+        HeldOutStarts(starts.env_id, starts.states[1:], starts.games[1:], "x").save(tmp_path / "other.npz")
         with np.load(path) as data, np.load(tmp_path / "other.npz") as other:
             np.savez(path.with_name("mixed.npz"), **{**data, "sha256": other["sha256"]})
         path = path.with_name("mixed.npz")
     else:
         path.write_bytes(path.read_bytes()[:1000] if damage == "truncated" else b"no starts")
-    with pytest.raises(ValueError, match=r"damaged|holds no start states"):
+    with pytest.raises(ValueError, match=r"damaged|cannot be used as start states"):
         HeldOutStarts.load(path)
+
+
+def test_every_seed_chooses_other_starts_of_as_many_games_as_possible():
+    states = tuple(bytes([index]) for index in range(100))
+    starts = HeldOutStarts(PONG, states, tuple(index // 5 for index in range(100)), "random")
+    chosen = []
+    for seed in range(10):
+        order = starts.order(seed)
+        assert sorted(order) == list(range(100)) and np.array_equal(order, starts.order(seed))
+        chosen.append(frozenset(order[:30]))
+        games = np.array(starts.games)[order]
+        # Rounds of one state from each of the twenty games
+        assert all(len(set(games[first : first + 20])) == 20 for first in range(0, 100, 20))
+    assert len(set(chosen)) == 10
+    # Neighbouring seeds share no more than others: 30% of 30 on average.
+    assert np.mean([len(one & two) for one, two in pairwise(chosen)]) < 13
+    # Games may have given different numbers of states.
+    uneven = HeldOutStarts(PONG, states[:4], (0, 0, 0, 1), "random")
+    assert all(1 in np.array(uneven.games)[uneven.order(seed)[:2]] for seed in range(10))
+
+
+def test_seeds_of_resets_count_from_the_first_one(starts):
+    def frames(first_seed: int) -> list[int]:
+        env = StartFrom(gym.make(PONG), starts, first_seed)
+        found = []
+        for episode in range(5):
+            env.reset(seed=first_seed + episode)
+            found.append(env.unwrapped.ale.getEpisodeFrameNumber())
+        return found
+
+    first, other = frames(0), frames(1)
+    assert sorted(first) == sorted(other) and first != other and first[1:] != other[:-1]
+
+
+def test_the_file_knows_the_game_of_each_state(starts, tmp_path):
+    assert starts.games == (0, 0, 1, 1, 1)
+    assert replace(starts, games=(0, 0, 0, 1, 1)).sha256 != starts.sha256
+    starts.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as data:
+        np.savez(tmp_path / "old.npz", **{name: data[name] for name in data if name != "games"})
+    with pytest.raises(ValueError, match=r"an earlier version wrote it.*Delete it, and record new ones"):
+        HeldOutStarts.load(tmp_path / "old.npz")
+
+
+def test_no_state_is_recorded_twice():
+    class Still:
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return np.zeros(len(observation), dtype=int), state
+
+    with pytest.raises(ValueError, match=r"5000 start states are needed .* has only \d+ that no other game has given"):
+        record_starts(Still(), "still", PONG, n_states=5_000, n_episodes=1)
 
 
 def test_no_atari_game():
