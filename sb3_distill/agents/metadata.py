@@ -142,6 +142,7 @@ def read_score(files: AgentFiles) -> EvaluationScore | dict[str, Any] | None:
         return None
     means = returns.mean(axis=1)
     best, last = int(means.argmax()), len(means) - 1
+    # Deviations as SB3's EvalCallback and the Zoo's results.yml have them: divided by n, not by n - 1.
     return EvaluationScore(
         best_mean=float(means[best]),
         best_std=float(returns[best].std()),

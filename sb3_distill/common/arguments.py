@@ -33,6 +33,17 @@ def probability(text: str) -> float:
     return number
 
 
+def percentage(text: str) -> float:
+    """
+    :param text: the argument
+    :return: the number
+    """
+    number = to_number(text)
+    if not 0.0 <= number < 100.0:
+        raise argparse.ArgumentTypeError(f"must be a number of per cent from 0 to below 100, not {text}")
+    return number
+
+
 def positive(text: str) -> float:
     """
     :param text: the argument

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,18 @@ import gymnasium as gym
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import add_import_options, device, keyword, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, probability, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.evaluation.scoring import Score, architecture_of, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
+from sb3_distill.evaluation.table import cells_of, footnotes, geometric_means, header
+from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.row import Row
-from sb3_distill.results.statistics import geometric_mean_interval
-from sb3_distill.results.tables import format_csv, format_markdown, format_table, to_json
+from sb3_distill.results.tables import format_csv, format_markdown, format_table, interval_text, to_json
 
 FORMATS = (".json", ".csv", ".md")
-HEADER = ("agent", "algo", "parameters", "bytes", "size, %", "MACs", "score", "median", "IQM (95%)", "% of teacher")
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
@@ -50,7 +50,13 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="step Atari games in C++ (default: those whose scores were shown to agree with the Zoo's wrappers)",
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode, chooses the starts")
+    parser.add_argument(
+        "--margin",
+        type=percentage,
+        default=MARGIN,
+        help=f"per cent of the teacher by which a student may be worse (default: {MARGIN:g})",
+    )
     parser.add_argument("--device", type=device, default="auto")
     parser.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")
     add_import_options(parser)
@@ -62,23 +68,6 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         if path.suffix not in FORMATS:
             parser.error(f"--output: {path} must end with one of {', '.join(FORMATS)}")
     return args
-
-
-def cells_of(row: Row) -> list[str]:
-    """A row for people."""
-    low, high = row.iqm_interval
-    return [
-        row.agent,
-        row.algo,
-        f"{row.n_parameters:,}",
-        f"{row.n_bytes:,}",
-        "" if row.percent_of_teacher_bytes is None else f"{row.percent_of_teacher_bytes:.3g}",
-        f"{row.n_macs:,}",
-        f"{row.mean:.2f} ± {row.std:.2f}",
-        f"{row.median:.2f}",
-        f"{row.iqm:.2f} ({low:.2f} to {high:.2f})",
-        "" if row.percent_of_teacher is None else f"{row.percent_of_teacher:.1f}",
-    ]
 
 
 @dataclass
@@ -174,7 +163,7 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
             args.epsilon,
             args.seed,
             deterministic=not args.stochastic,
-            start_wrapper=None if starts is None else partial(StartFrom, starts=starts),
+            start_wrapper=None if starts is None else partial(StartFrom, starts=starts, first_seed=args.seed),
             # Start states are put into the emulator from Python.
             native=args.native if starts is None else args.native or False,
             env_kwargs=game.env_kwargs,
@@ -184,7 +173,7 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
     for agent in game.agents:
         teacher = game.teachers.get(agent.sha256)
         reference = None if teacher is None else scores[teacher.sha256]
-        rows.append(row_of(agent, game.env_id, scores[agent.sha256], reference, teacher))
+        rows.append(row_of(agent, game.env_id, scores[agent.sha256], reference, teacher, args.margin))
     return rows
 
 
@@ -255,51 +244,18 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
     return list(games.values())
 
 
-def _span(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def geometric_means(
-    rows: Sequence[Row], architectures: Mapping[str, Hashable]
-) -> dict[str, tuple[float, float, float]]:
-    """
-    :param rows: the rows of several games, students and teachers
-    :param architectures: the architecture of each agent, by the name of the agent
-    :return: for each architecture with students in every game, the geometric mean over the games and its 95% interval;
-        the episodes of several students of one game count together, and those of their teachers
-    """
-    games = list(dict.fromkeys(row.env for row in rows))
-    together: dict[Hashable, list[Row]] = {}
-    for row in rows:
-        if row.taught_by not in (None, row.agent):
-            together.setdefault(architectures[row.agent], []).append(row)
-    means = {}
-    for members in together.values():
-        if len(games) < 2 or {row.env for row in members} != set(games):
-            continue
-        returns = {game: [r for row in members if row.env == game for r in row.returns] for game in games}
-        taught_by = {(row.env, row.taught_by) for row in members}
-        teachers = {
-            game: [r for row in rows if row.env == game and (game, row.agent) in taught_by for r in row.returns]
-            for game in games
-        }
-        sizes = _span([row.n_parameters for row in members]), _span([row.n_bytes for row in members])
-        label = f"{members[0].algo}, {sizes[0]} parameters, {sizes[1]} bytes"
-        means[label] = geometric_mean_interval(returns, teachers)
-    return means
-
-
-def write_output(path: Path, results: Results) -> None:
+def write_output(path: Path, results: Results, margin: float) -> None:
     """
     :param path: the file; its ending chooses the format
     :param results: the results to write
+    :param margin: per cent of the teacher by which a student may be worse
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
         text = to_json(results.to_dict())
     elif path.suffix == ".md":
-        text = format_markdown([("game", *HEADER), *([row.env, *cells_of(row)] for row in results.rows)], n_left=3)
+        table = [("game", *header(margin)), *([row.env, *cells_of(row)] for row in results.rows)]
+        text = format_markdown(table, n_left=3) + "".join(f"\n{note}\n" for note in footnotes(results.rows, margin))
     else:
         text = format_csv(results.rows)
     path.write_text(text)
@@ -335,13 +291,14 @@ def main(argv: list[str]) -> int:
     means = geometric_means(rows, {agent.source: architecture_of(agent) for game in games for agent in game.agents})
     results = Results(games, args.n_episodes, args.epsilon, args.seed, starts_sha256, rows, means)
     for path in args.output:
-        write_output(path, results)
+        write_output(path, results, args.margin)
     if args.json:
         print(to_json(results.to_dict()), end="")
         return 0
     for env_id in names:
         print(", ".join([env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]))
-        print(format_table([HEADER, *(cells_of(row) for row in rows if row.env == env_id)], n_left=2))
+        print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
-        print(f"geometric mean over {len(names)} games, {label}: {mean:.1f}% ({low:.1f} to {high:.1f})")
+        print(f"geometric mean over {len(names)} games, {label}: {mean:.1f}%{interval_text((low, high))}")
+    print("\n".join(footnotes(rows, args.margin, bool(means))))
     return 0

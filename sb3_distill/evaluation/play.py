@@ -15,7 +15,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.players import Player, mix_random_actions
-from sb3_distill.results.statistics import percent_of_teacher
+from sb3_distill.results.statistics import percent_of_teacher, sample_std
 
 
 @dataclass
@@ -40,11 +40,11 @@ class Score:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the returns over the episodes."""
-        return float(np.std(self.returns))
+        """Sample standard deviation of the returns over the episodes; NaN for a single one."""
+        return sample_std(self.returns)
 
     def percent_of(self, teacher: "Score") -> float:
-        """Mean return as a percentage of a teacher's, see ``percent_of_teacher``."""
+        """Mean return as a percentage of a teacher's: the signed quotient of ``percent_of_teacher``."""
         return percent_of_teacher(self.mean, teacher.mean)
 
 

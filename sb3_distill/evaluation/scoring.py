@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
@@ -12,6 +13,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import count_macs
 from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.play import Score, evaluate_paired
+from sb3_distill.results.comparison import MARGIN, Pairs, percent_interval, verdict
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import summarize
 
@@ -76,15 +78,48 @@ def score_agent(
     )
 
 
-def row_of(agent: Teacher, env_id: str, score: Score, reference: Score | None, teacher: Teacher | None = None) -> Row:
+def compare(pairs: Pairs, margin: float = MARGIN) -> dict[str, Any]:
+    """
+    :param pairs: episodes of a student and its teacher
+    :param margin: per cent of the teacher by which the student may be worse
+    :return: the fields of a row that compare the student with the teacher
+    """
+    if np.isnan(pairs.percent):
+        return {"percent_of_teacher": None, "percent_definition": pairs.definition}
+    interval = percent_interval(pairs)
+    return {
+        "percent_of_teacher": pairs.percent,
+        "percent_definition": pairs.definition,
+        "percent_interval": interval or (),
+        "n_distinct_pairs": pairs.n_distinct,
+        "margin": margin,
+        "verdict": verdict(interval, margin),
+    }
+
+
+def row_of(
+    agent: Teacher,
+    env_id: str,
+    score: Score,
+    reference: Score | None,
+    teacher: Teacher | None = None,
+    margin: float = MARGIN,
+) -> Row:
     """
     :param agent: the agent that played
     :param env_id: id of the environment
     :param score: the agent's score
-    :param reference: the teacher's score, None if there is no teacher
+    :param reference: the teacher's score, from the same starts; None if there is no teacher
     :param teacher: the teacher, if the sizes are to be compared too
+    :param margin: per cent of the teacher by which the agent may be worse
     :return: one row of results
     """
+    comparison: dict[str, Any] = {}
+    if reference is not None:
+        comparison = compare(Pairs.of(score, reference), margin)
+        if teacher is not None and teacher.sha256 == agent.sha256:
+            # Nothing is compared.
+            comparison = {name: comparison[name] for name in ("percent_of_teacher", "percent_definition")}
     return Row(
         env=env_id,
         agent=agent.source,
@@ -93,11 +128,11 @@ def row_of(agent: Teacher, env_id: str, score: Score, reference: Score | None, t
         n_bytes=agent.n_bytes,
         percent_of_teacher_bytes=None if teacher is None else 100.0 * agent.n_bytes / teacher.n_bytes,
         n_macs=count_macs(agent),
-        **asdict(summarize(score.returns)),
+        **asdict(summarize(score.returns, score.traces)),
         taught_by=None if teacher is None else teacher.source,
         teacher_mean=None if reference is None else reference.mean,
-        # A percentage of 0 is not defined.
-        percent_of_teacher=None if reference is None or reference.mean == 0 else score.percent_of(reference),
+        **comparison,
         returns=score.returns,
         lengths=score.lengths,
+        traces=score.traces,
     )

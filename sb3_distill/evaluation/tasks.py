@@ -10,8 +10,9 @@ from sb3_distill.envs.multitask import Task, pad_last_axis
 from sb3_distill.envs.recipe import default_recipe
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.evaluation.players import Player
-from sb3_distill.results.statistics import geometric_mean_interval, normalized_percent
-from sb3_distill.results.tables import format_table
+from sb3_distill.results.comparison import Pairs, geometric_mean_interval, percent_interval
+from sb3_distill.results.statistics import FORMULAS, NORMALIZED
+from sb3_distill.results.tables import format_spread, format_table, interval_text
 
 
 class TaskPlayer:
@@ -71,6 +72,18 @@ def score_tasks(
     }
 
 
+def pair_tasks(
+    scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]
+) -> dict[str, Pairs]:
+    """
+    :param scores: the student's scores, by task
+    :param teachers: the teachers' scores, by task, from the same starts
+    :param randoms: the random player's scores, by task
+    :return: the episodes in pairs, by task, for the normalized per cent
+    """
+    return {name: Pairs.of(score, teachers[name], randoms[name].mean) for name, score in scores.items()}
+
+
 def task_interval(
     scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]
 ) -> tuple[float, float, float]:
@@ -80,11 +93,7 @@ def task_interval(
     :param randoms: the random player's scores, by task
     :return: the geometric mean of the normalized scores, and the bounds of its 95% confidence interval
     """
-    return geometric_mean_interval(
-        {name: score.returns for name, score in scores.items()},
-        {name: score.returns for name, score in teachers.items()},
-        lambda name, score, teacher: normalized_percent(score, teacher, randoms[name].mean),
-    )
+    return geometric_mean_interval({name: [pairs] for name, pairs in pair_tasks(scores, teachers, randoms).items()})
 
 
 def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]) -> str:
@@ -92,13 +101,13 @@ def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], ran
     :param scores: the student's scores, by task
     :param teachers: the teachers' scores, by task
     :param randoms: the random player's scores, by task
-    :return: a table with one line per task, and the geometric mean
+    :return: a table with one line per task, and the geometric mean; below it, what the percentages are
     """
-    rows = [["task", "random", "teacher", "student", "% of teacher"]]
-    for name, score in scores.items():
-        percent = normalized_percent(score.mean, teachers[name].mean, randoms[name].mean)
-        cells = [f"{player[name].mean:.2f} ± {player[name].std:.2f}" for player in (randoms, teachers, scores)]
-        rows.append([name, *cells, "-" if np.isnan(percent) else f"{percent:.1f}"])
-    mean, low, high = task_interval(scores, teachers, randoms)
-    rows.append(["geometric mean", "", "", "", f"{mean:.1f} ({low:.1f} to {high:.1f})"])
-    return format_table(rows, n_left=1)
+    rows = [["task", "random", "teacher", "student", "normalized % (95%)"]]
+    for name, pairs in pair_tasks(scores, teachers, randoms).items():
+        cells = [format_spread(player[name].mean, player[name].std) for player in (randoms, teachers, scores)]
+        percent = "-" if np.isnan(pairs.percent) else f"{pairs.percent:.1f}{interval_text(percent_interval(pairs))}"
+        rows.append([name, *cells, percent])
+    mean, *interval = task_interval(scores, teachers, randoms)
+    rows.append(["geometric mean", "", "", "", f"{mean:.1f}{interval_text(interval)}"])
+    return f"{format_table(rows, n_left=1)}\nnormalized %: {FORMULAS[NORMALIZED]}"

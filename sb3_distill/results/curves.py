@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sb3_distill.results.figures import line_style, make_axes, save_figure
-from sb3_distill.results.statistics import percent_of_teacher
+from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT, percent_of_teacher, sample_std
 from sb3_distill.results.tables import format_table
 
 # The teacher's name among the players
@@ -44,7 +44,7 @@ class PlayerSummary:
     :param max_percent: ``max`` as a percentage of the teacher's
     :param last: the mean over the last 10 evaluations
     :param last_percent: ``last`` as a percentage of the teacher's
-    :param last_std: standard deviation over the last 10 evaluations, a measure of stability
+    :param last_std: sample standard deviation over the last 10 evaluations, a measure of stability; NaN for one alone
     """
 
     player: str
@@ -93,7 +93,7 @@ def players_of(evaluations: Sequence[Evaluation]) -> list[str]:
 def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
     """
     Table 1 of Sun & Fazli 2019: for each player, the highest score and the mean of the last 10 evaluations, both also
-    as a percentage of the teacher's.
+    as a percentage of the teacher's (the signed quotient).
 
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :return: one summary per player
@@ -111,7 +111,7 @@ def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
                 percent_of_teacher(highest, float(teacher.max())),
                 last,
                 percent_of_teacher(last, teacher_last),
-                float(curve[-N_LAST:].std()),
+                sample_std(list(curve[-N_LAST:])),
             )
         )
     return summaries
@@ -120,10 +120,10 @@ def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
 def format_summary(evaluations: Sequence[Evaluation]) -> str:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
-    :return: the result of ``summarize_players`` as a table
+    :return: the result of ``summarize_players`` as a table, and what its percentages are
     """
     n_last = min(N_LAST, len(curve_of(evaluations, TEACHER)))
-    header = ["player", "max", "max %", f"mean of last {n_last}", "%", f"std of last {n_last}"]
+    header = ["player", "max", "max, %", f"mean of last {n_last}", "%", f"std of last {n_last}"]
     rows = [
         [
             summary.player,
@@ -131,11 +131,12 @@ def format_summary(evaluations: Sequence[Evaluation]) -> str:
             f"{summary.max_percent:.1f}",
             f"{summary.last:.2f}",
             f"{summary.last_percent:.1f}",
-            f"{summary.last_std:.2f}",
+            "" if np.isnan(summary.last_std) else f"{summary.last_std:.2f}",
         ]
         for summary in summarize_players(evaluations)
     ]
-    return format_table([header, *rows], n_left=1)
+    table = format_table([header, *rows], n_left=1)
+    return f"{table}\n%: of the teacher, the {SIGNED_QUOTIENT} {FORMULAS[SIGNED_QUOTIENT]}"
 
 
 def write_csv(evaluations: Sequence[Evaluation], path: Path) -> None:

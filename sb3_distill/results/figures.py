@@ -1,5 +1,6 @@
 """Style and helpers of all figures."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from sb3_distill.results.statistics import NORMALIZED
 
 # Palette of Okabe & Ito, which colour-blind readers can distinguish
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -65,6 +68,16 @@ def short_name(text: str) -> str:
     :return: the text without the suffix of Atari ids
     """
     return text.replace("NoFrameskip-v4", "")
+
+
+def percent_label(definitions: Iterable[str | None]) -> str:
+    """
+    :param definitions: definitions of the percentages on an axis; None: not known
+    :return: the label of the axis
+    """
+    if set(definitions) == {NORMALIZED}:
+        return "% between a random player and the teacher"
+    return "% of the teacher's return"
 
 
 def check_format(path: Path) -> None:

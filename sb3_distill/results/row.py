@@ -32,19 +32,25 @@ class Row:
     :param player: name of the student in a run of real-time distillation
     :param task: the task of a multi-task student, or ``GEOMETRIC_MEAN`` for all of them
     :param mean: mean return
-    :param std: standard deviation of the returns
+    :param std: sample standard deviation of the returns
     :param median: median of the returns
     :param iqm: interquartile mean of the returns
     :param mean_interval: 95% confidence interval of the mean
     :param iqm_interval: 95% confidence interval of the interquartile mean
+    :param n_distinct: number of different episodes: the effective number, which intervals use
     :param taught_by: source of the agent that counts as 100%; the agent itself if it is one
     :param teacher_mean: the teacher's mean return
     :param percent_of_teacher: the mean return as a percentage of the teacher's; NaN if it is not defined
     :param max_percent: the highest evaluation as a percentage of the teacher's highest one
-    :param percent_interval: 95% confidence interval of ``percent_of_teacher``, if it does not follow from that of the
-        mean
+    :param percent_definition: definition of the percentages: "signed quotient" or "normalized", see
+        ``sb3_distill.results.statistics``
+    :param percent_interval: 95% confidence interval of ``percent_of_teacher``, over pairs of episodes
+    :param n_distinct_pairs: number of pairs, of which at least one episode is not as in another pair
+    :param margin: per cent of the teacher by which the agent may be worse
+    :param verdict: whether it is: "not worse", "worse" or "undecided"
     :param returns: return of every episode
     :param lengths: length of every episode
+    :param traces: hash of every episode; equal hashes are the same episode, played again
     :param starts_sha256: hash of the start states
     :param seed: seed of the run; if the seed is a dimension of a study's grid, its label there
     :param labels: the other labels of the run in the grid of a study, by dimension
@@ -65,13 +71,19 @@ class Row:
     iqm: float | None = None
     mean_interval: Sequence[float] = ()
     iqm_interval: Sequence[float] = ()
+    n_distinct: int | None = None
     taught_by: str | None = None
     teacher_mean: float | None = None
     percent_of_teacher: float | None = None
     max_percent: float | None = None
+    percent_definition: str | None = None
     percent_interval: Sequence[float] = ()
+    n_distinct_pairs: int | None = None
+    margin: float | None = None
+    verdict: str | None = None
     returns: Sequence[float] = ()
     lengths: Sequence[int] = ()
+    traces: Sequence[str] = ()
     starts_sha256: str | None = None
     seed: int | str | None = None
     labels: dict[str, str] = field(default_factory=dict)

@@ -1,6 +1,7 @@
-"""Statistics of scores: interquartile means, bootstrap intervals, geometric means over games."""
+"""Statistics of scores: interquartile means, intervals, per cent of a teacher."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,16 @@ import numpy as np
 LEAST_PERCENT = 1.0
 # Name of the game or the task in rows with the geometric mean over all of them
 GEOMETRIC_MEAN = "geometric mean"
+# The definitions of the per cent of the teacher, with their formulas. A third one, the papers' quotient 100 score /
+# teacher, equals the signed quotient where the teacher's score is positive.
+SIGNED_QUOTIENT, NORMALIZED = "signed quotient", "normalized"
+FORMULAS = {
+    SIGNED_QUOTIENT: "100 + 100 (score - teacher) / |teacher|",
+    NORMALIZED: "100 (score - random) / (teacher - random), where random is a random player's score",
+}
+# With fewer different episodes, a bootstrap interval is too narrow: even the range of n values contains their median
+# with a probability of 1 - 2^(1-n) only, which is below 95% for n < 6.
+LEAST_DISTINCT = 6
 Interval = tuple[float, float]
 
 
@@ -18,57 +29,89 @@ class Summary:
     Summary statistics of returns.
 
     :param mean: mean
-    :param std: standard deviation
+    :param std: sample standard deviation
     :param median: median
     :param iqm: interquartile mean: the mean of the middle half of the returns
-    :param mean_interval: 95% bootstrap confidence interval of the mean
-    :param iqm_interval: 95% bootstrap confidence interval of the interquartile mean
+    :param mean_interval: 95% bootstrap confidence interval of the mean; empty for fewer than 6 different episodes
+    :param iqm_interval: 95% bootstrap confidence interval of the interquartile mean; likewise
+    :param n_distinct: number of different episodes
     """
 
     mean: float
     std: float
     median: float
     iqm: float
-    mean_interval: Interval
-    iqm_interval: Interval
+    mean_interval: Interval | tuple[()]
+    iqm_interval: Interval | tuple[()]
+    n_distinct: int
 
 
-def summarize(returns: Sequence[float], n_resamples: int = 2_000, seed: int = 0) -> Summary:
+def sample_std(values: Sequence[float]) -> float:
+    """
+    :param values: a sample
+    :return: the standard deviation of what it was drawn from (divisor n - 1); NaN for a single value, which does not
+        tell
+    """
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def count_copies(episodes: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param episodes: what tells episodes apart: equal entries are the same episode, played again
+    :return: the index of the first copy of each different episode, and the number of its copies
+    """
+    first: dict[Hashable, int] = {}
+    for index, episode in enumerate(episodes):
+        first.setdefault(episode, index)
+    copies = Counter(episodes)
+    return np.array(list(first.values())), np.array([copies[episode] for episode in first])
+
+
+def summarize(
+    returns: Sequence[float], traces: Sequence[Hashable] = (), n_resamples: int = 2_000, seed: int = 0
+) -> Summary:
     """
     Compute the statistics of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
-    Precipice", with ``rliable``.
+    Precipice", with ``rliable``. The bootstrap draws different episodes, each with all its copies: an episode that was
+    played twice is no new evidence.
 
-    :param returns: one number per episode or run
+    :param returns: one number per episode
+    :param traces: what tells episodes apart; empty: all are different
     :param n_resamples: number of bootstrap samples
     :param seed: seed of the resampling
-    :return: the summary; for a single return, both ends of the intervals are this return
+    :return: the summary
     """
     # Imported here because it is slow to import
     from rliable import library, metrics
 
     values = np.asarray(returns, dtype=np.float64)
-    points = np.array([metrics.aggregate_mean(values[:, None]), metrics.aggregate_iqm(values[:, None])])
-    bounds = np.stack([points, points])
-    if len(values) > 1:
+    first, copies = count_copies(traces or range(len(values)))
+    intervals: list[Interval] = []
+    if len(first) >= LEAST_DISTINCT:
         # rliable accepts a random state, but draws from NumPy's global generator nevertheless.
         state = np.random.get_state()
         np.random.seed(seed)
+
+        def aggregate(drawn: np.ndarray) -> np.ndarray:
+            which = drawn[:, 0].astype(int)
+            played = np.repeat(values[first[which]], copies[which])[:, None]
+            return np.array([metrics.aggregate_mean(played), metrics.aggregate_iqm(played)])
+
         try:
-            _, intervals = library.get_interval_estimates(
-                {"": values[:, None]},
-                lambda scores: np.array([metrics.aggregate_mean(scores), metrics.aggregate_iqm(scores)]),
-                reps=n_resamples,
+            _, bounds = library.get_interval_estimates(
+                {"": np.arange(len(first), dtype=np.float64)[:, None]}, aggregate, reps=n_resamples
             )
         finally:
             np.random.set_state(state)
-        bounds = intervals[""]
+        intervals = [(float(low), float(high)) for low, high in bounds[""].T]
     return Summary(
-        float(values.mean()),
-        float(values.std()),
-        float(np.median(values)),
-        float(points[1]),
-        (float(bounds[0, 0]), float(bounds[1, 0])),
-        (float(bounds[0, 1]), float(bounds[1, 1])),
+        mean=float(values.mean()),
+        std=sample_std(returns),
+        median=float(np.median(values)),
+        iqm=float(metrics.aggregate_iqm(values[:, None])),
+        mean_interval=intervals[0] if intervals else (),
+        iqm_interval=intervals[1] if intervals else (),
+        n_distinct=len(first),
     )
 
 
@@ -82,52 +125,9 @@ def geometric_mean(percents: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(np.maximum(known, LEAST_PERCENT))))) if known else float("nan")
 
 
-def geometric_mean_interval(
-    returns: Mapping[str, Sequence[float]],
-    teachers: Mapping[str, Sequence[float]],
-    percent: Callable[[str, float, float], float] = lambda game, score, teacher: percent_of_teacher(score, teacher),
-    n_resamples: int = 2_000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """
-    The geometric mean over games with its 95% bootstrap interval (Rusu et al. 2015, figure 3). The episodes of student
-    and teacher are resampled with replacement, separately for each game.
-
-    :param returns: the student's returns, by game
-    :param teachers: the teachers' returns, by game
-    :param percent: function of a game, the student's mean return and the teacher's: the student's percentage
-    :param n_resamples: number of bootstrap samples
-    :param seed: seed of the resampling
-    :return: the geometric mean, and the bounds of its interval; games, and single resamples, for which ``percent``
-        returns NaN are left out
-    """
-    rng = np.random.default_rng(seed)
-
-    def resampled_means(values: Sequence[float]) -> np.ndarray:
-        array = np.asarray(values)
-        return array[rng.integers(len(array), size=(n_resamples, len(array)))].mean(axis=1)
-
-    percents = [percent(game, float(np.mean(returns[game])), float(np.mean(teachers[game]))) for game in returns]
-    known = [game for game, value in zip(returns, percents, strict=True) if not np.isnan(value)]
-    if not known:
-        return (float("nan"),) * 3
-    resampled = np.array(
-        [
-            [
-                percent(game, score, teacher)
-                for score, teacher in zip(resampled_means(returns[game]), resampled_means(teachers[game]), strict=True)
-            ]
-            for game in known
-        ]
-    )
-    means = np.exp(np.log(np.maximum(resampled, LEAST_PERCENT)).mean(axis=0))
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return geometric_mean(percents), float(low), float(high)
-
-
 def percent_of_teacher(score: float, teacher_score: float) -> float:
     """
-    A score as a percentage of the teacher's: ``100 + 100 (score - teacher) / |teacher|``.
+    The signed quotient: ``100 + 100 (score - teacher) / |teacher|``.
 
     For a teacher with a positive score, this equals ``100 score / teacher`` of the papers. For one with a negative
     score (Acrobot, MountainCar), it still grows with the score, whereas the quotient would be 200% for twice the cost.
@@ -143,8 +143,8 @@ def percent_of_teacher(score: float, teacher_score: float) -> float:
 
 def normalized_percent(score: float, teacher: float, random: float) -> float:
     """
-    ``100 (score - random) / (teacher - random)``. Unlike the quotient of two scores, it is meaningful for games such as
-    Pong, in which bad players have negative scores.
+    The normalized per cent: ``100 (score - random) / (teacher - random)``. Unlike the quotient of two scores, it is
+    meaningful for games such as Pong, in which bad players have negative scores.
 
     :param score: the student's mean return
     :param teacher: the teacher's mean return

@@ -10,6 +10,28 @@ from typing import Any
 from sb3_distill.results.row import Row
 
 
+def format_spread(mean: float, std: float | None, digits: int = 2) -> str:
+    """
+    :param mean: a mean
+    :param std: the standard deviation; None or NaN if it is not known
+    :param digits: number of decimals
+    :return: both as text
+    """
+    return f"{mean:.{digits}f}" + ("" if std is None or math.isnan(std) else f" ± {std:.{digits}f}")
+
+
+def interval_text(interval: Sequence[float] | None, digits: int = 1) -> str:
+    """
+    :param interval: the bounds; empty, None or NaN if there is no interval
+    :param digits: number of decimals
+    :return: the interval in brackets, to be appended to a number; nothing if there is none
+    """
+    if not interval or any(map(math.isnan, interval)):
+        return ""
+    low, high = interval
+    return f" ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def format_table(rows: Sequence[Sequence[str]], n_left: int) -> str:
     """
     Align columns.

@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.sources import find_agent
-from sb3_distill.results.figures import COLOURS, WIDTH, make_axes, marker_style, scale_by_size, short_name
+from sb3_distill.results.figures import (
+    COLOURS,
+    WIDTH,
+    make_axes,
+    marker_style,
+    percent_label,
+    scale_by_size,
+    short_name,
+)
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.visualize.episodes import Episode
@@ -131,7 +139,7 @@ def plot_q_values(
 def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
     """
     Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022: the percentage of the teacher's score over the size,
-    with the 95% interval of the mean return.
+    with its 95% interval.
 
     :param rows: results of ``sb3-distill evaluate -o FILE.json``, or of studies
     :param size: "n_parameters" or "n_bytes"
@@ -139,7 +147,8 @@ def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
     :raises ValueError: the rows belong to several games, or no row has a percentage of the teacher's score
     """
     rows = check_rows(rows)
-    figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], "% of the teacher's return")
+    ylabel = percent_label(row.percent_definition for row in rows)
+    figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], ylabel)
     for index, algo in enumerate(dict.fromkeys(row.algo for row in rows)):
         chosen = sorted((row for row in rows if row.algo == algo), key=lambda row: getattr(row, size))
         axes.errorbar(
@@ -161,9 +170,12 @@ def _percent_errors(row: Row) -> tuple[float, float]:
     """How far the 95% interval extends below and above the row's percentage of the teacher's score."""
     assert row.percent_of_teacher is not None
     if row.percent_interval:
-        # Geometric means over tasks
         low, high = row.percent_interval
         return max(row.percent_of_teacher - low, 0.0), max(high - row.percent_of_teacher, 0.0)
+    if row.percent_definition or not row.mean_interval:
+        # There is no interval: the agent counts as 100% itself, or there are too few episodes.
+        return 0.0, 0.0
+    # Files of earlier versions have the interval of the student's mean alone.
     assert row.mean is not None and row.teacher_mean is not None
     mean, distance = row.mean, row.mean - row.teacher_mean
     # Percentage per point of return. It is computed from the row itself, because percentages of tasks are relative to a
@@ -206,7 +218,8 @@ def plot_bars(rows: Sequence[Row], by: str) -> Figure:
     for content in contents:
         percents_of.setdefault((content["env"], str(content[by])), []).append(content["percent_of_teacher"])
     games, choices = (list(dict.fromkeys(names)) for names in zip(*percents_of, strict=True))
-    figure, axes = make_axes("", "% of the teacher's return", max(WIDTH, 0.18 * len(games) * (len(choices) + 1) + 1.5))
+    ylabel = percent_label(row.percent_definition for row in rows if row.percent_of_teacher is not None)
+    figure, axes = make_axes("", ylabel, max(WIDTH, 0.18 * len(games) * (len(choices) + 1) + 1.5))
     width = 0.8 / len(choices)
     for index, choice in enumerate(choices):
         label: str | None = choice

@@ -4,16 +4,35 @@ import csv
 import json
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import DQN
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.evaluation.cli import Game, find_starts, geometric_means, main, parse_args
+from sb3_distill.evaluation.cli import Game, find_starts, main, parse_args
 from sb3_distill.evaluation.scoring import architecture_of
 from sb3_distill.evaluation.starts import HeldOutStarts
+from sb3_distill.evaluation.table import footnotes, geometric_means
+from sb3_distill.results.comparison import verdict
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import summarize
+
+
+class OneStart(gym.Env):
+    """Always begins at 0; an action adds itself, and the sum is the observation and the reward."""
+
+    observation_space = gym.spaces.Box(0, 100, (1,))
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.sum, self.steps = 0.0, 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action):
+        self.sum, self.steps = self.sum + float(action), self.steps + 1
+        return np.full(1, self.sum, dtype=np.float32), 1.0 + self.sum, self.steps == 20, False, {}
 
 
 def row(env, agent, returns, n_parameters=10, taught_by=None):
@@ -25,30 +44,31 @@ def row(env, agent, returns, n_parameters=10, taught_by=None):
 
 def test_geometric_means_by_hand():
     rows = [
-        row("A", "teacher of A", [100.0, 100.0]),
-        row("A", "small, first seed", [40.0, 40.0]),
-        row("A", "small, second seed", [60.0, 60.0]),
-        row("A", "large", [70.0, 70.0], 90),
-        row("B", "teacher of B", [100.0, 100.0]),
-        row("B", "small", [200.0, 200.0], 12),
+        row("A", "teacher of A", [100.0] * 6),
+        row("A", "small, first seed", [40.0] * 6),
+        row("A", "small, second seed", [50.0, 70.0] * 3),
+        row("A", "large", [70.0] * 6, 90),
+        row("B", "teacher of B", [100.0] * 6),
+        row("B", "small", [200.0] * 6, 12),
     ]
     kinds = {"small": 1, "small, first seed": 1, "small, second seed": 1, "large": 2}
     # Of the large one there is no student in B.
     ((label, (mean, low, high)),) = geometric_means(rows, kinds).items()
     assert label == "pd, 10 to 12 parameters, 40 to 48 bytes"
-    # The two seeds together score 50%
-    assert mean == pytest.approx(100.0) and low < mean < high
+    # The two seeds score 50% in the mean; how far they are from each other is not what episodes tell.
+    assert mean == pytest.approx(100.0) and 85 < low < mean < high < 115
+    assert any("does not say what students of other seeds" in note for note in footnotes(rows, 5.0, has_means=True))
     assert geometric_means(rows[:4], kinds) == {}
 
 
 def test_geometric_means_of_students_with_different_teachers():
     rows = [
-        row("A", "weak teacher", [100.0, 100.0], taught_by="weak teacher"),
-        row("A", "first", [50.0, 50.0], taught_by="weak teacher"),
-        row("A", "strong teacher", [300.0, 300.0], taught_by="strong teacher"),
-        row("A", "second", [150.0, 150.0], taught_by="strong teacher"),
-        row("B", "teacher of B", [100.0, 100.0]),
-        row("B", "third", [50.0, 50.0]),
+        row("A", "weak teacher", [100.0] * 6, taught_by="weak teacher"),
+        row("A", "first", [50.0] * 6, taught_by="weak teacher"),
+        row("A", "strong teacher", [300.0] * 6, taught_by="strong teacher"),
+        row("A", "second", [150.0] * 6, taught_by="strong teacher"),
+        row("B", "teacher of B", [100.0] * 6),
+        row("B", "third", [50.0] * 6),
     ]
     ((mean, _, _),) = geometric_means(rows, dict.fromkeys(["first", "second", "third"], 1)).values()
     assert mean == pytest.approx(50.0)
@@ -78,19 +98,58 @@ def test_agents_that_differ_in_their_game_alone(student, cartpole_teacher):
 
 def test_best_models_and_files(student, tmp_path, capsys):
     outputs = [tmp_path / "out" / f"scores.{ending}" for ending in ("json", "csv", "md")]
-    assert main([str(student), "--best", "-n", "4", "-o", *map(str, outputs)]) == 0
+    assert main([str(student), "--best", "-n", "8", "-o", *map(str, outputs)]) == 0
     assert "best_model.zip" in capsys.readouterr().out
     teacher, found = json.loads(outputs[0].read_text())["agents"]
     assert found["agent"].endswith("best_model.zip") and found["n_bytes"] > 0
     with outputs[1].open(newline="") as file:
         written = list(csv.DictReader(file))
     assert [entry["agent"] for entry in written] == [teacher["agent"], found["agent"]]
-    summary = summarize(found["returns"])
+    summary = summarize(found["returns"], found["traces"])
     for name in ("mean", "iqm"):
         ends = [float(written[1][f"{name}_interval_{end}"]) for end in ("low", "high")]
         assert ends == found[f"{name}_interval"] == pytest.approx(list(getattr(summary, f"{name}_interval")))
     assert float(written[1]["median"]) == summary.median and "returns" not in written[1]
-    assert f"| {summary.median:.2f} |" in outputs[2].read_text()
+    text = outputs[2].read_text()
+    assert f"| {summary.median:.2f} |" in text
+    # The per cent, its interval and the verdict, with what they are
+    low, high = found["percent_interval"]
+    assert [float(written[1][f"percent_interval_{end}"]) for end in ("low", "high")] == [low, high]
+    for entry in (found, written[1]):
+        assert entry["verdict"] == verdict((low, high), 5.0) and float(entry["margin"]) == 5
+        assert entry["percent_definition"] == "signed quotient"
+        assert int(entry["n_distinct"]) == int(entry["n_distinct_pairs"]) == 8
+    assert f"| {found['percent_of_teacher']:.1f} ({low:.1f} to {high:.1f}) | {found['verdict']} |" in text
+    assert "% of teacher: the signed quotient 100 + 100 (score - teacher) / |teacher|" in text
+    # The teacher is not compared with itself.
+    assert teacher["percent_of_teacher"] == 100 and not {"verdict", "percent_interval"} & teacher.keys()
+
+
+def test_margin(student, capsys):
+    assert main([str(student), "-n", "8", "--margin", "99"]) == 0
+    header, _, found, *notes = capsys.readouterr().out.splitlines()[1:]
+    assert header.endswith("margin 99%") and found.endswith("not worse")
+    assert "margin 99%: not worse if the interval is above 1%" in notes[0]
+
+
+def test_repeated_episodes_are_shown(tmp_path, capsys):
+    """A deterministic game: all episodes of a greedy agent are one."""
+    gym.register("OneStart-v0", entry_point=OneStart)
+    try:
+        for name, seed in (("teacher", 0), ("student", 1)):
+            model = DQN("MlpPolicy", "OneStart-v0", policy_kwargs={"net_arch": [4]}, device="cpu", seed=seed)
+            model.save(tmp_path / name)
+        agents = [str(tmp_path / "student.zip"), "--teacher", str(tmp_path / "teacher.zip"), "--env", "OneStart-v0"]
+        assert main([*agents, "-n", "20"]) == 0
+        out = capsys.readouterr().out
+        assert out.count("20 (1 distinct)") == 2 and out.count("undecided") == 2
+        assert "Some episodes are exact repeats of others" in out and "fewer than 6 distinct episodes" in out
+        # With random actions they differ.
+        assert main([*agents, "-n", "20", "--epsilon", "0.5"]) == 0
+        out = capsys.readouterr().out
+        assert "distinct)" not in out and out.count(" to ") >= 3
+    finally:
+        del gym.registry["OneStart-v0"]
 
 
 def test_arguments_of_the_environment(student, tmp_path, capsys):
@@ -127,7 +186,7 @@ def test_arguments_of_the_environment(student, tmp_path, capsys):
 def test_starts_of_an_agent_that_is_scored(student, cartpole_teacher, tmp_path, capsys):
     teacher = load_teacher(cartpole_teacher, device="cpu")
     path = tmp_path / "starts.npz"
-    HeldOutStarts("PongNoFrameskip-v4", (b"state",), "someone", teacher.sha256).save(path)
+    HeldOutStarts("PongNoFrameskip-v4", (b"state",), (0,), "someone", teacher.sha256).save(path)
     assert HeldOutStarts.load(path).recorder_sha256 == teacher.sha256
     args = parse_args([str(student), "--starts", str(path)])
     find_starts(args, Game("PongNoFrameskip-v4", [load_teacher(student / "best_model.zip", device="cpu")]))
@@ -140,6 +199,7 @@ def test_starts_of_an_agent_that_is_scored(student, cartpole_teacher, tmp_path, 
     "arguments, message",
     [
         (["-n", "0"], "must be a whole number of at least 1, not 0"),
+        (["--margin", "100"], "must be a number of per cent from 0 to below 100, not 100"),
         (["--epsilon", "x"], "must be a probability between 0 and 1, not x"),
         (["--device", "cud"], "must be cpu, cuda or auto, not cud"),
         (["--env-kwargs", "mode:fast"], "must be key:value with a Python literal"),

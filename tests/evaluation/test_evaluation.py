@@ -44,9 +44,17 @@ def test_players_meet_the_same_starts_and_random_actions():
     assert evaluate_paired(Fixed(0), cartpoles, 7, epsilon=0.5, seed=4).returns != scores[0].returns
 
 
+def test_traces_tell_episodes_apart():
+    first, again, other = (evaluate_paired(Fixed(0), cartpoles, 4, seed=seed) for seed in (0, 0, 2))
+    assert first.traces == again.traces and len(set(first.traces)) == 4
+    # Episodes 2 and 3 of the one are 0 and 1 of the other.
+    assert first.traces[2:] == other.traces[:2] and not set(first.traces[:2]) & set(other.traces)
+    assert not set(evaluate_paired(Fixed(1), cartpoles, 4).traces) & set(first.traces)
+
+
 def test_an_episode_does_not_depend_on_how_many_are_played_side_by_side():
     one, three = (evaluate_paired(Fixed(1), cartpoles, 6, epsilon=0.3, seed=0, n_envs=n) for n in (1, 3))
-    assert one.returns == three.returns and one.lengths == three.lengths
+    assert one.returns == three.returns and one.lengths == three.lengths and one.traces == three.traces
 
 
 def test_a_game_does_not_depend_on_how_many_are_played_side_by_side():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sb3_distill.evaluation.play import Score
-from sb3_distill.evaluation.tasks import task_interval
+from sb3_distill.evaluation.tasks import format_tasks, pair_tasks, task_interval
+from sb3_distill.results.comparison import percent_interval
 from sb3_distill.results.statistics import normalized_percent
 from tests.envs.tasks import IDS
 
@@ -13,7 +14,7 @@ def test_interval_holds_the_mean_and_shrinks_with_more_episodes():
     rng = np.random.default_rng(0)
 
     def scores(n: int, mean: float) -> dict[str, Score]:
-        return {name: Score(list(rng.normal(mean, 5, n)), [1] * n) for name in IDS}
+        return {name: Score(list(rng.normal(mean, 5, n))) for name in IDS}
 
     widths = []
     for n in (10, 1_000):
@@ -21,18 +22,29 @@ def test_interval_holds_the_mean_and_shrinks_with_more_episodes():
         assert low < mean < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 3 and low < 75 < high
-    constant = {name: Score([10.0] * 5, [1] * 5) for name in IDS}
-    random = {name: Score([0.0] * 5, [1] * 5) for name in IDS}
+    constant = {name: Score([10.0] * 6) for name in IDS}
+    random = {name: Score([0.0] * 6) for name in IDS}
     assert task_interval(constant, constant, random) == pytest.approx((100, 100, 100))
 
 
 def test_teachers_that_are_no_better_than_random_give_no_measure():
     assert np.isnan(normalized_percent(-350.0, -250.0, -200.0)) and np.isnan(normalized_percent(1.0, 0.0, 0.0))
-    good, bad = Score([10.0] * 5, [1] * 5), Score([0.0] * 5, [1] * 5)
+    good, bad = Score([10.0] * 6), Score([0.0] * 6)
     ours, teachers = dict(zip(IDS, (good, good), strict=True)), dict(zip(IDS, (good, bad), strict=True))
     assert task_interval(ours, teachers, dict.fromkeys(IDS, bad)) == pytest.approx((100, 100, 100))
     assert np.isnan(task_interval(ours, dict.fromkeys(IDS, bad), dict.fromkeys(IDS, bad))).all()
-    # A teacher that rarely succeeds is at random's level in some resamples.
-    rare = Score([0.0] * 8 + [10.0] * 2, [1] * 10)
-    mean, low, high = task_interval({"a": rare}, {"a": rare}, {"a": bad})
-    assert mean == pytest.approx(100) and 0 < low < 100 < high
+    # A teacher that rarely succeeds is at random's level in many samples: it gives no interval.
+    rare = Score([0.0] * 8 + [10.0] * 2)
+    mean, low, high = task_interval({"a": Score([1.0] * 10)}, {"a": rare}, {"a": bad})
+    assert mean == pytest.approx(50) and np.isnan([low, high]).all()
+
+
+def test_tables_name_their_per_cent():
+    rng = np.random.default_rng(0)
+    scores = [{name: Score(list(rng.normal(mean, 1, 10))) for name in IDS} for mean in (30, 40, 0)]
+    header, *lines, formula = format_tasks(*scores).splitlines()
+    assert header.endswith("normalized % (95%)") and formula.startswith("normalized %: 100 (score - random) / (teacher")
+    low, high = percent_interval(pair_tasks(*scores)[IDS[0]])
+    assert lines[0].startswith(IDS[0]) and lines[0].endswith(f"({low:.1f} to {high:.1f})") and low < 75 < high
+    single = [{IDS[0]: Score([value])} for value in (3.0, 4.0, 0.0)]
+    assert format_tasks(*single).splitlines()[1].split() == [IDS[0], "0.00", "4.00", "3.00", "75.0"]

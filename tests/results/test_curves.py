@@ -17,4 +17,4 @@ def test_summary_is_that_of_the_paper():
     assert teacher.max == 5 and teacher.last == pytest.approx((4 + 2 * 8 + 4) / 10)
     assert student.max_percent == pytest.approx(160) and student.last == pytest.approx((8 + 9) / 10)
     assert student.last_percent == pytest.approx(100 * 1.7 / 2.4)
-    assert student.last_std == pytest.approx(np.std([8.0] + [1.0] * 9))
+    assert student.last_std == pytest.approx(np.std([8.0] + [1.0] * 9, ddof=1))

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from sb3_distill.evaluation.play import Score
 from sb3_distill.results.statistics import (
     geometric_mean,
-    geometric_mean_interval,
     normalized_percent,
     percent_of_teacher,
     summarize,
@@ -19,7 +18,7 @@ def test_summary_by_hand():
     # The middle half of 0..7 is 2..5
     summary = summarize([7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert (summary.mean, summary.median, summary.iqm) == (3.5, 3.5, 3.5)
-    assert summary.std == pytest.approx(np.sqrt(5.25))
+    assert summary.std == pytest.approx(np.sqrt(6)) == Score(list(range(8))).std
     # One outlier moves the mean alone
     outlier = summarize([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1_000.0])
     assert outlier.iqm == 3.5 and outlier.mean > 100
@@ -34,7 +33,23 @@ def test_intervals_narrow_with_more_episodes_and_repeat():
     drawn_next = np.random.get_state()[1].tolist()
     assert summarize(values) == summarize(values)
     assert np.random.get_state()[1].tolist() == drawn_next
-    assert summarize([4.0]).iqm_interval == (4.0, 4.0)
+
+
+def test_one_or_a_few_episodes_tell_no_spread():
+    one = summarize([4.0])
+    assert one.mean == one.iqm == 4 and np.isnan(one.std) and np.isnan(Score([4.0]).std)
+    assert one.iqm_interval == one.mean_interval == summarize([1.0, 2.0, 3.0, 4.0, 5.0]).mean_interval == ()
+
+
+def test_repeated_episodes_do_not_narrow_intervals():
+    values = list(np.random.default_rng(0).normal(10, 2, 12))
+    once, again = summarize(values), summarize(values * 9, list("abcdefghijkl") * 9)
+    assert again.mean == pytest.approx(once.mean) and again.n_distinct == once.n_distinct == 12
+    assert again.mean_interval == pytest.approx(once.mean_interval)
+    assert np.diff(summarize(values * 9).mean_interval)[0] < 0.5 * np.diff(once.mean_interval)[0]
+    # Copies count in the mean, so they count around it.
+    uneven = summarize([*values, *values[:1] * 20], [*range(12), *[0] * 20])
+    assert uneven.mean_interval[0] < uneven.mean < uneven.mean_interval[1] and uneven.n_distinct == 12
 
 
 @given(st.lists(st.floats(1.0, 1_000.0), min_size=1, max_size=10), st.floats(1.0, 3.0))
@@ -42,15 +57,6 @@ def test_geometric_mean_scales_and_lies_within(percents, factor):
     mean = geometric_mean(percents)
     assert min(percents) * (1 - 1e-9) <= mean <= max(percents) * (1 + 1e-9)
     assert geometric_mean([factor * percent for percent in percents]) == pytest.approx(factor * mean)
-
-
-def test_geometric_mean_over_games():
-    teachers = {"a": [10.0] * 5, "b": [-20.0] * 5}
-    # 50% of one, 150% of the other: -10 is half of the distance to zero above -20
-    mean, low, high = geometric_mean_interval({"a": [5.0] * 5, "b": [-10.0] * 5}, teachers)
-    assert mean == low == high == pytest.approx(np.sqrt(50 * 150))
-    spread = geometric_mean_interval({"a": [1.0, 5.0, 9.0], "b": [-10.0, -30.0]}, teachers)
-    assert spread[1] < spread[0] < spread[2]
 
 
 def test_geometric_mean_of_normalized_scores():
