@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sb3_distill.common.files import file_name
 
@@ -32,7 +32,8 @@ class Cell:
     :param labels: by dimension of the grid, the cell's label
     :param evaluation: settings of the evaluation
     :param env_kwargs: arguments of the environment
-    :param records: whether cells share recordings of the teacher's play
+    :param records: which cells share a recording of the teacher's play: those with the same seed, or all of them
+        whatever their seed (manifests of earlier versions say True for that); False: there is no recording
     """
 
     algo: str
@@ -43,7 +44,7 @@ class Cell:
     labels: dict[str, str] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     env_kwargs: dict[str, Any] = field(default_factory=dict)
-    records: bool = False
+    records: Literal[False, "per seed", "shared", True] = False
 
     @property
     def key(self) -> str:
@@ -60,7 +61,8 @@ class Cell:
         # Only these hyperparameters influence the teacher's play; those of the student do not.
         shared = {"teacher", "teacher_eps", "n_envs", "frame_stack", "env_wrapper", "train_freq"}
         settings = {name: value for name, value in self.hyperparams.items() if name in shared}
-        about = [self.algo, self.env, self.n_timesteps, self.env_kwargs, settings]
+        seed = self.seed if self.records == "per seed" else None
+        about = [self.algo, self.env, self.n_timesteps, self.env_kwargs, settings, seed]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
         return f"{file_name(self.env)}-{digest}"
 
@@ -73,7 +75,7 @@ class Study:
     :param name: name of the file, without its extension
     :param title: title of the study
     :param cells: the runs of the study
-    :param published: results of the paper: rows with labels of the grid, and ``percent``
+    :param published: results of the paper: rows with the environment, labels of the grid, and ``percent``
     :param paper: the paper whose results are reproduced
     :param notes: differences from the paper, for the report
     """

@@ -9,8 +9,9 @@ from pathlib import Path
 import gymnasium as gym
 
 from sb3_distill.common.arguments import whole_number
+from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.row import Row
-from sb3_distill.results.tables import format_table
+from sb3_distill.results.tables import format_spread, format_table, interval_text
 from sb3_distill.study.backends import run_locally, run_on_ray
 from sb3_distill.study.cell import Study, StudyError
 from sb3_distill.study.file import read_study
@@ -106,10 +107,14 @@ def print_results(study: Study, rows: Sequence[Row]) -> None:
     """
     content = [row.to_dict() for row in rows]
     names = [*study.cells[0].labels, *(name for name in PARTS if any(name in own for own in content))]
-    table = [[*names, "parameters", "bytes", "score", "% of teacher"]]
+    table = [[*names, "parameters", "bytes", "score", "% of teacher (95%)", f"margin {MARGIN:g}%"]]
     for row, own in zip(rows, content, strict=True):
-        score = "" if row.mean is None else f"{row.mean:.2f} ± {row.std:.2f}"
-        percent = "" if row.percent_of_teacher is None else f"{row.percent_of_teacher:.1f}"
+        score = "" if row.mean is None else format_spread(row.mean, row.std)
+        percent = row.percent_of_teacher
+        percents = "" if percent is None else f"{percent:.1f}{interval_text(row.percent_interval)}"
         labels = (str(own.get(name, "")) for name in names)
-        table.append([*labels, f"{row.n_parameters:,}", f"{row.n_bytes:,}", score, percent])
+        table.append([*labels, f"{row.n_parameters:,}", f"{row.n_bytes:,}", score, percents, row.verdict or ""])
     print(format_table(table, n_left=len(names)))
+    definitions = sorted({row.percent_definition for row in rows if row.percent_definition})
+    if definitions:
+        print(f"% of teacher: {' or '.join(definitions)}, each run by itself; the interval is over pairs of episodes")

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_distill.results.figures import COLOURS, WIDTH, make_axes, marker_style, scale_by_size, short_name
+from sb3_distill.results.figures import (
+    COLOURS,
+    WIDTH,
+    make_axes,
+    marker_style,
+    percent_label,
+    scale_by_size,
+    short_name,
+)
 from sb3_distill.study.tables import Group
 
 
@@ -20,7 +28,8 @@ def plot_groups(groups: Sequence[Group]) -> Figure:
     outer = list(dict.fromkeys(places))
     inner = list(dict.fromkeys(group.labels[last] for group in groups))
     # Widen the figure if there are many games.
-    figure, axes = make_axes("", "% of the teacher's return", max(WIDTH, 0.18 * len(outer) * (len(inner) + 1) + 1.5))
+    ylabel = percent_label(group.definition for group in groups if group.percents)
+    figure, axes = make_axes("", ylabel, max(WIDTH, 0.18 * len(outer) * (len(inner) + 1) + 1.5))
     width = 0.8 / len(inner)
     labelled: set[str] = set()
 
@@ -56,7 +65,7 @@ def plot_group_sizes(groups: Sequence[Group]) -> Figure:
     :return: a plot of the percentage of the teacher over size in bytes; groups that differ only in the last dimension
         of the grid have the same colour
     """
-    figure, axes = make_axes("bytes", "% of the teacher's return")
+    figure, axes = make_axes("bytes", percent_label(group.definition for group in groups if group.percents))
     series: dict[str, list[Group]] = {}
     for group in sorted(groups, key=lambda group: group.n_bytes or 0):
         if group.percents:

@@ -6,7 +6,7 @@ import itertools
 import math
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,19 +125,34 @@ def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
     return evaluation
 
 
-def _read_published(where: str, value: Any, labels: Mapping[str, Iterable[str]]) -> tuple[dict[str, Any], ...]:
+def _read_published(
+    where: str, value: Any, labels: Mapping[str, Collection[str]], cells: Collection[Cell]
+) -> tuple[dict[str, Any], ...]:
     rows = value or []
+    # What a row must say, so that it stands on a row of its own game and network alone
+    needed = {"env", *(name for name, choices in labels.items() if name != "seed" and len(choices) > 1)}
+    if not any(leaves_one_agent(cell.algo, cell.hyperparams) for cell in cells):
+        needed.add("player" if all(cell.algo == "rtpd" for cell in cells) else "task")
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise StudyError(
-            f"{where}: published must be a list of rows such as {{loss: kl, percent: 94.7}}, not {rows!r}."
+            f"{where}: published must be a list of rows such as {{env: PongNoFrameskip-v4, loss: kl, percent: 100.9}}, "
+            f"not {rows!r}."
         )
     for row in rows:
-        check_names(where, "field of published", row, [*labels, "player", "task", "percent"])
+        check_names(where, "field of published", row, [*labels, "env", "player", "task", "percent"])
+        if "env" in row.keys() - labels.keys():
+            check_names(where, "env of published", [str(row["env"])], {cell.env for cell in cells})
         for name in row.keys() & labels.keys():
             check_names(where, f"{name} of published", [str(row[name])], labels[name])
         if isinstance(row.get("percent"), bool) or not isinstance(row.get("percent"), (int, float)):
             raise StudyError(
                 f"{where}: the row {dict(row)} of published needs percent, the paper's score in % of its teacher."
+            )
+        missing = sorted(needed - row.keys())
+        if missing:
+            raise StudyError(
+                f"{where}: the row {dict(row)} of published does not say {', '.join(missing)}: a paper's number stands "
+                "beside its own game and network alone. Put numbers of others into notes."
             )
     return tuple(dict(row) for row in rows)
 
@@ -197,8 +212,11 @@ def read_study(path: str | Path) -> Study:
     per_env = _mapping(where, "per_env", content.get("per_env") or {})
     evaluation = _read_evaluation(where, content.get("evaluation"))
     record = content.get("record") or False
-    if not isinstance(record, bool):
-        raise StudyError(f"{where}: record must be true or false, not {record!r}.")
+    if record != "shared" and not isinstance(record, bool):
+        raise StudyError(
+            f"{where}: record must be true (one recording for each seed), shared (one for all seeds) or false, not "
+            f"{record!r}."
+        )
     grid = _mapping(where, "grid", content["grid"])
     dimensions = {name: _variants(where, name, value) for name, value in grid.items()}
     labels = {name: [label for label, _ in variants] for name, variants in dimensions.items()}
@@ -226,7 +244,7 @@ def read_study(path: str | Path) -> Study:
             labels=dict(zip(dimensions, (label for label, _ in combination), strict=True)),
             evaluation=evaluation,
             env_kwargs=_mapping(where, "env_kwargs", chosen.get("env_kwargs") or {}),
-            records=record,
+            records="per seed" if record is True else record,
         )
         _check_cell(where, cell)
         if cell.key in cells:
@@ -238,7 +256,7 @@ def read_study(path: str | Path) -> Study:
         path.stem,
         str(content.get("title", path.stem)),
         tuple(cells.values()),
-        _read_published(where, content.get("published"), labels),
+        _read_published(where, content.get("published"), labels, cells.values()),
         str(content.get("paper", "")),
         str(content.get("notes", "")),
     )

@@ -14,7 +14,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from sb3_distill.common.arguments import percentage
 from sb3_distill.common.files import model_zip
+from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.curves import CURVES_FILE, N_LAST
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
@@ -23,7 +25,7 @@ from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.manifest import Manifest
 from sb3_distill.study.run import RESULTS
-from sb3_distill.study.tables import Group, geometric_groups, group_rows, table_of, to_latex
+from sb3_distill.study.tables import Group, describe_numbers, geometric_groups, group_rows, table_of, to_latex
 from sb3_distill.visualize.curves import plot_runs
 
 # Number of steps that a video of localization maps shows
@@ -226,23 +228,37 @@ def describe_protocol(cells: Sequence[Cell]) -> str:
             f"each run{best}, the same {starts} for teacher and student."
         )
     if any(beside_teacher):
-        sentences.append(f"Students beside a teacher: the mean over the last {N_LAST} evaluations of each run.")
+        sentences.append(
+            f"Students beside a teacher: the mean over the last {N_LAST} evaluations of each run, which follow each "
+            "other and so give no interval for a single run."
+        )
     return " ".join(sentences)
 
 
 def describe_legend(manifests: Sequence[Manifest]) -> str:
     """
     :param manifests: manifests of finished cells
-    :return: the text below the table
+    :return: how the numbers of the table were made
     """
     cells = [manifest.cell for manifest in manifests]
     minutes = sum(manifest.total_seconds for manifest in manifests) / 60
     environments = ", ".join(dict.fromkeys(cell.env for cell in cells))
-    seeds = ", ".join(map(str, sorted({cell.seed for cell in cells})))
-    return (
-        f"{environments}. Mean and standard deviation over seeds ({seeds}). {describe_protocol(cells)} "
-        f"{minutes:.0f} minutes of computing."
-    )
+    seeds = sorted({cell.seed for cell in cells})
+    sentences = [f"{environments}. Seeds {', '.join(map(str, seeds))}.", describe_protocol(cells)]
+    # Manifests of earlier versions say True.
+    if len(seeds) > 1 and any(cell.recording_key and cell.records in ("shared", True) for cell in cells):
+        sentences.append(
+            "All seeds learned from one recording of the teacher's play: their spread leaves out that of the play."
+        )
+    copies = [row for manifest in manifests for row in manifest.rows if row.n_distinct and len(row.returns)]
+    repeated = [row for row in copies if (row.n_distinct or 0) < len(row.returns)]
+    if repeated:
+        fewest = min(repeated, key=lambda row: row.n_distinct or 0)
+        sentences.append(
+            f"In {len(repeated)} of {len(copies)} rows, episodes are exact repeats of others (down to "
+            f"{fewest.n_distinct} distinct ones of {len(fewest.returns)}): intervals rest on the distinct ones."
+        )
+    return " ".join([*sentences, f"{minutes:.0f} minutes of computing."])
 
 
 def to_markdown(section: Section) -> str:
@@ -259,9 +275,10 @@ def to_markdown(section: Section) -> str:
     return text + (f"\n{section.notes}\n" if section.notes else "")
 
 
-def describe_study(folder: Path) -> Section:
+def describe_study(folder: Path, margin: float = MARGIN) -> Section:
     """
     :param folder: a study's folder
+    :param margin: per cent of the teacher by which a student may be worse
     :return: the study's section of the report
     """
     results = load_results(folder)
@@ -277,9 +294,9 @@ def describe_study(folder: Path) -> Section:
         n_cells=study["cells"],
         missing=study["cells"] - len(manifests),
         failures=[f"{' '.join(failure['labels'].values())}: {failure['problem']}" for failure in results.failures],
-        table=table_of(table) if table else [],
+        table=table_of(table, margin) if table else [],
         n_left=len(groups[0].labels) if groups else 0,
-        legend=describe_legend(manifests) if manifests else "",
+        legend=f"{describe_legend(manifests)} {describe_numbers(table, margin)}" if manifests else "",
         figures=draw_figures(folder, groups, manifests),
         videos=draw_videos(folder, manifests),
         # Make paths relative to the parent of the study's folder, so that the report shows no private paths.
@@ -288,18 +305,19 @@ def describe_study(folder: Path) -> Section:
     )
 
 
-def write_report(folders: Sequence[Path], output: Path, title: str) -> None:
+def write_report(folders: Sequence[Path], output: Path, title: str, margin: float = MARGIN) -> None:
     """
     Write ``index.html``, ``tables.md`` and ``tables.tex``.
 
     :param folders: folders of studies
     :param output: folder for the report's files
     :param title: title of the report
+    :param margin: per cent of the teacher by which a student may be worse
     :raises StudyError: a folder holds no results
     """
     from jinja2 import Environment, PackageLoader
 
-    sections = [describe_study(folder) for folder in folders]
+    sections = [describe_study(folder, margin) for folder in folders]
     environment = Environment(loader=PackageLoader("sb3_distill.study", "."), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(title=title, studies=sections)
     output.mkdir(parents=True, exist_ok=True)
@@ -320,9 +338,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("studies", type=Path, nargs="+", help="folders that `sb3-distill study` wrote")
     parser.add_argument("-o", "--output", type=Path, default=Path("report"), help="folder (default: report)")
     parser.add_argument("--title", default="Policy distillation", help="title of the report")
+    parser.add_argument(
+        "--margin",
+        type=percentage,
+        default=MARGIN,
+        help=f"per cent of the teacher by which a student may be worse (default: {MARGIN:g})",
+    )
     args = parser.parse_args(argv)
     try:
-        write_report(args.studies, args.output, args.title)
+        write_report(args.studies, args.output, args.title, args.margin)
     except (StudyError, OSError) as error:
         print(f"sb3-distill report: {error}", file=sys.stderr)
         return 1

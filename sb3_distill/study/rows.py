@@ -18,14 +18,15 @@ from sb3_distill.common.files import file_name, model_zip, run_folder, write_who
 from sb3_distill.envs.multitask import tasks_of
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import RandomPlayer
-from sb3_distill.evaluation.scoring import row_of, score_agent
+from sb3_distill.evaluation.scoring import compare, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
-from sb3_distill.evaluation.tasks import score_task, score_tasks, task_interval
+from sb3_distill.evaluation.tasks import pair_tasks, score_task, score_tasks, task_interval
 from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, find_task_teachers, load_teachers
+from sb3_distill.results.comparison import MARGIN, verdict
 from sb3_distill.results.curves import CURVES_FILE, N_LAST, TEACHER, curve_of, read_csv, summarize_players
 from sb3_distill.results.row import Row
-from sb3_distill.results.statistics import GEOMETRIC_MEAN, normalized_percent, summarize
+from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT, summarize
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import Cell, leaves_one_agent
 
@@ -71,7 +72,10 @@ def score_teacher(cell: Cell, source: str, folder: Path, protocol: dict[str, Any
     teacher = load_teacher(source, device="cpu")
     path = score_path(cell, teacher.sha256, folder)
     if path.is_file():
-        return Score(**json.loads(path.read_text()))
+        known = Score(**json.loads(path.read_text()))
+        # Scores of earlier versions do not tell episodes apart.
+        if known.traces:
+            return known
     score = score_agent(teacher, cell.env, **protocol)
     write_whole(path, to_json(asdict(score)))
     return score
@@ -136,7 +140,7 @@ def distilled_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}
     starts = starts_of(cell, study)
     if starts is not None:
-        protocol["start_wrapper"] = partial(StartFrom, starts=starts)
+        protocol["start_wrapper"] = partial(StartFrom, starts=starts, first_seed=protocol["seed"])
     reference = None if source is None else score_teacher(cell, source, study / "teachers", protocol)
     score = score_agent(student, cell.env, **protocol)
     row = row_of(student, cell.env, score, reference)
@@ -158,6 +162,8 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
         )
     evaluations = read_csv(path)
     teacher_mean = float(np.mean(curve_of(evaluations, TEACHER)[-N_LAST:]))
+    # Evaluations that follow each other in one run are no independent sample: they give no intervals.
+    no_sample: dict[str, Any] = {"mean_interval": (), "iqm_interval": (), "n_distinct": None}
     rows = []
     for summary in summarize_players(evaluations):
         if summary.player == TEACHER:
@@ -171,9 +177,10 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
                 n_parameters=student.n_parameters,
                 n_bytes=student.n_bytes,
                 player=summary.player,
-                **asdict(summarize(list(curve_of(evaluations, summary.player)[-N_LAST:]))),
+                **asdict(summarize(list(curve_of(evaluations, summary.player)[-N_LAST:]))) | no_sample,
                 teacher_mean=teacher_mean,
                 percent_of_teacher=summary.last_percent,
+                percent_definition=SIGNED_QUOTIENT,
                 max_percent=summary.max_percent,
             )
         )
@@ -195,17 +202,29 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     # Count only the network that acts, without the target network of the multi-task DQN.
     n_parameters = sum(parameter.numel() for parameter in model.policy.q_net.parameters())
     row = partial(Row, cell.env, cell.key, cell.algo, n_parameters, 4 * n_parameters)
+    pairs = pair_tasks(students, references, randoms)
     rows = [
         row(
             task=name,
-            **asdict(summarize(score.returns)),
+            **asdict(summarize(score.returns, score.traces)),
             teacher_mean=references[name].mean,
-            percent_of_teacher=normalized_percent(score.mean, references[name].mean, randoms[name].mean),
+            **compare(pairs[name]),
         )
         for name, score in students.items()
     ]
     mean, low, high = task_interval(students, references, randoms)
-    return [*rows, row(task=GEOMETRIC_MEAN, percent_of_teacher=mean, percent_interval=(low, high))]
+    interval = None if np.isnan(low) else (low, high)
+    return [
+        *rows,
+        row(
+            task=GEOMETRIC_MEAN,
+            percent_of_teacher=mean,
+            percent_definition=NORMALIZED,
+            percent_interval=interval or (),
+            margin=MARGIN,
+            verdict=verdict(interval, MARGIN),
+        ),
+    ]
 
 
 _ROWS = {

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from sb3_distill.results.comparison import MARGIN, t_interval, verdict
 from sb3_distill.results.figures import short_name
 from sb3_distill.results.row import Row
-from sb3_distill.results.statistics import GEOMETRIC_MEAN, geometric_mean
+from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, NORMALIZED, Interval, geometric_mean, sample_std
+from sb3_distill.results.tables import interval_text
 
 # Fields that, together with the labels of the grid, identify a row
 PARTS = ("player", "task")
+# So many runs are written one by one: a standard deviation of so few says little.
+_ONE_BY_ONE = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Group:
     :param n_bytes: the student's size in bytes; None if it differs between games
     :param published: the paper's percentage; None if the paper has no number for this group
     :param n_seeds: number of runs
+    :param seeds: the seed of each run in ``percents``
+    :param stds: standard deviation of the returns within each run
+    :param episode_interval: if there is a single run, the 95% interval of its percentage over episodes
+    :param definition: definition of the percentages
     """
 
     labels: dict[str, str]
@@ -39,6 +47,36 @@ class Group:
     n_bytes: int | None
     published: float | None
     n_seeds: int
+    seeds: tuple[str, ...] = ()
+    stds: tuple[float, ...] = ()
+    episode_interval: Interval | None = None
+    definition: str | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """95% interval of the percentage: over the runs (Student's t), or over the episodes of a single run."""
+        return t_interval(self.percents) if len(self.percents) > 1 else self.episode_interval
+
+
+def _group(labels: dict[str, str], members: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> Group:
+    """The group of these rows."""
+    compared = [row for row in members if row.percent_of_teacher is not None]
+    alone = compared[0].percent_interval if len(compared) == 1 else ()
+    return Group(
+        labels,
+        tuple(row.percent_of_teacher for row in compared if row.percent_of_teacher is not None),
+        tuple(row.mean for row in members if row.mean is not None),
+        tuple(row.max_percent for row in members if row.max_percent is not None),
+        tuple(row.teacher_mean for row in members if row.teacher_mean is not None),
+        members[0].n_parameters,
+        members[0].n_bytes,
+        find_published(members[0], published),
+        len(members),
+        seeds=tuple(str(row.seed) for row in compared),
+        stds=tuple(row.std for row in members if row.std is not None and not np.isnan(row.std)),
+        episode_interval=(alone[0], alone[1]) if alone else None,
+        definition=compared[0].percent_definition if compared else None,
+    )
 
 
 def label_names(rows: Sequence[Row], grid: Mapping[str, Sequence[str]]) -> list[str]:
@@ -69,20 +107,7 @@ def group_rows(
     for row in rows:
         content = row.to_dict()
         together.setdefault(tuple(str(content.get(name, "")) for name in names), []).append(row)
-    return [
-        Group(
-            dict(zip(names, key, strict=True)),
-            tuple(row.percent_of_teacher for row in members if row.percent_of_teacher is not None),
-            tuple(row.mean for row in members if row.mean is not None),
-            tuple(row.max_percent for row in members if row.max_percent is not None),
-            tuple(row.teacher_mean for row in members if row.teacher_mean is not None),
-            members[0].n_parameters,
-            members[0].n_bytes,
-            find_published(members[0], published),
-            len(members),
-        )
-        for key, members in together.items()
-    ]
+    return [_group(dict(zip(names, key, strict=True)), members, published) for key, members in together.items()]
 
 
 def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Group]:
@@ -90,7 +115,7 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
     :param groups: groups of a study
     :param games: the study's environments
     :return: for each combination of the other labels that has results in all games, a group with the geometric means
-        over the games; empty if there is only one game
+        over the games, one for each seed that all games have; empty if there is only one game
     """
     together: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
@@ -101,19 +126,25 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
     for members in together.values():
         if len(games) < 2 or {group.labels["env"] for group in members} != set(games):
             continue
+        by_game = [dict(zip(group.seeds, group.percents, strict=True)) for group in members]
+        seeds = [seed for seed in by_game[0] if all(seed in percents for percents in by_game)]
+        if not seeds:
+            continue
         published = [group.published for group in members if group.published is not None]
         n_parameters, n_bytes = {group.n_parameters for group in members}, {group.n_bytes for group in members}
         means.append(
             Group(
                 labels={**members[0].labels, "env": GEOMETRIC_MEAN},
-                percents=(geometric_mean([float(np.mean(group.percents)) for group in members]),),
+                percents=tuple(geometric_mean([percents[seed] for percents in by_game]) for seed in seeds),
                 scores=(),
                 highest=(),
                 teacher=(),
                 n_parameters=n_parameters.pop() if len(n_parameters) == 1 else None,
                 n_bytes=n_bytes.pop() if len(n_bytes) == 1 else None,
                 published=geometric_mean(published) if len(published) == len(members) else None,
-                n_seeds=min(group.n_seeds for group in members),
+                n_seeds=len(seeds),
+                seeds=tuple(seeds),
+                definition=members[0].definition,
             )
         )
     return means
@@ -133,38 +164,78 @@ def find_published(row: Row, published: Sequence[Mapping[str, Any]]) -> float | 
     return None
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
+def list_runs(values: Sequence[float], digits: int = 1) -> str:
     """
-    :param values: one number per seed
+    :param values: one number per run
     :param digits: number of decimals
-    :return: the mean; if there are several numbers, with their standard deviation; empty if there are none
+    :return: up to three numbers one by one, more as their mean and sample standard deviation; empty if there are none
     """
-    if not values:
-        return ""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    if len(values) <= _ONE_BY_ONE:
+        return ", ".join(f"{value:.{digits}f}" for value in values)
+    return f"{np.mean(values):.{digits}f} ± {sample_std(values):.{digits}f}"
 
 
-def table_of(groups: Sequence[Group]) -> list[list[str]]:
+def percent_name(groups: Sequence[Group]) -> str:
     """
     :param groups: groups of a study
+    :return: what the column of their percentages is called
+    """
+    return (
+        "normalized %" if {group.definition for group in groups if group.percents} == {NORMALIZED} else "% of teacher"
+    )
+
+
+def describe_numbers(groups: Sequence[Group], margin: float) -> str:
+    """
+    :param groups: the groups of a table
+    :param margin: per cent of the teacher by which a student may be worse
+    :return: what its columns are
+    """
+    name = percent_name(groups)
+    definitions = dict.fromkeys(group.definition for group in groups if group.definition)
+    sentences = [f"{name}: {' or '.join(f'{entry}, {FORMULAS[entry]}' for entry in definitions)}."] * bool(definitions)
+    if any(group.n_seeds > 1 for group in groups):
+        sentences.append(
+            "Two or three runs are written one by one, more as mean ± sample standard deviation. 95%: Student's t "
+            "interval over the runs; of a single run, over pairs of episodes of student and teacher."
+        )
+    else:
+        sentences.append("95%: over pairs of episodes of student and teacher.")
+    sentences.append(
+        f"std in runs: of the returns within a run, apart from the spread between runs. margin {margin:g}%: not worse "
+        f"if the interval is above {100 - margin:g}%, worse if it is below, else undecided."
+    )
+    if any(group.published is not None for group in groups):
+        sentences.append(
+            "paper: the quotient 100 student / teacher, for the same game and network; in the row of the geometric "
+            "mean, that of the paper's numbers above it."
+        )
+    return " ".join(sentences)
+
+
+def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]:
+    """
+    :param groups: groups of a study
+    :param margin: per cent of the teacher by which a student may be worse
     :return: rows of cells, the header first
     """
     published = any(group.published is not None for group in groups)
     highest = any(group.highest for group in groups)
-    columns = ["parameters", "bytes", "teacher", "student", "% of teacher"]
-    columns += ["max %"] * highest + ["seeds"] + ["paper, %"] * published
+    columns = ["parameters", "bytes", "teacher", "student", "std in runs", percent_name(groups), "95%"]
+    columns += [f"margin {margin:g}%"] + ["max %"] * highest + ["seeds"] + ["paper, %"] * published
     table = [[*groups[0].labels, *columns]]
     for group in groups:
         cells = [
             *map(short_name, group.labels.values()),
             *("" if size is None else f"{size:,}" for size in (group.n_parameters, group.n_bytes)),
-            # If all runs have the same teacher, write its score once; if each has its own, write mean and deviation.
-            spread(group.teacher[:1] if len(set(group.teacher)) == 1 else group.teacher, 2),
-            spread(group.scores, 2),
-            spread(group.percents),
-            *([spread(group.highest)] * highest),
+            # If all runs have the same teacher, write its score once.
+            list_runs(group.teacher[:1] if len(set(group.teacher)) == 1 else group.teacher, 2),
+            list_runs(group.scores, 2),
+            f"{np.sqrt(np.mean(np.square(group.stds))):.2f}" if group.stds else "",
+            list_runs(group.percents),
+            interval_text(group.interval).strip(" ()"),
+            verdict(group.interval, margin) if group.percents else "",
+            *([list_runs(group.highest)] * highest),
             str(group.n_seeds),
             *(["" if group.published is None else f"{group.published:.1f}"] * published),
         ]

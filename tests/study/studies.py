@@ -9,8 +9,8 @@ CARTPOLE = {
     "settings": {"algo": "pd", "env": "CartPole-v1", "n_timesteps": 600, "rollout_policy": "teacher"},
     "grid": {"loss": ["kl", "nll"], "seed": [0]},
     "record": True,
-    "evaluation": {"n_episodes": 2},
-    "published": [{"loss": "kl", "percent": 101.5}],
+    "evaluation": {"n_episodes": 8},
+    "published": [{"env": "CartPole-v1", "loss": "kl", "percent": 101.5}],
 }
 
 

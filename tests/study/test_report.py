@@ -9,43 +9,75 @@ import pytest
 from matplotlib.figure import Figure
 
 from sb3_distill.results.row import Row
+from sb3_distill.results.statistics import NORMALIZED, SIGNED_QUOTIENT
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
-from sb3_distill.study.report import describe_protocol, describe_study, draw_figures
+from sb3_distill.study.manifest import Manifest
+from sb3_distill.study.report import describe_legend, describe_protocol, describe_study, draw_figures
 from sb3_distill.study.report import main as report
 from sb3_distill.study.tables import (
     Group,
+    describe_numbers,
     find_published,
     geometric_groups,
     group_rows,
     label_names,
-    spread,
+    list_runs,
     table_of,
     to_latex,
 )
 
 
 def test_published_numbers_and_tables():
-    row = Row("A", "cell", "pd", n_parameters=1_000, n_bytes=4_000, teacher_mean=50.0)
+    row = Row(
+        "A", "cell", "pd", n_parameters=1_000, n_bytes=4_000, teacher_mean=50.0, percent_definition=SIGNED_QUOTIENT
+    )
     rows = [
-        replace(row, labels={"loss": loss}, seed=seed, percent_of_teacher=percent, mean=percent / 2)
-        for loss, seed, percent in (("kl", 0, 90.0), ("kl", 1, 110.0), ("nll", 0, 80.0))
+        replace(row, labels={"loss": loss}, seed=seed, percent_of_teacher=percent, mean=percent / 2, std=std)
+        for loss, seed, percent, std in (("kl", 0, 90.0, 3.0), ("kl", 1, 110.0, 4.0), ("nll", 0, 80.0, 2.0))
     ]
+    rows[2] = replace(rows[2], percent_interval=[70.0, 89.5])
     grid = {"env": ["A"], "loss": ["kl", "nll"], "seed": ["0", "1"]}
     assert label_names(rows, grid) == ["loss"]
     # What the grid compares counts, not what has finished.
     assert label_names(rows[:1], grid) == ["loss"] and label_names(rows, {"env": ["A"], "seed": ["0"]}) == ["env"]
     # Seeds are not what is compared, though nothing else is there.
     assert label_names(rows, {"seed": ["0", "1"]}) == ["env"]
-    groups = group_rows(rows, grid, [{"loss": "kl", "percent": 94.7}])
+    groups = group_rows(rows, grid, [{"env": "A", "loss": "kl", "percent": 94.7}])
     table = table_of(groups)
-    assert table[0] == ["loss", "parameters", "bytes", "teacher", "student", "% of teacher", "seeds", "paper, %"]
-    assert table[1] == ["kl", "1,000", "4,000", "50.00", "50.00 ± 5.00", "100.0 ± 10.0", "2", "94.7"]
-    assert table[2][-1] == "" and spread(()) == ""
-    assert find_published(replace(row, labels={"loss": "mse"}), [{"loss": "kl", "percent": 1}]) is None
-    latex = to_latex(table, 1, "50% & more")
+    assert table[0][:5] == ["loss", "parameters", "bytes", "teacher", "student"]
+    assert table[0][5:] == ["std in runs", "% of teacher", "95%", "margin 5%", "seeds", "paper, %"]
+    # Two runs one by one, the spread within them apart, and Student's t interval over them
+    assert table[1][:5] == ["kl", "1,000", "4,000", "50.00", "45.00, 55.00"]
+    assert table[1][5:] == ["3.54", "90.0, 110.0", "-27.1 to 227.1", "undecided", "2", "94.7"]
+    # A single run has the interval over its episodes.
+    assert table[2][5:] == ["2.00", "80.0", "70.0 to 89.5", "worse", "1", ""]
+    assert table_of(groups, margin=35.0)[2][8] == "not worse" and table_of(groups, margin=35.0)[0][8] == "margin 35%"
+    legend = describe_numbers(groups, 35.0)
+    assert "signed quotient, 100 + 100 (score - teacher) / |teacher|" in legend and "Student's t interval" in legend
+    assert (
+        "margin 35%: not worse if the interval is above 65%" in legend and "paper: the quotient 100 student" in legend
+    )
+    other = replace(row, labels={"loss": "mse"})
+    assert find_published(other, [{"env": "A", "loss": "kl", "percent": 1}]) is None
+    # What was measured in another game does not stand beside this one.
+    assert find_published(rows[0], [{"env": "B", "loss": "kl", "percent": 1}]) is None
+    latex = to_latex([["a", "b"], ["kl", "100.0 ± 10.0"]], 1, "50% & more")
     assert r"\textbackslash{}a\textasciicircum{}b\textasciitilde{}c\_d" in to_latex([["\\a^b~c_d"], ["1"]], 1, "")
-    assert r"\caption{50\% \& more}" in latex and r"100.0 $\pm$ 10.0" in latex and latex.count(r"\\") == 3
+    assert r"\caption{50\% \& more}" in latex and r"100.0 $\pm$ 10.0" in latex and latex.count(r"\\") == 2
+
+
+def test_many_runs_are_a_mean_with_the_deviation_of_a_sample():
+    assert list_runs(()) == "" and list_runs([1.0, 2.0, 3.0]) == "1.0, 2.0, 3.0"
+    assert list_runs([1.0, 2.0, 3.0, 4.0], 2) == "2.50 ± 1.29"
+
+
+def test_normalized_percentages_are_named():
+    row = Row("A", "cell", "mtpd", n_parameters=10, n_bytes=40, percent_of_teacher=80.0, percent_definition=NORMALIZED)
+    groups = group_rows([row, replace(row, percent_of_teacher=None, percent_definition=None)], {"env": ["A"]}, [])
+    assert "normalized %" in table_of(groups)[0] and "% of teacher" not in table_of(groups)[0]
+    assert "normalized, 100 (score - random) / (teacher - random)" in describe_numbers(groups, 5.0)
+    assert plot_groups(groups).axes[0].get_ylabel() == "% between a random player and the teacher"
 
 
 def test_geometric_means_over_games():
@@ -60,24 +92,28 @@ def test_geometric_means_over_games():
             max_percent=percent + 5,
             teacher_mean=1.0,
             labels={"loss": loss},
+            seed=seed,
         )
-        for env, loss, percent, size in (
-            ("A", "kl", 40.0, 100),
-            ("A", "kl", 60.0, 100),
-            ("B", "kl", 200.0, 120),
-            ("A", "nll", 70.0, 100),
+        for env, loss, percent, size, seed in (
+            ("A", "kl", 40.0, 100, 0),
+            ("A", "kl", 90.0, 100, 1),
+            ("A", "kl", 60.0, 100, 2),
+            ("B", "kl", 250.0, 120, 0),
+            ("B", "kl", 160.0, 120, 1),
+            ("A", "nll", 70.0, 100, 0),
         )
     ]
     published = [{"env": "A", "percent": 90.0}, {"env": "B", "percent": 40.0}]
     groups = group_rows(rows, {"env": ["A", "B"], "loss": ["kl", "nll"]}, published)
     (mean,) = geometric_groups(groups, ["A", "B"])
-    # The mean of two runs is 50%; nll has not finished in B.
-    assert mean.labels == {"env": "geometric mean", "loss": "kl"} and mean.percents == pytest.approx([100.0])
+    # One mean for each seed that both games have; nll has not finished in B.
+    assert mean.labels == {"env": "geometric mean", "loss": "kl"} and mean.percents == pytest.approx([100.0, 120.0])
     assert mean.published == pytest.approx(60.0) and (mean.n_parameters, mean.n_bytes) == (None, 400)
     assert geometric_groups(groups[:1], ["A"]) == []
     table = table_of([*groups, mean])
-    assert table[0][6:] == ["% of teacher", "max %", "seeds", "paper, %"]
-    assert table[-1] == ["geometric mean", "kl", "", "400", "", "", "100.0", "", "1", "60.0"]
+    assert table[0][7:] == ["% of teacher", "95%", "margin 5%", "max %", "seeds", "paper, %"]
+    assert table[-1][:7] == ["geometric mean", "kl", "", "400", "", "", ""]
+    assert table[-1][7:] == ["100.0, 120.0", "-17.1 to 237.1", "undecided", "", "2", "60.0"]
 
 
 def test_figures_of_groups():
@@ -132,7 +168,7 @@ def real_time_study(tmp_path) -> Path:
     (run / "learning_curves.csv").write_text("player,n_timesteps,mean_reward\nlarge,10,1\nlarge,20,2\n")
     study = {"name": "s", "title": "CartPole & losses", "paper": "", "notes": "", "cells": 2}
     study["grid"] = {"seed": ["0", "1"]}
-    study["published"] = [{"player": "large", "percent": 101.5}]
+    study["published"] = [{"env": "CartPole-v1", "player": "large", "percent": 101.5}]
     (folder / "results.json").write_text(
         json.dumps({"study": study, "agents": rows, "manifests": manifests, "failures": []})
     )
@@ -142,8 +178,8 @@ def real_time_study(tmp_path) -> Path:
 def test_report_of_a_real_time_study(real_time_study):
     described = describe_study(real_time_study)
     assert [cells[0] for cells in described.table] == ["player", "large", "small"]
-    assert described.table[1][-3:] == ["130.0 ± 0.0", "2", "101.5"]
-    assert "over seeds (0, 1). Students beside a teacher: the mean over the last 10 evaluations" in described.legend
+    assert described.table[1][-3:] == ["130.0, 130.0", "2", "101.5"]
+    assert "Seeds 0, 1. Students beside a teacher: the mean over the last 10 evaluations" in described.legend
     assert "30 episodes" not in described.legend
     assert described.versions == ["torch 2.10 (cells: 1)", "torch 2.11 (cells: 1)"]
     assert described.commands[0] == "rl_zoo3.train -f study/cells/cell0"
@@ -162,6 +198,22 @@ def test_legends_say_how_scores_were_measured():
     assert describe_protocol(both).endswith("student. " + describe_protocol(both[1:]))
     alone = Cell("rtpd", "CartPole-v1", 0, hyperparams={"students": None})
     assert describe_protocol([alone]).startswith("30 episodes with 0% random actions for each run, the same starts")
+
+
+def test_legends_tell_of_shared_recordings_and_repeated_episodes():
+    row = Row("A", "cell", "pd", 10, 40, mean=1.0, returns=[1.0] * 100, n_distinct=30)
+    once = replace(row, n_distinct=100)
+    seconds = {"train": 60.0}
+    for records, shared in ((False, False), ("per seed", False), ("shared", True), (True, True)):
+        cells = [Cell("pd", "A", seed, records=records) for seed in (0, 1)]
+        manifests = [Manifest(cell, (each,), seconds, "", {}) for cell, each in zip(cells, (row, once), strict=True)]
+        legend = describe_legend(manifests)
+        assert ("All seeds learned from one recording" in legend) == shared
+        assert "In 1 of 2 rows, episodes are exact repeats of others (down to 30 distinct ones of 100)" in legend
+    # One seed shares with nobody, and rtpd has no recording.
+    assert "one recording" not in describe_legend(manifests[:1])
+    manifests = [Manifest(Cell("rtpd", "A", seed, records="shared"), (once,), seconds, "", {}) for seed in (0, 1)]
+    assert "recording" not in describe_legend(manifests) and "repeats" not in describe_legend(manifests)
 
 
 def test_report_of_a_study_that_has_just_begun(real_time_study, tmp_path):

@@ -44,7 +44,7 @@ def finished(study_file, tmp_path_factory) -> Path:
 
 def test_one_cell_of_each_recording_comes_first(tmp_path):
     cells = [
-        Cell("pd", env, seed, 100, {"loss": loss}, records=True)
+        Cell("pd", env, seed, 100, {"loss": loss}, records="shared")
         for env in ("CartPole-v1", "Acrobot-v1")
         for loss in ("kl", "nll")
         for seed in (0, 1)
@@ -60,6 +60,10 @@ def test_one_cell_of_each_recording_comes_first(tmp_path):
     # What the play depends on makes it another one.
     assert replace(cells[0], hyperparams={"teacher_eps": 0.3}).recording_key != keys["CartPole-v1"]
     assert replace(cells[0], hyperparams={"loss": "mse", "learning_rate": 1.0}).recording_key == keys["CartPole-v1"]
+    # Each seed has its own unless the study says that they are shared.
+    own = [replace(cell, records="per seed") for cell in cells[:4]]
+    assert [cell.recording_key == own[0].recording_key for cell in own] == [True, False, True, False]
+    assert ready_cells(own, tmp_path) == own[:2]
     (tmp_path / "recordings" / keys["CartPole-v1"]).mkdir(parents=True)
     assert ready_cells(cells, tmp_path) == [cells[4], *cells[:4]]
 
@@ -98,7 +102,11 @@ def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
     assert all(manifests)
     results = json.loads((finished / "results.json").read_text())
     assert [row["loss"] for row in results["agents"]] == ["kl", "nll"]
-    assert results["agents"][0]["n_parameters"] > 0 and len(results["agents"][0]["returns"]) == 2
+    assert results["agents"][0]["n_parameters"] > 0 and len(results["agents"][0]["returns"]) == 8
+    for row in results["agents"]:
+        assert row["percent_definition"] == "signed quotient" and row["n_distinct"] == row["n_distinct_pairs"] == 8
+        low, high = row["percent_interval"]
+        assert low <= row["percent_of_teacher"] <= high and row["verdict"] and row["margin"] == 5
     assert manifests[0].command.startswith("python -m rl_zoo3.train --algo pd --env CartPole-v1")
     # It can be pasted, and names what is there now.
     words = shlex.split(manifests[0].command)
