@@ -81,9 +81,9 @@ def keyword(text: str) -> tuple[str, Any]:
         ) from error
 
 
-def add_import_options(parser: argparse.ArgumentParser) -> None:
+def add_gym_packages(parser: argparse.ArgumentParser) -> None:
     """
-    Add the options that say which packages a run's files may name: ``gym_packages`` and ``allow_import``.
+    Add the option ``gym_packages``.
 
     :param parser: the parser
     """
@@ -94,6 +94,15 @@ def add_import_options(parser: argparse.ArgumentParser) -> None:
         metavar="PACKAGE",
         help="packages with environments or wrappers to import first, as in the Zoo",
     )
+
+
+def add_import_options(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the options that say which packages a run's files may name: ``gym_packages`` and ``allow_import``.
+
+    :param parser: the parser
+    """
+    add_gym_packages(parser)
     parser.add_argument(
         "--allow-import",
         action="store_true",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Cell:
     :param env_kwargs: arguments of the environment
     :param records: which cells share a recording of the teacher's play: those with the same seed, or all of them
         whatever their seed (manifests of earlier versions say True for that); False: there is no recording
+    :param gym_packages: packages that are imported first, see ``trust_packages``
     """
 
     algo: str
@@ -45,11 +46,14 @@ class Cell:
     evaluation: dict[str, Any] = field(default_factory=dict)
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     records: Literal[False, "per seed", "shared", True] = False
+    gym_packages: Sequence[str] = ()
 
     @property
     def key(self) -> str:
         """Name of the cell's folder: readable, and different for cells with different settings."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        # The same cell whoever imports its packages
+        settings = {name: value for name, value in asdict(self).items() if name != "gym_packages"}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         words = [re.sub(r"[^A-Za-z0-9.]+", "", str(value)) for value in self.labels.values()]
         return "-".join([*words, digest])
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from sb3_distill.common.arguments import whole_number
+from sb3_distill.common.arguments import add_gym_packages, whole_number
+from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import format_spread, format_table, interval_text
 from sb3_distill.study.backends import run_locally, run_on_ray
-from sb3_distill.study.cell import Study, StudyError
+from sb3_distill.study.cell import Study
 from sb3_distill.study.file import read_study
 from sb3_distill.study.manifest import manifest_of
 from sb3_distill.study.run import RESULTS, collect, estimate_seconds, format_seconds, locked, run_study
@@ -64,9 +65,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--threads", type=whole_number(1), default=1, help="threads of each cell (default: 1)")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated time, run nothing")
+    add_gym_packages(parser)
     args = parser.parse_args(argv)
     try:
-        study = read_study(args.file)
+        trust_packages(args.gym_packages)
+        study = read_study(args.file, args.gym_packages)
         folder = args.output or Path("logs") / "studies" / study.name
         if args.dry_run:
             print_plan(study, folder, args.jobs)
@@ -90,7 +93,7 @@ def main(argv: list[str]) -> int:
     except gym.error.Error as error:
         print(f"sb3-distill study: {args.file} names an environment that is not registered: {error}", file=sys.stderr)
         return 1
-    except (StudyError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"sb3-distill study: {error}", file=sys.stderr)
         return 1
     print_results(study, rows)

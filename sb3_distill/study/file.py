@@ -6,7 +6,7 @@ import itertools
 import math
 import pkgutil
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +193,10 @@ def _check_cell(where: str, cell: Cell) -> None:
         )
 
 
-def read_study(path: str | Path) -> Study:
+def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     """
     :param path: a YAML file
+    :param gym_packages: packages that each cell imports first
     :return: the study
     :raises StudyError: the file has an error; the message says where and what is allowed
     """
@@ -245,6 +246,7 @@ def read_study(path: str | Path) -> Study:
             evaluation=evaluation,
             env_kwargs=_mapping(where, "env_kwargs", chosen.get("env_kwargs") or {}),
             records="per seed" if record is True else record,
+            gym_packages=list(gym_packages),
         )
         _check_cell(where, cell)
         if cell.key in cells:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from sb3_distill.common.files import run_folder, write_whole
+from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import Cell, leaves_one_agent
 from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, versions
@@ -37,6 +38,8 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
     arguments += ["--eval-freq", str(eval_freq), "--eval-episodes", str(cell.evaluation.get("eval_episodes", 10))]
     if cell.n_timesteps is not None:
         arguments += ["-n", str(cell.n_timesteps)]
+    if cell.gym_packages:
+        arguments += ["--gym-packages", *cell.gym_packages]
     if cell.env_kwargs:
         arguments += ["--env-kwargs", *(f"{name}:{value!r}" for name, value in cell.env_kwargs.items())]
     if hyperparams:
@@ -80,6 +83,7 @@ def run_cell(folder: Path) -> None:
     cell = Cell(**json.loads((folder / SETTINGS).read_text()))
     study = folder.parent.parent
     key = cell.recording_key
+    trust_packages(cell.gym_packages)
     load_references(cell)
     run = train(cell, folder, None if key is None else study / "recordings" / key)
     trained = time.time()

@@ -14,8 +14,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sb3_distill.common.arguments import percentage
+from sb3_distill.common.arguments import add_gym_packages, percentage
 from sb3_distill.common.files import model_zip
+from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.curves import CURVES_FILE, N_LAST
 from sb3_distill.results.row import Row
@@ -344,10 +345,12 @@ def main(argv: list[str]) -> int:
         default=MARGIN,
         help=f"per cent of the teacher by which a student may be worse (default: {MARGIN:g})",
     )
+    add_gym_packages(parser)
     args = parser.parse_args(argv)
     try:
+        trust_packages(args.gym_packages)
         write_report(args.studies, args.output, args.title, args.margin)
-    except (StudyError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"sb3-distill report: {error}", file=sys.stderr)
         return 1
     print(args.output / "index.html")

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from stable_baselines3 import DQN
 
 from sb3_distill.agents.files import AgentError
 from sb3_distill.evaluation.players import RandomPlayer
@@ -12,6 +13,8 @@ from sb3_distill.study.cell import Cell, StudyError
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
 from sb3_distill.study.rows import load_references, score_path, score_teacher, starts_of, starts_path
+from tests.evaluation.walk import Walk
+from tests.helpers import REPOSITORY
 from tests.study.studies import CARTPOLE, write
 
 
@@ -28,6 +31,21 @@ def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path)
     protocol = {"n_episodes": 2, "epsilon": 0.0, "seed": 0}
     assert score_teacher(replace(cell, env_kwargs={}), str(cartpole_teacher), folder, protocol).mean > 5
     assert len(list(folder.iterdir())) == 2
+
+
+def test_environments_and_wrappers_of_a_package_of_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    wrapper = {"tests.evaluation.walk.Mirror": {"factor": 0}}
+    DQN("MlpPolicy", Walk(), device="cpu").save(tmp_path / "teacher")
+    own = {"env": "Walk-v0", "teacher": str(tmp_path / "teacher"), "env_wrapper": [wrapper]}
+    changes = {"evaluation": {"n_episodes": 2}, "grid": {"loss": ["kl"]}, "record": False, "published": None}
+    path = write(tmp_path / "s.yml", settings={**CARTPOLE["settings"], **own}, **changes)
+    (cell,), (same,) = (read_study(path, packages).cells for packages in ([], ["tests.evaluation.walk"]))
+    assert cell.key == same.key
+    assert main([str(path), "-o", str(tmp_path / "out"), "--gym-packages", "tests.evaluation.walk"]) == 0
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["agents"]
+    # The student's wrapper, and not its teacher's, counts every reward 0 times.
+    assert row["returns"] == [0, 0] and row["teacher_mean"] != 0
 
 
 def test_starts_are_recorded_once_for_a_game(tmp_path):
