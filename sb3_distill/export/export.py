@@ -16,7 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.agents.chain import count_macs
+from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import record_observations
@@ -206,6 +206,8 @@ def export_agent(
     if transition:
         raise ExportError(f"{agent.source} is still in the transition ({transition}): finish its training.")
     env_id = find_env_id(agent, env_id)
+    # Raises for what cannot be exported, such as Dict observations
+    chain_of(agent)
     if agent.facts.is_rebuilt:
         check_spaces(agent, env_id)
     checked_against = (

@@ -13,6 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.agents.files import AgentError
 from sb3_distill.export.cli import main as export
 from sb3_distill.export.export import FLOAT_FILE, ExportError, export_agent
 from sb3_distill.export.runner import PolicyRunner
@@ -122,3 +123,15 @@ def test_action_bounds_that_differ_are_refused(tmp_path: Path):
     model.save(tmp_path / "Pendulum-v1")
     with pytest.raises(ExportError, match=r"with the actions Box\(-1.*but Pendulum-v1 has Box\(-2"):
         export_agent(tmp_path / "Pendulum-v1.zip", tmp_path / "out", n_observations=40)
+
+
+def test_a_dict_with_channels_first_images_is_refused_as_what_it_is(tmp_path: Path):
+    """Found by tests/test_properties.py: the check of the spaces tried to transpose it."""
+    space = spaces.Dict({"image": spaces.Box(0, 255, (1, 36, 40), np.uint8)})
+    gym.register("Camera-v0", lambda: gym.wrappers.TransformObservation(Bits(), lambda obs: space.sample(), space))
+    try:
+        DQN("MultiInputPolicy", "Camera-v0", buffer_size=10, device="cpu").save(tmp_path / "Camera-v0")
+        with pytest.raises(AgentError, match="is no chain of layers"):
+            export_agent(tmp_path / "Camera-v0.zip", tmp_path / "out", n_observations=8)
+    finally:
+        del gym.registry["Camera-v0"]
