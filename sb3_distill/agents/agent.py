@@ -271,7 +271,6 @@ class Teacher(ABC):
         :param state: the state that the last call returned; None for an agent without memory
         :param episode_start: where an episode begins
         :return: the actions and the next state
-        :raises AgentError: the agent's distribution is not known
         """
         obs, _ = self.policy.obs_to_tensor(observation)
         answers, state = self.answer(obs, state, episode_start)
@@ -351,6 +350,18 @@ class ActorCriticTeacher(Teacher):
     def has_critic(self) -> bool:
         """Whether it has a critic. A zip may hold the actor alone."""
         return getattr(self.policy, "value_net", None) is not None
+
+    def sample(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        rngs: Sequence[np.random.Generator],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, Any]:
+        """As ``Teacher.sample``; from other distributions than those of ``answer``, with torch's one generator."""
+        if not is_known_distribution(self.policy.action_dist):
+            return self.predict(observation, state, episode_start, deterministic=False)
+        return super().sample(observation, rngs, state, episode_start)
 
     @th.no_grad()
     def answer(

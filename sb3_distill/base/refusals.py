@@ -74,7 +74,7 @@ class RefusalsMixin:
         infos: list[dict[str, Any]],
     ) -> None:
         check_finite("reward", reward, self.num_timesteps)
-        for env in np.flatnonzero(dones):
+        for env in np.flatnonzero(dones).tolist():
             last = infos[env]["terminal_observation"]
             # It is multiplied by zero, which leaves NaN as it is.
             parts = last if isinstance(last, dict) else {"": last}

@@ -87,6 +87,17 @@ def test_sampled_actions_of_an_agent_belong_to_the_episode(env_id, kwargs):
     assert greedy.returns != scores[0].returns
 
 
+def test_sampled_actions_of_several_parts_repeat():
+    class Parts(gym.wrappers.TransformAction):
+        def __init__(self, env):
+            super().__init__(env, lambda action: int(action[0]), gym.spaces.MultiDiscrete([2, 3]))
+
+    make = lambda n_envs: DummyVecEnv([lambda: Parts(Monitor(gym.make("CartPole-v1"))) for _ in range(n_envs)])  # noqa: E731
+    agent = load_teacher(A2C("MlpPolicy", make(1), device="cpu", seed=0))
+    scores = [evaluate_paired(agent, make, 4, seed=1, n_envs=2, deterministic=False) for _ in range(2)]
+    assert scores[0] == scores[1]
+
+
 class Lengths(gym.Env):
     """An episode of seed s lasts as many steps as the list says."""
 
