@@ -1,7 +1,5 @@
 """A trained agent that answers and never learns."""
 
-import copy
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device
@@ -21,6 +19,7 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.common.finite import find_not_finite
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.networks.actor_critic_policies import actor_critic_answers, actor_modules, is_known_distribution
+from sb3_distill.networks.frozen import freeze
 from sb3_distill.networks.layers import MeanOverQuantiles
 from sb3_distill.quantization.packing import count_parameters, packed_bytes
 
@@ -374,42 +373,3 @@ class ActorCriticTeacher(Teacher):
                 "Gaussians without squash_output."
             )
         return actor_critic_answers(self.policy, self.normalize(obs), with_values), None
-
-
-def freeze(policy: BasePolicy) -> Any:
-    """
-    :param policy: a policy that nobody else uses
-    :return: the same policy: it acts and never learns, in the layout in which CPU convolutions are fastest
-    """
-    policy.set_training_mode(False)
-    policy.requires_grad_(False)
-    return policy.to(memory_format=th.channels_last)  # type: ignore[call-overload]
-
-
-def hash_weights(policy: BasePolicy) -> str:
-    """
-    :param policy: a policy
-    :return: the sha256 of its weights, which stands for an agent that is no file
-    """
-    digest = hashlib.sha256()
-    for name, tensor in policy.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def copy_policy(policy: BasePolicy) -> Any:
-    """
-    :param policy: a model's policy
-    :return: a copy of it
-    """
-    if getattr(policy, "use_sde", False):
-        # The exploration matrices are sampled with a gradient, which deepcopy refuses; drawn anew without it they pass.
-        with th.no_grad():
-            policy.reset_noise()  # type: ignore[operator]
-    # The last distribution hangs on the computation that made it, which deepcopy refuses too.
-    action_dist = getattr(policy, "action_dist", None)
-    last = vars(action_dist).pop("distribution", None) if action_dist is not None else None
-    copied = copy.deepcopy(policy)
-    if last is not None:
-        action_dist.distribution = last  # type: ignore[union-attr]
-    return copied

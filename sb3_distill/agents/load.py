@@ -17,8 +17,6 @@ from sb3_distill.agents.agent import (
     QuantileTeacher,
     Teacher,
     ValueTeacher,
-    copy_policy,
-    hash_weights,
 )
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
@@ -40,6 +38,7 @@ from sb3_distill.agents.sources import find_agent
 from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of
+from sb3_distill.networks.frozen import copy_policy, hash_weights
 from sb3_distill.quantization.layers import describe_transition
 
 # Modules of Stable-Baselines3 and SB3-contrib whose policies and features extractors can be rebuilt from weights

@@ -8,11 +8,12 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_distill.agents.agent import Teacher, copy_policy, freeze
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.evaluation.observations import record_observations
+from sb3_distill.networks.frozen import copy_policy, freeze
 from sb3_distill.quantization.layers import calibrate, quantize, quantized_layers, set_blend
 from sb3_distill.quantization.quantizer import check_bits, has_exact_input
 

@@ -8,9 +8,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.dqn.dqn import DQN
 
-from sb3_distill.agents.agent import hash_weights
 from sb3_distill.base.students import student_model
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
+from sb3_distill.networks.frozen import hash_weights
 from sb3_distill.results.curves import TEACHER
 from sb3_distill.rtpd.students import StudentGroup
 
