@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.inspection import describe_space_mismatch
@@ -71,3 +71,30 @@ def _same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:
 
 def _bounds(space: spaces.Box) -> str:
     return f"{space.low.tolist()} to {space.high.tolist()}"
+
+
+def lacks_statistics(teacher: Teacher, env: VecEnv) -> bool:
+    """
+    :param teacher: the loaded teacher
+    :param env: the student's environment
+    :return: whether the environment normalises observations, while the teacher has no statistics of its own
+    """
+    vec_normalize = unwrap_vec_normalize(env)
+    return vec_normalize is not None and vec_normalize.norm_obs and teacher.normalization is None
+
+
+def warn_of_missing_statistics(teacher: Teacher, env: VecEnv) -> None:
+    """
+    Say that a teacher is asked about raw observations, in an environment that normalises them for the student.
+
+    :param teacher: the loaded teacher
+    :param env: the student's environment
+    """
+    if lacks_statistics(teacher, env):
+        warnings.warn(
+            f"The student's environment normalises observations (VecNormalize), but the teacher {teacher.source} has "
+            "no statistics of its own, so it gets raw observations. That is right only if it was trained on raw "
+            "observations. If it was trained behind VecNormalize, put its vecnormalize.pkl beside its zip and pass the "
+            "zip; or load the model together with its environment: PPO.load(path, "
+            "env=VecNormalize.load(statistics, venv))."
+        )

@@ -1,11 +1,14 @@
 """The files of a trained agent, and the errors for agents that cannot be used."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 # Names of the file with VecNormalize's statistics, in the Zoo and on the hub
 ZOO_STATISTICS, HUB_STATISTICS = "vecnormalize.pkl", "vec_normalize.pkl"
 STATISTICS = (ZOO_STATISTICS, HUB_STATISTICS)
+# Name of the zip that SB3's CheckpointCallback writes, without the ending
+CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")
 
 
 class AgentError(ValueError):
@@ -36,10 +39,22 @@ class AgentFiles:
     env_id: str | None = None
 
     @property
+    def statistics_paths(self) -> list[Path]:
+        """Where VecNormalize's statistics can be: those saved with a checkpoint first, then those of the run."""
+        beside = self.zip_path.parent
+        own = []
+        checkpoint = CHECKPOINT.fullmatch(self.zip_path.stem)
+        if checkpoint is not None:
+            # SB3's CheckpointCallback, then the Zoo's SaveVecNormalizeCallback with one prefix or another
+            prefix, steps = checkpoint["prefix"], f"{checkpoint['steps']}_steps.pkl"
+            own = [f"{prefix}_vecnormalize_{steps}", f"{prefix}_{steps}", f"vecnormalize_{steps}"]
+        places = dict.fromkeys(place for place in (self.folder, beside) if place is not None)
+        return [*(beside / name for name in own), *(place / name for place in places for name in STATISTICS)]
+
+    @property
     def normalization(self) -> Path | None:
         """The file with VecNormalize's statistics; None if it does not exist."""
-        found = [self.folder / name for name in STATISTICS if (self.folder / name).is_file()] if self.folder else []
-        return found[0] if found else None
+        return next((path for path in self.statistics_paths if path.is_file()), None)
 
     def yaml(self, name: str) -> Path | None:
         """A YAML file of the run, e.g. "config.yml"; None if it does not exist."""

@@ -82,7 +82,7 @@ def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalizati
     if normalize and options.get("norm_obs", True):
         raise AgentError(
             f"{files.folder}/config.yml says that observations were normalised, but {files.folder}/vecnormalize.pkl is "
-            "missing: without these statistics the agent sees nothing as it did. Put the file there."
+            "missing: without these statistics the agent sees nothing as it did. Put the file there, or beside the zip."
         )
     return None
 

@@ -34,7 +34,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     rollout_policy: RolloutPolicy
     teacher_eps: float
 
-    _teacher: Any
+    _teacher: Any = None
     _recorder: RecordingWriter | None = None
     _recorded_play: RecordedPlay | None = None
     _reference: TeacherReferenceCallback | None = None

@@ -159,7 +159,7 @@ class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        self._teacher = self._setup_teacher()
+        self._setup_teacher()
         if self.recording is not None:
             self._open_recording(0 if reset_num_timesteps else self.num_timesteps, total_timesteps)
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.checks import check_teacher
+from sb3_distill.agents.checks import check_teacher, warn_of_missing_statistics
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
@@ -32,6 +32,8 @@ class TeacherMixin(RefusalsMixin):
     taught_by: Any = None
     teacher_sha256: str | None = None
     allow_env_mismatch: bool = False
+    # The teacher that was checked last
+    _teacher: Any = None
 
     device: th.device
 
@@ -43,12 +45,15 @@ class TeacherMixin(RefusalsMixin):
             raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
         teacher = self._load_teacher(named or self.taught_by or self._find_teacher(env_id))
         self._check_teacher(teacher, env_id)
+        if teacher is not self._teacher:
+            self._check_statistics(teacher)
         if self.teacher_sha256 not in (None, teacher.sha256):
             warnings.warn(
                 f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "
                 f"{teacher.source}, sha256 {teacher.sha256}."
             )
         setattr(self, self.teacher_argument, teacher)
+        self._teacher = teacher
         self.taught_by, self.teacher_sha256 = teacher.saved_source, teacher.sha256
         return teacher
 
@@ -62,6 +67,11 @@ class TeacherMixin(RefusalsMixin):
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""
         check_teacher(teacher, self._known_env(), env_id, self.allow_env_mismatch)
+
+    def _check_statistics(self, teacher: Any) -> None:
+        """Say where the environment normalises observations, and the teacher does not."""
+        assert self.env is not None
+        warn_of_missing_statistics(teacher, self.env)
 
     def _excluded_save_params(self) -> list[str]:
         # Only the student is saved.

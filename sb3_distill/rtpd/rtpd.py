@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.checks import lacks_statistics
 from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
@@ -189,6 +190,15 @@ class RealTimeDistillDQN(TeacherMixin, DQNWithStudents):
                 "be lost when it learns on. Distill it with PolicyDistillation instead."
             )
         super()._check_teacher(teacher, env_id)
+
+    def _check_statistics(self, teacher: Any) -> None:
+        assert self.env is not None
+        if lacks_statistics(teacher, self.env):
+            warnings.warn(
+                f"The environment normalises observations (VecNormalize), but the teacher to start from, "
+                f"{teacher.source}, has no statistics. That is right only if it was trained behind the statistics with "
+                "which this VecNormalize was loaded. If it was trained on raw observations, leave VecNormalize out."
+            )
 
     def _start_from(self, trained: Teacher) -> None:
         """Copy the weights of a trained agent into the teacher and its target network."""
