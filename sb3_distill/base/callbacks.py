@@ -1,23 +1,22 @@
 """The callback that logs every score of a student as a percentage of its teacher's score."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
     ConvertCallback,
     EvalCallback,
+    EventCallback,
     ProgressBarCallback,
 )
-from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.envs.views import ObservationView, frozen_statistics
-from sb3_distill.evaluation.players import EpsilonGreedy, Player, SeesAsTeacher
+from sb3_distill.base.reference import PlayRule, TeacherReferences, TeacherScore
 from sb3_distill.results.statistics import percent_of_teacher
 
 
@@ -32,14 +31,16 @@ def list_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
 
 def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
     """
-    :param callback: a callback or a list of them
-    :return: the evaluation callbacks in it
+    :param callback: a callback, a list of them, or one that calls others
+    :return: the evaluation callbacks in it that evaluate at all
     """
-    if isinstance(callback, EvalCallback):
+    if isinstance(callback, EvalCallback) and callback.eval_freq > 0:
         yield callback
-    elif isinstance(callback, CallbackList):
-        for child in callback.callbacks:
-            yield from find_eval_callbacks(child)
+    children = callback.callbacks if isinstance(callback, CallbackList) else []
+    if isinstance(callback, EventCallback) and callback.callback is not None:
+        children = [callback.callback]
+    for child in children:
+        yield from find_eval_callbacks(child)
 
 
 class UpdateProgressBar(ProgressBarCallback):
@@ -59,39 +60,91 @@ class UpdateProgressBar(ProgressBarCallback):
         return super()._on_step()
 
 
+class PercentOfTeacherWriter(KVWriter):
+    """
+    Adds ``eval/percent_of_teacher`` to every row of the log that has ``eval/mean_reward``. It stands before the other
+    writers of the logger, because an EvalCallback writes its row at once and leaves no moment to record more.
+
+    :param references: the evaluation callbacks, each with the teacher's score that belongs to it
+    :param verbose: Verbosity level
+    """
+
+    def __init__(self, references: list[tuple[EvalCallback, TeacherScore | None]], verbose: int = 0) -> None:
+        self.references = references
+        self.verbose = verbose
+        # The call in which each of them wrote its last row
+        self.written = [0] * len(references)
+
+    def put_first(self, logger: Logger) -> None:
+        """Become the first writer of a logger, in the place of one that an interrupted run has left."""
+        self.leave(logger)
+        logger.output_formats.insert(0, self)
+
+    @staticmethod
+    def leave(logger: Logger) -> None:
+        """Take every writer of this kind from a logger."""
+        writers = logger.output_formats
+        writers[:] = [writer for writer in writers if not isinstance(writer, PercentOfTeacherWriter)]
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """As SB3's writers; adds to ``key_values``."""
+        if "eval/mean_reward" not in key_values:
+            return
+        for index, (callback, score) in enumerate(self.references):
+            is_due = callback.n_calls % callback.eval_freq == 0
+            if not is_due or self.written[index] == callback.n_calls:
+                continue
+            self.written[index] = callback.n_calls
+            if score is not None:
+                percent = percent_of_teacher(callback.last_mean_reward, score[0])
+                key_values["eval/percent_of_teacher"], key_excluded["eval/percent_of_teacher"] = percent, ()
+                if self.verbose > 0:
+                    print(f"Eval num_timesteps={step}, {percent:.1f}% of the teacher")
+            return
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class TeacherReferenceCallback(BaseCallback):
     """
     Scores the teacher before the student's first step, and logs the student's later scores as a percentage of the
-    teacher's.
+    teacher's. Each of the student's scores has a reference of its own, which the teacher plays by the same rule in a
+    copy of the same environment: the evaluations of every ``EvalCallback``, and the training episodes.
 
-    The teacher plays where the student will be evaluated: on the environment of the run's ``EvalCallback``, with the
-    student's share of random actions. Without an ``EvalCallback`` it plays on the training environment.
+    Logs ``teacher/{mean_reward,std_reward,rule}`` (of the first evaluations, else of the training episodes),
+    ``eval/percent_of_teacher`` and ``rollout/percent_of_teacher``.
 
-    Logs ``teacher/{mean_reward,std_reward}``, ``eval/percent_of_teacher`` and ``rollout/percent_of_teacher``.
-
+    :param references: plays and keeps the teacher's scores
     :param teacher: the teacher
-    :param epsilon: the student's share of random actions when it is evaluated with ``deterministic=False``
-    :param n_eval_episodes: number of episodes that the teacher plays
     :param siblings: the run's other callbacks
-    :param known_score: mean and standard deviation of the teacher's return, if known: then the teacher does not play
+    :param evaluation_rule: how the student acts when it is evaluated, by ``deterministic``
+    :param rollout_rules: how the student and how the teacher act in training episodes; the same rule twice if only one
+        of them acts
+    :param teacher_share: probability that the teacher acts, as a function of the remaining progress
     :param verbose: Verbosity level
     """
 
     def __init__(
         self,
+        references: TeacherReferences,
         teacher: Teacher,
-        epsilon: float,
-        n_eval_episodes: int,
         siblings: list[BaseCallback],
-        known_score: tuple[float, float] | None = None,
+        evaluation_rule: Callable[[bool], PlayRule],
+        rollout_rules: tuple[PlayRule, PlayRule],
+        teacher_share: Callable[[float], float],
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
+        self.references = references
         self.teacher = teacher
-        self.epsilon = epsilon
-        self.n_eval_episodes = n_eval_episodes
         self.siblings = siblings
-        self.score = known_score
+        self.evaluation_rule = evaluation_rule
+        self.rollout_rules = rollout_rules
+        self.teacher_share = teacher_share
+        # The first reference, and how it was played
+        self.score: TeacherScore | None = None
+        self.rule: str | None = None
 
     @property
     def mean_reward(self) -> float | None:
@@ -99,57 +152,33 @@ class TeacherReferenceCallback(BaseCallback):
         return None if self.score is None else self.score[0]
 
     def _on_training_start(self) -> None:
-        self.eval_callbacks = [found for sibling in self.siblings for found in find_eval_callbacks(sibling)]
-        if self.score is None and self.n_eval_episodes > 0:
-            self.score = self._play()
-        if self.score is not None:
-            self.logger.record("teacher/mean_reward", self.score[0])
-            self.logger.record("teacher/std_reward", self.score[1])
-            if self.verbose > 0:
-                print(f"Teacher ({self.teacher.source}): mean reward {self.score[0]:.2f} +/- {self.score[1]:.2f}")
-
-    def _play(self) -> tuple[float, float]:
-        if self.eval_callbacks:
-            env, deterministic = self.eval_callbacks[0].eval_env, self.eval_callbacks[0].deterministic
-        else:
-            env, deterministic = self.training_env, True
-        player: Player = self.teacher
-        if isinstance(self.model.action_space, spaces.Discrete):
-            n_actions = int(self.model.action_space.n)
-            player = EpsilonGreedy(self.teacher, n_actions, self.epsilon, self.model.seed)
-        with frozen_statistics(env):
-            mean_reward, std_reward = evaluate_policy(
-                SeesAsTeacher(player, ObservationView(env)),
-                env,
-                self.n_eval_episodes,
-                deterministic=deterministic,
-                warn=False,
-            )
-        if not self.eval_callbacks:
-            # The teacher has played in the training environment: reset it for the student.
-            self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
-            self.model._last_episode_starts = np.ones(self.training_env.num_envs, dtype=bool)
-        if not np.isfinite(mean_reward):
-            raise ValueError(
-                f"The teacher's mean reward over {self.n_eval_episodes} episodes is {mean_reward}: a reward of the "
-                "environment is not a finite number, so no score can be measured in it. Correct the environment."
-            )
-        return float(mean_reward), float(std_reward)  # type: ignore[arg-type]
+        callbacks = [callback for sibling in self.siblings for callback in find_eval_callbacks(sibling)]
+        plays = [(callback.eval_env, self.evaluation_rule(callback.deterministic)) for callback in callbacks]
+        plays += [(self.training_env, rule) for rule in self.rollout_rules]
+        scores = [self.references.score(self.teacher, env, rule) for env, rule in plays]
+        self.rollout_scores = scores[len(callbacks) :]
+        PercentOfTeacherWriter(list(zip(callbacks, scores, strict=False)), self.verbose).put_first(self.logger)
+        for (env, rule), score in zip(plays, scores, strict=True):
+            if score is not None:
+                self.score, self.rule = score, self.references.describe(env, rule)
+                self.logger.record("teacher/mean_reward", score[0])
+                self.logger.record("teacher/std_reward", score[1])
+                self.logger.record("teacher/rule", self.rule)
+                break
 
     def _on_step(self) -> bool:
-        if self.mean_reward is None:
-            return True
-        for callback in self.eval_callbacks:
-            if callback.eval_freq > 0 and callback.n_calls % callback.eval_freq == 0:
-                percent = percent_of_teacher(callback.last_mean_reward, self.mean_reward)
-                self.logger.record("eval/percent_of_teacher", percent)
-                if self.verbose > 0:
-                    print(f"Eval num_timesteps={self.num_timesteps}, {percent:.1f}% of the teacher")
         return True
+
+    def _on_training_end(self) -> None:
+        PercentOfTeacherWriter.leave(self.logger)
 
     def log_rollout(self) -> None:
         """Record the mean return of the last training episodes as a percentage of the teacher's."""
+        student, teacher = self.rollout_scores
         episodes = self.model.ep_info_buffer
-        if self.mean_reward is not None and episodes:
-            mean_return = safe_mean([episode["r"] for episode in episodes])
-            self.logger.record("rollout/percent_of_teacher", percent_of_teacher(mean_return, self.mean_reward))
+        if student is None or teacher is None or not episodes:
+            return
+        # Exact where one of the two acts alone; in between, what lies between their two references
+        expected = student[0] + self.teacher_share(self.model._current_progress_remaining) * (teacher[0] - student[0])
+        mean_return = safe_mean([episode["r"] for episode in episodes])
+        self.logger.record("rollout/percent_of_teacher", percent_of_teacher(mean_return, expected))

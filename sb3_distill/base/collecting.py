@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import obs_as_tensor, should_collect_more_st
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.base.callbacks import TeacherReferenceCallback
+from sb3_distill.base.reference import PlayRule, TeacherReferences
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
 from sb3_distill.buffers.recordings import RecordingError, RecordingSettings, RecordingWriter
@@ -31,13 +32,18 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     recording: str | Path | None = None
     # Whether the teacher is asked for its values, too
     asks_values: ClassVar[bool] = False
+    # Whether actions are drawn from the distributions of teacher and student, and not greedy
+    samples_actions: ClassVar[bool] = False
     rollout_policy: RolloutPolicy
     teacher_eps: float
+    student_eps: float = 0.0
 
     _teacher: Any = None
     _recorder: RecordingWriter | None = None
     _recorded_play: RecordedPlay | None = None
     _reference: TeacherReferenceCallback | None = None
+    # Kept from one call of learn() to the next: the teacher plays once
+    _references: TeacherReferences | None = None
 
     def _setup_collecting(self) -> None:
         self._teacher_share = teacher_share_schedule(self.rollout_policy)
@@ -86,7 +92,10 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _finish_recording(self) -> None:
         """Close the recording if it is complete. It is not if a callback has stopped the run."""
         if self._recorder is not None and self._recorder.n_steps >= max(self._total_timesteps, 1):
-            self._recorder.close(None if self._reference is None else self._reference.score)
+            if self._reference is None:
+                self._recorder.close()
+            else:
+                self._recorder.close(self._reference.score, self._reference.rule)
             self._recorder = None
 
     def _leave_recording(self) -> None:
@@ -188,15 +197,34 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :return: the actions ``(n_envs, ...)``; continuous ones are clipped afterwards
         """
 
-    def _reference_callback(
-        self, siblings: list[BaseCallback], n_episodes: int, epsilon: float
-    ) -> TeacherReferenceCallback:
+    def _evaluation_rule(self, deterministic: bool) -> PlayRule:
+        """How the student acts in ``predict``."""
+        return PlayRule(False, 0.0) if deterministic else PlayRule(self.samples_actions, self.student_eps)
+
+    def _rollout_rules(self) -> tuple[PlayRule, PlayRule]:
+        """How student and teacher act in training episodes; the rule of the one who acts, if only one of them does."""
+        teacher_eps = self.teacher_eps if isinstance(self.action_space, spaces.Discrete) else 0.0
+        student, teacher = (PlayRule(self.samples_actions, epsilon) for epsilon in (self.student_eps, teacher_eps))
+        return {"student": (student, student), "teacher": (teacher, teacher)}.get(
+            str(self.rollout_policy), (student, teacher)
+        )
+
+    def _reference_callback(self, siblings: list[BaseCallback], n_episodes: int) -> TeacherReferenceCallback:
         """The callback that scores the teacher before training, unless a recording has its score."""
-        known_score = None
+        if self._references is None:
+            self._references = TeacherReferences(n_episodes, (self.seed or 0) + 1_000_000, self.verbose)
         if self._recorded_play is not None:
-            known_score, n_episodes = self._recorded_play.recording.teacher_score, 0
+            recording = self._recorded_play.recording
+            if recording.teacher_score is not None and recording.teacher_rule is not None:
+                self._references.recorded[recording.teacher_rule] = recording.teacher_score
         self._reference = TeacherReferenceCallback(
-            self._teacher, epsilon, n_episodes, siblings, known_score, self.verbose
+            self._references,
+            self._teacher,
+            siblings,
+            self._evaluation_rule,
+            self._rollout_rules(),
+            self._teacher_share,
+            self.verbose,
         )
         return self._reference
 
@@ -213,6 +241,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             "_recorder",
             "_recorded_play",
             "_reference",
+            "_references",
             "_rollout_rng",
             "_teacher_share",
             "_teacher_state",

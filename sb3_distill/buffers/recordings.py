@@ -183,11 +183,12 @@ class RecordingWriter:
             self._file.close()
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def close(self, teacher_score: tuple[float, float] | None = None) -> None:
+    def close(self, teacher_score: tuple[float, float] | None = None, teacher_rule: str | None = None) -> None:
         """
         Finish the recording.
 
         :param teacher_score: mean and standard deviation of the teacher's return, if they were measured
+        :param teacher_rule: where and how the teacher played for it (see ``TeacherReferences.describe``)
         """
         for name, rows in self.columns.items():
             np.save(self.partial / f"{name}.npy", np.stack(rows))
@@ -206,6 +207,7 @@ class RecordingWriter:
             "dtype": str(self.dtype),
             "images": self.images,
             "teacher_score": teacher_score,
+            "teacher_rule": teacher_rule,
             "episodes": [dict(zip(_END, end, strict=True)) for end in self.episodes],
         }
         (self.partial / _META).write_text(json.dumps(meta))
@@ -238,6 +240,8 @@ class Recording:
             self.dtype = np.dtype(meta["dtype"])
             self.images = bool(meta["images"])
             self.teacher_score: tuple[float, float] | None = meta["teacher_score"] and tuple(meta["teacher_score"])
+            # Recordings of earlier versions do not say it.
+            self.teacher_rule: str | None = meta.get("teacher_rule")
             self.episodes = [EpisodeEnd(*(end[name] for name in _END)) for end in meta["episodes"]]
             names = [*_COLUMNS, *(path.stem for path in sorted(self.folder.glob(f"{_ANSWERS}*.npy")))]
             self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names}

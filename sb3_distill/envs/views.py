@@ -1,29 +1,11 @@
 """How observations are seen by teacher and student."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 
-@contextmanager
-def frozen_statistics(env: VecEnv) -> Iterator[None]:
-    """
-    Keep the statistics of a ``VecNormalize`` as they are: whoever plays here is not the student that learns.
-
-    :param env: a vector environment, with or without ``VecNormalize``
-    """
-    vec_normalize = unwrap_vec_normalize(env)
-    if vec_normalize is None:
-        yield
-        return
-    training, vec_normalize.training = vec_normalize.training, False
-    try:
-        yield
-    finally:
-        vec_normalize.training = training
 
 
 class ObservationView(VecEnvWrapper):

@@ -36,6 +36,8 @@ class TaskEvalCallback(BaseCallback):
     :param epsilon: share of uniformly random actions
     :param teacher: the teachers
     :param evaluations: gets one entry per evaluation and task
+    :param references: keeps the scores of teachers and random player from one call of ``learn`` to the next, by the
+        hash of the teachers
     :param verbose: Verbosity level
     """
 
@@ -46,6 +48,7 @@ class TaskEvalCallback(BaseCallback):
         epsilon: float,
         teacher: MultiTaskTeacher,
         evaluations: list[TaskEvaluation],
+        references: dict[str, tuple[dict[str, Score], dict[str, Score]]],
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -54,6 +57,7 @@ class TaskEvalCallback(BaseCallback):
         self.epsilon = epsilon
         self.teacher = teacher
         self.evaluations = evaluations
+        self.references = references
         self.scores: dict[str, Score] | None = None
 
     def _score(self, player: Player) -> dict[str, Score]:
@@ -63,11 +67,15 @@ class TaskEvalCallback(BaseCallback):
         self._seed = (self.model.seed or 0) + 1_000_000
         self._last_evaluation = self.num_timesteps
         show_whole_keys(self.logger, [task.name for task in self.teacher.tasks])
-        self.teacher_scores = self._score(self.teacher)
-        self.random_scores = {
-            task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)
-            for task in self.teacher.tasks
-        }
+        if self.teacher.sha256 not in self.references:
+            self.references[self.teacher.sha256] = (
+                self._score(self.teacher),
+                {
+                    task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)
+                    for task in self.teacher.tasks
+                },
+            )
+        self.teacher_scores, self.random_scores = self.references[self.teacher.sha256]
         for name, score in self.teacher_scores.items():
             self.logger.record(f"teacher/{name}", score.mean)
 

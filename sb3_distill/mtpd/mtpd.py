@@ -21,6 +21,7 @@ from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.utils import check_probability, unknown_choice
 from sb3_distill.envs.multitask import Task, tasks_of
+from sb3_distill.evaluation.play import Score
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, find_task_teachers, load_teachers
@@ -129,6 +130,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         self.tasks: list[Task] = []
         # One entry per evaluation, task and player, see TaskEvalCallback
         self.evaluations: list[TaskEvaluation] = []
+        # Scores of teachers and random player, see TaskEvalCallback
+        self._task_references: dict[str, tuple[dict[str, Score], dict[str, Score]]] = {}
         if _init_setup_model:
             self._setup_model()
             self._setup_teacher()
@@ -189,7 +192,13 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             return []
         return [
             TaskEvalCallback(
-                self.eval_freq, self.n_eval_episodes, self.student_eps, self._teacher, self.evaluations, self.verbose
+                self.eval_freq,
+                self.n_eval_episodes,
+                self.student_eps,
+                self._teacher,
+                self.evaluations,
+                self._task_references,
+                self.verbose,
             )
         ]
 
@@ -254,3 +263,6 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         if isinstance(self.teachers, MultiTaskTeacher):
             model.teacher_sha256 = self.teachers[name].sha256
         return model
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_task_references"]

@@ -154,7 +154,7 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
         super()._check_teacher(teacher, env_id)
 
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
-        return [self._reference_callback(siblings, self.n_teacher_episodes, self.student_eps)]
+        return [self._reference_callback(siblings, self.n_teacher_episodes)]
 
     def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         answers = student.policy.answer(samples.observations)

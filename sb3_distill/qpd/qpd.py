@@ -93,6 +93,7 @@ class QPD(DistillationAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
     asks_values: ClassVar[bool] = True
+    samples_actions: ClassVar[bool] = True
     policy: ActorCriticMlpPolicy
 
     def __init__(
@@ -248,7 +249,7 @@ class QPD(DistillationAlgorithm):
         super()._check_teacher(teacher, env_id)
 
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
-        return [self._reference_callback(siblings, self.n_teacher_episodes, epsilon=0.0)]
+        return [self._reference_callback(siblings, self.n_teacher_episodes)]
 
     def _setup_learn(
         self,

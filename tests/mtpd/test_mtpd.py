@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import MultiTaskDistillation, MultiTaskDQN, load_teacher
@@ -132,6 +133,24 @@ def test_evaluations_are_logged(teachers, capsys):
     assert [entry["task"] for entry in model.evaluations[:2]] == IDS
     assert [entry["n_timesteps"] for entry in model.evaluations] == [200, 200, 400, 400]
     assert "geometric mean" in capsys.readouterr().out
+
+
+def test_the_teachers_play_once(teachers):
+    rows = []
+
+    class Rows(KVWriter):
+        def write(self, key_values, key_excluded, step=0):
+            rows.append(dict(key_values))
+
+    model = make(teachers, n_eval_episodes=2)
+    model.set_logger(Logger(None, [Rows()]))
+    model.learn(200)
+    (scores,) = model._task_references.values()
+    model.learn(200, reset_num_timesteps=False)
+    (again,) = model._task_references.values()
+    assert again is scores
+    told = [[row[f"teacher/{name}"] for name in IDS] for row in rows if f"teacher/{IDS[0]}" in row]
+    assert len(told) == 2 and told[0] == told[1] == [score.mean for score in scores[0].values()]
 
 
 # --- Bad input
