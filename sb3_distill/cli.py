@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import logging
 import sys
 
 from sb3_distill.common.verbs import find_verb
@@ -35,4 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    return int(importlib.import_module(module).main(argv[1:]))
+    # Say which files of an agent are read.
+    log, handler = logging.getLogger("sb3_distill"), logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        return int(importlib.import_module(module).main(argv[1:]))
+    finally:
+        log.removeHandler(handler)

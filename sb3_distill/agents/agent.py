@@ -60,6 +60,7 @@ class AgentFacts:
     :param taught_by: for a student, the source of its teacher; None if that was a model in memory
     :param recipe: how the environments were made that it was trained on; None where no file says it
     :param is_rebuilt: whether its policy was rebuilt from the weights in its file; otherwise SB3 made it
+    :param found: one line on its files: those that were read, and those that are not there; None for a model in memory
     """
 
     algo: str
@@ -72,6 +73,7 @@ class AgentFacts:
     taught_by: str | None = None
     recipe: EnvRecipe | None = None
     is_rebuilt: bool = False
+    found: str | None = None
 
 
 class Teacher(ABC):
@@ -112,6 +114,11 @@ class Teacher(ABC):
     def saved_source(self) -> str | None:
         """The source from which ``load_teacher`` can load it again; None for a model in memory."""
         return None if self.facts.zip_bytes is None else self.facts.source
+
+    @property
+    def found(self) -> str | None:
+        """One line on its files: those that were read, and those that are not there; None for a model in memory."""
+        return self.facts.found
 
     @property
     def sha256(self) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 # Names of the file with VecNormalize's statistics, in the Zoo and on the hub
 ZOO_STATISTICS, HUB_STATISTICS = "vecnormalize.pkl", "vec_normalize.pkl"
 STATISTICS = (ZOO_STATISTICS, HUB_STATISTICS)
+# What the Zoo writes of a run beside its zip
+SETTINGS = ("args.yml", "config.yml", *STATISTICS)
 # Name of the zip that SB3's CheckpointCallback writes, without the ending
 CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")
 
@@ -60,3 +62,16 @@ class AgentFiles:
         """A YAML file of the run, e.g. "config.yml"; None if it does not exist."""
         places = [place / name for place in (self.folder, self.run_folder) if place is not None]
         return next((place for place in places if place.is_file()), None)
+
+    @property
+    def summary(self) -> str:
+        """One line that says which files are read, and which were looked for and are not there."""
+        place = self.zip_path.parent
+        read = {name: self.yaml(name) for name in ("args.yml", "config.yml")}
+        names = [path.relative_to(place) if path.is_relative_to(place) else path for path in self.statistics_paths]
+        read[" or ".join(dict.fromkeys(str(name) for name in names))] = self.normalization
+        found = ", ".join(
+            str(path.relative_to(place) if path.is_relative_to(place) else path) for path in read.values() if path
+        )
+        missing = ", ".join(name for name, path in read.items() if path is None)
+        return f"{self.zip_path}" + (f" with {found}" if found else "") + (f"; not found: {missing}" if missing else "")

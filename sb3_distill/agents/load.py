@@ -1,7 +1,9 @@
 """Loads a trained agent from its files, or from an SB3 model in memory."""
 
+import logging
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.networks.frozen import copy_policy, hash_weights
 from sb3_distill.quantization.layers import describe_transition
 
+_log = logging.getLogger(__name__)
 # Modules of Stable-Baselines3 and SB3-contrib whose policies and features extractors can be rebuilt from weights
 _STOCK_MODULES = (
     "stable_baselines3.common.policies",
@@ -105,6 +108,8 @@ def load_teacher(
         raise AgentError(
             f"{source} cannot be rebuilt from its files ({type(error).__name__}: {reason}). {advice}"
         ) from error
+    teacher.facts = replace(teacher.facts, found=files.summary)
+    _log.info("%s", files.summary)
     return teacher.to(device)
 
 
@@ -154,6 +159,8 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
     algo = find_algo(archive.data, arguments.get("algo") or files.algo)
     teacher_class = _teacher_class(algo)
     env_id = env_id or plain_text(arguments.get("env")) or files.env_id or registered_name(files.zip_path.stem)
+    if env_id is None and files.folder is not None:
+        env_id = registered_name(files.folder.name)
     if allow_pickle:
         policy = _load_with_sb3("rtpd" if "act_with" in archive.data else algo, files.zip_path)
     else:

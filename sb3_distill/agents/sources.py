@@ -7,15 +7,16 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from sb3_distill.agents.files import STATISTICS, AgentError, AgentFiles, AgentNotFoundError
+from sb3_distill.agents.config import read_yaml
+from sb3_distill.agents.files import CHECKPOINT, SETTINGS, AgentError, AgentFiles, AgentNotFoundError
 from sb3_distill.agents.hub import download
 from sb3_distill.common.files import file_name
 
 # If no teacher is named, these algorithms are searched in this order.
 ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
 _HUB_ORGANIZATION = "sb3"
-# Other zips that the Zoo writes into a run folder: the model with the best evaluation, and checkpoints
-_BESIDE_LAST_MODEL = re.compile(r"best_model\.zip|rl_model_\d+_steps\.zip")
+# The name of a run folder: the environment, a number, and what the Zoo adds with --uuid
+_RUN_NAME = re.compile(r"(?P<env>.+)_(?P<number>\d+)(_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?")
 
 
 def find_agent(source: str | Path) -> AgentFiles:
@@ -50,46 +51,72 @@ def find_agent(source: str | Path) -> AgentFiles:
     )
 
 
-def _env_id_of_run(folder: Path) -> str | None:
-    """The Zoo names its run folders <environment>_<number>."""
-    match = re.fullmatch(r"(.+)_\d+", folder.resolve().name)
-    return match.group(1) if match else None
+def _is_beside_last_model(zip_path: Path) -> bool:
+    """Whether the zip is one of those that the Zoo writes beside the last model: the best one, or a checkpoint."""
+    return zip_path.stem == "best_model" or CHECKPOINT.fullmatch(zip_path.stem) is not None
+
+
+def _env_name_in(folder: Path) -> str | None:
+    """The environment in the name of a run folder, if it has the Zoo's form."""
+    match = _RUN_NAME.fullmatch(folder.resolve().name)
+    return match["env"] if match else None
+
+
+def _settings_of(zip_path: Path) -> Path | None:
+    """The folder beside a zip of a run of the Zoo that holds its settings. The Zoo gives it the environment's name."""
+    run = zip_path.parent
+    found = [entry for entry in sorted(run.iterdir()) if any((entry / name).is_file() for name in SETTINGS)]
+    own = [entry for entry in found if entry.name == zip_path.stem]
+    if own or len(found) != 1:
+        named = [entry for entry in found if entry.name == _env_name_in(run)]
+        return next(iter(own or named), None)
+    # The run may have been renamed, and so may its zip. A folder of another agent has no such sign.
+    settings = found[0]
+    env = str(read_yaml(settings / "args.yml").get("env"))
+    is_run = _is_beside_last_model(zip_path) or settings.name in (file_name(env), _env_name_in(run))
+    return settings if is_run else None
+
+
+def env_name_of_run(run: Path) -> str | None:
+    """
+    :param run: a run folder of the Zoo, which may have been renamed
+    :return: its environment, as the Zoo writes it in file names; None if nothing in it says so
+    """
+    settings = _settings_of(run / "best_model.zip") if run.is_dir() else None
+    return _env_name_in(run) if settings is None else settings.name
 
 
 def _around_zip(zip_path: Path) -> AgentFiles:
     parent = zip_path.parent
-    env_id = _env_id_of_run(parent)
-    if env_id is not None and ((parent / env_id).is_dir() or zip_path.stem == env_id):
-        folder = parent / env_id if (parent / env_id).is_dir() else None
-        return AgentFiles(zip_path, folder, parent, parent.resolve().parent.name, env_id)
-    # On the hub, and where a user saves model and VecNormalize into one folder, all files are beside the zip. The Zoo
-    # has them in a folder with the name of the zip.
-    flat = any((parent / name).is_file() for name in ("config.yml", *STATISTICS))
-    beside = parent if flat else parent / zip_path.stem
-    return AgentFiles(zip_path, beside if beside.is_dir() else None)
+    settings, env_name = _settings_of(zip_path), _env_name_in(parent)
+    # A folder name such as exp_1 has the Zoo's form too: believe it only if something in the folder agrees.
+    is_named = env_name is not None and (zip_path.stem == env_name or (parent / env_name).is_dir())
+    if settings is not None or is_named:
+        env_id = env_name if is_named else None
+        return AgentFiles(zip_path, settings, parent, parent.resolve().parent.name, env_id)
+    # On the hub, and where a user saves model and VecNormalize into one folder, all files are beside the zip.
+    flat = any((parent / name).is_file() for name in SETTINGS)
+    return AgentFiles(zip_path, parent if flat else None)
 
 
 def _find_in_run_folder(folder: Path) -> AgentFiles:
-    env_id = _env_id_of_run(folder)
     zips = sorted(folder.glob("*.zip"))
     if not zips:
         raise AgentNotFoundError(
             f"{folder} holds no agent: no .zip in it. Pass a run folder such as rl-trained-agents/dqn/CartPole-v1_1."
         )
-    # Same order as in the Zoo: first the last model, then the best one
-    for name in (f"{env_id}.zip", "best_model.zip"):
-        if folder / name in zips:
-            others = [path.name for path in zips if path.name != name]
-            if name != "best_model.zip":
-                others = [other for other in others if not _BESIDE_LAST_MODEL.fullmatch(other)]
-            if others:
-                warnings.warn(
-                    f"{folder} holds several agents: {name} is taken, not {', '.join(others)}. Name the zip to choose."
-                )
-            return _around_zip(folder / name)
-    if len(zips) > 1:
-        raise AgentError(f"{folder} holds several agents: name one of {', '.join(path.name for path in zips)}.")
-    return _around_zip(zips[0])
+    # The last model before the best one, as in the Zoo; it may have been renamed.
+    last = [path for path in zips if not _is_beside_last_model(path)]
+    names = {env_name_of_run(folder), _env_name_in(folder)}
+    taken = [path for path in last if path.stem in names] or last or [p for p in zips if p.stem == "best_model"] or zips
+    if len(taken) > 1:
+        raise AgentError(f"{folder} holds several agents: name one of {', '.join(path.name for path in taken)}.")
+    others = [path.name for path in (last or zips) if path != taken[0]]
+    if others:
+        warnings.warn(
+            f"{folder} holds several agents: {taken[0].name} is taken, not {', '.join(others)}. Name the zip to choose."
+        )
+    return _around_zip(taken[0])
 
 
 def zoo_roots() -> list[Path]:
@@ -105,8 +132,20 @@ def zoo_roots() -> list[Path]:
 def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
     """Run folders that hold an agent, the latest first."""
     name = file_name(env_id)
-    runs = [run for run in (root / algo).glob(f"{name}_*") if _env_id_of_run(run) == name and any(run.glob("*.zip"))]
-    return sorted(runs, key=lambda run: int(run.name.rsplit("_", 1)[1]), reverse=True)
+    folders = (root / algo).iterdir() if (root / algo).is_dir() else []
+    runs = [
+        run
+        for run in folders
+        if any(run.glob("*.zip"))
+        and (_env_name_in(run) == name or any((run / name / file).is_file() for file in SETTINGS))
+    ]
+
+    def age(run: Path) -> tuple[int, float]:
+        match = _RUN_NAME.fullmatch(run.name)
+        # With --uuid, every run of the Zoo has the number 1.
+        return int(match["number"]) if match else 0, run.stat().st_mtime
+
+    return sorted(runs, key=age, reverse=True)
 
 
 def _find_in_zoo(source: str) -> AgentFiles:
@@ -181,7 +220,7 @@ def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
     """A hint for the error message: agents for other versions of the environment, or of other algorithms."""
     name = file_name(env_id).rsplit("-v", 1)[0]
     found = {
-        f"zoo:{run.parent.name}/{_env_id_of_run(run)}"
+        f"zoo:{run.parent.name}/{env_name_of_run(run)}"
         for root in zoo_roots()
         for algo in algos
         for run in (root / algo).glob(f"{name}-v*_*")

@@ -35,6 +35,7 @@ class TeacherMixin(RefusalsMixin):
     # The teacher that was checked last
     _teacher: Any = None
 
+    verbose: int
     device: th.device
 
     def _setup_teacher(self) -> Any:
@@ -47,6 +48,8 @@ class TeacherMixin(RefusalsMixin):
         self._check_teacher(teacher, env_id)
         if teacher is not self._teacher:
             self._check_statistics(teacher)
+            if self.verbose > 0 and teacher.found is not None:
+                print(f"Teacher: {teacher.found}")
         if self.teacher_sha256 not in (None, teacher.sha256):
             warnings.warn(
                 f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "

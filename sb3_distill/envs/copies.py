@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import RecordVideo
+from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -83,8 +84,11 @@ def _copy_game(env: gym.Env, memo: dict[int, Any]) -> gym.Env:
         inner = _copy_game(env.env, memo)
         _leave_out_files(vars(env), memo)
         copied = inner if isinstance(env, RecordVideo) else copy.deepcopy(env, memo)
+        # The original may be in the middle of an episode; the copy begins with a reset.
         if isinstance(copied, Monitor):
             copied.allow_early_resets = True
+        if isinstance(copied, EpisodicLifeEnv):
+            copied.was_real_done = True
     memo[id(env)] = copied
     return copied
 

@@ -6,8 +6,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_n
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 
-
-
 class ObservationView(VecEnvWrapper):
     """
     Returns the student's observations, and gives the teacher's observations on request: those before VecNormalize,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.files import AgentNotFoundError
-from sb3_distill.agents.sources import find_agent
+from sb3_distill.agents.sources import env_name_of_run, find_agent
 from sb3_distill.common.files import file_name
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.curves import Curve, plot_learning_curves, read_curves, read_episodes
@@ -35,7 +35,7 @@ def curves_of_run(folder: Path) -> dict[str, Curve]:
 
 def _frame_skip(folder: Path) -> int:
     """Frames per step of the run: in Atari games, Monitor counts frames, since it is below the frame-skip wrapper."""
-    name = folder.resolve().name.rsplit("_", 1)[0]
+    name = env_name_of_run(folder)
     atari = any(is_atari(env_id) for env_id in gym.registry if file_name(env_id) == name)
     return _ATARI_FRAME_SKIP if atari else 1
 
@@ -60,7 +60,7 @@ def plot_runs(folders: Sequence[Path]) -> Figure:
     :return: their learning curves, see ``plot_learning_curves``
     :raises ValueError: a folder has no curve, or the runs are of several games
     """
-    games = sorted({folder.name.rsplit("_", 1)[0] for folder in folders})
+    games = sorted({env_name_of_run(folder) or folder.resolve().name for folder in folders})
     if len(games) > 1:
         raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: name runs of one game.")
     names = distinct_names([folder.resolve() for folder in folders])

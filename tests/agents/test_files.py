@@ -1,6 +1,7 @@
 """What belongs to an agent is known by what is in its folder, under every name that SB3 and the Zoo give it."""
 
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_distill import load_teacher
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.sources import env_name_of_run, find_zoo_teacher
+from sb3_distill.cli import main
 
 SMALL = {"n_steps": 16, "batch_size": 16, "device": "cpu", "seed": 0}
 
@@ -75,3 +79,96 @@ def test_a_checkpoint_prefers_its_own_statistics_to_those_of_the_run(checkpoints
     means = [load_teacher(run / f"{name}.zip").normalization.mean for name in ("rl_model_16_steps", "CartPole-v1")]
     for steps, mean in zip((16, 32), means, strict=True):
         assert np.array_equal(mean, mean_of(checkpoints / f"my_run_vecnormalize_{steps}_steps.pkl"))
+
+
+UUID = "_0f8fad5b-d9cb-469f-a165-70867728950e"
+
+
+@pytest.fixture
+def run(checkpoints, tmp_path):
+    """A run as the Zoo leaves it: the last model, the best one, a checkpoint, and the settings."""
+    run = tmp_path / "logs" / "ppo" / "CartPole-v1_1"
+    settings = run / "CartPole-v1"
+    settings.mkdir(parents=True)
+    for name, steps in (("CartPole-v1", 32), ("best_model", 16), ("rl_model_16_steps", 16)):
+        shutil.copy(checkpoints / f"my_run_{steps}_steps.zip", run / f"{name}.zip")
+    (settings / "args.yml").write_text("algo: ppo\nenv: CartPole-v1\n")
+    (settings / "config.yml").write_text(
+        "normalize: true\npolicy: MlpPolicy\nenv_kwargs: dict(sutton_barto_reward=True)\n"
+    )
+    shutil.copy(checkpoints / "my_run_vecnormalize_32_steps.pkl", settings / "vecnormalize.pkl")
+    np.savez(run / "evaluations.npz", results=np.array([[1.0, 3.0]]))
+    return run
+
+
+def facts_of(source):
+    facts = load_teacher(source).facts
+    score = facts.recorded_score and facts.recorded_score.best_mean
+    return facts.sha256, facts.algo, facts.env_id, facts.env_kwargs, score, facts.normalization.mean.tolist()
+
+
+@pytest.mark.parametrize("name", [f"CartPole-v1_1{UUID}", "mine", "mine_2", "ppo on CartPole"])
+@pytest.mark.parametrize("has_args", [True, False])
+def test_a_run_is_known_by_what_is_in_it(run, name, has_args):
+    if not has_args:
+        (run / "CartPole-v1" / "args.yml").unlink()
+    expected = {path.name: facts_of(path) for path in run.glob("*.zip")}
+    assert all(facts[1:5] == ("ppo", "CartPole-v1", {"sutton_barto_reward": True}, 2.0) for facts in expected.values())
+    assert facts_of(run) == expected["CartPole-v1.zip"]
+    renamed = run.rename(run.with_name(name))
+    # The last model, not the best one, and without a warning
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert facts_of(renamed) == expected["CartPole-v1.zip"]
+    assert {path.name: facts_of(path) for path in renamed.glob("*.zip")} == expected
+    assert env_name_of_run(renamed) == "CartPole-v1"
+
+
+def test_the_last_model_may_be_renamed_too(run):
+    expected = facts_of(run)
+    (run / "CartPole-v1.zip").rename(run / "final.zip")
+    assert facts_of(run) == facts_of(run.rename(run.with_name("mine"))) == expected
+    shutil.copy(run.with_name("mine") / "best_model.zip", run.with_name("mine") / "other.zip")
+    with pytest.raises(AgentError, match=r"name one of final.zip, other.zip"):
+        load_teacher(run.with_name("mine"))
+
+
+def test_a_folder_of_another_agent_is_not_taken(run, tmp_path):
+    """In a collection of agents, only those that are named alike belong together."""
+    collection = tmp_path / "collection"
+    collection.mkdir()
+    shutil.copytree(run / "CartPole-v1", collection / "normalised")
+    shutil.copy(run / "CartPole-v1.zip", collection / "normalised.zip")
+    shutil.copy(run / "CartPole-v1.zip", collection / "raw.zip")
+    assert load_teacher(collection / "normalised.zip").normalization is not None
+    assert load_teacher(collection / "raw.zip").normalization is None
+
+
+def test_runs_with_a_uuid_are_found_by_algorithm_and_environment(run, monkeypatch):
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(run.parents[1]))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    expected = facts_of(run)
+    run.rename(run.with_name(f"CartPole-v1_1{UUID}"))
+    assert facts_of("zoo:ppo/CartPole-v1") == expected and find_zoo_teacher("CartPole-v1").name.endswith(UUID)
+    with pytest.raises(AgentError, match=r"At hand for other versions: zoo:ppo/CartPole-v1 "):
+        find_zoo_teacher("CartPole-v0", ["ppo"])
+
+
+def test_one_line_says_which_files_were_read(run, checkpoints, caplog):
+    caplog.set_level("INFO", "sb3_distill")
+    assert load_teacher(run).found == (
+        f"{run}/CartPole-v1.zip with CartPole-v1/args.yml, CartPole-v1/config.yml, CartPole-v1/vecnormalize.pkl"
+    )
+    found = load_teacher(checkpoints / "final.zip").found
+    assert found == f"{checkpoints}/final.zip; not found: args.yml, config.yml, vecnormalize.pkl or vec_normalize.pkl"
+    assert [record.getMessage() for record in caplog.records][1] == found
+    found = load_teacher(checkpoints / "my_run_16_steps.zip").found
+    assert "with my_run_vecnormalize_16_steps.pkl; not found: args.yml" in found
+
+
+def test_commands_and_algorithms_say_it(run, capsys):
+    assert main(["teachers", str(run), "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.err == f"{load_teacher(run).found}\n" and told.out.startswith("[")
+    PolicyDistillation("MlpPolicy", "CartPole-v1", str(run), verbose=1, device="cpu")
+    assert f"Teacher: {run}/CartPole-v1.zip with CartPole-v1/args.yml" in capsys.readouterr().out
