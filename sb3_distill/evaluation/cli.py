@@ -300,5 +300,6 @@ def main(argv: list[str]) -> int:
         print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
         print(f"geometric mean over {len(names)} games, {label}: {mean:.1f}%{interval_text((low, high))}")
-    print("\n".join(footnotes(rows, args.margin, bool(means))))
+    for note in footnotes(rows, args.margin, bool(means)):
+        print(note)
     return 0
