@@ -77,9 +77,7 @@ class RefusalsMixin:
         for env in np.flatnonzero(dones).tolist():
             last = infos[env]["terminal_observation"]
             # It is multiplied by zero, which leaves NaN as it is.
-            parts = last if isinstance(last, dict) else {"": last}
-            batch = {key: np.asarray(part)[None] for key, part in parts.items()}
-            check_finite(
-                "terminal_observation", batch if isinstance(last, dict) else batch[""], self.num_timesteps, env
-            )
+            parts = last.items() if isinstance(last, dict) else [("", last)]
+            batch = {key: np.asarray(part)[None] for key, part in parts}
+            check_finite("terminal_observation", batch, self.num_timesteps, env)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)  # type: ignore[misc]
