@@ -10,9 +10,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
 from sb3_distill.common.utils import show_whole_keys
+from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder, spec_of
 from sb3_distill.envs.make import make_eval_env
-from sb3_distill.envs.recipe import default_recipe, is_atari
+from sb3_distill.envs.recipe import atari_recipe, default_recipe, is_atari
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.results.curves import CURVES_FILE, TEACHER, format_summary, plot_curves, write_csv
 from sb3_distill.rtpd.runs import StudentsRun, write_student_run
@@ -35,7 +36,16 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
         )
     env_kwargs = env_arguments_of(env)
     atari = is_atari(env_id)
-    recipe = replace(default_recipe(env_id, env.observation_space), env_kwargs=env_kwargs)
+    recipe = default_recipe(env_id, env.observation_space)
+    if isinstance(env.unwrapped, NativeAtariVecEnv):
+        settings = env.unwrapped.settings
+        recipe = atari_recipe(
+            recipe.frame_stack or 1,
+            noop_max=settings.noop_max,
+            frame_skip=settings.frame_skip,
+            screen_size=settings.screen_size,
+        )
+    recipe = replace(recipe, env_kwargs=env_kwargs)
     outermost_last: list[VecEnvWrapper] = []
     inner = env
     while isinstance(inner, VecEnvWrapper):

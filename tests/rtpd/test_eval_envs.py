@@ -4,9 +4,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize, VecTransposeImage
+from stable_baselines3.common.atari_wrappers import MaxAndSkipEnv
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env, unwrap_wrapper
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize, VecTransposeImage
 
+from sb3_distill.envs.native import native_or_same
 from sb3_distill.rtpd.callbacks import eval_env_maker
 from tests.rtpd.students import make
 
@@ -79,3 +81,10 @@ def test_names_that_agree_in_their_first_letters(tmp_path, capsys):
     assert {entry["player"] for entry in model.evaluations} == {"teacher", *names}
     printed = capsys.readouterr().out
     assert all(f"{name}_mean_reward" in printed for name in names)
+
+
+def test_atari_games_keep_the_settings_of_the_training():
+    env = make_atari_env("PongNoFrameskip-v4", 1, wrapper_kwargs={"screen_size": 42, "frame_skip": 2})
+    made = eval_env_maker(native_or_same(VecTransposeImage(VecFrameStack(env, 3))))(1)
+    assert made.observation_space.shape == (3, 42, 42)
+    assert unwrap_wrapper(made.unwrapped.envs[0], MaxAndSkipEnv)._skip == 2
