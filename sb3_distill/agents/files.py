@@ -68,8 +68,7 @@ class AgentFiles:
         """One line that says which files are read, and which were looked for and are not there."""
         place = self.zip_path.parent
         read = {name: self.yaml(name) for name in ("args.yml", "config.yml")}
-        names = [path.relative_to(place) if path.is_relative_to(place) else path for path in self.statistics_paths]
-        read[" or ".join(dict.fromkeys(str(name) for name in names))] = self.normalization
+        read[" or ".join(dict.fromkeys(path.name for path in self.statistics_paths))] = self.normalization
         found = ", ".join(
             str(path.relative_to(place) if path.is_relative_to(place) else path) for path in read.values() if path
         )

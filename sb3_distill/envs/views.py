@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecTransposeImage, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 
@@ -12,7 +12,7 @@ class ObservationView(VecEnvWrapper):
     because a teacher either normalizes with its own statistics or not at all.
 
     :param venv: the student's environment
-    :raises ValueError: a wrapper around VecNormalize changes the observations
+    :raises ValueError: a wrapper around VecNormalize changes the observations further, e.g. stacks them
     """
 
     def __init__(self, venv: VecEnv) -> None:
@@ -20,12 +20,19 @@ class ObservationView(VecEnvWrapper):
         vec_normalize = unwrap_vec_normalize(venv)
         # If only rewards are normalized, both see the same.
         self._vec_normalize = vec_normalize if vec_normalize is not None and vec_normalize.norm_obs else None
-        if self._vec_normalize is not None and self._vec_normalize.observation_space != venv.observation_space:
-            raise ValueError(
-                f"A wrapper around VecNormalize changes {self._vec_normalize.observation_space} to "
-                f"{venv.observation_space}, but the teacher needs observations that are not normalized. Let "
-                "VecNormalize be the outermost wrapper, such as VecNormalize(VecFrameStack(env, 4))."
-            )
+        # SB3 puts one around VecNormalize where an image in a Dict is channels-last.
+        self._transposes: list[VecTransposeImage] = []
+        while self._vec_normalize is not None and venv is not self._vec_normalize:
+            assert isinstance(venv, VecEnvWrapper)
+            if isinstance(venv, VecTransposeImage):
+                self._transposes.insert(0, venv)
+            elif venv.observation_space != venv.venv.observation_space:
+                raise ValueError(
+                    f"{type(venv).__name__} stands around VecNormalize, so the teacher cannot be given what was before "
+                    f"the normalisation: build the environment the other way round, VecNormalize({type(venv).__name__}"
+                    "(...))."
+                )
+            venv = venv.venv
 
     def reset(self) -> VecEnvObs:
         return self.venv.reset()
@@ -38,4 +45,9 @@ class ObservationView(VecEnvWrapper):
         :param obs: the latest observations of the student
         :return: the teacher's observations of the same states
         """
-        return obs if self._vec_normalize is None else self._vec_normalize.get_original_obs()
+        if self._vec_normalize is None:
+            return obs
+        raw: Any = self._vec_normalize.get_original_obs()
+        for wrapper in self._transposes:
+            raw = wrapper.transpose_observations(raw)
+        return raw

@@ -2,8 +2,11 @@
 
 import itertools
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
+from gymnasium import spaces
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
@@ -11,7 +14,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
-from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.envs.atari import NativeAtariVecEnv
 
 KWARGS = {"learning_starts": 10_000, "n_teacher_episodes": 0, "device": "cpu", "seed": 0}
@@ -85,11 +88,42 @@ def test_images_whose_rewards_are_normalized():
         assert model.replay_buffer.stores[""].shape == (100, 2, 4, 40, 40)
 
 
-def test_wrappers_around_vec_normalize_that_change_observations_are_refused():
-    plain = make_vec_env("CartPole-v1", 2, seed=0)
-    teacher = A2C("MlpPolicy", VecFrameStack(plain, 2), device="cpu")
-    with pytest.raises(ValueError, match="Let VecNormalize be the outermost wrapper"):
-        PolicyDistillation("MlpPolicy", VecFrameStack(VecNormalize(plain), 2), teacher, **KWARGS)
+class ImageAndVector(gym.Env):
+    """An image whose channels are last, which SB3 transposes, beside a vector that is normalised."""
+
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (40, 40, 3), np.uint8), "vector": spaces.Box(-100, 100, (2,), np.float32)}
+    )
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.n_steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        return self.observation_space.sample(), 1.0, self.n_steps == 8, False, {}
+
+
+def test_images_are_transposed_for_the_teacher_too():
+    teacher = A2C("MultiInputPolicy", ImageAndVector(), device="cpu", seed=0)
+    env = VecNormalize(make_vec_env(ImageAndVector, 1, seed=0), norm_obs_keys=["vector"])
+    kwargs = {**KWARGS, "n_teacher_episodes": 1, "buffer_size": 50}
+    model = QPD("MultiInputPolicy", env, teacher, **kwargs).learn(20)
+    samples = model.replay_buffer.sample(20)
+    with th.no_grad():
+        expected = teacher.policy.get_distribution(samples.observations).distribution.logits
+    assert th.allclose(samples.answers.log_probs, expected, atol=1e-5)
+    assert samples.observations["vector"].abs().max() > 10 and model._reference.mean_reward == 8.0
+
+
+def test_frames_that_are_stacked_after_normalization_are_refused():
+    env = VecFrameStack(VecNormalize(make_vec_env("CartPole-v1", 1)), 3)
+    teacher = A2C("MlpPolicy", VecFrameStack(make_vec_env("CartPole-v1", 1), 3), device="cpu")
+    with pytest.raises(ValueError, match=r"the other way round, VecNormalize\(VecFrameStack\(\.\.\.\)\)"):
+        QPD("MlpPolicy", env, teacher, **KWARGS)
 
 
 def test_the_state_of_a_teacher_goes_from_step_to_step():
