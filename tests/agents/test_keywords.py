@@ -66,6 +66,8 @@ POLICY: dict[str, list[tuple[Any, str]]] = {
     "squash_output": [(True, "gsde")],
     "share_features_extractor": [(False, "image"), (False, "dict"), (False, "vector")],
     **{name: [] for name in ("ortho_init", "log_std_init", "optimizer_class", "optimizer_kwargs")},
+    # The layers in few bits are read from the weights (tests/quantization/test_precision.py)
+    "quantize": [],
 }
 # The same of features extractors, as features_extractor_kwargs
 EXTRACTORS: dict[type[nn.Module], dict[str, list[tuple[Any, str]]]] = {

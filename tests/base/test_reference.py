@@ -101,7 +101,7 @@ def test_learning_in_pieces_goes_on_in_the_same_episode(cls, evaluates, teacher,
     for piece in range(4):
         callback = EvalCallback(eval_env, verbose=0) if evaluates else None
         model.learn(20, callback, log_interval=None, reset_num_timesteps=piece == 0)
-    seen = model.replay_buffer.stores[""].array[: model.replay_buffer.pos, 0, 0]
+    seen = model.replay_buffer.stores[""][: model.replay_buffer.pos, 0, 0]
     assert seen.tolist() == list(range(80)) == list(range(model.num_timesteps))
     # One reference for each rule, in the first piece
     printed = capsys.readouterr().out

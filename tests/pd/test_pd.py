@@ -218,7 +218,7 @@ def test_predict_takes_random_actions_only_when_asked(teacher):
 def test_normalised_student_environment_gives_the_teacher_raw_observations(teacher):
     env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=0))
     model = make(teacher, env).learn(200)
-    stored = model.replay_buffer.stores[""].array[: model.replay_buffer.pos].reshape(-1, 4)
+    stored = model.replay_buffer.stores[""][: model.replay_buffer.pos].reshape(-1, 4)
     logits = model.replay_buffer.answers["q_values"][: model.replay_buffer.pos].reshape(-1, 2)
     expected = preferences(load_teacher(teacher), th.tensor(stored)).numpy()
     assert np.allclose(logits, expected, atol=1e-5)
@@ -230,7 +230,7 @@ def test_a_teacher_scores_the_same_behind_normalisation(teacher):
     for env in (make_vec_env("CartPole-v1", 2, seed=0), VecNormalize(make_vec_env("CartPole-v1", 2, seed=0))):
         model = make(teacher, env, n_teacher_episodes=4, learning_starts=100).learn(8)
         scores.append(model._reference.mean_reward)
-        assert np.abs(model.replay_buffer.stores[""].array[0]).max() < 0.05  # where CartPole starts
+        assert np.abs(model.replay_buffer.stores[""][0]).max() < 0.05  # where CartPole starts
     assert scores[0] == scores[1]
 
 
