@@ -212,8 +212,9 @@ def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
     makers = {
         "dqn": AGENTS["dqn"],
         "ppo": lambda: PPO("MlpPolicy", "CartPole-v1", **SMALL),
-        "pd": lambda: student_model("MlpPolicy", {"net_arch": [16]}, CARTPOLE, spaces.Discrete(2), "cpu"),
+        "pd": lambda: student_model("MlpPolicy", SMALL["policy_kwargs"], CARTPOLE, spaces.Discrete(2), "cpu"),
     }
+    th.manual_seed(0)
     agent = load_teacher(makers[name](), device="cpu")
     # Nearly all actions are close calls: eight bits cannot tell them.
     with th.no_grad():
