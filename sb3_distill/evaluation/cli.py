@@ -16,7 +16,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, probability, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.envs.imports import trust_packages
-from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.evaluation.environments import find_env_id, recipe_of
 from sb3_distill.evaluation.scoring import Score, architecture_of, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.evaluation.table import cells_of, footnotes, geometric_means, header
@@ -79,12 +79,14 @@ class Game:
     :param agents: the agents that play, each teacher before its students
     :param teachers: the agent that counts as 100%, by the SHA-256 hash of the agent that is compared with it
     :param env_kwargs: arguments of the environment
+    :param native: whether the games were stepped in C++
     """
 
     env_id: str
     agents: list[Teacher] = field(default_factory=list)
     teachers: dict[str, Teacher] = field(default_factory=dict)
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    native: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,12 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: the content of the JSON file; ``starts_sha256`` and ``env_kwargs`` are left out if there are none
+        :return: the content of the JSON file; ``starts_sha256``, ``env_kwargs`` and ``native`` are left out if there
+            are none
         """
         names = [game.env_id for game in self.games]
         env_kwargs = {game.env_id: game.env_kwargs for game in self.games if game.env_kwargs}
+        native = [game.env_id for game in self.games if game.native]
         return {
             "env": names[0] if len(names) == 1 else names,
             "n_episodes": self.n_episodes,
@@ -122,6 +126,7 @@ class Results:
             "seed": self.seed,
             **({} if self.starts_sha256 is None else {"starts_sha256": self.starts_sha256}),
             **({"env_kwargs": env_kwargs} if env_kwargs else {}),
+            **({"native": native} if native else {}),
             "agents": [row.to_dict() for row in self.rows],
             "geometric_means": self.means,
         }
@@ -154,6 +159,7 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
     :param args: the options
     :return: one row per agent
     """
+    tell_of_wrappers(game)
     scores: dict[str, Score] = {}
     for agent in game.agents:
         scores[agent.sha256] = score_agent(
@@ -169,12 +175,29 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
             env_kwargs=game.env_kwargs,
             progress=True,
         )
+    game.native = any(score.native for score in scores.values())
     rows = []
     for agent in game.agents:
         teacher = game.teachers.get(agent.sha256)
         reference = None if teacher is None else scores[teacher.sha256]
         rows.append(row_of(agent, game.env_id, scores[agent.sha256], reference, teacher, args.margin))
     return rows
+
+
+def tell_of_wrappers(game: Game) -> None:
+    """
+    Say where the agents of a game play in different wrappers.
+
+    :param game: the game and its players
+    """
+    wrappers = {}
+    for agent in game.agents:
+        recipe = recipe_of(agent, game.env_id, game.env_kwargs)
+        names = [wrapper.to_config() for wrapper in (*(recipe.wrappers or ()), *recipe.vec_wrappers)]
+        wrappers[agent.source] = ", ".join(map(str, names)) or "none"
+    if len(set(wrappers.values())) > 1:
+        each = "; ".join(f"{source}: {names}" for source, names in wrappers.items())
+        print(f"Note: every agent plays in the wrappers of its own run, and they differ here. {each}", file=sys.stderr)
 
 
 def find_env_kwargs(game: Game) -> dict[str, Any]:
@@ -295,9 +318,10 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(to_json(results.to_dict()), end="")
         return 0
-    for env_id in names:
-        print(", ".join([env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]))
-        print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == env_id)], n_left=2))
+    for game in games:
+        protocol = [game.env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]
+        print(", ".join(protocol + ["stepped in C++"] * game.native))
+        print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == game.env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
         print(f"geometric mean over {len(names)} games, {label}: {mean:.1f}%{interval_text((low, high))}")
     for note in footnotes(rows, args.margin, bool(means)):

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.players import Player, mix_random_actions
@@ -27,11 +28,13 @@ class Score:
     :param lengths: length of each episode, in steps of the environment (frames for Atari)
     :param traces: hash of the first observation, the actions and the rewards of each episode: equal ones are the same
         episode
+    :param native: whether the games were stepped in C++
     """
 
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
+    native: bool = False
 
     @property
     def mean(self) -> float:
@@ -153,4 +156,5 @@ def _play(
         bar.update(len(schedule.returns) - bar.n)
     returns, lengths = schedule.returns, schedule.lengths
     order = range(schedule.n_episodes)
-    return Score([returns[i] for i in order], [lengths[i] for i in order], [traces[i] for i in order])
+    native = isinstance(venv.unwrapped, NativeAtariVecEnv)
+    return Score([returns[i] for i in order], [lengths[i] for i in order], [traces[i] for i in order], native)

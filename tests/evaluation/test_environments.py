@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stable_baselines3 import dqn
 
 import sb3_distill_zoo
 from sb3_distill import load_teacher
 from sb3_distill.envs import imports
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.evaluation.cli import main
 from sb3_distill.evaluation.environments import find_env_id, make_env_of
 from tests.helpers import run_python
@@ -199,3 +202,27 @@ def test_names_of_former_times_and_of_the_zoo(cartpole_teacher):
     agent = load_teacher(cartpole_teacher, device="cpu")
     assert find_env_id(agent, "CartPoleNoVel-v1") == "CartPoleNoVel-v1"
     make_env_of(agent, "CartPoleNoVel-v1").close()
+
+
+def test_what_is_stepped_in_another_way_is_said(tmp_path, capsys):
+    model = dqn.DQN("CnnPolicy", make_eval_env(BREAKOUT), buffer_size=1, device="cpu", seed=0)
+    model.save(tmp_path / BREAKOUT)
+    command = [str(tmp_path / f"{BREAKOUT}.zip"), "-n", "1"]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["native"] == [BREAKOUT]
+    assert main(command) == 0
+    assert "stepped in C++" in capsys.readouterr().out
+
+
+def test_agents_in_different_wrappers_are_named(cartpole_teacher, tmp_path, capsys):
+    runs = []
+    for name, wrappers in (("a", None), ("b", [{TIME: {}}]), ("c", ["gymnasium.wrappers.FlattenObservation"])):
+        folder = tmp_path / name / "dqn" / "CartPole-v1_1" / "CartPole-v1"
+        folder.mkdir(parents=True)
+        env = make_eval_env("CartPole-v1", recipe=EnvRecipe(wrappers=read_wrappers(wrappers, "")))
+        dqn.DQN("MlpPolicy", env, device="cpu").save(folder.with_suffix(".zip"))
+        (folder / "config.yml").write_text(yaml.safe_dump({"env_wrapper": wrappers}))
+        runs.append(str(folder.parent))
+    assert main([*runs, "-n", "1"]) == 0
+    note = " ".join(capsys.readouterr().err.split())
+    assert "they differ here" in note and f"{runs[0]}: none" in note and f"{runs[1]}: {TIME}" in note
