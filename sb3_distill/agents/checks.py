@@ -53,7 +53,7 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
             "Pass allow_env_mismatch=True if this is intended."
         )
     mine, its = teacher.action_space, env.action_space
-    if isinstance(mine, spaces.Box) and isinstance(its, spaces.Box) and not _same_bounds(mine, its):
+    if isinstance(mine, spaces.Box) and isinstance(its, spaces.Box) and not same_bounds(mine, its):
         problem = (
             f"{who} was trained with actions from {_bounds(mine)}, but those of the student's environment go from "
             f"{_bounds(its)}: the same number can be another action there."
@@ -63,8 +63,12 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
         warnings.warn(problem)
 
 
-def _same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:
-    """Whether the actions have the same bounds, where those of the teacher are known."""
+def same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:
+    """
+    :param mine: actions of an agent
+    :param its: actions of an environment
+    :return: whether they have the same bounds, where those of the agent are known
+    """
     known = np.isfinite(mine.low).all() and np.isfinite(mine.high).all()
     return not known or (np.allclose(mine.low, its.low) and np.allclose(mine.high, its.high))
 

@@ -34,7 +34,7 @@ def check_finite(what: str, batch: Any, n_timesteps: int, first_env: int = 0) ->
     if found is not None:
         env, problem = found
         raise ValueError(
-            f"The environment gave a number that nothing can be learned from: {problem}, in sub-environment "
+            f"The environment gave an observation or reward that is not a finite number: {problem}, in sub-environment "
             f"{first_env + env} after {n_timesteps} timesteps. Correct the environment or its wrappers; with "
             "stable_baselines3.common.vec_env.VecCheckNan around it, the step that makes the number raises an error."
         )

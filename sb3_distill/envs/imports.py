@@ -39,6 +39,9 @@ def trust_packages(packages: Sequence[str], anything: bool = False) -> None:
 
 def _is_trusted(module: str) -> bool:
     """Whether naming something in a module runs no code that the user does not know."""
+    # Command lines begin to run when they are imported.
+    if module.endswith(".__main__"):
+        return False
     return module in sys.modules or not _TRUSTED.isdisjoint((_ANY, module.partition(".")[0]))
 
 

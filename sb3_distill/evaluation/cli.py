@@ -50,7 +50,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="step Atari games in C++ (default: those whose scores were shown to agree with the Zoo's wrappers)",
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode, chooses the starts")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="seed of the first episode; also chooses among --starts"
+    )
     parser.add_argument(
         "--margin",
         type=percentage,
@@ -194,7 +196,8 @@ def tell_of_wrappers(game: Game) -> None:
     for agent in game.agents:
         recipe = recipe_of(agent, game.env_id, game.env_kwargs)
         names = [wrapper.to_config() for wrapper in (*(recipe.wrappers or ()), *recipe.vec_wrappers)]
-        wrappers[agent.source] = ", ".join(map(str, names)) or "none"
+        frames = [f"{recipe.frame_stack} stacked frames"] if (recipe.frame_stack or 1) > 1 else []
+        wrappers[agent.source] = ", ".join([*map(str, names), *frames]) or "none"
     if len(set(wrappers.values())) > 1:
         each = "; ".join(f"{source}: {names}" for source, names in wrappers.items())
         print(f"Note: every agent plays in the wrappers of its own run, and they differ here. {each}", file=sys.stderr)
@@ -323,7 +326,7 @@ def main(argv: list[str]) -> int:
         print(", ".join(protocol + ["stepped in C++"] * game.native))
         print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == game.env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
-        print(f"geometric mean over {len(names)} games, {label}: {mean:.1f}%{interval_text((low, high))}")
+        print(f"geometric mean over the games, {label}: {mean:.1f}%{interval_text((low, high))}")
     for note in footnotes(rows, args.margin, bool(means)):
         print(note)
     return 0

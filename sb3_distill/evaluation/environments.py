@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.checks import same_bounds
 from sb3_distill.agents.files import AgentError
 from sb3_distill.envs.imports import check_env_id, import_trusted, registered_spec
 from sb3_distill.envs.make import make_eval_env
@@ -78,6 +80,13 @@ def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
                 f"{'' if agent.env_id is None else f' on {agent.env_id}'}, not {its}. Name the environment it was "
                 "trained on."
             )
+    mine, its = own[1], there[1]
+    if isinstance(mine, spaces.Box) and isinstance(its, spaces.Box) and not same_bounds(mine, its):
+        raise ValueError(
+            f"{agent.source} cannot play {env_id}: its actions go from {mine.low.tolist()} to "
+            f"{mine.high.tolist()}, those of the environment from {its.low.tolist()} to {its.high.tolist()}, so the same "
+            "number is another action there. Name the environment it was trained on."
+        )
 
 
 def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:

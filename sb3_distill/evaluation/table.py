@@ -2,6 +2,8 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 
+import numpy as np
+
 from sb3_distill.results.comparison import Pairs, geometric_mean_interval
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT
@@ -61,8 +63,12 @@ def footnotes(rows: Sequence[Row], margin: float, has_means: bool = False) -> li
         notes.append("Some episodes are exact repeats of others: intervals rest on the distinct ones.")
     if any(not row.iqm_interval or (row.verdict and not row.percent_interval) for row in rows):
         notes.append(
-            "There is no interval for fewer than 6 distinct episodes, or for a teacher whose mean score cannot be told "
-            "from 0."
+            "There is no interval for fewer than 6 distinct episodes"
+            + (
+                ", or for a teacher whose mean score cannot be told from 0."
+                if any(row.verdict for row in rows)
+                else "."
+            )
         )
     if has_means:
         notes.append(
@@ -85,7 +91,7 @@ def geometric_means(
     :param architectures: the architecture of each agent, by the name of the agent
     :return: for each architecture with students in every game, the geometric mean over the games and its 95% interval
         over episodes; several students of one game, each compared with its own teacher, count with the mean of their
-        percentages
+        percentages; games without a percentage are left out, and named in the label
     """
     games = list(dict.fromkeys(row.env for row in rows))
     played = {(row.env, row.agent): row for row in rows}
@@ -102,5 +108,8 @@ def geometric_means(
             pairs[row.env].append(Pairs.of(row, played[row.env, str(row.taught_by)]))
         sizes = _span([row.n_parameters for row in members]), _span([row.n_bytes for row in members])
         label = f"{members[0].algo}, {sizes[0]} parameters, {sizes[1]} bytes"
+        unknown = [game for game in games if any(np.isnan(pair.percent) for pair in pairs[game])]
+        if unknown:
+            label += f", without {', '.join(unknown)}"
         means[label] = geometric_mean_interval(pairs)
     return means

@@ -41,8 +41,7 @@ class Pairs:
 
     :param student: the student's returns
     :param teacher: the teacher's returns
-    :param traces: what tells pairs apart: equal entries are pairs in which both episodes were played before; empty: all
-        are different
+    :param traces: what tells pairs apart: equal entries are repeats of the same pair; empty: all are different
     :param random: mean return of a random player, for the normalized per cent; None: the signed quotient
     """
 

@@ -45,7 +45,7 @@ class Row:
     :param percent_definition: definition of the percentages: "signed quotient" or "normalized", see
         ``sb3_distill.results.statistics``
     :param percent_interval: 95% confidence interval of ``percent_of_teacher``, over pairs of episodes
-    :param n_distinct_pairs: number of pairs, of which at least one episode is not as in another pair
+    :param n_distinct_pairs: number of different pairs of episodes, of the agent and of its teacher
     :param margin: per cent of the teacher by which the agent may be worse
     :param verdict: whether it is: "not worse", "worse" or "undecided"
     :param returns: return of every episode

@@ -5,9 +5,11 @@ import re
 import sys
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
+import stable_baselines3
 import yaml
-from stable_baselines3 import dqn
 
 import sb3_distill_zoo
 from sb3_distill import load_teacher
@@ -180,6 +182,7 @@ assert evaluate("--gym-packages", {PACKAGE!r}) == 0
             {"env_wrapper": {"gymnasium.wrappers.TimeLimit": {"steps": 3}}},
             "cannot be put on the environment (TypeError",
         ),
+        ({"env_wrapper": "sb3_distill.__main__.main"}, "Importing sb3_distill runs its code"),
         ({"vec_env_wrapper": TIME}, "not a stable_baselines3 VecEnvWrapper"),
         ({"env_wrapper": [3]}, "must be the name of a wrapper, or a name with arguments, not 3"),
         ({"frame_stack": "four"}, "frame_stack must be a number of frames, not 'four'"),
@@ -205,7 +208,7 @@ def test_names_of_former_times_and_of_the_zoo(cartpole_teacher):
 
 
 def test_what_is_stepped_in_another_way_is_said(tmp_path, capsys):
-    model = dqn.DQN("CnnPolicy", make_eval_env(BREAKOUT), buffer_size=1, device="cpu", seed=0)
+    model = stable_baselines3.DQN("CnnPolicy", make_eval_env(BREAKOUT), buffer_size=1, device="cpu", seed=0)
     model.save(tmp_path / BREAKOUT)
     command = [str(tmp_path / f"{BREAKOUT}.zip"), "-n", "1"]
     assert main([*command, "--json"]) == 0
@@ -220,9 +223,19 @@ def test_agents_in_different_wrappers_are_named(cartpole_teacher, tmp_path, caps
         folder = tmp_path / name / "dqn" / "CartPole-v1_1" / "CartPole-v1"
         folder.mkdir(parents=True)
         env = make_eval_env("CartPole-v1", recipe=EnvRecipe(wrappers=read_wrappers(wrappers, "")))
-        dqn.DQN("MlpPolicy", env, device="cpu").save(folder.with_suffix(".zip"))
+        stable_baselines3.DQN("MlpPolicy", env, device="cpu").save(folder.with_suffix(".zip"))
         (folder / "config.yml").write_text(yaml.safe_dump({"env_wrapper": wrappers}))
         runs.append(str(folder.parent))
     assert main([*runs, "-n", "1"]) == 0
     note = " ".join(capsys.readouterr().err.split())
     assert "they differ here" in note and f"{runs[0]}: none" in note and f"{runs[1]}: {TIME}" in note
+
+
+def test_actions_of_other_bounds_are_refused(tmp_path):
+    class Doubled(gym.wrappers.RescaleAction):
+        def __init__(self, env):
+            super().__init__(env, np.float32(-4), np.float32(4))
+
+    agent = load_teacher(stable_baselines3.PPO("MlpPolicy", Doubled(gym.make("Pendulum-v1")), device="cpu"))
+    with pytest.raises(ValueError, match=r"\[4.0\], those of the environment from \[-2.0\]"):
+        make_env_of(agent, "Pendulum-v1")

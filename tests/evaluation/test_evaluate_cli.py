@@ -61,6 +61,17 @@ def test_geometric_means_by_hand():
     assert geometric_means(rows[:4], kinds) == {}
 
 
+def test_games_without_a_percentage_are_named_in_the_geometric_mean():
+    rows = [
+        row("A", "teacher of A", [100.0] * 6),
+        row("A", "first", [50.0] * 6),
+        row("B", "teacher of B", [0.0] * 6),
+        row("B", "second", [50.0] * 6),
+    ]
+    ((label, (mean, _, _)),) = geometric_means(rows, dict.fromkeys(["first", "second"], 1)).items()
+    assert label.endswith(", without B") and mean == pytest.approx(50.0)
+
+
 def test_geometric_means_of_students_with_different_teachers():
     rows = [
         row("A", "weak teacher", [100.0] * 6, taught_by="weak teacher"),
