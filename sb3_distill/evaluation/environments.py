@@ -83,9 +83,9 @@ def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
     mine, its = own[1], there[1]
     if isinstance(mine, spaces.Box) and isinstance(its, spaces.Box) and not same_bounds(mine, its):
         raise ValueError(
-            f"{agent.source} cannot play {env_id}: its actions go from {mine.low.tolist()} to "
-            f"{mine.high.tolist()}, those of the environment from {its.low.tolist()} to {its.high.tolist()}, so the same "
-            "number is another action there. Name the environment it was trained on."
+            f"{agent.source} cannot play {env_id}: its actions go from {mine.low.tolist()} to {mine.high.tolist()}, "
+            f"those of the environment from {its.low.tolist()} to {its.high.tolist()}, so the same number is another "
+            "action there. Name the environment it was trained on."
         )
 
 
