@@ -102,9 +102,10 @@ def run(checkpoints, tmp_path):
 
 
 def facts_of(source):
-    facts = load_teacher(source).facts
+    agent = load_teacher(source)
+    facts = agent.facts
     score = facts.recorded_score and facts.recorded_score.best_mean
-    return facts.sha256, facts.algo, facts.env_id, facts.env_kwargs, score, facts.normalization.mean.tolist()
+    return facts.sha256, facts.algo, facts.env_id, agent.env_kwargs, score, facts.normalization.mean.tolist()
 
 
 @pytest.mark.parametrize("name", [f"CartPole-v1_1{UUID}", "mine", "mine_2", "ppo on CartPole"])

@@ -129,7 +129,8 @@ def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
 
 def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, capsys):
     settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher)}
-    path = write(tmp_path / "s.yml", settings=settings, grid={"loss": ["kl"], "temperature": [-1.0, 0.5], "seed": [0]})
+    grid = {"loss": ["kl"], "temperature": [-1.0, 0.5], "seed": [0]}
+    path = write(tmp_path / "s.yml", settings=settings, grid=grid, published=None)
     assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 1
     captured = capsys.readouterr()
     assert "FAILED" in captured.out and "temperature" in captured.err
