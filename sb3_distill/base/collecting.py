@@ -95,7 +95,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             if self._reference is None:
                 self._recorder.close()
             else:
-                self._recorder.close(self._reference.score, self._reference.rule)
+                self._recorder.close(self._reference.rollout_scores[1], str(self._rollout_rules()[1]))
             self._recorder = None
 
     def _leave_recording(self) -> None:
@@ -214,9 +214,12 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         if self._references is None:
             self._references = TeacherReferences(n_episodes, (self.seed or 0) + 1_000_000, self.verbose)
         if self._recorded_play is not None:
+            assert self.env is not None
             recording = self._recorded_play.recording
-            if recording.teacher_score is not None and recording.teacher_rule is not None:
-                self._references.recorded[recording.teacher_rule] = recording.teacher_score
+            rule = self._rollout_rules()[1]
+            # Earlier versions recorded scores of evaluations, under rules that name the environment.
+            if recording.teacher_score is not None and recording.teacher_rule == str(rule):
+                self._references.keep(self._teacher, self.env, rule, recording.teacher_score)
         self._reference = TeacherReferenceCallback(
             self._references,
             self._teacher,

@@ -52,8 +52,6 @@ class TeacherReferences:
         self.n_episodes = n_episodes
         self.seed = seed
         self.verbose = verbose
-        # Scores that a recording of the teacher's play holds, by ``describe``
-        self.recorded: dict[str, TeacherScore] = {}
         self._scores: dict[Hashable, TeacherScore | None] = {}
 
     @staticmethod
@@ -73,14 +71,12 @@ class TeacherReferences:
         :return: the teacher's score; None if it is not played, or the environment cannot be copied
         :raises ValueError: the score is not a finite number
         """
-        described = self.describe(env, rule)
-        if described in self.recorded:
-            return self.recorded[described]
-        if self.n_episodes == 0:
-            return None
-        key = (teacher.sha256, _game_of(env), rule)
+        key = self._key(teacher, env, rule)
         if key not in self._scores:
-            self._scores[key] = score = self._play(teacher, env, rule)
+            if self.n_episodes == 0:
+                return None
+            described = self.describe(env, rule)
+            self._scores[key] = score = self._play(teacher, env, rule, described)
             if score is not None and self.verbose > 0:
                 print(
                     f"Teacher ({teacher.source}): mean reward {score[0]:.2f} +/- {score[1]:.2f} "
@@ -88,12 +84,27 @@ class TeacherReferences:
                 )
         return self._scores[key]
 
-    def _play(self, teacher: Teacher, env: VecEnv, rule: PlayRule) -> TeacherScore | None:
+    def keep(self, teacher: Teacher, env: VecEnv, rule: PlayRule, score: TeacherScore) -> None:
+        """
+        Keep a score that was played earlier, so that it is not played again.
+
+        :param teacher: the teacher
+        :param env: where it was played: this environment and no other
+        :param rule: how it was played
+        :param score: the score
+        """
+        self._scores[self._key(teacher, env, rule)] = score
+
+    @staticmethod
+    def _key(teacher: Teacher, env: VecEnv, rule: PlayRule) -> Hashable:
+        return teacher.sha256, _game_of(env), rule
+
+    def _play(self, teacher: Teacher, env: VecEnv, rule: PlayRule, described: str) -> TeacherScore | None:
         try:
             copied = ObservationView(copy_env(env))
         except CopyError as error:
             warnings.warn(
-                f"The teacher's score is not measured, since {self.describe(env, rule).partition(',')[0]} cannot be "
+                f"The teacher's score is not measured, since {described.partition(',')[0]} cannot be "
                 f"copied for it ({error}): register the environment with Gymnasium, or make it one that copy.deepcopy "
                 "copies, in a DummyVecEnv; or pass n_teacher_episodes=0."
             )

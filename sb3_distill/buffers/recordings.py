@@ -187,8 +187,9 @@ class RecordingWriter:
         """
         Finish the recording.
 
-        :param teacher_score: mean and standard deviation of the teacher's return, if they were measured
-        :param teacher_rule: where and how the teacher played for it (see ``TeacherReferences.describe``)
+        :param teacher_score: mean and standard deviation of the teacher's return in the training environment, if they
+            were measured
+        :param teacher_rule: how the teacher played for it (see ``PlayRule``)
         """
         for name, rows in self.columns.items():
             np.save(self.partial / f"{name}.npy", np.stack(rows))

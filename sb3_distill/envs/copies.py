@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_distill.envs.atari import NativeAtariVecEnv
+from sb3_distill.envs.inspection import SpecError, spec_of
 
 
 class CopyError(ValueError):
@@ -58,7 +59,7 @@ def _copy(env: VecEnv, memo: dict[int, Any]) -> VecEnv:
             _copy_game(game, memo)
         copied = copy.deepcopy(env, memo)
     elif isinstance(env, SubprocVecEnv):
-        copied = DummyVecEnv([partial(_game_of_spec, spec) for spec in env.get_attr("spec")])
+        copied = DummyVecEnv([partial(_game_of_spec, spec) for spec in _specs_of(env)])
     else:
         raise CopyError(f"a {type(env).__name__} cannot be copied")
     memo[id(env)] = copied
@@ -106,6 +107,16 @@ def _made_anew(env: gym.Env) -> gym.Env | None:
     hidden = {"render_mode": None} if env.spec.kwargs.get("render_mode") == "human" else {}
     made: gym.Env = gym.make(env.spec, disable_env_checker=True, **hidden).unwrapped
     return made if type(made) is type(env) else None
+
+
+def _specs_of(env: SubprocVecEnv) -> list[EnvSpec | None]:
+    try:
+        return [spec_of(env, index) for index in range(env.num_envs)]
+    except SpecError as error:
+        raise CopyError(
+            "they run in other processes, which cannot say how they were made: their entry point or an argument cannot "
+            "be pickled, such as a lambda, or they have no wrapper, such as Monitor"
+        ) from error
 
 
 def _game_of_spec(spec: EnvSpec | None) -> gym.Env:

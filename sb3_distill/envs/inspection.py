@@ -1,6 +1,7 @@
 """Reads properties of an environment: its id, its arguments, the folder of its Monitor files."""
 
 import re
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -77,37 +78,60 @@ def check_counts_from_zero(space: spaces.Space, what: str) -> None:
         )
 
 
-def spec_of(env: VecEnv) -> EnvSpec | None:
+class SpecError(ValueError):
+    """An environment in another process cannot say how it was made."""
+
+
+class _SpecCanBeSent:
+    """
+    Stands for a wrapper's class in ``VecEnv.env_is_wrapped``, which asks it inside the environment's process. A process
+    ends when it is asked for what it cannot pickle, so this is asked first.
+    """
+
+    def __instancecheck__(self, env: gym.Wrapper) -> bool:
+        try:
+            ForkingPickler.dumps(env.spec)
+        except Exception:
+            # Arguments are objects of any kind.
+            return False
+        return True
+
+
+def spec_of(env: VecEnv, index: int = 0) -> EnvSpec | None:
     """
     :param env: a vector environment
-    :return: how its first sub-environment was made; None if it does not say
-    :raises ValueError: it is in another process, which cannot send this
+    :param index: index of a sub-environment
+    :return: how this sub-environment was made; None if it does not say
+    :raises SpecError: it is in another process, which cannot send this
     """
+    asks_process = isinstance(env.unwrapped, SubprocVecEnv)
+    if asks_process and not env.env_is_wrapped(_SpecCanBeSent(), indices=index)[0]:  # type: ignore[arg-type]
+        raise SpecError(
+            "The environments are in other processes, which cannot say with which arguments they were made: their "
+            "entry point or an argument cannot be pickled, such as a lambda, or they have no wrapper, such as Monitor. "
+            "Name a function of a module instead and wrap them in Monitor, or use DummyVecEnv."
+        )
     try:
-        return env.get_attr("spec", indices=0)[0]
+        return env.get_attr("spec", indices=index)[0]
     except (AttributeError, NotImplementedError):
         return None
-    except (EOFError, ConnectionError) as error:
-        # The process ends when it cannot pickle its answer.
-        raise ValueError(
-            "The environments are in other processes, which cannot say with which arguments they were made: their "
-            "entry point or an argument cannot be pickled, such as a lambda. Name a function of a module instead, or "
-            "use DummyVecEnv."
-        ) from error
 
 
 def env_id_of(env: VecEnv) -> str | None:
     """
     :param env: a vector environment
-    :return: the registered id of its first sub-environment; None if it has none
+    :return: the registered id of its first sub-environment; None if it has none, or cannot say it
     """
     if isinstance(env.unwrapped, SubprocVecEnv):
-        # As text, because its process would end if it were asked for a specification that cannot be pickled.
+        # As text, because a process cannot send every specification.
         text = str(env.env_method("__str__", indices=0)[0])
-        found = re.fullmatch(r"(?:<\w+)+(?:<(?P<id>[^<>]+)>| instance)>+", text)
-        if found is not None:
+        found = re.fullmatch(r"(?:<\w+)+<(?P<id>[^<>]+)>+", text)
+        if found is not None and found["id"] in gym.registry:
             return found["id"]
-    spec = spec_of(env)
+    try:
+        spec = spec_of(env)
+    except SpecError:
+        return None
     return None if spec is None else spec.id
 
 
@@ -116,6 +140,7 @@ def env_arguments_of(env: VecEnv) -> dict[str, Any]:
     :param env: a vector environment
     :return: the arguments with which its first sub-environment was made, except the render mode and values that equal
         the registered ones
+    :raises SpecError: it is in another process, which cannot send them
     """
     spec = spec_of(env)
     if spec is None:

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import A2C
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
@@ -42,6 +43,26 @@ def test_student_of_a_recording_is_bit_equal_to_one_of_the_game(cartpole_teacher
     # Another student of the same play
     other = distil(cartpole_teacher, tmp_path / "play", loss="nll", seed=5)
     assert not th.equal(weights_of(other), weights_of(played))
+
+
+@pytest.mark.parametrize("evaluates", [(True, False), (False, True), (True, True)])
+def test_the_recorded_score_is_that_of_the_training_environment(cartpole_teacher, tmp_path, evaluates):
+    """Evaluations can be in another environment of the same name: their teacher plays there, in every run."""
+    for evaluate in evaluates:
+        venv = make_vec_env("CartPole-v1", 2, seed=0)
+        kwargs = {**KWARGS, "recording": tmp_path / "play", "n_teacher_episodes": 2, "teacher_eps": 0.0}
+        model = PolicyDistillation("MlpPolicy", venv, cartpole_teacher, **kwargs)
+        short = make_vec_env("CartPole-v1", 1, env_kwargs={"max_episode_steps": 7})
+        model.learn(400, EvalCallback(short, eval_freq=400, verbose=0) if evaluate else None)
+        assert len(set(model._reference.rollout_scores)) == 1 and model._reference.rollout_scores[0][0] > 7
+        assert (model._reference.score == (7.0, 0.0)) == evaluate
+    recording = Recording(tmp_path / "play")
+    assert (recording.teacher_score, recording.teacher_rule) == (model._reference.rollout_scores[0], "greedy actions")
+    # Earlier versions recorded the score of an evaluation, under a rule with the environment's name.
+    file = tmp_path / "play" / "recording.json"
+    meta = {**json.loads(file.read_text()), "teacher_score": [7.0, 0.0], "teacher_rule": "CartPole-v1, greedy actions"}
+    file.write_text(json.dumps(meta))
+    assert distil(cartpole_teacher, tmp_path / "play", teacher_eps=0.0)._reference.rollout_scores[0][0] > 7
 
 
 def test_subclasses_of_users_read_recordings_of_their_parents(cartpole_teacher, tmp_path):

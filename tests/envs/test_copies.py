@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -132,8 +133,9 @@ def test_atari_games_in_python_and_natively():
 @pytest.fixture
 def registered():
     gym.register("Handle-v0", entry_point=Handle)
+    gym.register("Lambda-v0", entry_point=lambda **kwargs: Handle(**kwargs))
     yield
-    del gym.registry["Handle-v0"]
+    del gym.registry["Handle-v0"], gym.registry["Lambda-v0"]
 
 
 def test_a_registered_game_is_made_anew(registered):
@@ -149,13 +151,21 @@ def test_games_in_other_processes(registered):
     copied = copy_env(env)
     assert isinstance(copied, DummyVecEnv) and alike(play(copied), play(env))
     env.close()
+    env = SubprocVecEnv([partial(gym.make, "Handle-v0", step_size=size) for size in (0.2, 0.4)], start_method="fork")
+    assert alike(play(copy_env(env)), play(env))
+    env.close()
     for make, reason in (
         (lambda: Scaled(gym.make("CartPole-v1"), 2.0), "the arguments of Scaled are not known"),
-        (Handle, "only if they are registered"),
+        (lambda: Monitor(Handle()), "only if they are registered"),
+        (lambda: gym.make("Lambda-v0"), "cannot be pickled, such as a lambda"),
+        (lambda: gym.make("Handle-v0", step_size=lambda: 1), "cannot be pickled, such as a lambda"),
+        (Handle, "or they have no wrapper"),
     ):
         env = SubprocVecEnv([make], start_method="fork")
         with pytest.raises(CopyError, match=reason):
             copy_env(env)
+        # The process is still there.
+        assert env.reset().shape[0] == 1
         env.close()
 
 
