@@ -2,9 +2,9 @@
 
 import importlib
 import io
-import logging
 import sys
 
+from sb3_distill.common.log import shown_messages
 from sb3_distill.common.verbs import find_verb
 from sb3_distill.version import __version__
 
@@ -36,11 +36,5 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # Say which files of an agent are read.
-    log, handler = logging.getLogger("sb3_distill"), logging.StreamHandler()
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
+    with shown_messages(sys.stderr):
         return int(importlib.import_module(module).main(argv[1:]))
-    finally:
-        log.removeHandler(handler)

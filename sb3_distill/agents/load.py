@@ -109,7 +109,7 @@ def load_teacher(
             f"{source} cannot be rebuilt from its files ({type(error).__name__}: {reason}). {advice}"
         ) from error
     teacher.facts = replace(teacher.facts, found=files.summary)
-    _log.info("%s", files.summary)
+    _log.info("Loaded %s", files.summary)
     return teacher.to(device)
 
 

@@ -1,6 +1,8 @@
 """The teacher of an algorithm: its argument, its loading, its checks."""
 
+import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +14,7 @@ from sb3_distill.agents.checks import check_teacher, warn_of_missing_statistics
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
+from sb3_distill.common.log import shown_messages
 from sb3_distill.envs.inspection import env_id_of
 
 TeacherSource = str | Path | BaseAlgorithm | Teacher
@@ -44,12 +47,11 @@ class TeacherMixin(RefusalsMixin):
         named = getattr(self, self.teacher_argument)
         if named is None and self.taught_by is None and self.teacher_sha256 is not None:
             raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
-        teacher = self._load_teacher(named or self.taught_by or self._find_teacher(env_id))
+        with shown_messages(sys.stdout) if self.verbose > 0 else nullcontext():
+            teacher = self._load_teacher(named or self.taught_by or self._find_teacher(env_id))
         self._check_teacher(teacher, env_id)
         if teacher is not self._teacher:
             self._check_statistics(teacher)
-            if self.verbose > 0 and teacher.found is not None:
-                print(f"Teacher: {teacher.found}")
         if self.teacher_sha256 not in (None, teacher.sha256):
             warnings.warn(
                 f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "

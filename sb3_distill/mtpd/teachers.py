@@ -109,11 +109,6 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
         return ", ".join(teacher.source for teacher in self.teachers.values())
 
     @property
-    def found(self) -> str | None:
-        """The files of the teachers; None if all are models in memory."""
-        return "; ".join(teacher.found for teacher in self.teachers.values() if teacher.found) or None
-
-    @property
     def saved_source(self) -> dict[str, str | None]:
         """By task, the source from which ``load_teacher`` can load its teacher again; None for a model in memory."""
         return {name: teacher.saved_source for name, teacher in self.teachers.items()}

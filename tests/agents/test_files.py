@@ -1,5 +1,6 @@
 """What belongs to an agent is known by what is in its folder, under every name that SB3 and the Zoo give it."""
 
+import logging
 import shutil
 import warnings
 
@@ -162,14 +163,43 @@ def test_one_line_says_which_files_were_read(run, checkpoints, caplog):
     )
     found = load_teacher(checkpoints / "final.zip").found
     assert found == f"{checkpoints}/final.zip; not found: args.yml, config.yml, vecnormalize.pkl or vec_normalize.pkl"
-    assert [record.getMessage() for record in caplog.records][1] == found
+    assert [record.getMessage() for record in caplog.records][1] == f"Loaded {found}"
     found = load_teacher(checkpoints / "my_run_16_steps.zip").found
     assert "with my_run_vecnormalize_16_steps.pkl; not found: args.yml" in found
 
 
-def test_commands_and_algorithms_say_it(run, capsys):
+def ignore_handlers_of_pytest(monkeypatch):
+    """As if nobody had configured logging. Called within the test, since pytest adds its handlers before each."""
+    monkeypatch.setattr(logging.getLogger("sb3_distill"), "propagate", False)
+
+
+@pytest.mark.parametrize("level", ["NOTSET", "DEBUG", "ERROR"])
+def test_commands_and_algorithms_say_it_once_and_leave_the_logger_as_it_was(run, monkeypatch, caplog, capsys, level):
+    ignore_handlers_of_pytest(monkeypatch)
+    caplog.set_level(level, "sb3_distill")
+    told = f"Loaded {load_teacher(run).found}\n"
+    capsys.readouterr()
     assert main(["teachers", str(run), "--json"]) == 0
-    told = capsys.readouterr()
-    assert told.err == f"{load_teacher(run).found}\n" and told.out.startswith("[")
+    captured = capsys.readouterr()
+    assert captured.err == told and captured.out.startswith("[")
+    for verbose in (0, 1):
+        PolicyDistillation("MlpPolicy", "CartPole-v1", str(run), verbose=verbose, device="cpu").learn(0)
+        assert capsys.readouterr().out.count(told) == verbose
+    log = logging.getLogger("sb3_distill")
+    assert logging.getLevelName(log.level) == level and log.handlers == []
+
+
+def test_a_run_of_the_zoo_says_it_once(run, tmp_path, capsys, monkeypatch):
+    ignore_handlers_of_pytest(monkeypatch)
+    monkeypatch.setattr("sys.argv", [])
+    arguments = ["--algo", "pd", "--env", "CartPole-v1", "-n", "20", "--eval-freq", "-1", "-f", str(tmp_path / "pd")]
+    hyperparams = [f"teacher:{str(run)!r}", "n_teacher_episodes:0"]
+    assert main(["zoo", "train", *arguments, "--device", "cpu", "-params", *hyperparams]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count(load_teacher(run).found) == 1
+
+
+def test_messages_go_to_the_users_own_handlers(run, caplog, capsys):
     PolicyDistillation("MlpPolicy", "CartPole-v1", str(run), verbose=1, device="cpu")
-    assert f"Teacher: {run}/CartPole-v1.zip with CartPole-v1/args.yml" in capsys.readouterr().out
+    assert [record.getMessage() for record in caplog.records] == [f"Loaded {load_teacher(run).found}"]
+    assert "Loaded" not in capsys.readouterr().out
