@@ -17,6 +17,8 @@ ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
 _HUB_ORGANIZATION = "sb3"
 # The name of a run folder: the environment, a number, and what the Zoo adds with --uuid
 _RUN_NAME = re.compile(r"(?P<env>.+)_(?P<number>\d+)(_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?")
+# The form of an environment's id
+_ENV_NAME = re.compile(r".+-v\d+")
 
 
 def find_agent(source: str | Path) -> AgentFiles:
@@ -62,19 +64,38 @@ def _env_name_in(folder: Path) -> str | None:
     return match["env"] if match else None
 
 
+def _has_settings(folder: Path) -> bool:
+    # Unlike Path.is_file, this is False where permission is denied.
+    return any(os.path.isfile(folder / name) for name in SETTINGS)
+
+
+def _is_named_after_env(folder: Path, zip_path: Path) -> bool:
+    """
+    Whether a folder beside a zip has the name of the run's environment, which is how the Zoo names the settings: as the
+    args.yml in it says, or, without one, as the last model is named that the Zoo writes beside best ones and
+    checkpoints.
+    """
+    try:
+        args = read_yaml(folder / "args.yml")
+    except AgentError:
+        # Nobody has said that this folder belongs to the agent, so its damage is no matter of the agent's.
+        return False
+    if args:
+        return folder.name == file_name(str(args.get("env")))
+    last_model = folder.with_name(f"{folder.name}.zip")
+    return _is_beside_last_model(zip_path) and _ENV_NAME.fullmatch(folder.name) is not None and last_model.is_file()
+
+
 def _settings_of(zip_path: Path) -> Path | None:
     """The folder beside a zip of a run of the Zoo that holds its settings. The Zoo gives it the environment's name."""
     run = zip_path.parent
-    found = [entry for entry in sorted(run.iterdir()) if any((entry / name).is_file() for name in SETTINGS)]
-    own = [entry for entry in found if entry.name == zip_path.stem]
-    if own or len(found) != 1:
-        named = [entry for entry in found if entry.name == _env_name_in(run)]
-        return next(iter(own or named), None)
-    # The run may have been renamed, and so may its zip. A folder of another agent has no such sign.
-    settings = found[0]
-    env = str(read_yaml(settings / "args.yml").get("env"))
-    is_run = _is_beside_last_model(zip_path) or settings.name in (file_name(env), _env_name_in(run))
-    return settings if is_run else None
+    found = {entry.name: entry for entry in run.iterdir() if _has_settings(entry)}
+    for name in (zip_path.stem, _env_name_in(run)):
+        if name in found:
+            return found[name]
+    # The run may have been renamed, and so may its zip.
+    named = [entry for entry in found.values() if _is_named_after_env(entry, zip_path)]
+    return named[0] if len(named) == 1 else None
 
 
 def env_name_of_run(run: Path) -> str | None:
@@ -95,8 +116,7 @@ def _around_zip(zip_path: Path) -> AgentFiles:
         env_id = env_name if is_named else None
         return AgentFiles(zip_path, settings, parent, parent.resolve().parent.name, env_id)
     # On the hub, and where a user saves model and VecNormalize into one folder, all files are beside the zip.
-    flat = any((parent / name).is_file() for name in SETTINGS)
-    return AgentFiles(zip_path, parent if flat else None)
+    return AgentFiles(zip_path, parent if _has_settings(parent) else None)
 
 
 def _find_in_run_folder(folder: Path) -> AgentFiles:
@@ -134,10 +154,7 @@ def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
     name = file_name(env_id)
     folders = (root / algo).iterdir() if (root / algo).is_dir() else []
     runs = [
-        run
-        for run in folders
-        if any(run.glob("*.zip"))
-        and (_env_name_in(run) == name or any((run / name / file).is_file() for file in SETTINGS))
+        run for run in folders if any(run.glob("*.zip")) and (_env_name_in(run) == name or _has_settings(run / name))
     ]
 
     def age(run: Path) -> tuple[int, float]:

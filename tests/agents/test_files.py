@@ -103,10 +103,9 @@ def run(checkpoints, tmp_path):
 
 
 def facts_of(source):
-    agent = load_teacher(source)
-    facts = agent.facts
-    score = facts.recorded_score and facts.recorded_score.best_mean
-    return facts.sha256, facts.algo, facts.env_id, agent.env_kwargs, score, facts.normalization.mean.tolist()
+    teacher = load_teacher(source)
+    score = teacher.facts.recorded_score and teacher.facts.recorded_score.best_mean
+    return teacher.sha256, teacher.algo, teacher.env_id, teacher.env_kwargs, score, teacher.normalization.mean.tolist()
 
 
 @pytest.mark.parametrize("name", [f"CartPole-v1_1{UUID}", "mine", "mine_2", "ppo on CartPole"])
@@ -144,6 +143,28 @@ def test_a_folder_of_another_agent_is_not_taken(run, tmp_path):
     shutil.copy(run / "CartPole-v1.zip", collection / "raw.zip")
     assert load_teacher(collection / "normalised.zip").normalization is not None
     assert load_teacher(collection / "raw.zip").normalization is None
+
+
+@pytest.mark.parametrize("name", ["best_model", "my_run_16_steps", "model"])
+@pytest.mark.parametrize("args", [None, "algo: ppo\nenv: Pendulum-v1\n", "env: [", "just text"])
+def test_an_unrelated_folder_is_no_matter_of_the_agent(checkpoints, name, args, tmp_path):
+    shutil.copy(checkpoints / "final.zip", tmp_path / f"{name}.zip")
+    other = tmp_path / "hydra"
+    other.mkdir()
+    (other / "config.yml").write_text("frame_stack: 4\nenv_wrapper: []\n")
+    if args is not None:
+        (other / "args.yml").write_text(args)
+    for source in (tmp_path / f"{name}.zip", tmp_path):
+        facts = load_teacher(source).facts
+        assert facts.recipe is None and facts.env_id is None and "not found: args.yml, config.yml" in facts.found
+
+
+def test_an_unrelated_folder_does_not_hide_the_settings_of_a_run(run):
+    expected = {path.name: facts_of(path) for path in run.glob("*.zip")}
+    (run / "hydra").mkdir()
+    (run / "hydra" / "args.yml").write_text("env: [")
+    renamed = run.rename(run.with_name("mine"))
+    assert {path.name: facts_of(path) for path in renamed.glob("*.zip")} == expected
 
 
 def test_runs_with_a_uuid_are_found_by_algorithm_and_environment(run, monkeypatch):
