@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
@@ -31,12 +32,13 @@ from sb3_distill.networks.actor_critic_policies import (
     actor_modules,
     is_known_distribution,
 )
-from sb3_distill.quantization.layers import calibrate, freeze_steps, quantizers
+from sb3_distill.quantization.layers import calibrate, freeze_steps
 from sb3_distill.quantization.packing import packed_bytes
 from sb3_distill.quantization.precision import (
     BITS,
     Bits,
     check_precision,
+    check_same_bits,
     check_schedule,
     quantize_student,
     set_precision,
@@ -359,16 +361,14 @@ class QPD(DistillationAlgorithm):
         :param device: device on which the parameters are loaded
         :raises ValueError: the parameters are those of a student with other bits
         """
-        own = [int(quantizer.final_bits) for quantizer in quantizers(self.policy)]
-        super().set_parameters(load_path_or_dict, exact_match, device)
+        params: Any = load_path_or_dict
+        if not isinstance(params, dict):
+            _, params, _ = load_from_zip_file(params, device=device, load_data=False)
+        # Before anything is loaded
+        check_same_bits(self.policy, params.get("policy", {}))
+        super().set_parameters(params, exact_match, device)
         if self.weight_bits is None:
             return
-        given = [int(quantizer.final_bits) for quantizer in quantizers(self.policy)]
-        if given != own:
-            raise ValueError(
-                f"The layers of this student end at {own} bits (weight and input in turn), the parameters are of one "
-                f"with {given}: make it with the same bits, or read the other one with QPD.load."
-            )
         self.transition_share = transition_share(self.policy, self.quantization_schedule, self.transition_share)
         freeze_steps(self.policy, self.transition_share == 1.0)
 

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
@@ -105,6 +106,21 @@ def _precision(schedule: str, share: float, final_bits: int) -> tuple[float, int
         return share, final_bits
     # No float's error adds a bit.
     return 1.0, final_bits + math.ceil((1.0 - share) * (MAX_BITS - final_bits) - 1e-6)
+
+
+def check_same_bits(policy: nn.Module, state: Mapping[str, Any]) -> None:
+    """
+    :param policy: a student's policy
+    :param state: a state dictionary for it
+    :raises ValueError: the state is that of a student with other final bits
+    """
+    own = {name: int(value) for name, value in policy.named_buffers() if name.endswith(".final_bits")}
+    given = {name: int(state.get(name, bits)) for name, bits in own.items()}
+    if given != own:
+        raise ValueError(
+            f"The layers of this student end at {list(own.values())} bits (weight and input in turn), the parameters "
+            f"are of one with {list(given.values())}: make it with the same bits, or read the other one with QPD.load."
+        )
 
 
 def set_precision(policy: nn.Module, schedule: str, share: float) -> None:

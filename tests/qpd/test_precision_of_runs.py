@@ -64,10 +64,16 @@ def test_parameters_bring_their_precision(ppo_teacher, schedule, stop, tmp_path:
         assert all(th.equal(old, quantizer.step_sizes()) for old, quantizer in kept)
 
 
-def test_parameters_of_other_bits_are_refused(ppo_teacher):
-    model, other = make(ppo_teacher, **BITS), make(ppo_teacher, **{**BITS, "last_layer_bits": 2})
-    with pytest.raises(ValueError, match=r"end at \[5, 5, 6, 6\] bits .* with \[5, 5, 2, 2\]"):
-        model.set_parameters(other.get_parameters())
+@pytest.mark.parametrize("exact_match", [True, False])
+def test_parameters_of_other_bits_are_refused(ppo_teacher, exact_match, tmp_path: Path):
+    """And leave nothing behind."""
+    model, other = make(ppo_teacher, **BITS), make(ppo_teacher, **{**BITS, "last_layer_bits": 2}, seed=1)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    other.save(tmp_path / "other")
+    for source in (other.get_parameters(), tmp_path / "other.zip"):
+        with pytest.raises(ValueError, match=r"end at \[5, 5, 6, 6\] bits .* with \[5, 5, 2, 2\]"):
+            model.set_parameters(source, exact_match)
+    assert all(th.equal(value, before[name]) for name, value in model.policy.state_dict().items())
 
 
 def test_the_first_of_several_calls_goes_through_the_whole_schedule(ppo_teacher):
