@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -190,6 +191,7 @@ class RecordingWriter:
         :param teacher_score: mean and standard deviation of the teacher's return in the training environment, if they
             were measured
         :param teacher_rule: how the teacher played for it (see ``PlayRule``)
+        :raises RecordingError: the folder's name is taken by something else; the message says where the recording is
         """
         for name, rows in self.columns.items():
             np.save(self.partial / f"{name}.npy", np.stack(rows))
@@ -214,11 +216,18 @@ class RecordingWriter:
         (self.partial / _META).write_text(json.dumps(meta))
         try:
             self.partial.rename(self.folder)
-        except OSError:
-            if not self.folder.exists():
-                raise
-            # Another run has finished the same recording first.
-            shutil.rmtree(self.partial)
+        except OSError as error:
+            if (self.folder / _META).is_file():
+                # Another run has finished the same recording first.
+                shutil.rmtree(self.partial)
+                return
+            # Under a name that no other run writes to or cleans up
+            kept = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.", dir=self.folder.parent)) / self.folder.name
+            self.partial.rename(kept)
+            raise RecordingError(
+                f"The recording cannot be written to {self.folder} ({error.strerror}): what is there is no recording. "
+                f"The recording is finished and was left in {kept}: move it, or pass recording={str(kept)!r}."
+            ) from error
 
 
 class Recording:

@@ -251,6 +251,27 @@ def test_a_recording_that_another_run_has_finished_first_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["play"]
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_recording_whose_name_is_taken_is_kept(cartpole_teacher, tmp_path, kind):
+    folder = tmp_path / "play"
+
+    def take_the_name(local, global_):
+        if kind == "file":
+            folder.write_text("mine")
+        else:
+            folder.mkdir(exist_ok=True)
+            (folder / "mine").write_text("mine")
+        return True
+
+    venv = make_vec_env("CartPole-v1", 2, seed=0)
+    model = PolicyDistillation("MlpPolicy", venv, cartpole_teacher, recording=folder, n_teacher_episodes=0, **KWARGS)
+    with pytest.raises(RecordingError, match="what is there is no recording") as error:
+        model.learn(64, callback=take_the_name)
+    (kept,) = tmp_path.glob("play.*/play")
+    assert f"was left in {kept}" in str(error.value) and Recording(kept).n_rows == 32
+    assert (folder if kind == "file" else folder / "mine").read_text() == "mine"
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.bool_, np.float64])
 def test_bounds_of_a_recording_are_those_of_its_type(dtype, tmp_path):
     space = spaces.Box(0, 1, (3,), dtype)
