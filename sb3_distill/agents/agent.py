@@ -233,9 +233,9 @@ class Teacher(ABC):
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
         """
-        Get the agent's action, as every SB3 model does.
+        Get the agent's action, as every SB3 model does: one for a single observation, or one for each of a batch.
 
-        :param observation: raw observation, or a batch of them
+        :param observation: a single raw observation, or a batch of them
         :param state: the state that the last call returned; None for an agent without memory
         :param episode_start: where an episode begins
         :param deterministic: False samples from the distribution of an actor-critic agent, with torch's generator (and,
@@ -249,8 +249,8 @@ class Teacher(ABC):
             observation = self.normalize(raw).cpu().numpy()  # type: ignore[union-attr]
         if not deterministic and getattr(self.policy, "use_sde", False):
             # SB3 would play on with the noise matrix that it drew when the agent was loaded, one for all environments.
-            first = next(iter(observation.values())) if isinstance(observation, dict) else observation
-            self.policy.reset_noise(len(first))
+            obs, _ = self.policy.obs_to_tensor(observation)
+            self.policy.reset_noise(len(next(iter(obs.values())) if isinstance(obs, dict) else obs))
         try:
             actions, _ = self.policy.predict(observation, deterministic=deterministic)
         except ValueError as error:

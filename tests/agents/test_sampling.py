@@ -1,7 +1,9 @@
 """Sampled actions of agents."""
 
+import gymnasium as gym
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import A2C
 
 from sb3_distill import load_teacher
@@ -29,3 +31,25 @@ def test_sampled_actions_of_gsde_agents_repeat_and_are_independent():
     assert abs(first.std() / std - 1) < 4 / np.sqrt(4_000)
     sampled = teacher.answer(th.as_tensor(obs))[0].sample([np.random.default_rng(row) for row in range(2_000)])
     assert abs(sampled.std() / std - 1) < 4 / np.sqrt(4_000)
+
+
+class Places(gym.Env):
+    """Its observations are numbers."""
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Box(-2, 2, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 1, 0.0, False, False, {}
+
+
+def test_agents_act_on_a_single_number():
+    teacher = load_teacher(A2C("MlpPolicy", Places(), use_sde=True, seed=1, device="cpu"), device="cpu")
+    for deterministic in (True, False):
+        for observation in (1, np.int64(1), np.array(1)):
+            assert teacher.predict(observation, deterministic=deterministic)[0].shape == (2,)
+        assert teacher.predict(np.array([1, 2]), deterministic=deterministic)[0].shape == (2, 2)
