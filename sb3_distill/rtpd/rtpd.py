@@ -152,6 +152,9 @@ class RealTimeDistillDQN(TeacherMixin, DQNWithStudents):
         images = self.n_steps == 1 and is_image_space(self.observation_space, check_channels=False)
         if self.replay_buffer_class is None and images and not self.optimize_memory_usage:
             self.replay_buffer_class = FrameReplayBuffer
+        if self.replay_buffer_class is FrameReplayBuffer:
+            # In the files of earlier versions, whose buffer had this argument
+            self.replay_buffer_kwargs.pop("frame_channels", None)
         super()._setup_model()
         fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source")
         defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}

@@ -9,8 +9,9 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
 from sb3_distill.buffers.recordings import Recording
+from tests.helpers import same
 
 KWARGS = {"buffer_size": 300, "learning_starts": 100, "n_teacher_episodes": 0, "device": "cpu", "seed": 0}
 
@@ -105,3 +106,17 @@ def test_a_recording_keeps_what_was_shown(name, tmp_path):
     again = []
     reader.learn(400, lambda local, _: again.extend(infos_of(local)) or True)
     assert np.array_equal(again, last)
+
+
+@pytest.mark.parametrize("cls", [PolicyDistillation, RealTimeDistillDQN])
+def test_files_of_image_runs_of_earlier_versions(cls, tmp_path):
+    """They hold an argument that the memory had."""
+    env = ENVS["colour stacks"]()
+    if cls is PolicyDistillation:
+        model = cls("MlpPolicy", env, A2C("MlpPolicy", env, device="cpu", seed=0), **KWARGS)
+    else:
+        model = cls("MlpPolicy", env, {"small": "MlpPolicy"}, buffer_size=300, eval_freq=-1, device="cpu", seed=0)
+    model.replay_buffer_kwargs = {"frame_channels": 1}
+    model.save(tmp_path / "model")
+    loaded = cls.load(tmp_path / "model", device="cpu")
+    assert type(loaded.replay_buffer) is type(model.replay_buffer) and same(loaded.policy, model.policy)
