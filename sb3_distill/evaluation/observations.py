@@ -1,5 +1,6 @@
 """Records observations of an agent's episodes, with which the agent is quantized and its exported files are checked."""
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,16 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
         raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
     # Raises for Dict and Discrete observations, which cannot be recorded as one array
     chain_of(agent)
-    venv = make_env_of(agent, env_id, N_ENVS)
-    venv.seed(seed)
-    venv.action_space.seed(seed)
-    rng = np.random.default_rng(seed)
-    obs: Any = venv.reset()
     recorded: list[np.ndarray] = []
-    while len(recorded) * N_ENVS < n_observations:
-        recorded.append(obs)
-        actions, _ = agent.predict(obs)
-        for env in np.flatnonzero(rng.random(N_ENVS) < EPSILON):
-            actions[env] = venv.action_space.sample()
-        obs, *_ = venv.step(actions)
-    venv.close()
+    with closing(make_env_of(agent, env_id, N_ENVS)) as venv:
+        venv.seed(seed)
+        venv.action_space.seed(seed)
+        rng = np.random.default_rng(seed)
+        obs: Any = venv.reset()
+        while len(recorded) * N_ENVS < n_observations:
+            recorded.append(obs)
+            actions, _ = agent.predict(obs)
+            for env in np.flatnonzero(rng.random(N_ENVS) < EPSILON):
+                actions[env] = venv.action_space.sample()
+            obs, *_ = venv.step(actions)
     return np.concatenate(recorded)[:n_observations]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,33 +146,32 @@ def record_starts(
     """
     check_atari(env_id)
     rng = np.random.default_rng(seed)
-    venv = make_eval_env(env_id, 1, recipe)
-    game: Any = venv.get_attr("unwrapped")[0]
     states: list[bytes] = []
     games: list[int] = []
-    for episode in range(n_episodes):
-        venv.seed(seed + episode)
-        obs, done, visited = venv.reset(), False, []
-        while not done:
-            visited.append(game.ale.cloneState().serialize())
-            actions, _ = player.predict(obs, deterministic=True)
-            if rng.random() < epsilon:
-                actions = rng.integers(venv.action_space.n, size=1)  # type: ignore[attr-defined]
-            obs, _, dones, infos = venv.step(actions)
-            # A lost life is no end: states come from whole games.
-            done = bool(dones[0]) and "episode" in infos[0]
-        share = (episode + 1) * n_states // n_episodes - episode * n_states // n_episodes
-        # Games may begin alike.
-        early = list(dict.fromkeys(state for state in visited[: len(visited) // 5] if state not in states))
-        if len(early) < share:
-            raise ValueError(
-                f"{share} start states are needed from the first 20% of each game, but game {episode + 1} of "
-                f"{env_id}, {len(visited)} steps long, has only {len(early)} that no other game has given: "
-                "record fewer states, more games, or another player."
-            )
-        states += [early[step] for step in rng.choice(len(early), share, replace=False)]
-        games += [episode] * share
-    venv.close()
+    with closing(make_eval_env(env_id, 1, recipe)) as venv:
+        game: Any = venv.get_attr("unwrapped")[0]
+        for episode in range(n_episodes):
+            venv.seed(seed + episode)
+            obs, done, visited = venv.reset(), False, []
+            while not done:
+                visited.append(game.ale.cloneState().serialize())
+                actions, _ = player.predict(obs, deterministic=True)
+                if rng.random() < epsilon:
+                    actions = rng.integers(venv.action_space.n, size=1)  # type: ignore[attr-defined]
+                obs, _, dones, infos = venv.step(actions)
+                # A lost life is no end: states come from whole games.
+                done = bool(dones[0]) and "episode" in infos[0]
+            share = (episode + 1) * n_states // n_episodes - episode * n_states // n_episodes
+            # Games may begin alike.
+            early = list(dict.fromkeys(state for state in visited[: len(visited) // 5] if state not in states))
+            if len(early) < share:
+                raise ValueError(
+                    f"{share} start states are needed from the first 20% of each game, but game {episode + 1} of "
+                    f"{env_id}, {len(visited)} steps long, has only {len(early)} that no other game has given: "
+                    "record fewer states, more games, or another player."
+                )
+            states += [early[step] for step in rng.choice(len(early), share, replace=False)]
+            games += [episode] * share
     return HeldOutStarts(env_id, tuple(states), tuple(games), recorded_by, getattr(player, "sha256", ""))
 
 
@@ -198,9 +198,8 @@ def load_or_record(
     player: Player
     if source == "random":
         recipe = replace(default_recipe(env_id), env_kwargs=env_kwargs or {})
-        venv = make_eval_env(env_id, recipe=recipe)
-        player = RandomPlayer(int(venv.action_space.n), seed)  # type: ignore[attr-defined]
-        venv.close()
+        with closing(make_eval_env(env_id, recipe=recipe)) as venv:
+            player = RandomPlayer(int(venv.action_space.n), seed)  # type: ignore[attr-defined]
     else:
         player = load_teacher(source, device="cpu")
         recipe = recipe_of(player, env_id, env_kwargs or {})

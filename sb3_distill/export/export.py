@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Container, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,8 @@ def check_spaces(agent: Teacher, env_id: str) -> None:
     :param env_id: id of its environment
     :raises ExportError: they are not
     """
-    venv = make_env_of(agent, env_id)
-    pairs = [(agent.policy.observation_space, venv.observation_space), (agent.action_space, venv.action_space)]
-    venv.close()
+    with closing(make_env_of(agent, env_id)) as venv:
+        pairs = [(agent.policy.observation_space, venv.observation_space), (agent.action_space, venv.action_space)]
     own, its = pairs[0]
     if agent.normalization is not None and is_image_space(its):
         # VecNormalize makes them floating-point numbers.
@@ -111,10 +111,9 @@ def _bound(values: np.ndarray) -> Any:
 def _describe_actions(actions: spaces.Space, env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(actions, spaces.Discrete):
         described: dict[str, Any] = {"n": int(actions.n)}
-        env = gym.make(env_id, **env_kwargs)
-        if hasattr(env.unwrapped, "get_action_meanings"):
-            described["labels"] = env.unwrapped.get_action_meanings()
-        env.close()
+        with closing(gym.make(env_id, **env_kwargs)) as env:
+            if hasattr(env.unwrapped, "get_action_meanings"):
+                described["labels"] = env.unwrapped.get_action_meanings()
         return described
     assert isinstance(actions, spaces.Box)
     return {"shape": list(actions.shape), "low": actions.low.tolist(), "high": actions.high.tolist()}

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,17 +73,15 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
                     venv.obs_rms = copy.deepcopy(wrapper.obs_rms)
         return venv
 
-    trial = make(1)
-    if not atari:
+    with closing(make(1)) as trial:
         # make_eval_env wraps Atari games differently, on purpose.
-        wrappers, known = _wrappers_of(env), _wrappers_of(trial)
-        if wrappers - known:
+        missing = set() if atari else _wrappers_of(env) - _wrappers_of(trial)
+        if missing:
             warnings.warn(
-                f"Evaluations play a fresh {env_id}, without the training environment's {', '.join(wrappers - known)}. "
+                f"Evaluations play a fresh {env_id}, without the training environment's {', '.join(missing)}. "
                 "If the student needs them, register the wrapped environment under its own id."
             )
-    problem = describe_space_mismatch(env.observation_space, trial.observation_space)
-    trial.close()
+        problem = describe_space_mismatch(env.observation_space, trial.observation_space)
     if problem:
         raise ValueError(
             f"The training environment differs from a fresh {env_id}, on which evaluations would play: {problem} "

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -110,9 +111,8 @@ def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
     :param cell: a multi-task cell
     :return: the teachers of the tasks: those that the evaluation names, or else the Zoo's agents
     """
-    env = DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])
-    tasks = tasks_of(env)
-    env.close()
+    with closing(DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])) as env:
+        tasks = tasks_of(env)
     named = cell.evaluation.get("teachers")
     sources = find_task_teachers(tasks) if named is None else named
     return MultiTaskTeacher(load_teachers(sources, tasks, th.device("cpu")), tasks)

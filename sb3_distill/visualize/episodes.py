@@ -1,5 +1,6 @@
 """Plays episodes and keeps all data that pictures of them need."""
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,37 +47,37 @@ def play_episodes(
     """
     atari = is_atari(env_id)
     env_kwargs = {**recipe_of(agent, env_id).env_kwargs, "render_mode": "rgb_array"}
-    venv = make_env_of(agent, env_id, 1, env_kwargs)
-    if not isinstance(venv.action_space, spaces.Discrete):
-        raise ValueError(
-            f"Only environments with Discrete actions can be drawn; {env_id} has the action space {venv.action_space}."
-        )
-    n_actions = int(venv.action_space.n)
-    base: VecEnv = venv
-    while isinstance(base, VecEnvWrapper):
-        base = base.venv
-    assert isinstance(base, DummyVecEnv)
-    game = base.envs[0]
-    rng = np.random.default_rng(seed)
     episodes = []
-    for index in range(n_episodes):
-        venv.seed(seed + index)
-        obs: Any = venv.reset()
-        done, episode = False, Episode()
-        while not done and len(episode.actions) < max_steps:
-            episode.observations.append(np.array(obs[0]))
-            frame = game.render()
-            if not isinstance(frame, np.ndarray):
-                raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")
-            episode.frames.append(frame.copy())
-            if atari:
-                episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
-            actions, _ = agent.predict(obs, deterministic=True)
-            actions = mix_random_actions(actions, n_actions, epsilon, rng)
-            obs, _, dones, infos = venv.step(actions)
-            episode.actions.append(int(actions[0]))
-            # In Atari games, a lost life is no end.
-            done = bool(dones[0]) and (not atari or "episode" in infos[0])
-        episodes.append(episode)
-    venv.close()
+    with closing(make_env_of(agent, env_id, 1, env_kwargs)) as venv:
+        if not isinstance(venv.action_space, spaces.Discrete):
+            raise ValueError(
+                f"Only environments with Discrete actions can be drawn; {env_id} has the action space "
+                f"{venv.action_space}."
+            )
+        n_actions = int(venv.action_space.n)
+        base: VecEnv = venv
+        while isinstance(base, VecEnvWrapper):
+            base = base.venv
+        assert isinstance(base, DummyVecEnv)
+        game = base.envs[0]
+        rng = np.random.default_rng(seed)
+        for index in range(n_episodes):
+            venv.seed(seed + index)
+            obs: Any = venv.reset()
+            done, episode = False, Episode()
+            while not done and len(episode.actions) < max_steps:
+                episode.observations.append(np.array(obs[0]))
+                frame = game.render()
+                if not isinstance(frame, np.ndarray):
+                    raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")
+                episode.frames.append(frame.copy())
+                if atari:
+                    episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
+                actions, _ = agent.predict(obs, deterministic=True)
+                actions = mix_random_actions(actions, n_actions, epsilon, rng)
+                obs, _, dones, infos = venv.step(actions)
+                episode.actions.append(int(actions[0]))
+                # In Atari games, a lost life is no end.
+                done = bool(dones[0]) and (not atari or "episode" in infos[0])
+            episodes.append(episode)
     return episodes

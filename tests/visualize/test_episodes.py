@@ -2,17 +2,23 @@
 
 import gymnasium as gym
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from stable_baselines3 import DQN
 
 from sb3_distill import load_teacher
 from sb3_distill.visualize.episodes import play_episodes
 
 
-def test_environments_without_pictures():
+def test_environments_without_pictures(monkeypatch):
+    """They are closed all the same."""
+    closed = []
+    monkeypatch.setattr(CartPoleEnv, "close", lambda env: closed.append(env))
     gym.register("Blind-v0", entry_point=lambda render_mode=None: gym.make("CartPole-v1").unwrapped)
     try:
         agent = load_teacher(DQN("MlpPolicy", "Blind-v0", buffer_size=10), device="cpu")
+        closed.clear()
         with pytest.raises(ValueError, match="Blind-v0 cannot be drawn: with render_mode='rgb_array' it renders no"):
             play_episodes(agent, "Blind-v0")
+        assert len(closed) == 1
     finally:
         del gym.registry["Blind-v0"]
