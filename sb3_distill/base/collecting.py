@@ -177,7 +177,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         with th.no_grad():
             actions = self._choose_actions(answers, self._last_obs, teacher_acts)
         new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
-        check_finite("reward", rewards, self.num_timesteps)
+        check_finite("reward", rewards, self.num_timesteps + env.num_envs)
         return StepRecord(teacher_obs, starts, answers.numpy(), actions, rewards, dones, infos), new_obs
 
     def _clip_actions(self, actions: np.ndarray) -> np.ndarray:

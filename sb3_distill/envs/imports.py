@@ -31,7 +31,9 @@ def trust_packages(packages: Sequence[str], anything: bool = False) -> None:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            raise ValueError(f"--gym-packages: {package} cannot be imported: {error}.") from error
+            raise ValueError(
+                f"--gym-packages: {package} cannot be imported: {error}. Install it, or put its folder on PYTHONPATH."
+            ) from error
         _TRUSTED.add(package.partition(".")[0])
     if anything:
         _TRUSTED.add(_ANY)

@@ -24,6 +24,7 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
     :raises AgentError: the user names no id, and the agent's files do not tell it; or the environment is not registered
     :raises ValueError: the files name an environment of a package that is not trusted
     """
+    is_named = env_id is not None
     if env_id is None:
         env_id = agent.env_id
         if env_id is None:
@@ -34,11 +35,13 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
     try:
         registered_spec(env_id)
     except gym.error.Error as error:
-        hint = f" Its run had --gym-packages {' '.join(packages)}: pass it if you trust it." if packages else ""
-        raise AgentError(
-            f"The environment {env_id} of {agent.source} cannot be made: {error}{hint} Pass the environment to play "
-            "with --env ID (in Python, env_id=)."
-        ) from error
+        if packages:
+            advice = f"Its run had --gym-packages {' '.join(packages)}: pass it if you trust it"
+        else:
+            advice = "Pass the package that registers it with --gym-packages (in Python: import it first)"
+        if not is_named:
+            advice += ", or name another environment with --env ID (in Python, env_id=)"
+        raise AgentError(f"The environment {env_id} of {agent.source} cannot be made: {error} {advice}.") from error
     return env_id
 
 

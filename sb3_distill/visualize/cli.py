@@ -182,7 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="WHAT")
 
     def add(name: str, function: Callable[[argparse.Namespace], None], plays: bool, output: bool = True) -> Any:
-        verb = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
+        verb = verbs.add_parser(name, help=str(function.__doc__).replace("%", "%%"), description=function.__doc__)
         verb.set_defaults(function=function)
         if plays:
             add_import_options(verb)

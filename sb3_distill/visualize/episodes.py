@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.recipe import is_atari
@@ -45,39 +45,41 @@ def play_episodes(
     :raises ValueError: the environment has other spaces than the agent or renders no pictures, or its actions are not
         discrete
     """
-    atari = is_atari(env_id)
     env_kwargs = {**recipe_of(agent, env_id).env_kwargs, "render_mode": "rgb_array"}
+    rng = np.random.default_rng(seed)
     episodes = []
-    with closing(make_env_of(agent, env_id, 1, env_kwargs)) as venv:
-        if not isinstance(venv.action_space, spaces.Discrete):
-            raise ValueError(
-                f"Only environments with Discrete actions can be drawn; {env_id} has the action space "
-                f"{venv.action_space}."
-            )
-        n_actions = int(venv.action_space.n)
-        base: VecEnv = venv
-        while isinstance(base, VecEnvWrapper):
-            base = base.venv
-        assert isinstance(base, DummyVecEnv)
-        game = base.envs[0]
-        rng = np.random.default_rng(seed)
-        for index in range(n_episodes):
+    for index in range(n_episodes):
+        # A new environment each time: after max_steps, Atari's wrappers would go on with the same game.
+        with closing(make_env_of(agent, env_id, 1, env_kwargs)) as venv:
             venv.seed(seed + index)
-            obs: Any = venv.reset()
-            done, episode = False, Episode()
-            while not done and len(episode.actions) < max_steps:
-                episode.observations.append(np.array(obs[0]))
-                frame = game.render()
-                if not isinstance(frame, np.ndarray):
-                    raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")
-                episode.frames.append(frame.copy())
-                if atari:
-                    episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
-                actions, _ = agent.predict(obs, deterministic=True)
-                actions = mix_random_actions(actions, n_actions, epsilon, rng)
-                obs, _, dones, infos = venv.step(actions)
-                episode.actions.append(int(actions[0]))
-                # In Atari games, a lost life is no end.
-                done = bool(dones[0]) and (not atari or "episode" in infos[0])
-            episodes.append(episode)
+            episodes.append(_play(agent, env_id, venv, epsilon, rng, max_steps))
     return episodes
+
+
+def _play(
+    agent: Teacher, env_id: str, venv: VecEnv, epsilon: float, rng: np.random.Generator, max_steps: int
+) -> Episode:
+    if not isinstance(venv.action_space, spaces.Discrete):
+        raise ValueError(
+            f"Only environments with Discrete actions can be drawn; {env_id} has the action space {venv.action_space}."
+        )
+    assert isinstance(venv.unwrapped, DummyVecEnv)
+    game = venv.unwrapped.envs[0]
+    atari, n_actions = is_atari(env_id), int(venv.action_space.n)
+    obs: Any = venv.reset()
+    done, episode = False, Episode()
+    while not done and len(episode.actions) < max_steps:
+        episode.observations.append(np.array(obs[0]))
+        frame = game.render()
+        if not isinstance(frame, np.ndarray):
+            raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")
+        episode.frames.append(frame.copy())
+        if atari:
+            episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
+        actions, _ = agent.predict(obs, deterministic=True)
+        actions = mix_random_actions(actions, n_actions, epsilon, rng)
+        obs, _, dones, infos = venv.step(actions)
+        episode.actions.append(int(actions[0]))
+        # In Atari games, a lost life is no end.
+        done = bool(dones[0]) and (not atari or "episode" in infos[0])
+    return episode

@@ -187,7 +187,7 @@ def test_evaluate_verb(student, cartpole_teacher, tmp_path):
     [
         (("evaluate", "nothing.zip"), 1, "There is no agent at nothing.zip"),
         (("evaluate", "{student}", "-n", "0"), 2, "must be a whole number of at least 1, not 0"),
-        (("evaluate", "{student}", "--env", "Nothing-v0"), 1, "Pass the environment to play with --env ID"),
+        (("evaluate", "{student}", "--env", "Nothing-v0"), 1, "Pass the package that registers it with --gym-packages"),
         (("teachers", "nothing.zip"), 1, "There is no agent at nothing.zip"),
     ],
 )

@@ -6,6 +6,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from stable_baselines3 import DQN
 
 from sb3_distill import load_teacher
+from sb3_distill.visualize.cli import main
 from sb3_distill.visualize.episodes import play_episodes
 
 
@@ -22,3 +23,9 @@ def test_environments_without_pictures(monkeypatch):
         assert len(closed) == 1
     finally:
         del gym.registry["Blind-v0"]
+
+
+def test_help_of_the_verb(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--help"])
+    assert exit.value.code == 0 and "in % of the teacher" in " ".join(capsys.readouterr().out.split())
