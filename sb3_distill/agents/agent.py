@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
-from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.utils import get_device, obs_as_tensor
 
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import Normalization
@@ -89,12 +89,11 @@ class Teacher(ABC):
     """
 
     def __init__(self, policy: Any, facts: AgentFacts) -> None:
-        normalization = facts.normalization
-        if normalization is not None and normalization.mean.shape != policy.observation_space.shape:
+        misfit = None if facts.normalization is None else facts.normalization.find_misfit(policy.observation_space)
+        if misfit is not None:
             raise AgentError(
-                f"The VecNormalize statistics of {facts.source} are of shape {normalization.mean.shape}, its "
-                f"observations of shape {policy.observation_space.shape}: they belong to another agent, or frames were "
-                "stacked after normalisation, which is not supported."
+                f"The VecNormalize statistics of {facts.source} are {misfit}: they belong to another agent, or frames "
+                "were stacked after normalisation, which is not supported."
             )
         self.policy = freeze(policy)
         self.facts = facts
@@ -154,10 +153,7 @@ class Teacher(ABC):
     def observation_space(self) -> spaces.Space:
         """Space of the raw observations."""
         space = self.policy.observation_space
-        if self.normalization is not None and isinstance(space, spaces.Box):
-            # Statistics say nothing of the raw bounds.
-            return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
-        return space
+        return space if self.normalization is None else self.normalization.raw_space(space)
 
     @property
     def action_space(self) -> spaces.Space:
@@ -208,9 +204,13 @@ class Teacher(ABC):
 
     def _set_normalization_tensors(self) -> None:
         if self.normalization is not None:
-            scale = np.sqrt(self.normalization.var + self.normalization.epsilon)
-            self._mean = th.tensor(self.normalization.mean, device=self.device)
-            self._scale = th.tensor(scale, device=self.device)
+            self._statistics = {
+                key: (
+                    th.tensor(mean, device=self.device),
+                    th.tensor(np.sqrt(var + self.normalization.epsilon), device=self.device),
+                )
+                for key, (mean, var) in self.normalization.parts.items()
+            }
 
     def normalize(self, obs: PyTorchObs) -> PyTorchObs:
         """
@@ -221,9 +221,15 @@ class Teacher(ABC):
         """
         if self.normalization is None:
             return obs
-        assert isinstance(obs, th.Tensor)
         clip = self.normalization.clip_obs
-        return ((obs.double() - self._mean) / self._scale).clamp(-clip, clip).float()
+
+        def apply(key: str | None, part: th.Tensor) -> th.Tensor:
+            mean, scale = self._statistics[key]
+            return ((part.double() - mean) / scale).clamp(-clip, clip).float()
+
+        if isinstance(obs, dict):
+            return {key: apply(key, part) if key in self._statistics else part for key, part in obs.items()}
+        return apply(None, obs)
 
     def predict(
         self,
@@ -245,8 +251,12 @@ class Teacher(ABC):
         :raises ValueError: an observation holds NaN, and the policy cannot answer to it
         """
         if self.normalization is not None:
-            raw = th.as_tensor(np.asarray(observation), device=self.device)
-            observation = self.normalize(raw).cpu().numpy()  # type: ignore[union-attr]
+            raw = observation if isinstance(observation, dict) else np.asarray(observation)
+            obs = self.normalize(obs_as_tensor(raw, self.device))
+            if isinstance(obs, dict):
+                observation = {key: part.cpu().numpy() for key, part in obs.items()}
+            else:
+                observation = obs.cpu().numpy()
         if not deterministic and getattr(self.policy, "use_sde", False):
             # SB3 would play on with the noise matrix that it drew when the agent was loaded, one for all environments.
             obs, _ = self.policy.obs_to_tensor(observation)

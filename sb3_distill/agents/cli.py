@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 
 from sb3_distill.agents.agent import ActorCriticTeacher, EvaluationScore, Teacher
@@ -53,13 +54,13 @@ class Statistics:
     """
     How observations are normalised.
 
-    :param mean: their mean
-    :param var: their variance
+    :param mean: their mean; for Dict observations, that of each normalised key
+    :param var: their variance, likewise
     :param clip: they are clipped to [-clip, clip]
     """
 
-    mean: list[float]
-    var: list[float]
+    mean: Any
+    var: Any
     clip: float
 
 
@@ -111,6 +112,12 @@ def layers(network: th.nn.Module) -> dict[str, Layer]:
     }
 
 
+def _plain(statistic: np.ndarray | dict[str, np.ndarray]) -> Any:
+    if isinstance(statistic, dict):
+        return {key: part.tolist() for key, part in statistic.items()}
+    return statistic.tolist()
+
+
 def facts_of(teacher: Teacher) -> Facts:
     """Everything there is to say about an agent."""
     statistics = teacher.normalization
@@ -129,7 +136,7 @@ def facts_of(teacher: Teacher) -> Facts:
         sha256=teacher.sha256,
         normalization=None
         if statistics is None
-        else Statistics(statistics.mean.tolist(), statistics.var.tolist(), statistics.clip_obs),
+        else Statistics(_plain(statistics.mean), _plain(statistics.var), statistics.clip_obs),
         recorded_score=teacher.facts.recorded_score,
     )
 

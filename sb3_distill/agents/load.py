@@ -32,7 +32,7 @@ from sb3_distill.agents.metadata import (
     read_score,
     registered_name,
 )
-from sb3_distill.agents.normalization import Normalization
+from sb3_distill.agents.normalization import normalization_of
 from sb3_distill.agents.rebuild import BUILDERS
 from sb3_distill.agents.rebuild.spaces import read_space
 from sb3_distill.agents.rebuild.weights import POLICY_MODULE
@@ -140,11 +140,8 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     vec_normalize = model.get_vec_normalize_env()
     normalization = None
     if vec_normalize is not None and vec_normalize.norm_obs:
-        statistics = vec_normalize.obs_rms
-        if isinstance(statistics, dict):
-            raise AgentError("VecNormalize statistics of Dict observations are not supported.")
-        normalization = Normalization(
-            statistics.mean.copy(), statistics.var.copy(), vec_normalize.epsilon, vec_normalize.clip_obs
+        normalization = normalization_of(
+            vec_normalize.obs_rms, vec_normalize.norm_obs_keys, vec_normalize.epsilon, vec_normalize.clip_obs
         )
     env = model.get_env()
     if env_id is None and env is not None:

@@ -174,8 +174,9 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
         builder.apply("Cast", to=TensorProto.FLOAT)
     if agent.normalization is not None:
         statistics = agent.normalization
-        deviation = np.sqrt(statistics.var + statistics.epsilon).astype(np.float32)
-        builder.apply("Sub", builder.constant(statistics.mean.astype(np.float32)))
+        mean, var = statistics.parts[None]
+        deviation = np.sqrt(var + statistics.epsilon).astype(np.float32)
+        builder.apply("Sub", builder.constant(mean.astype(np.float32)))
         builder.apply("Div", builder.constant(deviation))
         limit = np.float32(statistics.clip_obs)
         builder.apply("Clip", builder.constant(-limit), builder.constant(limit))

@@ -297,14 +297,6 @@ def test_statistics_saved_with_an_older_numpy(tmp_path):
     assert np.array_equal(read_normalization(tmp_path / "vecnormalize.pkl").mean, env.obs_rms.mean)
 
 
-def test_statistics_of_dict_observations_are_refused(tmp_path):
-    env = VecNormalize(make_vec_env("CartPole-v1", 1))
-    env.obs_rms = {"vec": env.obs_rms}
-    env.save(tmp_path / "vecnormalize.pkl")
-    with pytest.raises(AgentError, match=r"Dict, with the keys \['vec'\]"):
-        read_normalization(tmp_path / "vecnormalize.pkl")
-
-
 @pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps([1]), pickle.dumps(print), pickle.dumps({})[:-1]])
 def test_what_is_no_statistics_is_refused(content, tmp_path):
     path = tmp_path / "vecnormalize.pkl"

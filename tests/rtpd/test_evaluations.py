@@ -141,3 +141,11 @@ def test_students_of_normalised_dict_observations_are_written(tmp_path: Path):
     path = next(tmp_path.glob("students/multiinput/pd/*/*.zip"))
     student = PolicyDistillation.load(path, device="cpu")
     assert model._n_updates > 0 and same(student.policy, model.player("multiinput"))
+
+    agent, raw = load_teacher(path, device="cpu"), {"cart": np.ones((1, 2)), "pole": np.full((1, 2), -0.5)}
+    with th.no_grad():
+        obs = student.policy.obs_to_tensor(env.normalize_obs(raw))[0]
+        expected = student.policy.q_net(obs)
+        answers, _ = agent.answer({key: th.as_tensor(part) for key, part in raw.items()})
+    assert th.allclose(answers.q_values, expected, atol=1e-6)
+    assert not th.allclose(expected, student.policy.q_net({key: th.as_tensor(v).float() for key, v in raw.items()}))
