@@ -121,7 +121,7 @@ def test_action_bounds_that_differ_are_refused(tmp_path: Path):
     model = PPO("MlpPolicy", "Pendulum-v1", n_steps=8, batch_size=8, seed=0, device="cpu")
     model.action_space = spaces.Box(-1, 1, (1,))
     model.save(tmp_path / "Pendulum-v1")
-    with pytest.raises(ExportError, match=r"with the actions Box\(-1.*but Pendulum-v1 has Box\(-2"):
+    with pytest.raises(ValueError, match=r"actions go from \[-1.0\] .*, those of the environment from \[-2.0\]"):
         export_agent(tmp_path / "Pendulum-v1.zip", tmp_path / "out", n_observations=40)
 
 
