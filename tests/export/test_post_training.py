@@ -83,7 +83,7 @@ def test_what_cannot_be_quantized_is_named(agents, ppo_teacher, tmp_path: Path):
     with pytest.raises(AgentError, match="quantized already"):
         quantize_agent(make(ppo_teacher, **BITS), 4, 4)
     cases = {
-        "Nonsense-v0": "Nonsense-v0 of .* cannot be made.*--env",
+        "Nonsense-v0": "Nonsense-v0 of .* cannot be made.*--gym-packages",
         "LunarLander-v2": "cannot be made.*LunarLander-v3",
         "Pendulum-v1": "cannot play Pendulum-v1: it was trained with observations",
     }
