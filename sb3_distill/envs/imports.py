@@ -28,15 +28,19 @@ def trust_packages(packages: Sequence[str], anything: bool = False) -> None:
     :raises ValueError: a package cannot be imported
     """
     for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ValueError(
-                f"--gym-packages: {package} cannot be imported: {error}. Install it, or put its folder on PYTHONPATH."
-            ) from error
+        _import(package)
         _TRUSTED.add(package.partition(".")[0])
     if anything:
         _TRUSTED.add(_ANY)
+
+
+def _import(package: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"--gym-packages: {package} cannot be imported: {error}. Install it, or put its folder on PYTHONPATH."
+        ) from error
 
 
 def _is_trusted(module: str) -> bool:
@@ -49,10 +53,14 @@ def _is_trusted(module: str) -> bool:
 
 def import_trusted(packages: Sequence[str]) -> None:
     """
-    :param packages: modules that a run imported first; those that are trusted are imported
+    Import what a run names and the user trusts already. Nothing becomes trusted because a run names it.
+
+    :param packages: modules that a run imported first
     :raises ValueError: one of them cannot be imported
     """
-    trust_packages([package for package in packages if _is_trusted(package)])
+    for package in packages:
+        if _is_trusted(package):
+            _import(package)
 
 
 def find_wrapper(name: str, base: type, where: str) -> Any:

@@ -201,6 +201,9 @@ def test_what_cannot_be_applied_is_refused(entries, message, cartpole_teacher, t
 def test_names_of_former_times_and_of_the_zoo(cartpole_teacher):
     assert imports.find_wrapper("gym.wrappers.FlattenObservation", object, "").__module__.startswith("gymnasium.")
     assert imports.find_wrapper("utils.wrappers.HistoryWrapper", object, "").__module__ == "rl_zoo3.wrappers"
+    # What is imported already is not trusted because a file names it.
+    imports.import_trusted(["yaml"])
+    assert not imports._is_trusted("yaml.nothing")
     # Registered by the Zoo alone
     agent = load_teacher(cartpole_teacher, device="cpu")
     assert find_env_id(agent, "CartPoleNoVel-v1") == "CartPoleNoVel-v1"
