@@ -9,13 +9,17 @@ from typing import Any
 import yaml
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.common.yaml_files import DuplicateKeyError, UniqueKeyLoader
 
 
-class _ZooLoader(yaml.SafeLoader):
-    """SafeLoader that also reads the two Python tags (OrderedDict and tuple) that occur in the Zoo's files."""
+class _ZooLoader(UniqueKeyLoader):
+    """A safe loader that also reads the two Python tags (OrderedDict and tuple) that occur in the Zoo's files."""
 
 
-def _ordered_dict(loader: yaml.SafeLoader, node: yaml.Node) -> OrderedDict[Any, Any]:
+def _ordered_dict(loader: UniqueKeyLoader, node: yaml.Node) -> OrderedDict[Any, Any]:
+    # A list whose one entry is a list of pairs
+    for pairs in node.value:
+        loader.refuse_duplicates(pair.value[0] for pair in pairs.value)
     return OrderedDict(*loader.construct_sequence(node, deep=True))  # type: ignore[arg-type]
 
 
@@ -35,13 +39,15 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
 
     :param path: the file; None, or a file that does not exist, gives an empty dictionary
     :return: the content of the file
-    :raises AgentError: the file is not a mapping, or has tags that would create Python objects
+    :raises AgentError: the file is not a mapping, has a key twice, or has tags that would create Python objects
     """
     if path is None or not path.is_file():
         return {}
     try:
         # Safe: _ZooLoader is a SafeLoader with two more constructors, both for plain containers.
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_ZooLoader)
+    except DuplicateKeyError as error:
+        raise AgentError(f"{path}: {error}") from error
     except Exception as error:
         # PyYAML does not convert all errors to YAMLError: it lets through those of int(), those of unhashable keys and
         # RecursionError.

@@ -6,6 +6,7 @@ import itertools
 import math
 import pkgutil
 import re
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,21 @@ import yaml
 
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.utils import to_number, unknown_choice
+from sb3_distill.common.yaml_files import DuplicateKeyError, UniqueKeyLoader
 from sb3_distill.envs.recipe import is_atari
-from sb3_distill.results.row import ROW_FIELDS
 from sb3_distill.study.cell import COUNTS, EVALUATION_KEYS, Cell, Study, StudyError, evaluation_keys, leaves_one_agent
+from sb3_distill.study.grid import (
+    RUN_FIELDS,
+    Layer,
+    Overrides,
+    check_dimensions,
+    check_distinct,
+    mapping_of,
+    read_dimension,
+)
 
 KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
 SELECTIONS = ("last", "best")
-# Settings of the run itself; all other settings are hyperparameters.
-RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
-# Other fields of rows of results, and "percent" of published rows: dimensions of the grid must not have these names
-RESULT_FIELDS = {*ROW_FIELDS, "percent"} - {*RUN_FIELDS}
 # Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
 ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
 _EXPONENTIAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -80,38 +86,8 @@ def _read_numbers(value: Any) -> Any:
     return value
 
 
-def _mapping(where: str, name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise StudyError(f"{where}: {name} must be a mapping of names to values, not {value!r}.")
-    return dict(value)
-
-
-def _variants(where: str, name: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The labels of a dimension of the grid, each with its settings."""
-    if name in RESULT_FIELDS:
-        raise StudyError(f"{where}: grid.{name} has the name of a field of the results: choose another one.")
-    if isinstance(value, Mapping) and value:
-        return [(str(label), _mapping(where, f"grid.{name}.{label}", settings)) for label, settings in value.items()]
-    if not isinstance(value, list) or not value:
-        raise StudyError(f"{where}: grid.{name} must be a list of values or a mapping of names to hyperparameters.")
-    return [(str(entry), {name: entry}) for entry in value]
-
-
-def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    :param settings: settings, which may be nested
-    :param changes: settings that take precedence
-    :return: both merged; nested mappings are merged too
-    """
-    merged = dict(settings)
-    for name, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = merge(merged[name], value) if both else value
-    return merged
-
-
 def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
-    evaluation = _mapping(where, "evaluation", value or {})
+    evaluation = mapping_of(where, "evaluation", value or {})
     check_names(where, "key of evaluation", evaluation, EVALUATION_KEYS)
     for name, least in COUNTS.items():
         if name in evaluation:
@@ -125,21 +101,28 @@ def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
     return evaluation
 
 
+def _part_of(cell: Cell) -> str:
+    """The field that tells the rows of one cell apart; nothing if it has one row."""
+    if leaves_one_agent(cell.algo, cell.hyperparams):
+        return ""
+    return "player" if cell.algo == "rtpd" else "task"
+
+
 def _read_published(
     where: str, value: Any, labels: Mapping[str, Collection[str]], cells: Collection[Cell]
 ) -> tuple[dict[str, Any], ...]:
     rows = value or []
-    # What a row must say, so that it stands on a row of its own game and network alone
-    needed = {"env", *(name for name, choices in labels.items() if name != "seed" and len(choices) > 1)}
-    if not any(leaves_one_agent(cell.algo, cell.hyperparams) for cell in cells):
-        needed.add("player" if all(cell.algo == "rtpd" for cell in cells) else "task")
+    # A paper's number belongs to no seed of ours.
+    labels = {name: choices for name, choices in labels.items() if name != "seed"}
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise StudyError(
             f"{where}: published must be a list of rows such as {{env: PongNoFrameskip-v4, loss: kl, percent: 100.9}}, "
             f"not {rows!r}."
         )
+    known: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for row in rows:
-        check_names(where, "field of published", row, [*labels, "env", "player", "task", "percent"])
+        names = [*labels, *({"env"} - labels.keys()), "player", "task"]
+        check_names(where, "field of published", row, [*names, "percent"])
         if "env" in row.keys() - labels.keys():
             check_names(where, "env of published", [str(row["env"])], {cell.env for cell in cells})
         for name in row.keys() & labels.keys():
@@ -148,11 +131,26 @@ def _read_published(
             raise StudyError(
                 f"{where}: the row {dict(row)} of published needs percent, the paper's score in % of its teacher."
             )
+        # What a row must say, so that it stands beside its own game and network alone
+        needed = {"env", *(name for name, choices in labels.items() if len(choices) > 1)}
+        if needed <= row.keys():
+            own = {name: str(row[name]) for name in row.keys() & {"env", *labels}}
+            parts = {_part_of(cell) for cell in cells if own.items() <= {"env": cell.env, **cell.labels}.items()}
+            unknown = {"player", "task"} & row.keys() - parts
+            if not parts or unknown:
+                reason = f"the runs there have no {min(unknown)}" if parts else "no run is of this env and these labels"
+                raise StudyError(f"{where}: the row {dict(row)} of published stands beside no result: {reason}.")
+            needed |= parts - {""}
         missing = sorted(needed - row.keys())
         if missing:
             raise StudyError(
                 f"{where}: the row {dict(row)} of published does not say {', '.join(missing)}: a paper's number stands "
                 "beside its own game and network alone. Put numbers of others into notes."
+            )
+        other = known.setdefault(tuple(str(row.get(name)) for name in names if name in needed), row)
+        if other is not row:
+            raise StudyError(
+                f"{where}: the rows {dict(other)} and {dict(row)} of published stand beside the same result. Keep one."
             )
     return tuple(dict(row) for row in rows)
 
@@ -203,14 +201,21 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     path = Path(path)
     where = str(path)
     try:
-        content = _mapping(where, "the file", _read_numbers(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # Safe: UniqueKeyLoader is a SafeLoader.
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+    except DuplicateKeyError as error:
+        raise StudyError(f"{where}: {error}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        # PyYAML does not convert all errors to YAMLError, see ``agents.config.read_yaml``.
         raise StudyError(f"{where} is no YAML in UTF-8: {error}") from error
+    content = mapping_of(where, "the file", _read_numbers(loaded))
     check_names(where, "key", content, KEYS)
     if not content.get("grid"):
         raise StudyError(f"{where} has no grid: add at least grid: {{algo: […], env: […], seed: […]}}.")
-    settings = _mapping(where, "settings", content.get("settings") or {})
-    per_env = _mapping(where, "per_env", content.get("per_env") or {})
+    settings = mapping_of(where, "settings", content.get("settings") or {})
+    per_env = mapping_of(where, "per_env", content.get("per_env") or {})
     evaluation = _read_evaluation(where, content.get("evaluation"))
     record = content.get("record") or False
     if record != "shared" and not isinstance(record, bool):
@@ -218,47 +223,48 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
             f"{where}: record must be true (one recording for each seed), shared (one for all seeds) or false, not "
             f"{record!r}."
         )
-    grid = _mapping(where, "grid", content["grid"])
-    dimensions = {name: _variants(where, name, value) for name, value in grid.items()}
-    labels = {name: [label for label, _ in variants] for name, variants in dimensions.items()}
-    cells: dict[str, Cell] = {}
+    grid = mapping_of(where, "grid", content["grid"])
+    dimensions = {name: read_dimension(where, name, value) for name, value in grid.items()}
+    check_dimensions(where, list(dimensions.values()))
+    labels = {name: [layer.label for layer in layers] for name, layers in dimensions.items()}
+    overrides = Overrides(where)
+    cells = []
     for combination in itertools.product(*dimensions.values()):
-        changes: dict[str, Any] = {}
-        for _, variant in combination:
-            changes = merge(changes, variant)
-        chosen = merge(settings, changes)
-        if not isinstance(chosen.get("env"), str) or not isinstance(chosen.get("algo"), str):
-            raise StudyError(f"{where}: algo and env must be named, in the grid or in settings.")
-        check_names(where, "algorithm", [chosen["algo"]], ALGORITHMS)
         # Precedence: the grid over per_env over settings
-        own = _mapping(where, f"per_env.{chosen['env']}", per_env.get(chosen["env"]) or {})
-        chosen = merge(merge(settings, own), changes)
+        env = ChainMap(*(layer.settings for layer in combination), settings).get("env")
+        own = mapping_of(where, f"per_env.{env}", per_env.get(str(env)) or {})
+        chosen = overrides.merge([Layer("settings", settings), Layer(f"per_env.{env}", own), *combination])
+        if not isinstance(env, str) or not isinstance(chosen.get("algo"), str):
+            raise StudyError(f"{where}: algo and env must be named, in the grid or in settings.")
+        if "env" in own:
+            raise StudyError(f"{where}: per_env.{env} must not set env: its settings are those of {env}.")
+        check_names(where, "algorithm", [chosen["algo"]], ALGORITHMS)
         hyperparams = {name: value for name, value in chosen.items() if name not in RUN_FIELDS}
         check_names(where, "setting", hyperparams, [*RUN_FIELDS, *known_hyperparams(chosen["algo"])])
         n_timesteps = chosen.get("n_timesteps")
         cell = Cell(
             algo=chosen["algo"],
-            env=chosen["env"],
+            env=env,
             seed=_number(where, "seed", chosen.get("seed", 0), 0),
             n_timesteps=None if n_timesteps is None else _number(where, "n_timesteps", n_timesteps, 1),
             hyperparams=hyperparams,
-            labels=dict(zip(dimensions, (label for label, _ in combination), strict=True)),
+            labels=dict(zip(dimensions, (layer.label for layer in combination), strict=True)),
             evaluation=evaluation,
-            env_kwargs=_mapping(where, "env_kwargs", chosen.get("env_kwargs") or {}),
+            env_kwargs=mapping_of(where, "env_kwargs", chosen.get("env_kwargs") or {}),
             records="per seed" if record is True else record,
             gym_packages=list(gym_packages),
         )
         _check_cell(where, cell)
-        if cell.key in cells:
-            raise StudyError(f"{where}: the grid has the same cell twice: {cell.labels}. Name every value once.")
-        cells[cell.key] = cell
-    _check_evaluation(where, evaluation, cells.values())
-    check_names(where, "environment of per_env", per_env, {cell.env for cell in cells.values()})
+        cells.append(cell)
+    overrides.check()
+    check_distinct(where, cells)
+    _check_evaluation(where, evaluation, cells)
+    check_names(where, "environment of per_env", per_env, {cell.env for cell in cells})
     return Study(
         path.stem,
         str(content.get("title", path.stem)),
-        tuple(cells.values()),
-        _read_published(where, content.get("published"), labels, cells.values()),
+        tuple(cells),
+        _read_published(where, content.get("published"), labels, cells),
         str(content.get("paper", "")),
         str(content.get("notes", "")),
     )

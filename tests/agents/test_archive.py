@@ -219,6 +219,14 @@ def test_the_zoos_yaml_is_read(tmp_path):
     assert read_yaml(tmp_path / "nothing.yml") == read_yaml(None) == {}
 
 
+@pytest.mark.parametrize("start", ["", "!!python/object/apply:collections.OrderedDict\n"])
+def test_keys_that_are_written_twice_are_refused(start, tmp_path):
+    path = tmp_path / "config.yml"
+    path.write_text(f"{start}- - - a\n    - 1\n  - - a\n    - 2\n" if start else "a: 1\nb: 3\na: 2\n")
+    with pytest.raises(AgentError, match=r"config.yml: The key 'a' is written twice, in line \d and in line \d"):
+        read_yaml(path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,0 +1,235 @@
+"""The grid of a study: its dimensions, which setting comes from where, and cells that are the same."""
+
+import ast
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sb3_distill.results.row import ROW_FIELDS
+from sb3_distill.study.cell import Cell, StudyError
+
+# Settings of the run itself; all other settings are hyperparameters.
+RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
+# Other fields of rows of results, and "percent" of published rows: dimensions of the grid must not have these names
+RESULT_FIELDS = {*ROW_FIELDS, "percent"} - {*RUN_FIELDS}
+# Where a setting stands: the names of the mappings that it is in, then its own
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """
+    Settings from one place of a study file.
+
+    :param place: the place, such as "settings" or "grid.student.small"
+    :param settings: the settings, which may be nested
+    :param label: of a value of a dimension of the grid, its label
+    """
+
+    place: str
+    settings: dict[str, Any]
+    label: str = ""
+
+    @cached_property
+    def values(self) -> dict[Path, Any]:
+        """The value of each setting, by where it stands."""
+        return dict(_values(self.settings))
+
+
+def _values(settings: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    for name, value in settings.items():
+        path = (*above, str(name))
+        if isinstance(value, Mapping):
+            yield from _values(value, path)
+        else:
+            yield path, value
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether both are the same setting, or one is a mapping that the other one replaces as a whole."""
+    return all(mine == its for mine, its in zip(one, other, strict=False))
+
+
+def _name(path: Path) -> str:
+    return ".".join(path)
+
+
+def mapping_of(where: str, name: str, value: Any) -> dict[str, Any]:
+    """
+    :param where: path of the study file, for the message
+    :param name: name of the entry
+    :param value: its value
+    :return: the value
+    :raises StudyError: it is not a mapping
+    """
+    if not isinstance(value, Mapping):
+        raise StudyError(f"{where}: {name} must be a mapping of names to values, not {value!r}.")
+    return dict(value)
+
+
+def read_dimension(where: str, name: str, value: Any) -> list[Layer]:
+    """
+    :param where: path of the study file, for the message
+    :param name: name of a dimension of the grid
+    :param value: its values
+    :return: the settings of each value
+    :raises StudyError: the dimension has a name of the results, no values, or the same label twice
+    """
+    if name in RESULT_FIELDS:
+        raise StudyError(f"{where}: grid.{name} has the name of a field of the results: choose another one.")
+    if isinstance(value, Mapping) and value:
+        layers = [
+            Layer(f"grid.{name}.{label}", mapping_of(where, f"grid.{name}.{label}", settings), str(label))
+            for label, settings in value.items()
+        ]
+    elif isinstance(value, list) and value:
+        layers = [Layer(f"grid.{name}", {name: entry}, str(entry)) for entry in value]
+    else:
+        raise StudyError(f"{where}: grid.{name} must be a list of values or a mapping of names to hyperparameters.")
+    labels = [layer.label for layer in layers]
+    twice = [label for label in dict.fromkeys(labels) if labels.count(label) > 1]
+    if twice:
+        raise StudyError(f"{where}: grid.{name} has {', '.join(map(repr, twice))} twice. Name every value once.")
+    for layer in layers if name in ROW_FIELDS else ():
+        if set(layer.settings) != {name}:
+            found = ", ".join(layer.settings) or "nothing"
+            raise StudyError(
+                f"{where}: {layer.place} must set {name} and nothing else, not {found}, because results have its label "
+                f"as their {name}. Give the dimension another name."
+            )
+    return layers
+
+
+def merge(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param settings: settings, which may be nested
+    :param changes: settings that take precedence
+    :return: both merged; nested mappings are merged too
+    """
+    merged = dict(settings)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = merge(merged[name], value) if both else value
+    return merged
+
+
+def check_dimensions(where: str, dimensions: Sequence[Sequence[Layer]]) -> None:
+    """
+    :param where: path of the study file, for the message
+    :param dimensions: the values of each dimension of the grid
+    :raises StudyError: two dimensions set the same setting, so that the labels of one of them would be untrue
+    """
+    for first, second in itertools.combinations(dimensions, 2):
+        for one, other in itertools.product(first, second):
+            for mine, its in itertools.product(one.values, other.values):
+                if _overlap(mine, its):
+                    raise StudyError(
+                        f"{where}: {one.place} and {other.place} both set {_name(max(mine, its, key=len))}, so one of "
+                        "them would have no effect. Set it in one dimension of the grid."
+                    )
+
+
+class Overrides:
+    """
+    Merges the layers of each cell, and remembers which settings have had an effect.
+
+    :param where: path of the study file, for the message
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._effective: set[tuple[str, Path]] = set()
+        self._replaced: dict[tuple[str, Path], str] = {}
+
+    def merge(self, layers: Sequence[Layer]) -> dict[str, Any]:
+        """
+        :param layers: the layers of a cell; later ones take precedence
+        :return: all of them merged
+        :raises StudyError: a setting is a mapping in one layer and a text in another one, which cannot be merged
+        """
+        merged: dict[str, Any] = {}
+        for index, layer in enumerate(layers):
+            merged = merge(merged, layer.settings)
+            for path in layer.values:
+                replaced = False
+                for later in layers[index + 1 :]:
+                    for its in (its for its in later.values if _overlap(path, its)):
+                        self._check_kinds(layer, path, later, its)
+                        self._replaced.setdefault((layer.place, path), later.place)
+                        replaced = True
+                if not replaced:
+                    self._effective.add((layer.place, path))
+        return merged
+
+    def _check_kinds(self, layer: Layer, path: Path, later: Layer, its: Path) -> None:
+        shorter, value = (path, layer.values[path]) if len(path) < len(its) else (its, later.values[its])
+        if len(path) != len(its) and isinstance(value, str):
+            raise StudyError(
+                f"{self.where}: {layer.place} and {later.place} both set {_name(shorter)}, one as a text and one as a "
+                "mapping. These cannot be merged, so one of them would be lost. Write both as mappings."
+            )
+
+    def check(self) -> None:
+        """
+        :raises StudyError: a setting has no effect, because others replace it in every cell
+        """
+        for (place, path), by in self._replaced.items():
+            if (place, path) not in self._effective:
+                raise StudyError(
+                    f"{self.where}: {place}.{_name(path)} has no effect, because {by} sets it in every cell. Leave one "
+                    "of them out."
+                )
+
+
+def _same(value: Any) -> Any:
+    """The value in a form that is equal for equal settings: mappings in any order, also as the text dict(…)."""
+    if isinstance(value, str):
+        try:
+            expression = ast.parse(value.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return value
+        return _same_call(expression) if isinstance(expression, (ast.Call, ast.Dict)) else value
+    if isinstance(value, Mapping):
+        return frozenset((str(name), _same(entry)) for name, entry in value.items())
+    return tuple(map(_same, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _same_call(expression: ast.expr) -> Any:
+    if isinstance(expression, ast.Call) and ast.unparse(expression.func) == "dict" and not expression.args:
+        return frozenset((str(keyword.arg), _same_call(keyword.value)) for keyword in expression.keywords)
+    try:
+        return _same(ast.literal_eval(expression))
+    except (ValueError, TypeError, RecursionError):
+        return ast.unparse(expression)
+
+
+def settings_of(cell: Cell) -> tuple[Any, ...]:
+    """
+    :param cell: a cell
+    :return: all that its run depends on, however it is spelled: equal for cells that are the same run
+    """
+    # "package:Env-v0" is "Env-v0".
+    env = cell.env.rpartition(":")[2]
+    return (cell.algo, env, cell.seed, cell.n_timesteps, _same(cell.hyperparams), _same(cell.env_kwargs))
+
+
+def check_distinct(where: str, cells: Sequence[Cell]) -> None:
+    """
+    :param where: path of the study file, for the message
+    :param cells: the cells of the grid
+    :raises StudyError: two of them have the same settings
+    """
+    known: dict[Any, Cell] = {}
+    for cell in cells:
+        other = known.setdefault(settings_of(cell), cell)
+        if other is not cell:
+            labels = [
+                " ".join(f"{name}={label}" for name, label in each.labels.items() if label != beside.labels[name])
+                for each, beside in ((other, cell), (cell, other))
+            ]
+            raise StudyError(
+                f"{where}: {labels[0]} and {labels[1]} of the grid are the same cell twice: all their settings are "
+                "equal. Leave one of them out."
+            )
