@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_distill.results.curves import Curve
-from sb3_distill.results.figures import COLOURS, make_axes, save_figure
+from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
 from sb3_distill.results.row import parse_rows
 
 
@@ -40,8 +40,8 @@ def main() -> None:
         teacher, curve = read_checkpoints(path)
         if index == 0:
             axes.axhline(teacher, color="0.5", linewidth=1, linestyle="--", label="teacher")
-        axes.plot(curve.steps / 1000, curve.returns, "o-", color=COLOURS[index], markersize=3, label=path.stem)
-    axes.legend(frameon=False, fontsize="small")
+        axes.plot(curve.steps / 1000, curve.returns, marker="o", **line_style(index), markersize=3, label=path.stem)
+    add_legend(figure)
     save_figure(figure, args.output)
 
 

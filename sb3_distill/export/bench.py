@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import itertools
 import json
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from sb3_distill.evaluation.players import Player
 from sb3_distill.export.description import Description
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.runner import PolicyRunner
-from sb3_distill.results.figures import COLOURS, make_axes, save_figure, scale_by_size
+from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
 from sb3_distill.results.tables import format_table
 
 N_WARM_UP = 20
@@ -271,16 +270,16 @@ def plot_returns(rows: Sequence[BenchRow]) -> Figure:
     figure, axes = make_axes("bytes", "mean return")
     folders = list(dict.fromkeys(row.folder for row in rows))
     kinds = [kind for kind in MARKERS if any(row.kind == kind for row in rows)]
-    colours = dict(zip(folders, itertools.cycle(COLOURS), strict=False))
+    styles = {folder: fill_style(index) for index, folder in enumerate(folders)}
     for row in rows:
         assert row.mean_return is not None
-        axes.plot(row.n_bytes, row.mean_return, MARKERS[row.kind], color=colours[row.folder], alpha=0.8)
+        axes.plot(row.n_bytes, row.mean_return, MARKERS[row.kind], **styles[row.folder], alpha=0.8)
     for folder in folders:
-        axes.plot([], [], "o", color=colours[folder], label=folder)
+        axes.plot([], [], "o", **styles[folder], label=folder)
     for kind in kinds:
         axes.plot([], [], MARKERS[kind], color="grey", markerfacecolor="none", label=kind)
     scale_by_size(axes)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="x-small")
+    add_legend(figure, below=True, ncols=4, fontsize="x-small")
     return figure
 
 

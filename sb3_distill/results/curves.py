@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_distill.results.figures import line_style, make_axes, save_figure
+from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT, percent_of_teacher, sample_std
 from sb3_distill.results.tables import format_table
 
@@ -226,7 +226,7 @@ def plot_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
     for index, player in enumerate(player for player in players_of(evaluations) if player != TEACHER):
         student_updates = curve_of(evaluations, player, "n_updates") / 1000
         axes.plot(student_updates, curve_of(evaluations, player), **line_style(index), linewidth=1.5, label=player)
-    figure.legend(loc="outside right upper", frameon=False)
+    add_legend(figure)
     save_figure(figure, path)
 
 
@@ -242,5 +242,5 @@ def plot_learning_curves(curves: Sequence[tuple[str, Curve]]) -> Figure:
         # A line with a single point is invisible without a marker.
         marker = "o" if len(curve.steps) == 1 else None
         axes.plot(curve.steps / 1000, curve.returns, **line_style(index), marker=marker, linewidth=1.5, label=label)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    add_legend(figure, below=True)
     return figure

@@ -1,6 +1,7 @@
 """Style and helpers of all figures."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,23 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sb3_distill.results.statistics import NORMALIZED
 
-# Palette of Okabe & Ito, which colour-blind readers can distinguish
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", ":", "-.")
+# Palette of Okabe & Ito, which colour-blind readers can distinguish. After its seven colours come those of Matplotlib's
+# tab20 that are most unlike them, and lines, markers and hatches differ too.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#2ca02c", "#bcbd22", "#ffbb78", "#ff9896", "#9467bd", "#d62728", "#8c564b", "#c5b0d5", "#17becf", "#c49c94"),
+)
+_N_FIRST = 7
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "os^Dv<>P"
+FILLS = ("full", "none", "left", "top", "right", "bottom")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
+# So many entries of a legend stand in one column beside a figure.
+_N_BESIDE = 12
 # In inches. Scaled down to a column of 3.4 inches, Matplotlib's text of 10 points has about 6 points.
 WIDTH, HEIGHT = 5.5, 3.2
+# Height of a legend below the axes that fits without a larger figure
+_ROOM = 0.7
 
 
 def make_axes(xlabel: str, ylabel: str, width: float = WIDTH) -> tuple[Figure, Axes]:
@@ -46,12 +58,21 @@ def scale_by_size(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
+
+
+def _round(index: int) -> int:
+    """How often the style has changed: after the first seven series, and whenever all colours were used with it."""
+    return (index - _N_FIRST) // len(COLOURS) + 1
+
+
 def line_style(index: int) -> dict[str, Any]:
     """
     :param index: number of a line
-    :return: its colour and line style; the line style changes when all colours have been used
+    :return: its colour and line style
     """
-    return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
+    return {"color": _colour(index), "linestyle": LINES[_round(index) % len(LINES)]}
 
 
 def marker_style(index: int) -> dict[str, Any]:
@@ -59,7 +80,51 @@ def marker_style(index: int) -> dict[str, Any]:
     :param index: number of a series of points
     :return: its colour and marker
     """
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    return {"color": _colour(index), "marker": MARKERS[index % len(MARKERS)]}
+
+
+def fill_style(index: int) -> dict[str, Any]:
+    """
+    :param index: number of a series whose points have markers of several shapes
+    :return: its colour and how its markers are filled
+    """
+    return {"color": _colour(index), "fillstyle": FILLS[_round(index) % len(FILLS)]}
+
+
+def bar_style(index: int) -> dict[str, Any]:
+    """
+    :param index: number of a series of bars
+    :return: its colour and hatch
+    """
+    hatch = HATCHES[_round(index) % len(HATCHES)]
+    return {"color": _colour(index), "edgecolor": "white", "linewidth": 0, "hatch": hatch}
+
+
+def add_legend(figure: Figure, below: bool = False, ncols: int = 2, **kwargs: Any) -> None:
+    """
+    Add a legend outside of the axes, and make the figure larger where it would not fit.
+
+    :param figure: a figure that has all its series
+    :param below: put it below the axes instead of beside them
+    :param ncols: number of columns below the axes, fewer if the labels are long
+    :param kwargs: more arguments of ``Figure.legend``
+    """
+    n_entries = len({label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]})
+    if not below:
+        ncols = max(math.ceil(n_entries / _N_BESIDE), 1)
+    kwargs = {"loc": "outside lower center" if below else "outside right upper", "frameon": False, **kwargs}
+    while True:
+        legend = figure.legend(ncols=ncols, **kwargs)
+        box = legend.get_window_extent()
+        width, height = box.width / figure.dpi, box.height / figure.dpi
+        if not below or ncols == 1 or width <= figure.get_figwidth():
+            break
+        legend.remove()
+        ncols -= 1
+    if below:
+        figure.set_figheight(figure.get_figheight() + max(height - _ROOM, 0.0))
+    else:
+        figure.set_figwidth(figure.get_figwidth() + width * (1 - 1 / ncols))
 
 
 def short_name(text: str) -> str:
@@ -70,14 +135,26 @@ def short_name(text: str) -> str:
     return text.replace("NoFrameskip-v4", "")
 
 
+def short_names(names: Sequence[tuple[str, ...]]) -> list[str]:
+    """
+    :param names: names of several words
+    :return: each of them as one short text; different names have different texts
+    """
+    for texts in ([short_name(" ".join(name).strip()) for name in names], [" ".join(name).strip() for name in names]):
+        if len(set(texts)) == len(set(names)):
+            return texts
+    return [" | ".join(name) for name in names]
+
+
 def percent_label(definitions: Iterable[str | None]) -> str:
     """
     :param definitions: definitions of the percentages on an axis; None: not known
     :return: the label of the axis
     """
-    if set(definitions) == {NORMALIZED}:
-        return "% between a random player and the teacher"
-    return "% of the teacher's return"
+    found = set(definitions)
+    if found == {NORMALIZED}:
+        return "% between a random player\nand the teacher"
+    return "% of the teacher" if NORMALIZED in found else "% of the teacher's return"
 
 
 def check_format(path: Path) -> None:

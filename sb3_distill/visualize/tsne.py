@@ -10,7 +10,7 @@ from torch import nn
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import chain_of
 from sb3_distill.agents.files import AgentError
-from sb3_distill.results.figures import HEIGHT, WIDTH, marker_style, short_name
+from sb3_distill.results.figures import HEIGHT, WIDTH, add_legend, marker_style, short_name
 
 
 @th.no_grad()
@@ -66,5 +66,5 @@ def plot_tsne(
         axes.set_title(title, fontsize="medium")
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, markerscale=3)
+    add_legend(figure, below=True, ncols=3, markerscale=3, handles=axes.get_legend_handles_labels()[0])
     return figure
