@@ -66,6 +66,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.starts_from and not args.starts:
         parser.error("--starts-from records a file: name it with --starts FILE.npz")
+    names = [name for name, _ in args.env_kwargs or ()]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        parser.error(f"--env-kwargs: {', '.join(twice)} is given twice")
     for path in args.output:
         if path.suffix not in FORMATS:
             parser.error(f"--output: {path} must end with one of {', '.join(FORMATS)}")
@@ -99,6 +103,7 @@ class Results:
     :param games: the games, with their players
     :param n_episodes: episodes of each agent
     :param epsilon: share of random actions
+    :param stochastic: whether actions were sampled
     :param seed: seed of the first episode
     :param starts_sha256: hash of the held-out start states; None: ordinary starts
     :param rows: one for each agent and game
@@ -108,6 +113,7 @@ class Results:
     games: Sequence[Game]
     n_episodes: int
     epsilon: float
+    stochastic: bool
     seed: int
     starts_sha256: str | None
     rows: Sequence[Row]
@@ -115,8 +121,8 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: the content of the JSON file; ``starts_sha256``, ``env_kwargs`` and ``native`` are left out if there
-            are none
+        :return: the content of the JSON file; ``stochastic``, ``starts_sha256``, ``env_kwargs`` and ``native`` are left
+            out if there are none
         """
         names = [game.env_id for game in self.games]
         env_kwargs = {game.env_id: game.env_kwargs for game in self.games if game.env_kwargs}
@@ -125,6 +131,7 @@ class Results:
             "env": names[0] if len(names) == 1 else names,
             "n_episodes": self.n_episodes,
             "epsilon": self.epsilon,
+            **({"stochastic": True} if self.stochastic else {}),
             "seed": self.seed,
             **({} if self.starts_sha256 is None else {"starts_sha256": self.starts_sha256}),
             **({"env_kwargs": env_kwargs} if env_kwargs else {}),
@@ -315,7 +322,7 @@ def main(argv: list[str]) -> int:
         return 1
 
     means = geometric_means(rows, {agent.source: architecture_of(agent) for game in games for agent in game.agents})
-    results = Results(games, args.n_episodes, args.epsilon, args.seed, starts_sha256, rows, means)
+    results = Results(games, args.n_episodes, args.epsilon, args.stochastic, args.seed, starts_sha256, rows, means)
     for path in args.output:
         write_output(path, results, args.margin)
     if args.json:
@@ -323,7 +330,7 @@ def main(argv: list[str]) -> int:
         return 0
     for game in games:
         protocol = [game.env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]
-        print(", ".join(protocol + ["stepped in C++"] * game.native))
+        print(", ".join(protocol + ["sampled actions"] * args.stochastic + ["stepped in C++"] * game.native))
         print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == game.env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
         print(f"geometric mean over the games, {label}: {mean:.1f}%{interval_text((low, high))}")

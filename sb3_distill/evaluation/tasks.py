@@ -11,7 +11,7 @@ from sb3_distill.envs.recipe import default_recipe
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.results.comparison import Pairs, geometric_mean_interval, percent_interval
-from sb3_distill.results.statistics import FORMULAS, NORMALIZED
+from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, NORMALIZED
 from sb3_distill.results.tables import format_spread, format_table, interval_text
 
 
@@ -104,10 +104,13 @@ def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], ran
     :return: a table with one line per task, and the geometric mean; below it, what the percentages are
     """
     rows = [["task", "random", "teacher", "student", "normalized % (95%)"]]
-    for name, pairs in pair_tasks(scores, teachers, randoms).items():
+    paired = pair_tasks(scores, teachers, randoms)
+    for name, pairs in paired.items():
         cells = [format_spread(player[name].mean, player[name].std) for player in (randoms, teachers, scores)]
         percent = "-" if np.isnan(pairs.percent) else f"{pairs.percent:.1f}{interval_text(percent_interval(pairs))}"
         rows.append([name, *cells, percent])
     mean, *interval = task_interval(scores, teachers, randoms)
-    rows.append(["geometric mean", "", "", "", f"{mean:.1f}{interval_text(interval)}"])
+    unknown = [name for name, pairs in paired.items() if np.isnan(pairs.percent)]
+    label = f"{GEOMETRIC_MEAN}, without {', '.join(unknown)}" if unknown else GEOMETRIC_MEAN
+    rows.append([label, "", "", "", f"{mean:.1f}{interval_text(interval)}"])
     return f"{format_table(rows, n_left=1)}\nnormalized %: {FORMULAS[NORMALIZED]}"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,8 @@ class Row:
     :param starts_sha256: hash of the start states
     :param seed: seed of the run; if the seed is a dimension of a study's grid, its label there
     :param labels: the other labels of the run in the grid of a study, by dimension
+    :param conditions: how the agent was scored, as the file says beside its rows; not written with the row
+    :param settings: settings of the run, as the file says beside its rows; not written with the row
     """
 
     env: str
@@ -87,6 +89,8 @@ class Row:
     starts_sha256: str | None = None
     seed: int | str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Row":
@@ -108,7 +112,7 @@ class Row:
 
 
 # Labels of a study's grid must not have these names.
-ROW_FIELDS = tuple(entry.name for entry in fields(Row) if entry.name != "labels")
+ROW_FIELDS = tuple(entry.name for entry in fields(Row) if entry.name not in ("labels", "conditions", "settings"))
 
 
 def parse_rows(text: str) -> list[Row]:
@@ -118,6 +122,37 @@ def parse_rows(text: str) -> list[Row]:
     :raises ValueError: the text has no rows of results
     """
     try:
-        return [Row.from_dict(row) for row in json.loads(text)["agents"]]
+        content = json.loads(text)
+        rows = [Row.from_dict(row) for row in content["agents"]]
+        cells = {row["agent"]: each["cell"] for each in content.get("manifests", ()) for row in each["rows"]}
+        return [
+            _with_cell(row, cells[row.agent]) if row.agent in cells else _with_protocol(row, content) for row in rows
+        ]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"The JSON has no rows of results: {error}") from error
+
+
+def _with_protocol(row: Row, content: Mapping[str, Any]) -> Row:
+    """The row of a file of ``evaluate``, with what the file says of all its rows."""
+    conditions = {
+        **{name: content.get(name) for name in ("n_episodes", "epsilon", "stochastic")},
+        "first_seed": content.get("seed"),
+        "native": row.env in content.get("native", ()),
+        "env_kwargs": content.get("env_kwargs", {}).get(row.env),
+    }
+    return replace(row, conditions=_without_defaults(conditions))
+
+
+def _with_cell(row: Row, cell: Mapping[str, Any]) -> Row:
+    """The row of a study, with its cell's settings."""
+    # Students beside their teacher are scored during their run.
+    evaluation = {"n_episodes": 30, **cell.get("evaluation", {})} if row.player is None else {}
+    conditions = {**evaluation, "first_seed": evaluation.get("seed"), "env_kwargs": cell.get("env_kwargs")}
+    conditions = {name: value for name, value in conditions.items() if name != "seed" and value != "last"}
+    settings = {"n_timesteps": cell.get("n_timesteps"), **cell.get("hyperparams", {}), "records": cell.get("records")}
+    return replace(row, conditions=_without_defaults(conditions), settings=settings)
+
+
+def _without_defaults(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that are not None, 0, False or empty, so that files that leave such ones out say the same."""
+    return {name: value for name, value in facts.items() if value}

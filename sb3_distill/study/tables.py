@@ -1,6 +1,6 @@
 """Tables of a study's results: grouped over seeds, with the paper's numbers for comparison."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class Group:
         return t_interval(self.percents) if len(self.percents) > 1 else self.episode_interval
 
 
-def _group(labels: dict[str, str], members: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> Group:
+def _group(labels: dict[str, str], members: Sequence[Row], published: float | None) -> Group:
     """The group of these rows."""
     compared = [row for row in members if row.percent_of_teacher is not None]
     alone = compared[0].percent_interval if len(compared) == 1 else ()
@@ -70,7 +70,7 @@ def _group(labels: dict[str, str], members: Sequence[Row], published: Sequence[M
         tuple(row.teacher_mean for row in members if row.teacher_mean is not None),
         members[0].n_parameters,
         members[0].n_bytes,
-        find_published(members[0], published),
+        published,
         len(members),
         seeds=tuple(str(row.seed) for row in compared),
         stds=tuple(row.std for row in members if row.std is not None and not np.isnan(row.std)),
@@ -107,7 +107,12 @@ def group_rows(
     for row in rows:
         content = row.to_dict()
         together.setdefault(tuple(str(content.get(name, "")) for name in names), []).append(row)
-    return [_group(dict(zip(names, key, strict=True)), members, published) for key, members in together.items()]
+    # If the study has one value of a dimension alone, the paper's rows need not say it.
+    compared = [name for name in names if len(grid.get(name, ())) > 1]
+    return [
+        _group(dict(zip(names, key, strict=True)), members, find_published(members[0], compared, published))
+        for key, members in together.items()
+    ]
 
 
 def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Group]:
@@ -115,22 +120,24 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
     :param groups: groups of a study
     :param games: the study's environments
     :return: for each combination of the other labels that has results in all games, a group with the geometric means
-        over the games, one for each seed that all games have; empty if there is only one game
+        over the games, one for each seed that all games have; empty if there is only one game. Tasks are no games:
+        multi-task students have geometric means of their own. No mean is formed of the paper's numbers.
     """
     together: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
-        if group.labels.get("env") in games and group.percents:
+        if group.labels.get("env") in games and group.percents and not group.labels.get("task"):
             key = tuple(value for name, value in group.labels.items() if name != "env")
             together.setdefault(key, []).append(group)
     means = []
     for members in together.values():
         if len(games) < 2 or {group.labels["env"] for group in members} != set(games):
             continue
+        if len({group.definition for group in members}) > 1:
+            continue
         by_game = [dict(zip(group.seeds, group.percents, strict=True)) for group in members]
         seeds = [seed for seed in by_game[0] if all(seed in percents for percents in by_game)]
         if not seeds:
             continue
-        published = [group.published for group in members if group.published is not None]
         n_parameters, n_bytes = {group.n_parameters for group in members}, {group.n_bytes for group in members}
         means.append(
             Group(
@@ -141,7 +148,7 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
                 teacher=(),
                 n_parameters=n_parameters.pop() if len(n_parameters) == 1 else None,
                 n_bytes=n_bytes.pop() if len(n_bytes) == 1 else None,
-                published=geometric_mean(published) if len(published) == len(members) else None,
+                published=None,
                 n_seeds=len(seeds),
                 seeds=tuple(seeds),
                 definition=members[0].definition,
@@ -150,16 +157,18 @@ def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Grou
     return means
 
 
-def find_published(row: Row, published: Sequence[Mapping[str, Any]]) -> float | None:
+def find_published(row: Row, compared: Iterable[str], published: Sequence[Mapping[str, Any]]) -> float | None:
     """
     :param row: a row of a study
+    :param compared: the dimensions of the grid in which the study's groups differ
     :param published: the paper's rows
-    :return: the percentage of the first of the paper's rows whose labels all match the row; None if there is none
+    :return: the percentage of the paper's row for the same game and network, which must say the environment, these
+        dimensions, and player or task if there is one; None if there is no such row
     """
     content = row.to_dict()
     for entry in published:
-        labels = {name: value for name, value in entry.items() if name != "percent"}
-        if all(str(content.get(name)) == str(value) for name, value in labels.items()):
+        names = {"env", *PARTS, *compared, *entry} - {"percent"}
+        if all(str(content.get(name, "")) == str(entry.get(name, "")) for name in names):
             return float(entry["percent"])
     return None
 
@@ -205,12 +214,22 @@ def describe_numbers(groups: Sequence[Group], margin: float) -> str:
         f"std in runs: of the returns within a run, apart from the spread between runs. margin {margin:g}%: not worse "
         f"if the interval is above {100 - margin:g}%, worse if it is below, else undecided."
     )
-    if any(group.published is not None for group in groups):
+    if any(_counted("", values, group) for group in groups for values in (group.percents, group.scores, group.highest)):
+        sentences.append("(1 of 2): only so many of the runs have this number, and they alone are averaged.")
+    unknown = dict.fromkeys(group.labels["task"] for group in groups if group.labels.get("task") and not group.percents)
+    if unknown:
         sentences.append(
-            "paper: the quotient 100 student / teacher, for the same game and network; in the row of the geometric "
-            "mean, that of the paper's numbers above it."
+            f"No percentage of {', '.join(unknown)}, where the teacher is not better than a random player: geometric "
+            "means over the tasks leave these out."
         )
+    if any(group.published is not None for group in groups):
+        sentences.append("paper: the quotient 100 student / teacher, for the same game and network.")
     return " ".join(sentences)
+
+
+def _counted(text: str, values: Sequence[float], group: Group) -> str:
+    """The text, with the number of runs behind it if these are not all runs of the group."""
+    return f"{text} ({len(values)} of {group.n_seeds})".strip() if 0 < len(values) < group.n_seeds else text
 
 
 def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]:
@@ -230,12 +249,12 @@ def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]
             *("" if size is None else f"{size:,}" for size in (group.n_parameters, group.n_bytes)),
             # If all runs have the same teacher, write its score once.
             list_runs(group.teacher[:1] if len(set(group.teacher)) == 1 else group.teacher, 2),
-            list_runs(group.scores, 2),
+            _counted(list_runs(group.scores, 2), group.scores, group),
             f"{np.sqrt(np.mean(np.square(group.stds))):.2f}" if group.stds else "",
-            list_runs(group.percents),
+            _counted(list_runs(group.percents), group.percents, group),
             interval_text(group.interval).strip(" ()"),
             verdict(group.interval, margin) if group.percents else "",
-            *([list_runs(group.highest)] * highest),
+            *([_counted(list_runs(group.highest), group.highest, group)] * highest),
             str(group.n_seeds),
             *(["" if group.published is None else f"{group.published:.1f}"] * published),
         ]

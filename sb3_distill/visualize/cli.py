@@ -124,6 +124,8 @@ def read_rows(paths: list[Path], env: str | None) -> list[Row]:
             raise VisualizeError(
                 f"{path} holds no results: write it with `sb3-distill evaluate … -o {path}`."
             ) from error
+    # The same run in several files is one run.
+    rows = [row for index, row in enumerate(rows) if row not in rows[:index]]
     games = sorted({row.env for row in rows})
     if env is not None and env not in games:
         raise VisualizeError(unknown_choice("environment", env, games))
@@ -155,6 +157,7 @@ def draw_tsne(args: argparse.Namespace) -> None:
     """Draw a t-SNE of the activations of the first and the last hidden layer."""
     if importlib.util.find_spec("sklearn") is None:
         raise VisualizeError("scikit-learn is not installed: pip install 'sb3-distill[visualize]'.")
+    from sb3_distill.visualize.figures import distinct_names
     from sb3_distill.visualize.tsne import early_and_late, plot_tsne
 
     games, activations = [], []
@@ -166,7 +169,10 @@ def draw_tsne(args: argparse.Namespace) -> None:
         chosen = rng.choice(len(episode.observations), n_points, replace=False)
         activations.append(early_and_late(agent, np.stack(episode.observations)[chosen]))
         games.append(env_id)
-    write(plot_tsne(games, activations, seed=args.seed), args.output)
+    # Several agents of one game are told apart by their names.
+    names = distinct_names(args.agents)
+    labels = [game if games.count(game) == 1 else f"{game} {name}" for game, name in zip(games, names, strict=True)]
+    write(plot_tsne(labels, activations, seed=args.seed), args.output)
 
 
 def write(figure: Any, paths: list[Path]) -> None:

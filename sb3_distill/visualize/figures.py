@@ -11,15 +11,17 @@ from matplotlib.figure import Figure
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.sources import find_agent
+from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.figures import (
-    COLOURS,
     WIDTH,
+    add_legend,
+    bar_style,
     make_axes,
     marker_style,
     percent_label,
     scale_by_size,
-    short_name,
 )
+from sb3_distill.results.likeness import conditions_of, describe, group_alike
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.visualize.episodes import Episode
@@ -114,7 +116,7 @@ def plot_q_values(
                 actions - 0.4 + (index + 0.5) * width,
                 probabilities[moment].numpy(),
                 width,
-                color=COLOURS[index % len(COLOURS)],
+                **bar_style(index),
                 label=label if column == 0 else None,
             )
         for row in (1, 2):
@@ -132,7 +134,7 @@ def plot_q_values(
     axes[2, 0].set_ylim(0, 1)
     axes[1, 0].set_ylabel("teacher's\noutput")
     axes[2, 0].set_ylabel(f"probability,\nτ = {temperature:g}")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    add_legend(figure, below=True)
     return figure
 
 
@@ -147,10 +149,19 @@ def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
     :raises ValueError: the rows belong to several games, or no row has a percentage of the teacher's score
     """
     rows = check_rows(rows)
-    ylabel = percent_label(row.percent_definition for row in rows)
-    figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], ylabel)
-    for index, algo in enumerate(dict.fromkeys(row.algo for row in rows)):
-        chosen = sorted((row for row in rows if row.algo == algo), key=lambda row: getattr(row, size))
+    figure, axes = make_axes(
+        {"n_parameters": "parameters", "n_bytes": "bytes"}[size], percent_label(row.percent_definition for row in rows)
+    )
+    # One series has scores of one kind, all measured in the same way.
+    conditions = [conditions_of(row) for row in rows]
+    names = dict.fromkeys(name for own in conditions for name in own)
+    differing = [name for name in names if len({str(own.get(name) or "") for own in conditions}) > 1]
+    series: dict[str, list[Row]] = {}
+    for row, own in zip(rows, conditions, strict=True):
+        facts = {"algo": row.algo, **{name: str(own.get(name) or "") for name in differing}}
+        series.setdefault(describe(facts), []).append(row)
+    for index, (label, members) in enumerate(series.items()):
+        chosen = sorted(members, key=lambda row: getattr(row, size))
         axes.errorbar(
             [getattr(row, size) for row in chosen],
             np.array([row.percent_of_teacher for row in chosen], dtype=float),
@@ -158,11 +169,11 @@ def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
             **marker_style(index),
             linestyle="none",
             capsize=2,
-            label=algo,
+            label=label,
         )
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
     scale_by_size(axes)
-    axes.legend(frameon=False)
+    add_legend(figure)
     return figure
 
 
@@ -202,38 +213,28 @@ def check_rows(rows: Sequence[Row]) -> list[Row]:
 
 def plot_bars(rows: Sequence[Row], by: str) -> Figure:
     """
-    Comparison of losses or other settings: bars show the mean percentage of the teacher's score for each game, points
-    show single runs.
+    Comparison of losses or other settings: bars show the mean percentage of the teacher's score over runs that differ
+    in their seed alone, points show single runs. What else the runs differ in stands below the bars.
 
     :param rows: results of a study, or of ``sb3-distill evaluate``
     :param by: the field to compare by, such as "loss"
     :return: the figure
     :raises ValueError: a row does not have the field, or no row has a percentage of the teacher's score
     """
-    contents = [row.to_dict() for row in rows if row.percent_of_teacher is not None]
+    compared = [row for row in rows if row.percent_of_teacher is not None]
+    contents = [{**row.settings, **row.conditions, **row.to_dict()} for row in compared]
     known = sorted(set.intersection(*map(set, contents))) if contents else []
     if by not in known:
         raise ValueError(f"The results have no field {by!r} to compare by. They have {', '.join(known) or 'no rows'}.")
-    percents_of: dict[tuple[str, str], list[float]] = {}
-    for content in contents:
-        percents_of.setdefault((content["env"], str(content[by])), []).append(content["percent_of_teacher"])
-    games, choices = (list(dict.fromkeys(names)) for names in zip(*percents_of, strict=True))
-    ylabel = percent_label(row.percent_definition for row in rows if row.percent_of_teacher is not None)
-    figure, axes = make_axes("", ylabel, max(WIDTH, 0.18 * len(games) * (len(choices) + 1) + 1.5))
-    width = 0.8 / len(choices)
-    for index, choice in enumerate(choices):
-        label: str | None = choice
-        for position, game in enumerate(games):
-            percents = percents_of.get((game, choice))
-            if not percents:
-                continue
-            x = position - 0.4 + (index + 0.5) * width
-            axes.bar(x, np.mean(percents), width, color=COLOURS[index % len(COLOURS)], label=label)
-            axes.plot([x] * len(percents), percents, "o", color="black", markersize=2.5)
-            label = None
-    axes.axhline(100, color="0.7", linewidth=1, zorder=0)
-    names = [short_name(game) for game in games]
-    crowded = max(map(len, names)) * len(names) > 40
-    axes.set_xticks(range(len(names)), names, rotation=25 if crowded else 0, ha="right" if crowded else "center")
-    figure.legend(loc="outside right upper", title=by, frameon=False)
-    return figure
+    names, groups = group_alike(compared, list(dict.fromkeys(["env", by])))
+    labels = [name for row in compared for name in row.labels]
+    # What all bars have in common need not stand below each of them.
+    shared = {name for name, values in zip(names, zip(*groups, strict=True), strict=True) if len(set(values)) == 1}
+    below = [name for name in names if name != by and name not in shared] or ["env"]
+    bars = []
+    for key, members in groups.items():
+        facts = dict(zip(names, key, strict=True))
+        percents = [row.percent_of_teacher for row in members if row.percent_of_teacher is not None]
+        place = tuple(describe({name: facts[name]}, labels) for name in below)
+        bars.append(Bar(place, facts[by], percents, members[0].percent_definition))
+    return draw_bars(bars, by)

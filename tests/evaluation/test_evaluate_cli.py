@@ -189,7 +189,10 @@ def test_arguments_of_the_environment(student, tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)["agents"][1]["returns"][0] > 7
         # They are those of the run's own environment.
         assert main([str(student), "-n", "1", "--json", "--env", "CartPole-v0"]) == 0
-        assert "env_kwargs" not in json.loads(capsys.readouterr().out)
+        played = json.loads(capsys.readouterr().out)
+        assert not {"env_kwargs", "stochastic"} & played.keys()
+        assert main([str(student), "-n", "1", "--json", "--env", "CartPole-v0", "--stochastic"]) == 0
+        assert json.loads(capsys.readouterr().out)["stochastic"] is True
     finally:
         arguments.unlink()
 
@@ -214,6 +217,7 @@ def test_starts_of_an_agent_that_is_scored(student, cartpole_teacher, tmp_path, 
         (["--epsilon", "x"], "must be a probability between 0 and 1, not x"),
         (["--device", "cud"], "must be cpu, cuda or auto, not cud"),
         (["--env-kwargs", "mode:fast"], "must be key:value with a Python literal"),
+        (["--env-kwargs", "a:1", "b:1", "a:2"], "--env-kwargs: a is given twice"),
         (["--env-kwargs", "mode:1"], "CartPole-v1 does not take the arguments {'mode': 1}"),
         (["-o", "{student}/CartPole-v1.zip/s.json"], "s.json cannot be written"),
         (["--env", "Acrobot-v1"], "cannot play Acrobot-v1: it was trained with observations"),

@@ -33,6 +33,8 @@ def test_teachers_that_are_no_better_than_random_give_no_measure():
     ours, teachers = dict(zip(IDS, (good, good), strict=True)), dict(zip(IDS, (good, bad), strict=True))
     assert task_interval(ours, teachers, dict.fromkeys(IDS, bad)) == pytest.approx((100, 100, 100))
     assert np.isnan(task_interval(ours, dict.fromkeys(IDS, bad), dict.fromkeys(IDS, bad))).all()
+    lines = format_tasks(ours, teachers, dict.fromkeys(IDS, bad)).splitlines()
+    assert lines[3].startswith(f"geometric mean, without {IDS[1]}")
     # A teacher that rarely succeeds is at random's level in many samples: it gives no interval.
     rare = Score([0.0] * 8 + [10.0] * 2)
     mean, low, high = task_interval({"a": Score([1.0] * 10)}, {"a": rare}, {"a": bad})

@@ -1,0 +1,80 @@
+"""Tables of studies: what is averaged, and what a paper's number stands beside."""
+
+from dataclasses import replace
+
+import pytest
+
+from sb3_distill.results.row import Row
+from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT
+from sb3_distill.study.figures import plot_group_sizes
+from sb3_distill.study.tables import describe_numbers, geometric_groups, group_rows, table_of
+
+ROW = Row("A", "x", "pd", 100, 400, mean=1.0, teacher_mean=1.0, percent_of_teacher=90.0, seed=0, labels={"loss": "kl"})
+ONE_GAME = {"env": ["A"], "loss": ["kl", "nll"], "seed": ["0", "1"]}
+
+
+def test_runs_without_a_percentage_are_not_counted_as_averaged():
+    rows = [replace(ROW, percent_of_teacher=None, mean=0.0), replace(ROW, seed=1, max_percent=95.0)]
+    groups = group_rows(rows, ONE_GAME, [])
+    line = dict(zip(*table_of(groups), strict=True))
+    assert line["% of teacher"] == "90.0 (1 of 2)" and line["max %"] == "95.0 (1 of 2)"
+    assert line["student"] == "0.00, 1.00" and line["seeds"] == "2"
+    assert "(1 of 2): only so many of the runs have this number" in describe_numbers(groups, 5.0)
+    whole = group_rows([ROW, replace(ROW, seed=1)], ONE_GAME, [])
+    assert "of 2)" not in str(table_of(whole)) and "(1 of 2)" not in describe_numbers(whole, 5.0)
+
+
+@pytest.mark.parametrize(
+    "published, stands",
+    [
+        ({"env": "A", "loss": "kl"}, True),
+        # As older results have them
+        ({}, False),
+        ({"loss": "kl"}, False),
+        ({"env": "A"}, False),
+        ({"env": "B", "loss": "kl"}, False),
+        ({"env": "A", "loss": "nll"}, False),
+        ({"env": "A", "loss": "kl", "player": "net1"}, False),
+    ],
+)
+def test_published_numbers_stand_beside_their_own_game_and_network(published, stands):
+    (group,) = group_rows([ROW], ONE_GAME, [{**published, "percent": 70.0}])
+    assert group.published == (70.0 if stands else None)
+
+
+@pytest.mark.parametrize("part", ["player", "task"])
+def test_published_numbers_of_nobody_in_particular_stand_nowhere(part):
+    rows = [replace(ROW, **{part: name}) for name in ("one", "two")]
+    published = [{"env": "A", "loss": "kl", "percent": 70.0}]
+    assert [group.published for group in group_rows(rows, ONE_GAME, published)] == [None, None]
+    published = [{**published[0], part: "two"}]
+    assert [group.published for group in group_rows(rows, ONE_GAME, published)] == [None, 70.0]
+
+
+def test_geometric_means_are_over_games_and_one_definition():
+    games = {"env": ["A", "B"], "loss": ["kl"], "seed": ["0"]}
+    rows = [replace(ROW, percent_definition=SIGNED_QUOTIENT), replace(ROW, env="B", percent_definition=SIGNED_QUOTIENT)]
+    assert len(geometric_groups(group_rows(rows, games, []), ["A", "B"])) == 1
+    rows[1] = replace(rows[1], percent_definition=NORMALIZED)
+    assert geometric_groups(group_rows(rows, games, []), ["A", "B"]) == []
+    # Tasks of multi-task students, and their own geometric means
+    tasks = [replace(ROW, env=env, task=task) for env in "AB" for task in ("Pong", GEOMETRIC_MEAN)]
+    assert geometric_groups(group_rows(tasks, games, []), ["A", "B"]) == []
+
+
+def test_geometric_means_say_which_tasks_they_leave_out():
+    percents = {"Pong": 90.0, "Qbert": None, GEOMETRIC_MEAN: 90.0}
+    rows = [replace(ROW, task=task, percent_of_teacher=percent) for task, percent in percents.items()]
+    assert "No percentage of Qbert, where" in describe_numbers(group_rows(rows, ONE_GAME, []), 5.0)
+    assert "No percentage" not in describe_numbers(group_rows(rows[:1], ONE_GAME, []), 5.0)
+
+
+def test_no_line_joins_sizes_of_different_games():
+    grid = {"loss": ["kl", "nll"], "env": ["A", "B"], "seed": ["0"]}
+    rows = [
+        replace(ROW, env=env, n_bytes=size, labels={"loss": loss})
+        for loss, size in (("kl", 100), ("nll", 200))
+        for env in "AB"
+    ]
+    axes = plot_group_sizes(group_rows(rows, grid, [])).axes[0]
+    assert [len(line.lines[0].get_xdata()) for line in axes.containers] == [2, 2]
