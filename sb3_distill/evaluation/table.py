@@ -108,6 +108,9 @@ def geometric_means(
             pairs[row.env].append(Pairs.of(row, played[row.env, str(row.taught_by)]))
         sizes = _span([row.n_parameters for row in members]), _span([row.n_bytes for row in members])
         label = f"{members[0].algo}, {sizes[0]} parameters, {sizes[1]} bytes"
+        counts = [len(students) for students in pairs.values()]
+        if max(counts) > 1:
+            label += f", {_span(counts)} students of each game"
         unknown = [game for game in games if any(np.isnan(pair.percent) for pair in pairs[game])]
         if unknown:
             label += f", without {', '.join(unknown)}"

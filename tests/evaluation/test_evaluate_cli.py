@@ -54,7 +54,7 @@ def test_geometric_means_by_hand():
     kinds = {"small": 1, "small, first seed": 1, "small, second seed": 1, "large": 2}
     # Of the large one there is no student in B.
     ((label, (mean, low, high)),) = geometric_means(rows, kinds).items()
-    assert label == "pd, 10 to 12 parameters, 40 to 48 bytes"
+    assert label == "pd, 10 to 12 parameters, 40 to 48 bytes, 1 to 2 students of each game"
     # The two seeds score 50% in the mean; how far they are from each other is not what episodes tell.
     assert mean == pytest.approx(100.0) and 85 < low < mean < high < 115
     assert any("does not say what students of other seeds" in note for note in footnotes(rows, 5.0, has_means=True))
@@ -81,8 +81,8 @@ def test_geometric_means_of_students_with_different_teachers():
         row("B", "teacher of B", [100.0] * 6),
         row("B", "third", [50.0] * 6),
     ]
-    ((mean, _, _),) = geometric_means(rows, dict.fromkeys(["first", "second", "third"], 1)).values()
-    assert mean == pytest.approx(50.0)
+    ((label, (mean, _, _)),) = geometric_means(rows, dict.fromkeys(["first", "second", "third"], 1)).items()
+    assert mean == pytest.approx(50.0) and label.endswith("1 to 2 students of each game")
 
 
 @pytest.fixture(scope="module")

@@ -70,11 +70,11 @@ def test_geometric_means_say_which_tasks_they_leave_out():
 
 
 def test_no_line_joins_sizes_of_different_games():
-    grid = {"loss": ["kl", "nll"], "env": ["A", "B"], "seed": ["0"]}
+    grid = {"loss": ["kl", "nll", "mse"], "env": ["A", "B"], "seed": ["0"]}
     rows = [
         replace(ROW, env=env, n_bytes=size, labels={"loss": loss})
-        for loss, size in (("kl", 100), ("nll", 200))
+        for loss, size in (("kl", 100), ("nll", 200), ("mse", 300))
         for env in "AB"
     ]
     axes = plot_group_sizes(group_rows(rows, grid, [])).axes[0]
-    assert [len(line.lines[0].get_xdata()) for line in axes.containers] == [2, 2]
+    assert [len(line.lines[0].get_xdata()) for line in axes.containers] == [3, 3]
