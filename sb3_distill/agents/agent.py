@@ -1,5 +1,6 @@
 """A trained agent that answers and never learns."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device, obs_as_tensor
 
-from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.files import AgentError, EvaluationScore
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.finite import find_not_finite
@@ -27,37 +28,19 @@ SelfTeacher = TypeVar("SelfTeacher", bound="Teacher")
 
 
 @dataclass(frozen=True)
-class EvaluationScore:
-    """
-    What the evaluations during a run say of its agent.
-
-    :param best_mean: the highest mean return
-    :param best_std: standard deviation of the returns there
-    :param last_mean: the mean return of the last evaluation
-    :param last_std: standard deviation of the returns there
-    :param episodes: episodes of each evaluation
-    """
-
-    best_mean: float
-    best_std: float
-    last_mean: float
-    last_std: float
-    episodes: int
-
-
-@dataclass(frozen=True)
 class AgentFacts:
     """
     What is known of an agent beside its policy.
 
     :param algo: key of the algorithm in the Zoo, e.g. "dqn"
     :param source: where the agent was found
-    :param sha256: hash of its zip, or of its weights if there is no zip
+    :param sha256: hash of its zip, or of its weights if there is no zip; ``Teacher.sha256`` counts the statistics, too
     :param env_id: the environment it was trained on, if known
     :param normalization: VecNormalize's statistics, if it was trained with them
     :param zip_bytes: size of its zip, None where there is no zip
     :param recorded_score: the score that its run folder records: what its results.yml says, else its evaluations
     :param taught_by: for a student, the source of its teacher; None if that was a model in memory
+    :param teacher_sha256: for a student, the hash of its teacher; None in files of earlier versions
     :param recipe: how the environments were made that it was trained on; None where no file says it
     :param is_rebuilt: whether its policy was rebuilt from the weights in its file; otherwise SB3 made it
     :param found: one line on its files: those that were read, and those that are not there; None for a model in memory
@@ -71,6 +54,7 @@ class AgentFacts:
     zip_bytes: int | None = None
     recorded_score: EvaluationScore | dict[str, Any] | None = None
     taught_by: str | None = None
+    teacher_sha256: str | None = None
     recipe: EnvRecipe | None = None
     is_rebuilt: bool = False
     found: str | None = None
@@ -121,8 +105,17 @@ class Teacher(ABC):
 
     @property
     def sha256(self) -> str:
-        """Hash of its zip, or of its weights if there is no zip."""
-        return self.facts.sha256
+        """Hash of its zip, or of its weights if there is no zip, and of VecNormalize's statistics if it has any."""
+        if self.normalization is None:
+            return self.facts.sha256
+        return hashlib.sha256(f"{self.facts.sha256} {self.normalization.sha256}".encode()).hexdigest()
+
+    def is_agent(self, sha256: str | None) -> bool:
+        """
+        :param sha256: the hash by which a file names an agent; None where it names none
+        :return: whether that can be this agent. Earlier versions named agents by the hash of their zip alone.
+        """
+        return sha256 in (None, self.sha256, self.facts.sha256)
 
     @property
     def env_id(self) -> str | None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_distill.agents.agent import ActorCriticTeacher, EvaluationScore, Teacher
-from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.files import AgentError, EvaluationScore
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.results.tables import format_table
 
@@ -80,7 +80,7 @@ class Facts:
     :param layers: everything that has weights, under the names of the weights
     :param n_parameters: its parameters
     :param zip_bytes: size of its zip, None where there is no zip
-    :param sha256: of its zip, or of its weights
+    :param sha256: see ``Teacher.sha256``
     :param normalization: how its observations are normalised, if they are
     :param recorded_score: the score that its run folder records
     """

@@ -1,4 +1,4 @@
-"""The files of a trained agent, and the errors for agents that cannot be used."""
+"""The files of a trained agent, the score that they record, and the errors for agents that cannot be used."""
 
 import re
 from dataclasses import dataclass
@@ -74,3 +74,22 @@ class AgentFiles:
         )
         missing = ", ".join(name for name, path in read.items() if path is None)
         return f"{self.zip_path}" + (f" with {found}" if found else "") + (f"; not found: {missing}" if missing else "")
+
+
+@dataclass(frozen=True)
+class EvaluationScore:
+    """
+    What the evaluations during a run say of its agent.
+
+    :param best_mean: the highest mean return
+    :param best_std: standard deviation of the returns there
+    :param last_mean: the mean return of the last evaluation
+    :param last_std: standard deviation of the returns there
+    :param episodes: episodes of each evaluation
+    """
+
+    best_mean: float
+    best_std: float
+    last_mean: float
+    last_std: float
+    episodes: int

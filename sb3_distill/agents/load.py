@@ -185,6 +185,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         read_score(files),
         # An agent of rtpd may have started from another one, but it is no student.
         plain_text(archive.data.get("taught_by")) if algo in ("pd", "qpd") else None,
+        plain_text(archive.data.get("teacher_sha256")) if algo in ("pd", "qpd") else None,
         find_recipe(files, config, arguments),
         is_rebuilt=not allow_pickle,
     )

@@ -7,9 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_distill.agents.agent import EvaluationScore
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.files import AgentError, AgentFiles
+from sb3_distill.agents.files import AgentError, AgentFiles, EvaluationScore
 from sb3_distill.agents.normalization import Normalization, read_normalization
 from sb3_distill.agents.rebuild import BUILDERS
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers

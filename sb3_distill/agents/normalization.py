@@ -1,5 +1,6 @@
 """Reads the VecNormalize statistics of an agent without running any code from their pickle."""
 
+import hashlib
 import io
 import pickle
 from collections import OrderedDict
@@ -37,6 +38,14 @@ class Normalization:
             return {key: (mean, self.var[key]) for key, mean in self.mean.items()}
         assert not isinstance(self.var, dict)
         return {None: (self.mean, self.var)}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the numbers that act on observations, which is the same for every file that holds them."""
+        digest = hashlib.sha256(np.array([self.epsilon, self.clip_obs]).tobytes())
+        for key, (mean, var) in sorted(self.parts.items(), key=lambda part: str(part[0])):
+            digest.update(f"{key} {mean.shape}".encode() + mean.tobytes() + var.tobytes())
+        return digest.hexdigest()
 
     def raw_space(self, space: spaces.Space) -> spaces.Space:
         """

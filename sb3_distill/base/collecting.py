@@ -19,7 +19,7 @@ from sb3_distill.base.callbacks import TeacherReferenceCallback
 from sb3_distill.base.reference import PlayRule, TeacherReferences
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
-from sb3_distill.buffers.recordings import RecordingError, RecordingSettings, RecordingWriter
+from sb3_distill.buffers.recordings import RecordedScore, RecordingError, RecordingSettings, RecordingWriter
 from sb3_distill.common.finite import check_finite
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
 from sb3_distill.envs.inspection import env_arguments_of, env_id_of
@@ -92,10 +92,12 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _finish_recording(self) -> None:
         """Close the recording if it is complete. It is not if a callback has stopped the run."""
         if self._recorder is not None and self._recorder.n_steps >= max(self._total_timesteps, 1):
-            if self._reference is None:
+            score = None if self._reference is None else self._reference.rollout_scores[1]
+            if score is None:
                 self._recorder.close()
             else:
-                self._recorder.close(self._reference.rollout_scores[1], str(self._rollout_rules()[1]))
+                assert self._references is not None
+                self._recorder.close(RecordedScore(*score, **self._references.protocol(self._rollout_rules()[1])))
             self._recorder = None
 
     def _leave_recording(self) -> None:
@@ -210,16 +212,18 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         )
 
     def _reference_callback(self, siblings: list[BaseCallback], n_episodes: int) -> TeacherReferenceCallback:
-        """The callback that scores the teacher before training, unless a recording has its score."""
+        """The callback that scores the teacher before training, unless a recording has the score that it would find."""
         if self._references is None:
-            self._references = TeacherReferences(n_episodes, (self.seed or 0) + 1_000_000, self.verbose)
-        if self._recorded_play is not None:
+            self._references = TeacherReferences(self.verbose)
+        # Both can be changed between two calls of learn().
+        self._references.n_episodes, self._references.seed = n_episodes, (self.seed or 0) + 1_000_000
+        recorded = None if self._recorded_play is None else self._recorded_play.recording.teacher_score
+        if recorded is not None:
             assert self.env is not None
-            recording = self._recorded_play.recording
             rule = self._rollout_rules()[1]
-            # Earlier versions recorded scores of evaluations, under rules that name the environment.
-            if recording.teacher_score is not None and recording.teacher_rule == str(rule):
-                self._references.keep(self._teacher, self.env, rule, recording.teacher_score)
+            found = recorded.mean, recorded.std
+            if recorded == RecordedScore(*found, **self._references.protocol(rule)):
+                self._references.keep(self._teacher, self.env, rule, found)
         self._reference = TeacherReferenceCallback(
             self._references,
             self._teacher,

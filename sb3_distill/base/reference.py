@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -41,18 +41,25 @@ class PlayRule:
 
 class TeacherReferences:
     """
-    The scores of a model's teacher: one for each environment and rule, played once, in a copy of the environment.
+    The scores of a model's teacher: one for each environment, rule, number of episodes and seed, played once, in a copy
+    of the environment.
 
-    :param n_episodes: number of episodes for each score; 0: nothing is played
-    :param seed: seed of the starts and of the actions
     :param verbose: Verbosity level
     """
 
-    def __init__(self, n_episodes: int, seed: int, verbose: int = 0) -> None:
-        self.n_episodes = n_episodes
-        self.seed = seed
+    def __init__(self, verbose: int = 0) -> None:
+        # Number of episodes for each score (0: nothing is played), and the seed of the starts and of the actions
+        self.n_episodes = 0
+        self.seed = 0
         self.verbose = verbose
         self._scores: dict[Hashable, TeacherScore | None] = {}
+
+    def protocol(self, rule: PlayRule) -> dict[str, Any]:
+        """
+        :param rule: how actions are chosen
+        :return: everything on which a score depends, besides the teacher and the environment
+        """
+        return {"n_episodes": self.n_episodes, "seed": self.seed, **asdict(rule)}
 
     @staticmethod
     def describe(env: VecEnv, rule: PlayRule) -> str:
@@ -95,9 +102,8 @@ class TeacherReferences:
         """
         self._scores[self._key(teacher, env, rule)] = score
 
-    @staticmethod
-    def _key(teacher: Teacher, env: VecEnv, rule: PlayRule) -> Hashable:
-        return teacher.sha256, _game_of(env), rule
+    def _key(self, teacher: Teacher, env: VecEnv, rule: PlayRule) -> Hashable:
+        return teacher.sha256, _game_of(env), rule, self.n_episodes, self.seed
 
     def _play(self, teacher: Teacher, env: VecEnv, rule: PlayRule, described: str) -> TeacherScore | None:
         try:

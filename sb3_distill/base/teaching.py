@@ -31,9 +31,9 @@ class TeacherMixin(RefusalsMixin):
     # The source of the teacher (path, "zoo:...", model), and the teacher itself once it is loaded
     teacher: Any = None
     # The source from which a resumed run loads the teacher again (None for a model in memory), and the teacher's
-    # hash (None before the teacher is loaded)
+    # hash (None before the teacher is loaded); of several tasks, both by task
     taught_by: Any = None
-    teacher_sha256: str | None = None
+    teacher_sha256: Any = None
     allow_env_mismatch: bool = False
     # The teacher that was checked last
     _teacher: Any = None
@@ -52,15 +52,20 @@ class TeacherMixin(RefusalsMixin):
         self._check_teacher(teacher, env_id)
         if teacher is not self._teacher:
             self._check_statistics(teacher)
-        if self.teacher_sha256 not in (None, teacher.sha256):
-            warnings.warn(
-                f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "
-                f"{teacher.source}, sha256 {teacher.sha256}."
-            )
+        if self.teacher_sha256 is not None:
+            self._warn_of_another(teacher)
         setattr(self, self.teacher_argument, teacher)
         self._teacher = teacher
         self.taught_by, self.teacher_sha256 = teacher.saved_source, teacher.sha256
         return teacher
+
+    def _warn_of_another(self, teacher: Any) -> None:
+        """Say where the teacher is not the one from which this student has learned so far."""
+        if not teacher.is_agent(self.teacher_sha256):
+            warnings.warn(
+                f"This student learned from a teacher with sha256 {self.teacher_sha256}; it goes on with another one: "
+                f"{teacher.source}, sha256 {teacher.sha256}."
+            )
 
     def _find_teacher(self, env_id: str | None) -> Any:
         """The source of the default teacher, used if the user names none."""

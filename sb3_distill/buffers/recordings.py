@@ -57,6 +57,27 @@ class RecordingSettings:
     teacher_eps: float
 
 
+@dataclass(frozen=True)
+class RecordedScore:
+    """
+    The teacher's score in the environment of the recording, and how it was measured.
+
+    :param mean: mean return
+    :param std: standard deviation of the returns
+    :param n_episodes: number of episodes
+    :param seed: seed of the starts and of the actions
+    :param sampled: whether actions were drawn from the teacher's distribution, and not greedy
+    :param epsilon: share of uniformly random actions
+    """
+
+    mean: float
+    std: float
+    n_episodes: int
+    seed: int
+    sampled: bool
+    epsilon: float
+
+
 class EpisodeEnd(NamedTuple):
     """The end of an episode, with return and length from its Monitor; None if there was no Monitor."""
 
@@ -184,13 +205,11 @@ class RecordingWriter:
             self._file.close()
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def close(self, teacher_score: tuple[float, float] | None = None, teacher_rule: str | None = None) -> None:
+    def close(self, teacher_score: RecordedScore | None = None) -> None:
         """
         Finish the recording.
 
-        :param teacher_score: mean and standard deviation of the teacher's return in the training environment, if they
-            were measured
-        :param teacher_rule: how the teacher played for it (see ``PlayRule``)
+        :param teacher_score: the teacher's score in the training environment, if it was measured
         :raises RecordingError: the folder's name is taken by something else; the message says where the recording is
         """
         for name, rows in self.columns.items():
@@ -209,8 +228,7 @@ class RecordingWriter:
             "shape": list(self.shape),
             "dtype": str(self.dtype),
             "images": self.images,
-            "teacher_score": teacher_score,
-            "teacher_rule": teacher_rule,
+            "teacher_score": None if teacher_score is None else asdict(teacher_score),
             "episodes": [dict(zip(_END, end, strict=True)) for end in self.episodes],
         }
         (self.partial / _META).write_text(json.dumps(meta))
@@ -249,9 +267,9 @@ class Recording:
             self.shape = tuple(meta["shape"])
             self.dtype = np.dtype(meta["dtype"])
             self.images = bool(meta["images"])
-            self.teacher_score: tuple[float, float] | None = meta["teacher_score"] and tuple(meta["teacher_score"])
-            # Recordings of earlier versions do not say it.
-            self.teacher_rule: str | None = meta.get("teacher_rule")
+            score = meta["teacher_score"]
+            # Earlier versions wrote mean and deviation alone, not how they were measured.
+            self.teacher_score = RecordedScore(**score) if isinstance(score, dict) else None
             self.episodes = [EpisodeEnd(*(end[name] for name in _END)) for end in meta["episodes"]]
             names = [*_COLUMNS, *(path.stem for path in sorted(self.folder.glob(f"{_ANSWERS}*.npy")))]
             self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names}

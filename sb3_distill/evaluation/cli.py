@@ -83,14 +83,14 @@ class Game:
 
     :param env_id: the environment
     :param agents: the agents that play, each teacher before its students
-    :param teachers: the agent that counts as 100%, by the SHA-256 hash of the agent that is compared with it
+    :param teachers: by agent, the one that counts as 100% for it
     :param env_kwargs: arguments of the environment
     :param native: whether the games were stepped in C++
     """
 
     env_id: str
     agents: list[Teacher] = field(default_factory=list)
-    teachers: dict[str, Teacher] = field(default_factory=dict)
+    teachers: dict[Teacher, Teacher] = field(default_factory=dict)
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     native: bool = False
 
@@ -169,9 +169,9 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
     :return: one row per agent
     """
     tell_of_wrappers(game)
-    scores: dict[str, Score] = {}
+    scores: dict[Teacher, Score] = {}
     for agent in game.agents:
-        scores[agent.sha256] = score_agent(
+        scores[agent] = score_agent(
             agent,
             game.env_id,
             args.n_episodes,
@@ -187,9 +187,9 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
     game.native = any(score.native for score in scores.values())
     rows = []
     for agent in game.agents:
-        teacher = game.teachers.get(agent.sha256)
-        reference = None if teacher is None else scores[teacher.sha256]
-        rows.append(row_of(agent, game.env_id, scores[agent.sha256], reference, teacher, args.margin))
+        teacher = game.teachers.get(agent)
+        reference = None if teacher is None else scores[teacher]
+        rows.append(row_of(agent, game.env_id, scores[agent], reference, teacher, args.margin))
     return rows
 
 
@@ -227,6 +227,42 @@ def find_env_kwargs(game: Game) -> dict[str, Any]:
     return dict(known[0].env_kwargs or {}) if known else {}
 
 
+def is_same(first: Teacher, second: Teacher) -> bool:
+    """
+    :param first: an agent
+    :param second: another one
+    :return: whether they are the same agent in the same environment, wherever they were found
+    """
+    return first.sha256 == second.sha256 and first.facts.recipe == second.facts.recipe
+
+
+def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teacher | None:
+    """
+    :param agent: an agent
+    :param known: agents that are loaded already
+    :return: for a student, the agent that taught it: the one whose hash its file names. None if that was a model in
+        memory, or if another agent is in its place now, of which a warning tells.
+    :raises AgentError: the file that was its teacher cannot be loaded
+    """
+    source, sha256 = agent.facts.taught_by, agent.facts.teacher_sha256
+    if source is None:
+        return None
+    if sha256 is not None:
+        for other in known:
+            if other.is_agent(sha256):
+                return other
+    found = load_teacher(source, device=device)
+    if found.is_agent(sha256):
+        return next((other for other in known if is_same(other, found)), found)
+    print(
+        f"Warning: {agent.source} learned from {source} (sha256 {str(sha256)[:12]}). Another agent is there now "
+        f"(sha256 {found.sha256[:12]}), so no percentage is given. Put the teacher back, or say with --teacher who is "
+        "100%.",
+        file=sys.stderr,
+    )
+    return None
+
+
 def add_teachers(game: Game, named: str | None, device: str) -> None:
     """
     Let every agent be compared with its own teacher, and an agent that names none with the game's teacher if there is
@@ -237,21 +273,33 @@ def add_teachers(game: Game, named: str | None, device: str) -> None:
     :param device: where teachers are loaded
     :raises AgentError: a teacher cannot be loaded
     """
-    sources = {agent.sha256: named or agent.facts.taught_by for agent in game.agents}
-    loaded = {source: load_teacher(source, device=device) for source in dict.fromkeys(sources.values()) if source}
-    teachers = {teacher.sha256: teacher for teacher in loaded.values()}
-    only = next(iter(teachers.values())) if len(teachers) == 1 else None
-    game.teachers = dict(teachers)
+    teachers: list[Teacher] = [] if named is None else [load_teacher(named, device=device)]
+    own: dict[Teacher, Teacher | None] = {}
+    for agent in game.agents:
+        if named is None:
+            own[agent] = teacher = find_teacher(agent, [*teachers, *game.agents], device)
+            if teacher is not None and teacher not in teachers:
+                teachers.append(teacher)
+        elif agent.facts.taught_by is not None and not teachers[0].is_agent(agent.facts.teacher_sha256):
+            print(
+                f"Note: {agent.source} learned from another agent (sha256 {str(agent.facts.teacher_sha256)[:12]}) than "
+                f"--teacher {named} (sha256 {teachers[0].sha256[:12]}).",
+                file=sys.stderr,
+            )
+    only = teachers[0] if len(teachers) == 1 else None
+    game.teachers = {teacher: teacher for teacher in teachers}
     players: list[Teacher] = []
     for agent in game.agents:
-        source = sources[agent.sha256]
-        teacher = loaded[source] if source else teachers.get(agent.sha256, only)
+        teacher = own.get(agent)
+        if teacher is None and (named is not None or agent.facts.taught_by is None):
+            teacher = next((other for other in teachers if is_same(other, agent)), only)
+        if teacher is not None and teacher not in players:
+            players.append(teacher)
+        player = next((other for other in players if other in teachers and is_same(other, agent)), agent)
+        if player not in players:
+            players.append(player)
         if teacher is not None:
-            game.teachers[agent.sha256] = teacher
-            if teacher.sha256 not in {player.sha256 for player in players}:
-                players.append(teacher)
-        if agent.sha256 not in teachers or agent.sha256 not in {player.sha256 for player in players}:
-            players.append(agent)
+            game.teachers[player] = teacher
     game.agents = players
 
 

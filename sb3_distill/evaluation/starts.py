@@ -1,7 +1,9 @@
 """Held-out start states of Atari games: positions that neither teacher nor student has brought about."""
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +33,7 @@ class HeldOutStarts:
     :param games: for each state, the number of the recorded game that it is from
     :param recorded_by: source of the agent that played, or "random"
     :param recorder_sha256: the hash of this agent; empty where it has none
+    :param env_kwargs: arguments of the environment, as JSON; empty in files of earlier versions, which do not say them
     """
 
     env_id: str
@@ -38,6 +41,7 @@ class HeldOutStarts:
     games: tuple[int, ...]
     recorded_by: str
     recorder_sha256: str = ""
+    env_kwargs: str = ""
 
     @property
     def sha256(self) -> str:
@@ -74,6 +78,7 @@ class HeldOutStarts:
                 env_id=np.array(self.env_id),
                 recorded_by=np.array(self.recorded_by),
                 recorder_sha256=np.array(self.recorder_sha256),
+                env_kwargs=np.array(self.env_kwargs),
                 sha256=np.array(self.sha256),
                 sizes=np.array([len(state) for state in self.states]),
                 games=np.array(self.games),
@@ -95,9 +100,9 @@ class HeldOutStarts:
                 ends = np.cumsum(data["sizes"])
                 content = data["states"].tobytes()
                 states = tuple(content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
-                recorder = str(data["recorder_sha256"]) if "recorder_sha256" in data else ""
+                later = [str(data[name]) if name in data else "" for name in ("recorder_sha256", "env_kwargs")]
                 games = tuple(map(int, data["games"]))
-                starts = cls(str(data["env_id"]), states, games, str(data["recorded_by"]), recorder)
+                starts = cls(str(data["env_id"]), states, games, str(data["recorded_by"]), *later)
                 expected, found = str(data["sha256"]), starts.sha256
         except (KeyError, ValueError, OverflowError, OSError, EOFError, BadZipFile) as error:
             if isinstance(error, FileNotFoundError):
@@ -172,7 +177,12 @@ def record_starts(
                 )
             states += [early[step] for step in rng.choice(len(early), share, replace=False)]
             games += [episode] * share
-    return HeldOutStarts(env_id, tuple(states), tuple(games), recorded_by, getattr(player, "sha256", ""))
+    arguments = _as_json({} if recipe is None else recipe.env_kwargs)
+    return HeldOutStarts(env_id, tuple(states), tuple(games), recorded_by, getattr(player, "sha256", ""), arguments)
+
+
+def _as_json(env_kwargs: Mapping[str, Any]) -> str:
+    return json.dumps(dict(env_kwargs), sort_keys=True, default=repr)
 
 
 def load_or_record(
@@ -181,28 +191,43 @@ def load_or_record(
     """
     :param path: a file of start states that exists, or is to be
     :param env_id: the game
-    :param source: the agent that plays if the file does not exist, or "random"
+    :param source: the agent that plays if the file does not exist, or "random"; None: whoever has recorded the file
     :param seed: seed of the play
     :param env_kwargs: passed to the environment's constructor
     :return: the starts
-    :raises ValueError: the file belongs to another game, or nobody is there to record it
+    :raises ValueError: the file belongs to another game or to one with other arguments, another agent has recorded it,
+        or nobody is there to record it
     """
     check_atari(env_id)
+    agent = None if source in (None, "random") else load_teacher(str(source), device="cpu")
     if path.is_file():
         starts = HeldOutStarts.load(path)
         if starts.env_id != env_id:
             raise ValueError(f"{path} holds starts of {starts.env_id}, not of {env_id}.")
+        asked = _as_json(env_kwargs or {})
+        if starts.env_kwargs not in ("", asked):
+            raise ValueError(
+                f"{path} holds starts of {env_id} with the arguments {starts.env_kwargs}, not {asked}: name another "
+                "file with --starts."
+            )
+        is_recorder = starts.recorded_by == source if agent is None else agent.is_agent(starts.recorder_sha256)
+        if source is not None and not is_recorder:
+            hashes = starts.recorder_sha256, "" if agent is None else agent.sha256
+            theirs, own = (f" (sha256 {sha256[:12]})" if sha256 else "" for sha256 in hashes)
+            raise ValueError(
+                f"{path} holds starts that {starts.recorded_by}{theirs} has recorded, not {source}{own}: name another "
+                "file with --starts to record new ones, or leave --starts-from out to use these."
+            )
         return starts
     if source is None:
         raise ValueError(f"{path} does not exist: --starts-from AGENT (or 'random') records it.")
     player: Player
-    if source == "random":
+    if agent is None:
         recipe = replace(default_recipe(env_id), env_kwargs=env_kwargs or {})
         with closing(make_eval_env(env_id, recipe=recipe)) as venv:
             player = RandomPlayer(int(venv.action_space.n), seed)  # type: ignore[attr-defined]
     else:
-        player = load_teacher(source, device="cpu")
-        recipe = recipe_of(player, env_id, env_kwargs or {})
+        player, recipe = agent, recipe_of(agent, env_id, env_kwargs or {})
     starts = record_starts(player, source, env_id, recipe, seed=seed)
     starts.save(path)
     return starts

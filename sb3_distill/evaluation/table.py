@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 
 from sb3_distill.results.comparison import Pairs, geometric_mean_interval
-from sb3_distill.results.row import Row
+from sb3_distill.results.row import Row, teachers_of
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT
 from sb3_distill.results.tables import format_spread, interval_text
 
@@ -111,6 +111,8 @@ def geometric_means(
         counts = [len(students) for students in pairs.values()]
         if max(counts) > 1:
             label += f", {_span(counts)} students of each game"
+        if any(len(teachers_of(row for row in members if row.env == game)) > 1 for game in games):
+            label += ", each against its own one of several teachers"
         unknown = [game for game in games if any(np.isnan(pair.percent) for pair in pairs[game])]
         if unknown:
             label += f", without {', '.join(unknown)}"

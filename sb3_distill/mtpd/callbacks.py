@@ -1,5 +1,6 @@
 """Scores of a multi-task student while it learns."""
 
+from collections.abc import Hashable
 from typing import TypedDict
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -23,6 +24,10 @@ class TaskEvaluation(TypedDict):
     percent: float
 
 
+# By teachers and by how they played, the scores of the teachers and of the random player, each by task
+TaskReferences = dict[Hashable, tuple[dict[str, Score], dict[str, Score]]]
+
+
 class TaskEvalCallback(BaseCallback):
     """
     Scores the teachers and a random player at their tasks before training, and the student every so many steps and at
@@ -36,8 +41,7 @@ class TaskEvalCallback(BaseCallback):
     :param epsilon: share of uniformly random actions
     :param teacher: the teachers
     :param evaluations: gets one entry per evaluation and task
-    :param references: keeps the scores of teachers and random player from one call of ``learn`` to the next, by the
-        hash of the teachers
+    :param references: keeps the scores of teachers and random player from one call of ``learn`` to the next
     :param verbose: Verbosity level
     """
 
@@ -48,7 +52,7 @@ class TaskEvalCallback(BaseCallback):
         epsilon: float,
         teacher: MultiTaskTeacher,
         evaluations: list[TaskEvaluation],
-        references: dict[str, tuple[dict[str, Score], dict[str, Score]]],
+        references: TaskReferences,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -67,15 +71,16 @@ class TaskEvalCallback(BaseCallback):
         self._seed = (self.model.seed or 0) + 1_000_000
         self._last_evaluation = self.num_timesteps
         show_whole_keys(self.logger, [task.name for task in self.teacher.tasks])
-        if self.teacher.sha256 not in self.references:
-            self.references[self.teacher.sha256] = (
+        key = (*self.teacher.sha256.items(), self.n_eval_episodes, self.epsilon, self._seed)
+        if key not in self.references:
+            self.references[key] = (
                 self._score(self.teacher),
                 {
                     task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)
                     for task in self.teacher.tasks
                 },
             )
-        self.teacher_scores, self.random_scores = self.references[self.teacher.sha256]
+        self.teacher_scores, self.random_scores = self.references[key]
         for name, score in self.teacher_scores.items():
             self.logger.record(f"teacher/{name}", score.mean)
 

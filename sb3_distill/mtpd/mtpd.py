@@ -1,5 +1,6 @@
 """Multi-task Policy Distillation (Rusu et al. 2015, section 3.3): one student for several tasks."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -21,8 +22,7 @@ from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.utils import check_probability, unknown_choice
 from sb3_distill.envs.multitask import Task, tasks_of
-from sb3_distill.evaluation.play import Score
-from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation
+from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, find_task_teachers, load_teachers
 from sb3_distill.networks.multi_task import MULTI_TASK_POLICIES, MultiTaskMlpPolicy
@@ -131,7 +131,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         # One entry per evaluation, task and player, see TaskEvalCallback
         self.evaluations: list[TaskEvaluation] = []
         # Scores of teachers and random player, see TaskEvalCallback
-        self._task_references: dict[str, tuple[dict[str, Score], dict[str, Score]]] = {}
+        self._task_references: TaskReferences = {}
         if _init_setup_model:
             self._setup_model()
             self._setup_teacher()
@@ -145,6 +145,11 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     def task_names(self) -> list[str]:
         """Names of the tasks, in the order of the controllers. Teachers and scores have the same names."""
         return [task.name for task in self.tasks]
+
+    @property
+    def _sha256_by_task(self) -> dict[str, str]:
+        """Hashes of the teachers; empty if there were none yet. Files of earlier versions have one hash of them all."""
+        return self.teacher_sha256 if isinstance(self.teacher_sha256, dict) else {}
 
     def _temperatures(self) -> list[float]:
         """The temperature of each task."""
@@ -186,6 +191,15 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     def _check_teacher(self, teacher: MultiTaskTeacher, env_id: str | None) -> None:
         for task in teacher.tasks:
             check_task_teacher(teacher[task.name], task, self.allow_env_mismatch)
+
+    def _warn_of_another(self, teacher: MultiTaskTeacher) -> None:
+        for name, own in teacher.items():
+            known = self._sha256_by_task.get(name)
+            if not own.is_agent(known):
+                warnings.warn(
+                    f"This student learned {name} from a teacher with sha256 {known}; it goes on with another one: "
+                    f"{own.source}, sha256 {own.sha256}."
+                )
 
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
         if self.n_eval_episodes <= 0:
@@ -260,8 +274,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         )
         self.policy.copy_task_to(index, model.policy)
         model.taught_by = (self.taught_by or {}).get(name)
-        if isinstance(self.teachers, MultiTaskTeacher):
-            model.teacher_sha256 = self.teachers[name].sha256
+        model.teacher_sha256 = self._sha256_by_task.get(name)
         return model
 
     def _excluded_save_params(self) -> list[str]:

@@ -12,6 +12,8 @@ _MEASURED = {
 }
 # Judged after the measurement
 _JUDGED = {"margin", "verdict"}
+# Of each run
+_OWN = {"seed", "agent", "agent_sha256"}
 # Values of these fields speak for themselves.
 _PLAIN = ("env", "task", "player", "algo", "agent", "percent_definition")
 
@@ -40,7 +42,7 @@ def facts_of(row: Row) -> dict[str, Any]:
     # What a study compares comes first, so that it names the rows where this is enough.
     facts: dict[str, Any] = {"env": row.env, **row.labels, "task": row.task, "player": row.player}
     facts |= conditions_of(row)
-    facts |= {name: getattr(row, name) for name in ROW_FIELDS if name not in _MEASURED | _JUDGED | {"seed", "agent"}}
+    facts |= {name: getattr(row, name) for name in ROW_FIELDS if name not in _MEASURED | _JUDGED | _OWN}
     facts |= {name: value for name, value in row.settings.items() if name not in facts}
     # Without a seed, nothing says whether agents are runs of one kind.
     return facts if row.seed is not None else {**facts, "agent": row.agent}

@@ -1,7 +1,7 @@
 """One row of results: written by ``sb3-distill evaluate`` and studies, read by tables and figures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -38,7 +38,10 @@ class Row:
     :param mean_interval: 95% confidence interval of the mean
     :param iqm_interval: 95% confidence interval of the interquartile mean
     :param n_distinct: number of different episodes: the effective number, which intervals use
+    :param agent_sha256: hash of the agent; cells of a study leave it out, because it differs between equal runs
     :param taught_by: source of the agent that counts as 100%; the agent itself if it is one
+    :param teacher_sha256: hash of the agent that counts as 100%; not in rows of earlier versions, nor of real-time
+        distillation, where each run trains its own teacher
     :param teacher_mean: the teacher's mean return
     :param percent_of_teacher: the mean return as a percentage of the teacher's; NaN if it is not defined
     :param max_percent: the highest evaluation as a percentage of the teacher's highest one
@@ -74,7 +77,9 @@ class Row:
     mean_interval: Sequence[float] = ()
     iqm_interval: Sequence[float] = ()
     n_distinct: int | None = None
+    agent_sha256: str | None = None
     taught_by: str | None = None
+    teacher_sha256: str | None = None
     teacher_mean: float | None = None
     percent_of_teacher: float | None = None
     max_percent: float | None = None
@@ -109,6 +114,14 @@ class Row:
         values = {name: getattr(self, name) for name in ROW_FIELDS}
         known = {n for n, value in values.items() if value is not None and not (np.ndim(value) and not len(value))}
         return {n: value for n, value in values.items() if n in known or _NULL_BESIDE.get(n) in known} | self.labels
+
+
+def teachers_of(rows: Iterable[Row]) -> list[str]:
+    """
+    :param rows: rows of results
+    :return: the hashes of the agents that count as 100% in them, as far as they are known, each once
+    """
+    return list(dict.fromkeys(row.teacher_sha256 for row in rows if row.teacher_sha256 is not None))
 
 
 # Labels of a study's grid must not have these names.

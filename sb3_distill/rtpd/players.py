@@ -22,6 +22,8 @@ class DQNWithStudents(DQN):
     # By name: the user's entries for each student, and the students themselves
     students: Any
     student_nets: StudentGroup
+    # The teacher's best network so far, None if no student follows it
+    best_q_net: Any
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
@@ -87,5 +89,6 @@ class DQNWithStudents(DQN):
         model.policy.load_state_dict(policy.state_dict())
         model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates
         # A model in memory taught this student: if it is trained further, the user must name a teacher (TeacherMixin).
-        model.teacher_sha256 = hash_weights(self.policy)
+        follows_best = self.student_nets[name].spec.teacher_source == "best"
+        model.teacher_sha256 = hash_weights(self.best_q_net if follows_best else self.policy)
         return model

@@ -14,10 +14,20 @@ from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import format_spread, format_table, interval_text
 from sb3_distill.study.backends import run_locally, run_on_ray
-from sb3_distill.study.cell import Study
+from sb3_distill.study.cell import Study, StudyError
 from sb3_distill.study.file import read_study
-from sb3_distill.study.manifest import manifest_of
-from sb3_distill.study.run import RESULTS, collect, estimate_seconds, format_seconds, locked, run_study
+from sb3_distill.study.manifest import manifest_of, manifests_of
+from sb3_distill.study.run import (
+    RESULTS,
+    collect,
+    describe_replaced,
+    estimate_seconds,
+    find_replaced,
+    format_seconds,
+    locked,
+    put_aside,
+    run_study,
+)
 from sb3_distill.study.tables import PARTS
 
 
@@ -27,7 +37,7 @@ def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
     :param folder: the study's folder
     :param n_jobs: number of cells that run at the same time
     """
-    manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
+    manifests = manifests_of(folder, study.cells)
     rows = [[*study.cells[0].labels, "state", "time"]]
     remaining = []
     for cell in study.cells:
@@ -44,6 +54,28 @@ def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
         when = f"about {format_seconds(total)} with {n_jobs} at the same time"
     basis = "finished cells" if manifests else "a rough guess; finished cells give a better one"
     print(f"{len(study.cells)} cells, {len(remaining)} to do, time {when} (from {basis})")
+
+
+def settle_replaced(study: Study, folder: Path, anew: bool) -> None:
+    """
+    Let no cell stand beside others whose teacher, of the same name, was another one.
+
+    :param study: the study
+    :param folder: the study's folder
+    :param anew: whether such cells are run anew
+    :raises StudyError: there are such cells, and they are not to be run anew
+    """
+    replaced = find_replaced(folder, manifests_of(folder, study.cells), study.cells)
+    if not replaced:
+        return
+    if not anew:
+        raise StudyError(
+            f"{describe_replaced(replaced)}\nTheir results and new ones would stand in one table. Put the agents back; "
+            f"or run these cells anew with --anew (what is there is moved to {folder / 'replaced'}); or name another "
+            "folder with -o."
+        )
+    put_aside(replaced, folder)
+    print(f"{describe_replaced(replaced)}\nThese are made anew; what they were is in {folder / 'replaced'}.")
 
 
 def main(argv: list[str]) -> int:
@@ -64,6 +96,11 @@ def main(argv: list[str]) -> int:
         "-j", "--jobs", type=whole_number(1), default=os.cpu_count() or 1, help="cells that run at once"
     )
     parser.add_argument("--threads", type=whole_number(1), default=1, help="threads of each cell (default: 1)")
+    parser.add_argument(
+        "--anew",
+        action="store_true",
+        help="run cells anew whose teacher was replaced since; what they were is moved to FOLDER/replaced",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated time, run nothing")
     add_gym_packages(parser)
     args = parser.parse_args(argv)
@@ -73,12 +110,16 @@ def main(argv: list[str]) -> int:
         folder = args.output or Path("logs") / "studies" / study.name
         if args.dry_run:
             print_plan(study, folder, args.jobs)
+            replaced = find_replaced(folder, manifests_of(folder, study.cells), study.cells)
+            if replaced:
+                print(f"Warning: {describe_replaced(replaced)}", file=sys.stderr)
             return 0
         if args.backend == "ray":
             backend = run_on_ray(args.address, args.jobs, args.threads)
         else:
             backend = run_locally(args.jobs, args.threads)
         with locked(folder):
+            settle_replaced(study, folder, args.anew)
             try:
                 failures = run_study(study, folder, backend)
             except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import Cell, leaves_one_agent
 from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, versions
-from sb3_distill.study.rows import load_references, rows_of
+from sb3_distill.study.rows import agents_of, load_references, rows_of
 
 
 def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[str]:
@@ -90,7 +90,7 @@ def run_cell(folder: Path) -> None:
     rows = rows_of(cell, run, study)
     command = (folder / LOG).read_text().splitlines()[0]
     seconds = {"train": trained - start, "evaluate": time.time() - trained}
-    manifest = Manifest(cell, tuple(rows), seconds, command, versions())
+    manifest = Manifest(cell, tuple(rows), seconds, command, versions(), agents_of(cell, run))
     write_whole(folder / MANIFEST, to_json(manifest.to_dict()))
 
 

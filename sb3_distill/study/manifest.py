@@ -4,17 +4,33 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sb3_distill.agents.archive import read_archive
 from sb3_distill.common.files import run_folder
 from sb3_distill.results.row import Row
 from sb3_distill.study.cell import Cell
 
 MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "problem.txt"
+
+
+@dataclass(frozen=True)
+class UsedAgent:
+    """
+    An agent on which the results of a cell depend.
+
+    :param setting: the setting that names it, or would: "teacher", "teachers.TASK", "evaluation.teacher", …
+    :param source: where it was found
+    :param sha256: its hash (see ``Teacher.sha256``)
+    """
+
+    setting: str
+    source: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,7 @@ class Manifest:
     :param seconds: durations of training and evaluation
     :param command: the command that repeats the training
     :param versions: versions of packages and hardware, on which the results depend
+    :param agents: the agents on which the results depend; empty in manifests of earlier versions
     """
 
     cell: Cell
@@ -34,6 +51,7 @@ class Manifest:
     seconds: dict[str, float]
     command: str
     versions: dict[str, str]
+    agents: tuple[UsedAgent, ...] = ()
 
     @property
     def total_seconds(self) -> float:
@@ -54,13 +72,32 @@ class Manifest:
         :return: the manifest
         """
         rows = tuple(Row.from_dict(row) for row in content["rows"])
-        return cls(**{**content, "cell": Cell(**content["cell"]), "rows": rows})
+        agents = tuple(UsedAgent(**agent) for agent in content.get("agents", ()))
+        return cls(**{**content, "cell": Cell(**content["cell"]), "rows": rows, "agents": agents})
 
     def to_dict(self) -> dict[str, Any]:
         """
         :return: the manifest as it is written to its file
         """
-        return {**vars(self), "cell": asdict(self.cell), "rows": [row.to_dict() for row in self.rows]}
+        return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}
+
+
+def teachers_in(model: Path) -> list[UsedAgent]:
+    """
+    :param model: zip of a run's model
+    :return: the agents that taught it, as the zip names them; none if they were models in memory
+    """
+    data = read_archive(model).data
+    sources, hashes = data.get("taught_by"), data.get("teacher_sha256")
+    if isinstance(sources, dict) and isinstance(hashes, dict):
+        named = [(f"teachers.{task}", source, hashes.get(task)) for task, source in sources.items()]
+    else:
+        named = [("teacher", sources, hashes)]
+    return [
+        UsedAgent(setting, source, sha256)
+        for setting, source, sha256 in named
+        if isinstance(source, str) and isinstance(sha256, str)
+    ]
 
 
 def manifest_of(study: Path, cell: Cell) -> Manifest | None:
@@ -71,6 +108,15 @@ def manifest_of(study: Path, cell: Cell) -> Manifest | None:
     """
     path = study / "cells" / cell.key / MANIFEST
     return Manifest.from_dict(json.loads(path.read_text())) if path.is_file() else None
+
+
+def manifests_of(study: Path, cells: Iterable[Cell]) -> list[Manifest]:
+    """
+    :param study: the study's folder
+    :param cells: cells
+    :return: the manifests of those that have finished
+    """
+    return [manifest for cell in cells if (manifest := manifest_of(study, cell)) is not None]
 
 
 def versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from sb3_distill.results.tables import format_markdown
 from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.manifest import Manifest
-from sb3_distill.study.run import RESULTS
+from sb3_distill.study.run import RESULTS, describe_replaced, find_replaced
 from sb3_distill.study.tables import Group, describe_numbers, geometric_groups, group_rows, table_of, to_latex
 from sb3_distill.visualize.curves import plot_runs
 
@@ -349,6 +349,10 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     try:
         trust_packages(args.gym_packages)
+        for folder in args.studies:
+            replaced = find_replaced(folder, load_results(folder).manifests)
+            if replaced:
+                print(f"Warning: {describe_replaced(replaced)}", file=sys.stderr)
         write_report(args.studies, args.output, args.title, args.margin)
     except (ValueError, OSError) as error:
         print(f"sb3-distill report: {error}", file=sys.stderr)

@@ -13,10 +13,12 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
 from sb3_distill.envs.multitask import tasks_of
+from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import RandomPlayer
 from sb3_distill.evaluation.scoring import compare, row_of, score_agent
@@ -29,7 +31,11 @@ from sb3_distill.results.curves import CURVES_FILE, N_LAST, TEACHER, curve_of, r
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT, summarize
 from sb3_distill.results.tables import to_json
-from sb3_distill.study.cell import Cell, leaves_one_agent
+from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
+from sb3_distill.study.manifest import UsedAgent, teachers_in
+
+# Settings of ``evaluation`` that name an agent, where a run leaves a single one
+_EVALUATION_AGENTS = ("teacher", "starts_from")
 
 
 def evaluation_of(cell: Cell) -> dict[str, Any]:
@@ -46,32 +52,34 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def score_path(cell: Cell, sha256: str, folder: Path) -> Path:
+def score_path(cell: Cell, teacher: Teacher, folder: Path, starts: HeldOutStarts | None = None) -> Path:
     """
     :param cell: a cell
-    :param sha256: hash of an agent
+    :param teacher: an agent
     :param folder: folder with scores
-    :return: path of the file with the agent's score in the cell's evaluation
+    :param starts: start states of the episodes
+    :return: path of the file with the agent's score in the cell's evaluation; another one for every agent, environment
+        and start states
     """
-    parts = [file_name(cell.env), sha256[:12], *map(str, evaluation_of(cell).values())]
-    special = {"env_kwargs": cell.env_kwargs, "starts_from": cell.evaluation.get("starts_from")}
-    if any(special.values()):
-        parts.append(_digest(special))
-    return folder / f"{'-'.join(parts)}.json"
+    parts = [file_name(cell.env), teacher.sha256[:12], *map(str, evaluation_of(cell).values())]
+    about = [str(recipe_of(teacher, cell.env, cell.env_kwargs)), None if starts is None else starts.sha256]
+    return folder / f"{'-'.join([*parts, _digest(about)])}.json"
 
 
-def score_teacher(cell: Cell, source: str, folder: Path, protocol: dict[str, Any]) -> Score:
+def score_teacher(
+    cell: Cell, teacher: Teacher, folder: Path, protocol: dict[str, Any], starts: HeldOutStarts | None = None
+) -> Score:
     """
     The teacher's score in the cell's evaluation. It is written to a file and reused by the other cells of the study.
 
     :param cell: the cell
-    :param source: source of the teacher (see ``load_teacher``)
+    :param teacher: the teacher
     :param folder: folder with scores
     :param protocol: arguments of ``score_agent``
+    :param starts: start states of the episodes
     :return: the teacher's score
     """
-    teacher = load_teacher(source, device="cpu")
-    path = score_path(cell, teacher.sha256, folder)
+    path = score_path(cell, teacher, folder, starts)
     if path.is_file():
         known = Score(**json.loads(path.read_text()))
         # Scores of earlier versions do not tell episodes apart.
@@ -86,9 +94,11 @@ def starts_path(cell: Cell, study: Path) -> Path:
     """
     :param cell: a cell whose evaluation starts from recorded states
     :param study: the study's folder
-    :return: path of the file with these states
+    :return: path of the file with these states; another one for every agent that records them
     """
-    digest = _digest([cell.evaluation["starts_from"], cell.env_kwargs])
+    source = cell.evaluation["starts_from"]
+    recorder = source if source == "random" else load_teacher(source, device="cpu").sha256
+    digest = _digest([recorder, cell.env_kwargs])
     return study / "starts" / f"{file_name(cell.env)}-{digest}.npz"
 
 
@@ -109,12 +119,12 @@ def starts_of(cell: Cell, study: Path) -> HeldOutStarts | None:
 def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
     """
     :param cell: a multi-task cell
-    :return: the teachers of the tasks: those that the evaluation names, or else the Zoo's agents
+    :return: the teachers of the tasks: those that the evaluation names, else those from which the students learn, else
+        the Zoo's agents
     """
     with closing(DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])) as env:
         tasks = tasks_of(env)
-    named = cell.evaluation.get("teachers")
-    sources = find_task_teachers(tasks) if named is None else named
+    sources = cell.evaluation.get("teachers") or cell.hyperparams.get("teachers") or find_task_teachers(tasks)
     return MultiTaskTeacher(load_teachers(sources, tasks, th.device("cpu")), tasks)
 
 
@@ -127,9 +137,44 @@ def load_references(cell: Cell) -> None:
     if _ROWS[cell.algo] is multi_task_rows:
         load_task_teachers(cell)
     elif leaves_one_agent(cell.algo, cell.hyperparams):
-        for source in (cell.evaluation.get("teacher"), cell.evaluation.get("starts_from")):
+        for source in (cell.evaluation.get(name) for name in _EVALUATION_AGENTS):
             if source not in (None, "random"):
                 load_teacher(source, device="cpu")
+
+
+def agents_of(cell: Cell, run: Path) -> tuple[UsedAgent, ...]:
+    """
+    :param cell: a cell that was trained
+    :param run: its run folder
+    :return: the agents on which its results depend
+    """
+    found = teachers_in(model_zip(run, cell.env))
+    if _ROWS[cell.algo] is multi_task_rows:
+        prefix = "evaluation.teachers" if cell.evaluation.get("teachers") else "teachers"
+        own = {f"{prefix}.{name}": teacher for name, teacher in load_task_teachers(cell).items()}
+    else:
+        named = {name: cell.evaluation.get(name) for name in _EVALUATION_AGENTS}
+        own = {
+            f"evaluation.{name}": load_teacher(source, device="cpu")
+            for name, source in named.items()
+            if source not in (None, "random") and leaves_one_agent(cell.algo, cell.hyperparams)
+        }
+    used = {agent.setting: agent for agent in found}
+    used |= {setting: UsedAgent(setting, teacher.source, teacher.sha256) for setting, teacher in own.items()}
+    return tuple(used.values())
+
+
+def check_unchanged(teacher: Teacher, sha256: str | None) -> None:
+    """
+    :param teacher: the agent that is found where a run's teacher was
+    :param sha256: the hash of the run's teacher
+    :raises StudyError: it is another one
+    """
+    if not teacher.is_agent(sha256):
+        raise StudyError(
+            f"{teacher.source} was replaced while the cell ran: its student learned from an agent with sha256 "
+            f"{str(sha256)[:12]}, and now there is one with {teacher.sha256[:12]}. Run the study again."
+        )
 
 
 def distilled_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
@@ -137,14 +182,24 @@ def distilled_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     best = cell.evaluation.get("select") == "best"
     student = load_teacher(run / "best_model.zip" if best else model_zip(run, cell.env), device="cpu")
     source = cell.evaluation.get("teacher") or student.facts.taught_by
+    teacher = None if source is None else load_teacher(source, device="cpu")
+    if teacher is not None and source == student.facts.taught_by:
+        check_unchanged(teacher, student.facts.teacher_sha256)
     protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}
     starts = starts_of(cell, study)
     if starts is not None:
         protocol["start_wrapper"] = partial(StartFrom, starts=starts, first_seed=protocol["seed"])
-    reference = None if source is None else score_teacher(cell, source, study / "teachers", protocol)
-    score = score_agent(student, cell.env, **protocol)
-    row = row_of(student, cell.env, score, reference)
-    return [row if starts is None else replace(row, starts_sha256=starts.sha256)]
+    reference = None if teacher is None else score_teacher(cell, teacher, study / "teachers", protocol, starts)
+    row = row_of(student, cell.env, score_agent(student, cell.env, **protocol), reference)
+    return [
+        replace(
+            row,
+            # Runs of the same cell write other files of the same agent.
+            agent_sha256=None,
+            teacher_sha256=None if teacher is None else teacher.sha256,
+            starts_sha256=None if starts is None else starts.sha256,
+        )
+    ]
 
 
 def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
@@ -192,6 +247,9 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     cls: Any = MultiTaskDistillation if cell.algo == "mtpd" else MultiTaskDQN
     model = cls.load(model_zip(run, cell.env), device="cpu")
     teacher = load_task_teachers(cell)
+    for name, sha256 in (getattr(model, "teacher_sha256", None) or {}).items():
+        if teacher[name].source == model.taught_by[name]:
+            check_unchanged(teacher[name], sha256)
     tasks = teacher.tasks
     protocol = evaluation_of(cell)
     students, references = (score_tasks(tasks, player, **protocol) for player in (model.policy, teacher))
@@ -208,6 +266,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
             task=name,
             **asdict(summarize(score.returns, score.traces)),
             teacher_mean=references[name].mean,
+            teacher_sha256=teacher[name].sha256,
             **compare(pairs[name]),
         )
         for name, score in students.items()
@@ -218,6 +277,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
         *rows,
         row(
             task=GEOMETRIC_MEAN,
+            teacher_sha256=hashlib.sha256("".join(teacher.sha256.values()).encode()).hexdigest(),
             percent_of_teacher=mean,
             percent_definition=NORMALIZED,
             percent_interval=interval or (),

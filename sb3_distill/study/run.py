@@ -1,29 +1,36 @@
 """Runs the cells of a study that have not finished, and collects the results."""
 
+import itertools
 import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sb3_distill.common.files import write_whole
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.buffers.recordings import Recording, RecordingError
+from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
 from sb3_distill.study.cell import Cell, Study, StudyError
-from sb3_distill.study.manifest import PROBLEM, Manifest, manifest_of
+from sb3_distill.study.manifest import PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
 
 RESULTS, TABLE = "results.json", "results.csv"
 # Steps per second on one core of the developers' machine, for vector observations and for Atari frames: a rough guess
 # for the time of a study of which no cell has finished
 _STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
 _ATARI_STEPS_PER_SECOND = 50
+# A message about cells names so many of them.
+_N_NAMED = 3
 
 
 def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
@@ -83,7 +90,7 @@ def collect(study: Study, folder: Path) -> list[Row]:
     :param folder: the study's folder
     :return: the rows
     """
-    manifests = [manifest for cell in study.cells if (manifest := manifest_of(folder, cell)) is not None]
+    manifests = manifests_of(folder, study.cells)
     rows = [row for manifest in manifests for row in manifest.rows]
     grid = {name: list(dict.fromkeys(cell.labels[name] for cell in study.cells)) for name in study.cells[0].labels}
     described = {**asdict(study), "cells": len(study.cells), "grid": grid}
@@ -101,6 +108,109 @@ def collect(study: Study, folder: Path) -> list[Row]:
     write_whole(folder / RESULTS, to_json(results))
     write_whole(folder / TABLE, format_csv(rows))
     return rows
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """
+    An agent that is another one than when a cell or a recording was made.
+
+    :param folder: folder of the cell or of the recording
+    :param source: where the agent is
+    :param before: its hash when they were made
+    :param now: its hash now
+    """
+
+    folder: Path
+    source: str
+    before: str
+    now: str
+
+
+class _AgentsNow:
+    """By source, the agents as they are now, each loaded once; None for those that are not there any more."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Teacher | None] = {}
+
+    def __getitem__(self, source: str) -> Teacher | None:
+        if source not in self._loaded:
+            try:
+                self._loaded[source] = load_teacher(source, device="cpu")
+            except (AgentError, OSError):
+                self._loaded[source] = None
+        return self._loaded[source]
+
+
+def _used_agents(manifest: Manifest, study: Path) -> Sequence[UsedAgent]:
+    if manifest.agents:
+        return manifest.agents
+    # Earlier versions did not write them down, but the run's zip knows its teacher.
+    try:
+        return teachers_in(model_zip(manifest.run_in(study), manifest.cell.env))
+    except (AgentError, OSError):
+        return ()
+
+
+def find_replaced(folder: Path, manifests: Iterable[Manifest], cells: Iterable[Cell] = ()) -> list[Replaced]:
+    """
+    :param folder: a study's folder
+    :param manifests: manifests of finished cells
+    :param cells: cells whose recordings are looked at, too
+    :return: the agents on which they depend and which are others now; agents that are not there any more are none of
+        them
+    """
+    now, replaced = _AgentsNow(), []
+    recorded_by = {cell.recording_key: cell.hyperparams.get("teacher") for cell in cells}
+    for manifest in manifests:
+        used = _used_agents(manifest, folder)
+        for source, before in {agent.source: agent.sha256 for agent in used}.items():
+            agent = now[source]
+            if agent is not None and not agent.is_agent(before):
+                replaced.append(Replaced(folder / "cells" / manifest.rows[0].agent, source, before, agent.sha256))
+        for own in used:
+            if own.setting == "teacher" and manifest.cell.recording_key in recorded_by:
+                recorded_by[manifest.cell.recording_key] = own.source
+    for key, teacher in recorded_by.items():
+        path = folder / "recordings" / str(key)
+        agent = now[teacher] if teacher is not None and path.is_dir() else None
+        with suppress(RecordingError):
+            if agent is not None and (before := Recording(path).settings.teacher) != agent.sha256:
+                replaced.append(Replaced(path, str(teacher), before, agent.sha256))
+    return replaced
+
+
+def describe_replaced(replaced: Sequence[Replaced]) -> str:
+    """
+    :param replaced: agents that are others now
+    :return: one line for each, with what was made with it
+    """
+    folders: dict[tuple[str, str, str], list[str]] = {}
+    for entry in replaced:
+        place = f"{entry.folder.parent.name}/{entry.folder.name}"
+        folders.setdefault((entry.source, entry.before, entry.now), []).append(place)
+    lines = []
+    for (source, before, now), places in folders.items():
+        more = f" and {len(places) - _N_NAMED} more" if len(places) > _N_NAMED else ""
+        named = f"{', '.join(places[:_N_NAMED])}{more}"
+        lines.append(f"{source} is another agent now (sha256 {now[:12]}) than for {named} (sha256 {before[:12]}).")
+    return "\n".join(lines)
+
+
+def put_aside(replaced: Iterable[Replaced], folder: Path) -> None:
+    """
+    Move cells and recordings that were made with other agents into the study's folder ``replaced``, so that they are
+    made anew.
+
+    :param replaced: agents that are others now
+    :param folder: the study's folder
+    """
+    # A cell can depend on several agents.
+    for path, before in {entry.folder: entry.before for entry in replaced}.items():
+        place = folder / "replaced" / path.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        names = (f"{path.name}-{before[:8]}-{number}" for number in itertools.count(1))
+        path.rename(next(place / name for name in names if not (place / name).exists()))
 
 
 @contextmanager

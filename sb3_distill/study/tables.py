@@ -8,12 +8,14 @@ import numpy as np
 
 from sb3_distill.results.comparison import MARGIN, t_interval, verdict
 from sb3_distill.results.figures import short_name
-from sb3_distill.results.row import Row
+from sb3_distill.results.row import Row, teachers_of
 from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, NORMALIZED, Interval, geometric_mean, sample_std
 from sb3_distill.results.tables import interval_text
 
 # Fields that, together with the labels of the grid, identify a row
 PARTS = ("player", "task")
+# The field that tells teachers apart, of which tables show the beginning
+TEACHER_SHA256 = "teacher_sha256"
 # So many runs are written one by one: a standard deviation of so few says little.
 _ONE_BY_ONE = 3
 
@@ -93,6 +95,17 @@ def label_names(rows: Sequence[Row], grid: Mapping[str, Sequence[str]]) -> list[
     return [name for name, labels in values.items() if len(labels) > 1] or list(values)[:1] or ["env"]
 
 
+def _together(rows: Sequence[Row], names: Sequence[str]) -> dict[tuple[str, ...], list[Row]]:
+    """The rows that have the same values of these fields."""
+    together: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        content = row.to_dict()
+        if TEACHER_SHA256 in content:
+            content[TEACHER_SHA256] = content[TEACHER_SHA256][:12]
+        together.setdefault(tuple(str(content.get(name, "")) for name in names), []).append(row)
+    return together
+
+
 def group_rows(
     rows: Sequence[Row], grid: Mapping[str, Sequence[str]], published: Sequence[Mapping[str, Any]]
 ) -> list[Group]:
@@ -100,13 +113,14 @@ def group_rows(
     :param rows: rows of a study
     :param grid: all labels of each dimension
     :param published: the paper's rows
-    :return: one group per combination of labels without the seed, in the order of the study
+    :return: one group per combination of labels without the seed, in the order of the study; where runs of one group
+        would have different teachers, groups are told apart by their teacher, too
     """
     names = label_names(rows, grid)
-    together: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        content = row.to_dict()
-        together.setdefault(tuple(str(content.get(name, "")) for name in names), []).append(row)
+    together = _together(rows, names)
+    if any(len(teachers_of(members)) > 1 for members in together.values()):
+        names = [TEACHER_SHA256, *names]
+        together = _together(rows, names)
     # If the study has one value of a dimension alone, the paper's rows need not say it.
     compared = [name for name in names if len(grid.get(name, ())) > 1]
     return [

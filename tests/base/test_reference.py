@@ -109,6 +109,16 @@ def test_learning_in_pieces_goes_on_in_the_same_episode(cls, evaluates, teacher,
     assert printed.count("Teacher (") == n_rules == len(model._references._scores)
 
 
+def test_a_reference_is_kept_for_the_same_measurement_alone(teacher):
+    model = PolicyDistillation("MlpPolicy", FarApart(), teacher, **{**KWARGS, "student_eps": 0.5})
+    scores = []
+    for changes in ({}, {"n_teacher_episodes": 9}, {"seed": 5}, {"n_teacher_episodes": 4, "seed": 0}):
+        vars(model).update(changes)
+        model.learn(10, reset_num_timesteps=not scores)
+        scores.append(model._reference.score)
+    assert len(set(scores[:3])) == 3 and scores[3] == scores[0]
+
+
 @pytest.fixture
 def undecided(teacher):
     """Prefers the same actions, but with 60% only."""

@@ -14,7 +14,13 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
-from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings, RecordingWriter
+from sb3_distill.buffers.recordings import (
+    RecordedScore,
+    Recording,
+    RecordingError,
+    RecordingSettings,
+    RecordingWriter,
+)
 from tests.buffers.records import step_record
 
 KWARGS = {"learning_starts": 32, "buffer_size": 600, "train_freq": 8, "gradient_steps": 4, "device": "cpu", "seed": 0}
@@ -56,13 +62,40 @@ def test_the_recorded_score_is_that_of_the_training_environment(cartpole_teacher
         model.learn(400, EvalCallback(short, eval_freq=400, verbose=0) if evaluate else None)
         assert len(set(model._reference.rollout_scores)) == 1 and model._reference.rollout_scores[0][0] > 7
         assert (model._reference.score == (7.0, 0.0)) == evaluate
-    recording = Recording(tmp_path / "play")
-    assert (recording.teacher_score, recording.teacher_rule) == (model._reference.rollout_scores[0], "greedy actions")
-    # Earlier versions recorded the score of an evaluation, under a rule with the environment's name.
+    recorded = Recording(tmp_path / "play").teacher_score
+    assert (recorded.mean, recorded.std) == model._reference.rollout_scores[0]
+
+
+def test_a_recorded_score_is_for_those_who_ask_for_the_same(cartpole_teacher, tmp_path):
+    """What it is beside the score that they would have measured: nothing is played for the first, all else is."""
+    distil(cartpole_teacher, tmp_path / "play")
     file = tmp_path / "play" / "recording.json"
-    meta = {**json.loads(file.read_text()), "teacher_score": [7.0, 0.0], "teacher_rule": "CartPole-v1, greedy actions"}
-    file.write_text(json.dumps(meta))
-    assert distil(cartpole_teacher, tmp_path / "play", teacher_eps=0.0)._reference.rollout_scores[0][0] > 7
+    meta = json.loads(file.read_text())
+    asked = {"n_episodes": 2, "seed": 1_000_000, "sampled": False, "epsilon": 0.05}
+    assert {name: meta["teacher_score"][name] for name in asked} == asked
+    measured = meta["teacher_score"]["mean"]
+
+    def score(score, **changes):
+        file.write_text(json.dumps({**meta, "teacher_score": score}))
+        return distil(cartpole_teacher, tmp_path / "play", **changes)._reference.rollout_scores[1][0]
+
+    told = {**meta["teacher_score"], "mean": -1.0}
+    assert score(told) == -1.0
+    for other in ({"n_episodes": 3}, {"seed": 7}, {"sampled": True}, {"epsilon": 0.1}):
+        assert score({**told, **other}) == measured
+    # Another seed of the student is another seed of its reference.
+    assert score(told, seed=5) > 0
+    # Earlier versions did not write how it was measured.
+    assert score([-1.0, 0.0]) == measured
+
+
+def test_a_reader_that_measures_nothing_is_told_nothing(cartpole_teacher, tmp_path):
+    recorder = distil(cartpole_teacher, tmp_path / "play")
+    venv = make_vec_env("CartPole-v1", 2, seed=0)
+    reader = PolicyDistillation(
+        "MlpPolicy", venv, cartpole_teacher, recording=tmp_path / "play", n_teacher_episodes=0, **KWARGS
+    ).learn(400)
+    assert recorder._reference.score is not None and reader._reference.score is None
 
 
 def test_subclasses_of_users_read_recordings_of_their_parents(cartpole_teacher, tmp_path):
@@ -157,9 +190,10 @@ def test_any_play_comes_back(tmp_path_factory, data):
         stacks = following.copy()
         if images:
             stacks[dones, :-1] = 0
-    writer.close((1.0, 2.0))
+    score = RecordedScore(1.0, 2.0, n_episodes=3, seed=4, sampled=True, epsilon=0.5)
+    writer.close(score)
     recording = Recording(folder)
-    assert (recording.n_rows, recording.n_envs, recording.teacher_score) == (n_rows, n_envs, (1.0, 2.0))
+    assert (recording.n_rows, recording.n_envs, recording.teacher_score) == (n_rows, n_envs, score)
     assert recording.settings == told and recording.episodes == writer.episodes
     for row in rng.permutation(n_rows):
         assert np.array_equal(recording.observations(row), rows[row])

@@ -7,7 +7,9 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3 import DQN
+from stable_baselines3 import A2C, DQN
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.evaluation.cli import Game, find_starts, main, parse_args
@@ -262,3 +264,76 @@ def test_every_student_is_compared_with_its_own_teacher(tmp_path, capsys):
     # Nobody says which of the two would be the teacher of the third.
     assert "taught_by" not in rows["other"]
     assert rows["other"]["percent_of_teacher"] is None
+
+
+def teach(folder: Path, teacher: Path, name: str) -> str:
+    kwargs = {"n_teacher_episodes": 0, "learning_starts": 5, "device": "cpu", "seed": 0}
+    PolicyDistillation("MlpPolicy", "CartPole-v1", str(teacher), **kwargs).learn(10).save(folder / name)
+    return str(folder / name)
+
+
+def save_teacher(path: Path, seed: int) -> str:
+    DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [8]}, seed=seed, device="cpu").save(path)
+    return load_teacher(path, device="cpu").sha256
+
+
+def test_a_teacher_is_known_by_its_hash(tmp_path, capsys):
+    """Not by where it is: who is there now is another agent, and who is somewhere else can be the same."""
+    teacher, moved = tmp_path / "teacher.zip", tmp_path / "moved.zip"
+    before = save_teacher(teacher, 0)
+    old = teach(tmp_path, teacher, "old")
+    teacher.rename(moved)
+    now = save_teacher(teacher, 1)
+    new = teach(tmp_path, teacher, "new")
+
+    def rows(*arguments):
+        assert main([*arguments, "--env", "CartPole-v1", "-n", "1", "--json"]) == 0
+        out, err = capsys.readouterr()
+        return {Path(row["agent"]).stem: row for row in json.loads(out)["agents"]}, err
+
+    # Also where there is a single other teacher
+    found, err = rows(old, new)
+    assert f"Warning: {old} learned from {teacher} (sha256 {before[:12]})" in err and f"(sha256 {now[:12]})" in err
+    assert found["old"]["percent_of_teacher"] is None and "taught_by" not in found["old"]
+    assert found["new"]["teacher_sha256"] == now == found["teacher"]["agent_sha256"]
+    found, err = rows(old, str(moved))
+    assert not err and found["old"]["teacher_sha256"] == before and found["old"]["taught_by"] == str(moved)
+    # Who is named counts, and it is said that somebody else taught.
+    found, err = rows(old, "--teacher", str(teacher))
+    assert found["old"]["teacher_sha256"] == now
+    assert f"Note: {old} learned from another agent (sha256 {before[:12]}) than --teacher {teacher}" in err
+    assert not rows(old, "--teacher", str(moved))[1]
+
+
+def test_other_statistics_are_another_teacher(tmp_path, capsys):
+    venv = VecNormalize(make_vec_env("CartPole-v1", 1, seed=0))
+    A2C("MlpPolicy", venv, device="cpu", seed=0).learn(10).save(tmp_path / "teacher")
+    venv.save(str(tmp_path / "vecnormalize.pkl"))
+    student = teach(tmp_path, tmp_path / "teacher.zip", "student")
+    (tmp_path / "args.yml").write_text("env: CartPole-v1\n")
+    hashes = [load_teacher(tmp_path / "teacher.zip", device="cpu").sha256]
+    venv.obs_rms.mean += 1
+    venv.save(str(tmp_path / "vecnormalize.pkl"))
+    hashes.append(load_teacher(tmp_path / "teacher.zip", device="cpu").sha256)
+    assert len(set(hashes)) == 2
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    Path(f"{student}.zip").rename(folder / "student.zip")
+    assert main([str(folder / "student.zip"), "--env", "CartPole-v1", "-n", "1"]) == 0
+    assert f"(sha256 {hashes[0][:12]}). Another agent is there now (sha256 {hashes[1][:12]})" in capsys.readouterr().err
+
+
+def test_agents_of_one_file_in_different_environments_have_their_own_scores(student, tmp_path, capsys):
+    """The weights are the same, what they score is not."""
+    runs = []
+    for name, highest in (("half", 0.5), ("whole", 1.0)):
+        run = tmp_path / name / "pd" / "CartPole-v1_1"
+        (run / "CartPole-v1").mkdir(parents=True)
+        (run / "CartPole-v1.zip").write_bytes((student / "CartPole-v1.zip").read_bytes())
+        wrapper = f"gymnasium.wrappers.ClipReward: {{min_reward: 0.0, max_reward: {highest}}}"
+        (run / "CartPole-v1" / "config.yml").write_text(f"env_wrapper:\n- {wrapper}\n")
+        runs.append(str(run))
+    assert main([*runs, "-n", "3", "--json"]) == 0
+    *_, first, second = json.loads(capsys.readouterr().out)["agents"]
+    assert first["agent_sha256"] == second["agent_sha256"]
+    assert [2 * score for score in first["returns"]] == second["returns"]

@@ -9,11 +9,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from sb3_distill import load_teacher
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.cli import main
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import RandomPlayer
-from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, record_starts
+from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record, record_starts
 
 PONG = "PongNoFrameskip-v4"
 
@@ -124,6 +125,35 @@ def test_the_file_knows_the_game_of_each_state(starts, tmp_path):
         np.savez(tmp_path / "old.npz", **{name: data[name] for name in data if name != "games"})
     with pytest.raises(ValueError, match=r"an earlier version wrote it.*Delete it, and record new ones"):
         HeldOutStarts.load(tmp_path / "old.npz")
+
+
+def test_a_file_of_another_recorder_is_not_taken_for_this_one(cartpole_teacher, starts, tmp_path):
+    path, agent = tmp_path / "starts.npz", load_teacher(cartpole_teacher, device="cpu")
+    replace(starts, recorded_by="random", recorder_sha256="").save(path)
+    assert load_or_record(path, PONG, "random") == load_or_record(path, PONG, None)
+    with pytest.raises(
+        ValueError, match=rf"that random has recorded, not .*\(sha256 {agent.sha256[:12]}\): name another"
+    ):
+        load_or_record(path, PONG, str(cartpole_teacher))
+    replace(starts, recorded_by=str(cartpole_teacher), recorder_sha256=agent.sha256).save(path)
+    assert load_or_record(path, PONG, str(cartpole_teacher)).recorder_sha256 == agent.sha256
+    # The path is the same, the agent is not.
+    replace(starts, recorded_by=str(cartpole_teacher), recorder_sha256="0" * 64).save(path)
+    for source in (str(cartpole_teacher), "random"):
+        with pytest.raises(ValueError, match=r"\(sha256 000000000000\) has recorded, not .*leave --starts-from out"):
+            load_or_record(path, PONG, source)
+
+
+def test_starts_of_a_game_with_other_arguments_are_others(starts, tmp_path):
+    path = tmp_path / "starts.npz"
+    assert starts.env_kwargs == "{}"
+    replace(starts, env_kwargs='{"difficulty": 1, "mode": 2}').save(path)
+    assert load_or_record(path, PONG, None, env_kwargs={"mode": 2, "difficulty": 1}) == HeldOutStarts.load(path)
+    with pytest.raises(ValueError, match=r'with the arguments \{"difficulty": 1, "mode": 2\}, not \{\}: name another'):
+        load_or_record(path, PONG, None)
+    # Earlier versions did not say them.
+    replace(starts, env_kwargs="").save(path)
+    load_or_record(path, PONG, None, env_kwargs={"mode": 2})
 
 
 def test_no_state_is_recorded_twice():

@@ -153,6 +153,34 @@ def test_the_teachers_play_once(teachers):
     assert len(told) == 2 and told[0] == told[1] == [score.mean for score in scores[0].values()]
 
 
+def test_references_are_those_of_the_evaluation(teachers):
+    model = make(teachers, n_eval_episodes=1).learn(100)
+    for changes in ({"n_eval_episodes": 2}, {"student_eps": 1.0}, {"seed": 5}, {"seed": 0}):
+        vars(model).update(changes)
+        model.learn(100, reset_num_timesteps=False)
+    counts = [len(scores[0][IDS[0]].returns) for scores in model._task_references.values()]
+    assert counts == [1, 2, 2, 2]
+
+
+def test_a_teacher_that_was_replaced_is_named_with_its_task(teachers, tmp_path):
+    sources = {name: tmp_path / path.name for name, path in teachers.items()}
+    for name, path in sources.items():
+        path.write_bytes(teachers[name].read_bytes())
+    make(sources).learn(100).save(tmp_path / "model")
+    before = {name: load_teacher(path, device="cpu").sha256 for name, path in sources.items()}
+    # Tasks that are cut out know their own, also where the teachers are not at hand.
+    for name in IDS:
+        MultiTaskDistillation.load(tmp_path / "model", device="cpu").task(name).save(tmp_path / "task")
+        facts = load_teacher(tmp_path / "task.zip", device="cpu").facts
+        assert (facts.taught_by, facts.teacher_sha256) == (str(sources[name]), before[name])
+    DQN("MlpPolicy", "CartPole-v1", seed=9, device="cpu").save(sources["CartPole-v1"])
+    resumed = MultiTaskDistillation.load(tmp_path / "model", env=make_env(), device="cpu")
+    with pytest.warns(UserWarning, match="goes on with another one") as caught:
+        resumed.learn(100, reset_num_timesteps=False)
+    (text,) = [str(warning.message) for warning in caught if "goes on with" in str(warning.message)]
+    assert f"learned CartPole-v1 from a teacher with sha256 {before['CartPole-v1']}" in text
+
+
 # --- Bad input
 
 

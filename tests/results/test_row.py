@@ -1,12 +1,17 @@
 """Rows as they stand in files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sb3_distill.results.row import Row, parse_rows
+from sb3_distill.results.likeness import group_alike
+from sb3_distill.results.row import Row, parse_rows, teachers_of
 from sb3_distill.results.tables import to_json
+
+FIRST, SECOND = "a" * 64, "b" * 64
+ROW = Row("A", "cell", "pd", 1, 4, percent_of_teacher=90.0, teacher_sha256=FIRST, labels={"loss": "kl"}, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +47,13 @@ def test_what_is_empty_is_left_out():
 def test_files_that_are_no_results(text):
     with pytest.raises(ValueError):
         parse_rows(text)
+
+
+def test_a_mean_is_over_students_of_one_teacher():
+    # Another seed is another student.
+    other = replace(ROW, agent_sha256="c" * 64, seed=1)
+    assert [len(rows) for rows in group_alike([ROW, other], ["env"])[1].values()] == [2]
+    taught_by_another = replace(other, teacher_sha256=SECOND)
+    assert teachers_of([ROW, taught_by_another, replace(ROW, teacher_sha256=None)]) == [FIRST, SECOND]
+    names, groups = group_alike([ROW, taught_by_another], ["env"])
+    assert "teacher_sha256" in names and [len(rows) for rows in groups.values()] == [1, 1]

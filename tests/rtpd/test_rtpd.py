@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.networks.frozen import hash_weights
 from tests.helpers import run_python, same
 from tests.rtpd.students import DQN_KWARGS, SMALL, make
 
@@ -93,6 +94,9 @@ def test_students_of_the_latest_and_the_best_share_a_run():
     model = make(students=students, **kwargs).learn(340)
     assert same(model.player("latest"), make(students={"latest": SMALL}, **kwargs).learn(340).player("latest"))
     assert not same(model.player("latest"), model.player("best"))
+    # Each names the network that taught it.
+    hashes = {name: model.student_model(name).teacher_sha256 for name in students}
+    assert hashes == {"latest": hash_weights(model.policy), "best": hash_weights(model.best_q_net)}
 
 
 def test_warm_start_takes_the_weights(cartpole_teacher: Path):

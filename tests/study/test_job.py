@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 from stable_baselines3 import DQN
 
+from sb3_distill import load_teacher
+from sb3_distill.agents.agent import ValueTeacher
 from sb3_distill.agents.files import AgentError
+from sb3_distill.envs.recipe import EnvRecipe, NamedWrapper
 from sb3_distill.evaluation.players import RandomPlayer
-from sb3_distill.evaluation.starts import record_starts
+from sb3_distill.evaluation.starts import HeldOutStarts, record_starts
 from sb3_distill.study.cell import Cell, StudyError
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
@@ -29,7 +32,8 @@ def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path)
     (cell,) = read_study(path).cells
     folder = tmp_path / "out" / "teachers"
     protocol = {"n_episodes": 2, "epsilon": 0.0, "seed": 0}
-    assert score_teacher(replace(cell, env_kwargs={}), str(cartpole_teacher), folder, protocol).mean > 5
+    teacher = load_teacher(cartpole_teacher, device="cpu")
+    assert score_teacher(replace(cell, env_kwargs={}), teacher, folder, protocol).mean > 5
     assert len(list(folder.iterdir())) == 2
 
 
@@ -60,12 +64,6 @@ def test_starts_are_recorded_once_for_a_game(tmp_path):
     assert path != starts_path(replace(cell, env_kwargs={"mode": 1}), tmp_path)
     recorded.save(path)
     assert starts_of(cell, tmp_path) == recorded and starts_of(replace(cell, evaluation={}), tmp_path) is None
-    # Scores from there are others than those of the game's own start, and one of a name of its own.
-    names = {
-        score_path(cell, "0" * 64, tmp_path),
-        score_path(replace(cell, evaluation={"n_episodes": 3}), "0" * 64, tmp_path),
-    }
-    assert len(names) == 2
 
 
 def test_wrong_names_of_the_evaluation_cost_no_training(cartpole_teacher, tmp_path):
@@ -77,3 +75,18 @@ def test_wrong_names_of_the_evaluation_cost_no_training(cartpole_teacher, tmp_pa
     env_kwargs = {"env_ids": list(tasks), "pad": True}
     with pytest.raises(AgentError, match="no agent at nothing"):
         load_references(Cell("mtdqn", "MultiTask-v0", 0, evaluation={"teachers": tasks}, env_kwargs=env_kwargs))
+
+
+def test_scores_of_a_teacher_are_for_its_own_environment_and_starts(cartpole_teacher, tmp_path):
+    """Their names are those of what they depend on, so that none is read for another."""
+    cell = Cell("pd", "CartPole-v1", 0)
+    teacher = load_teacher(cartpole_teacher, device="cpu")
+    first, second = (HeldOutStarts("CartPole-v1", (state,), (0,), "random") for state in (b"1", b"2"))
+    cases = [(cell, teacher), (replace(cell, env_kwargs={"max_episode_steps": 5}), teacher)]
+    for facts in (
+        {"sha256": "0" * 64},
+        {"recipe": EnvRecipe(wrappers=[NamedWrapper("gymnasium.wrappers.ClipReward")])},
+    ):
+        cases.append((cell, ValueTeacher(teacher.policy, replace(teacher.facts, **facts))))
+    names = {score_path(*case, tmp_path, starts) for case in cases for starts in (None, first, second)}
+    assert len(names) == 12
