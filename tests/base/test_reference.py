@@ -110,7 +110,7 @@ def test_learning_in_pieces_goes_on_in_the_same_episode(cls, evaluates, teacher,
 
 
 def test_a_reference_is_kept_for_the_same_measurement_alone(teacher):
-    model = PolicyDistillation("MlpPolicy", FarApart(), teacher, **{**KWARGS, "student_eps": 0.5})
+    model = PolicyDistillation("MlpPolicy", FarApart(), teacher, **{**KWARGS, "teacher_eps": 0.5})
     scores = []
     for changes in ({}, {"n_teacher_episodes": 9}, {"seed": 5}, {"n_teacher_episodes": 4, "seed": 0}):
         vars(model).update(changes)
