@@ -1,28 +1,55 @@
-"""Records observations of an agent's episodes, with which the agent is quantized and its exported files are checked."""
+"""Observations of an agent's episodes: some to choose its step sizes on, others to check the result on."""
 
+import warnings
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import chain_of
+from sb3_distill.envs.episodes import EpisodeSchedule
+from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.environments import make_env_of
 
-N_ENVS = 4
-# Share of random actions, so that the observations are not limited to the agent's own trajectories
+# Episodes to fit to and to check on begin with seeds from here on, which evaluations do not reach.
+FITTING_SEED, CHECKING_SEED = 10_000_000, 20_000_000
+N_EPISODES = 20
+# Share of random actions in every second episode, so that the observations are not limited to the agent's own
+# trajectories. The others have none: a random action may end an episode early.
 EPSILON = 0.1
+# Of one episode: the 108,000 frames of Atari games
+MAX_STEPS = 27_000
 
 
-def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = 0) -> np.ndarray:
+@dataclass(frozen=True)
+class Observations:
     """
-    Let an agent play, with a share ``EPSILON`` of random actions, and record its observations.
+    Observations of whole episodes, each with the same chance to be among them.
+
+    :param values: raw observations ``(n, ...)``
+    :param n_episodes: number of episodes that they are from
+    """
+
+    values: np.ndarray
+    n_episodes: int
+
+
+def record_observations(
+    agent: Teacher, env_id: str, n_observations: int, seed: int = FITTING_SEED
+) -> Observations:
+    """
+    Let an agent play ``N_EPISODES`` whole episodes (more where they are short), half of them with a share ``EPSILON``
+    of random actions, and draw from all of their observations. No more than these are kept in memory.
 
     :param agent: a loaded agent
     :param env_id: id of the environment
     :param n_observations: number of observations
-    :param seed: seed of the environment and the random actions
-    :return: raw observations ``(n_observations, ...)``
+    :param seed: seed of the first episode, of the random actions and of the drawing
+    :return: the observations
     :raises AgentError: the agent's network is not a sequence of layers (see ``chain_of``)
     :raises ValueError: the environment cannot be made or has other spaces than the agent, or ``n_observations`` is
         below 1
@@ -31,16 +58,48 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
         raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
     # Raises for Dict and Discrete observations, which cannot be recorded as one array
     chain_of(agent)
-    recorded: list[np.ndarray] = []
-    with closing(make_env_of(agent, env_id, N_ENVS)) as venv:
-        venv.seed(seed)
+    rng = np.random.default_rng(seed)
+    kept: list[tuple[int, np.ndarray]] = []
+    n_seen = n_episodes = 0
+    while n_seen < n_observations:
+        n_more = max(n_episodes, min(N_EPISODES, n_observations))
+        for episode, obs in _play(agent, env_id, n_more, seed + n_episodes):
+            # Reservoir sampling
+            n_seen += 1
+            place = len(kept) if len(kept) < n_observations else int(rng.integers(n_seen))
+            if place < n_observations:
+                # A copy, which does not keep the batch
+                kept[place : place + 1] = [(episode, obs.copy())]
+        n_episodes += n_more
+    return Observations(np.stack([obs for _, obs in kept]), len({episode for episode, _ in kept}))
+
+
+def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """All observations of the episodes, each with its episode's seed."""
+    n_envs = min(N_EPISODES, n_episodes)
+    schedule = EpisodeSchedule(n_episodes, n_envs, seed)
+    rng = np.random.default_rng(seed)
+    with (
+        closing(make_env_of(agent, env_id, n_envs)) as venv,
+        # disable=None: no bar where nobody looks at a terminal
+        tqdm(total=n_episodes, desc=f"episodes of {env_id}", leave=False, disable=None) as bar,
+    ):
+        play_schedule(venv, schedule)
         venv.action_space.seed(seed)
-        rng = np.random.default_rng(seed)
         obs: Any = venv.reset()
-        while len(recorded) * N_ENVS < n_observations:
-            recorded.append(obs)
+        for _ in range(MAX_STEPS * -(-n_episodes // n_envs)):
             actions, _ = agent.predict(obs)
-            for env in np.flatnonzero(rng.random(N_ENVS) < EPSILON):
-                actions[env] = venv.action_space.sample()
+            for env, number in enumerate(schedule.playing):
+                if number is None or number in schedule.returns:
+                    continue
+                yield seed + number, obs[env]
+                if number % 2 and rng.random() < EPSILON:
+                    actions[env] = venv.action_space.sample()
             obs, *_ = venv.step(actions)
-    return np.concatenate(recorded)[:n_observations]
+            bar.update(len(schedule.returns) - bar.n)
+            if schedule.is_over:
+                return
+    warnings.warn(
+        f"{n_episodes - len(schedule.returns)} of {n_episodes} episodes of {env_id} had not ended after {MAX_STEPS} "
+        "steps: nothing is known of what comes later."
+    )

@@ -45,7 +45,7 @@ def _export(argv: list[str]) -> int:
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
     parser.add_argument("-o", "--output", required=True, help="folder for the files")
     parser.add_argument("--env", help="environment that checks the files (default: the agent's own)")
-    parser.add_argument("--n-observations", type=int, default=1_000, help="observations to check on (default: 1000)")
+    parser.add_argument("--n-observations", type=int, default=1_000, help="observations to check on, drawn from whole episodes (default: 1000)")
     parser.add_argument(
         "--max-disagreement", type=float, default=0.01, help="share of them with another action (default: 0.01)"
     )
@@ -81,5 +81,8 @@ def _export(argv: list[str]) -> int:
         print(f"sb3-distill export: {error}", file=sys.stderr)
         return 1
     for name, file in description.files.items():
-        print(f"{args.output}/{name}: {file.bytes:,} bytes, {file.disagreement:.2%} other actions")
+        print(
+            f"{args.output}/{name}: {file.bytes:,} bytes, {file.disagreement:.2%} other actions at "
+            f"{description.n_observations:,} observations from {description.n_episodes} episodes"
+        )
     return 0

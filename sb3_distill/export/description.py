@@ -55,6 +55,7 @@ class Description:
     :param action: ``n`` and, where the environment has them, ``labels`` of discrete actions; ``shape``, ``low`` and
         ``high`` of continuous ones
     :param n_observations: observations that the files were checked on
+    :param n_episodes: whole episodes that these observations are from, none of which a step size was chosen on
     :param checked_against: the agent whose actions the files were compared with: as SB3 runs it, or as it was rebuilt
         from its weights, with spaces that are those of the environment
     :param files: the files that were written, by their names
@@ -74,6 +75,7 @@ class Description:
     opset: int
     action: dict[str, Any]
     n_observations: int
+    n_episodes: int
     checked_against: str
     files: dict[str, ExportedFile]
 

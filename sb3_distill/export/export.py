@@ -20,11 +20,11 @@ from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
-from sb3_distill.evaluation.observations import record_observations
+from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export import runner
 from sb3_distill.export.description import Description, ExportedFile, ObservationFormat
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
-from sb3_distill.export.post_training import quantize_on
+from sb3_distill.export.post_training import check_quantizable, quantize_on
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
 from sb3_distill.quantization.quantizer import MAX_BITS
 
@@ -123,7 +123,7 @@ def _describe(
     agent: Teacher,
     env_id: str,
     opset: int,
-    n_observations: int,
+    checked: Observations,
     checked_against: str,
     files: dict[str, ExportedFile],
 ) -> Description:
@@ -143,7 +143,8 @@ def _describe(
         macs=count_macs(agent),
         opset=opset,
         action=_describe_actions(agent.action_space, env_id, recipe.env_kwargs),
-        n_observations=n_observations,
+        n_observations=len(checked.values),
+        n_episodes=checked.n_episodes,
         checked_against=checked_against,
         files=files,
     )
@@ -180,13 +181,14 @@ def export_agent(
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
     ``runner.py``. Students of ``QPD`` are integers already and have the second file alone.
 
-    The files are checked against the agent as SB3 runs it where that unpickles nothing (a model in memory) or may
+    Step sizes are chosen on observations of whole episodes, and the files are checked on those of other ones. They are
+    checked against the agent as SB3 runs it where that unpickles nothing (a model in memory) or may
     unpickle (``allow_pickle``). An agent that was rebuilt from its weights must have the spaces of its environment.
 
     :param source: a source for ``load_teacher``
     :param folder: where the files go
     :param env_id: the environment that checks the files, by default the agent's own
-    :param n_observations: observations that they are checked on
+    :param n_observations: observations that they are checked on, and that step sizes are chosen on
     :param max_disagreement: share of them at which an exported policy may choose another action than the agent
     :param opset: version of ONNX's operators, 18 to 21
     :param bits: precision of the integers of an agent that is not quantized yet, 2 to 8; None takes 8
@@ -196,8 +198,7 @@ def export_agent(
     :raises AgentError: the agent cannot be loaded or has parts that cannot be exported
     :raises ValueError: bits out of range, or the environment is not one for this agent
     :raises ExportError: the agent is a student still in its transition; or it was rebuilt with other spaces than those
-        of its environment; or a file would disagree with the agent more
-        often: that one is not written, the others are
+        of its environment; or a file would disagree with the agent more often: that one is not written, the others are
     """
     check_opset(opset)
     agent = load_teacher(source, device="cpu", allow_pickle=allow_pickle)
@@ -212,16 +213,18 @@ def export_agent(
     checked_against = (
         f"the agent as {'rebuilt, with the spaces of its environment' if agent.facts.is_rebuilt else 'SB3 runs it'}"
     )
-    observations = record_observations(agent, env_id, n_observations)
-    actions = actions_of(source, agent, observations)
     models: dict[str, onnx.ModelProto] = {}
-    if not quantized_layers(agent.policy):
-        models[FLOAT_FILE] = build_graph(agent, opset)
+    quantized = agent
     # Bits that are asked of a quantized agent are refused.
-    is_ready = bits is None and quantized_layers(agent.policy)
-    # The observations come as they are: vectors in float32, frames as bytes.
-    quantized = agent if is_ready else quantize_on(observations, agent, bits or MAX_BITS, bits or MAX_BITS, None)
+    if bits is not None or not quantized_layers(agent.policy):
+        check_quantizable(agent, bits or MAX_BITS, bits or MAX_BITS)
+        models[FLOAT_FILE] = build_graph(agent, opset)
+        fitted = record_observations(agent, env_id, n_observations).values
+        # The observations come as they are: vectors in float32, frames as bytes.
+        quantized = quantize_on(fitted, agent, bits or MAX_BITS, bits or MAX_BITS, None)
     models[INTEGER_FILE] = build_graph(quantized, opset)
+    checked = record_observations(agent, env_id, n_observations, CHECKING_SEED)
+    actions = actions_of(source, agent, checked.values)
 
     written: dict[str, ExportedFile] = {}
     refused = []
@@ -232,19 +235,20 @@ def export_agent(
         (folder / name).unlink(missing_ok=True)
     for name, model in models.items():
         data = model.SerializeToString()
-        share = disagreement(runner.PolicyRunner(data).predict(observations)[0], actions, agent.action_space)
+        share = disagreement(runner.PolicyRunner(data).predict(checked.values)[0], actions, agent.action_space)
         if share > max_disagreement:
             refused.append(f"{name} would choose another action than {agent.source} at {share:.1%}")
             continue
         (folder / name).write_bytes(data)
         written[name] = ExportedFile(len(data), share)
-    description = _describe(agent, env_id, opset, len(observations), checked_against, written)
+    description = _describe(agent, env_id, opset, checked, checked_against, written)
     (folder / "policy.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
     shutil.copy(runner.__file__, folder / "runner.py")
     if refused:
         names = ", ".join(f"{folder / name}" for name in written) or "no file"
         raise ExportError(
-            f"Not written: {'; '.join(refused)} of {len(observations)} observations, more than the "
-            f"{max_disagreement:.1%} of --max-disagreement; written: {names}. {_advice(agent, bits, written)}"
+            f"Not written: {'; '.join(refused)} of {len(checked.values)} observations from {checked.n_episodes} "
+            f"episodes, more than the {max_disagreement:.1%} of --max-disagreement; written: {names}. "
+            f"{_advice(agent, bits, written)}"
         )
     return description

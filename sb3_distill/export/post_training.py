@@ -26,22 +26,41 @@ def quantize_agent(
     n_observations: int = 1_000,
 ) -> Teacher:
     """
-    Post-training quantization: the baseline that training with quantization must beat. The agent plays, and the step
-    sizes with the least squared error on its weights and its observations are chosen; nothing is trained.
+    Post-training quantization: the baseline that training with quantization must beat. The agent plays whole episodes
+    (other ones than those of evaluations), and the step sizes with the least squared error on its weights and its
+    observations are chosen; nothing is trained.
 
     :param source: a student or a teacher of any algorithm (see ``load_teacher``)
     :param weight_bits: precision of all weights, 2 to 8
     :param activation_bits: precision of the inputs of all layers, 2 to 8; frames are exact in any case
     :param env_id: environment in which it plays; None: the one on which it was trained
-    :param n_observations: number of observations from which the step sizes are chosen
+    :param n_observations: number of observations, drawn from all episodes, from which the step sizes are chosen
     :return: a quantized copy, which plays like every loaded agent
     :raises AgentError: the agent cannot be loaded, is quantized already, or has parts that cannot be quantized
     :raises ValueError: bits out of range, or the environment is not one for this agent
     """
     agent = load_teacher(source, device="cpu")
-    observations = record_observations(agent, find_env_id(agent, env_id), n_observations)
+    check_quantizable(agent, weight_bits, activation_bits)
+    observations = record_observations(agent, find_env_id(agent, env_id), n_observations).values
     exact_input = agent.normalization is None and has_exact_input(agent.observation_space)
     return quantize_on(observations, agent, weight_bits, activation_bits, None if exact_input else activation_bits)
+
+
+def check_quantizable(agent: Teacher, weight_bits: int, activation_bits: int) -> None:
+    """
+    :param agent: a loaded agent
+    :param weight_bits: precision of all weights
+    :param activation_bits: precision of the inputs of its layers
+    :raises AgentError: the agent is quantized already
+    :raises ValueError: bits out of range
+    """
+    check_bits("weight_bits", weight_bits)
+    check_bits("activation_bits", activation_bits)
+    if quantized_layers(agent.policy):
+        raise AgentError(
+            f"{agent.source} is quantized already: distill a student of full precision (without bits), and quantize "
+            "that one."
+        )
 
 
 @th.no_grad()
@@ -60,13 +79,7 @@ def quantize_on(
     :raises AgentError: the agent is quantized already
     :raises ValueError: bits out of range
     """
-    check_bits("weight_bits", weight_bits)
-    check_bits("activation_bits", activation_bits)
-    if quantized_layers(agent.policy):
-        raise AgentError(
-            f"{agent.source} is quantized already: distill a student of full precision (without bits), and quantize "
-            "that one."
-        )
+    check_quantizable(agent, weight_bits, activation_bits)
     quantized = copy.copy(agent)
     quantized.policy = copy_policy(agent.policy)
     quantize(

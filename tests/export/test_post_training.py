@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import onnx
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3 import DQN
+from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_distill import PolicyDistillation, RealTimeDistillDQN, load_teacher
 from sb3_distill.agents.files import AgentError
@@ -55,7 +58,7 @@ def agents(ppo_teacher, gaussian_teacher, cartpole_teacher, tmp_path_factory) ->
 def test_agents_of_every_kind_are_quantized_on_their_own_episodes(agents, name):
     agent = load_teacher(agents[name], device="cpu")
     env_id = "Pendulum-v1" if name == "a2c" else "CartPole-v1"
-    observations = record_observations(agent, env_id, 200)
+    observations = record_observations(agent, env_id, 200).values
     expected, _ = agent.predict(observations)
     errors = []
     for bits in (8, 2):
@@ -68,11 +71,11 @@ def test_agents_of_every_kind_are_quantized_on_their_own_episodes(agents, name):
     assert not quantized_layers(agent.policy)
 
 
-def test_frames_stay_as_they_are():
-    env = "PongNoFrameskip-v4"
-    frames = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    student = student_model("Net5Policy", {}, frames, spaces.Discrete(6), "cpu")
-    quantized = quantize_agent(student, 4, 4, env, n_observations=8)
+def test_frames_stay_as_they_are(monkeypatch):
+    spec = EnvSpec("Frames-v0", FakeImageEnv, kwargs={"screen_height": 36, "screen_width": 36, "n_channels": 4})
+    monkeypatch.setitem(gym.registry, spec.id, spec)
+    student = student_model("Net5Policy", {}, spaces.Box(0, 255, (4, 36, 36), np.uint8), spaces.Discrete(6), "cpu")
+    quantized = quantize_agent(student, 4, 4, spec.id, n_observations=8)
     assert [layer.input_quantizer is None for layer in quantized_layers(quantized.policy)] == [True, *[False] * 4]
 
 
