@@ -59,7 +59,7 @@ def disagreement(exported: np.ndarray, actions: np.ndarray, action_space: spaces
         (where bounds are wide, the range says nothing of what the agent does)
     """
     if isinstance(action_space, spaces.Box):
-        exported, own = exported.reshape(actions.shape).astype(np.float64), actions.astype(np.float64)
+        own = actions.astype(np.float64)
         span = action_space.high.astype(np.float64) - action_space.low
         tolerance = np.minimum(0.01 * span, 0.1 * own.std(axis=0))
         # Beyond the rounding of float32

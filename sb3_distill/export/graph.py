@@ -191,8 +191,10 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
         outputs.insert(0, helper.make_tensor_value_info("action", TensorProto.INT64, ["batch"]))
     elif isinstance(actions, spaces.Box):
         builder.apply("Max", builder.constant(actions.low.reshape(1, -1).astype(np.float32)))
-        builder.apply("Min", builder.constant(actions.high.reshape(1, -1).astype(np.float32)), name="action")
-        outputs.insert(0, helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", None]))
+        builder.apply("Min", builder.constant(actions.high.reshape(1, -1).astype(np.float32)))
+        # The network's actions are flat; 0 keeps the batch.
+        builder.apply("Reshape", builder.constant(np.array([0, *actions.shape], dtype=np.int64)), name="action")
+        outputs.insert(0, helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", *actions.shape]))
     else:
         raise AgentError(f"{agent.source} cannot be exported: its actions are {actions}, neither Discrete nor Box.")
 

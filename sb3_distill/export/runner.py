@@ -38,7 +38,7 @@ class PolicyRunner:
         Get the actions.
 
         :param observation: a raw observation, or a batch of them
-        :return: the actions and the logits, of the same batch
+        :return: the actions, in the shape that the environment takes, and the logits, of the same batch
         """
         batch: np.ndarray = np.asarray(observation, dtype=self.dtype)
         single = batch.ndim == self.n_dimensions - 1
