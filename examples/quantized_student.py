@@ -46,8 +46,8 @@ few = distill(weight_bits=N_BITS, activation_bits=N_BITS, first_layer_bits=N_BIT
 after = quantize_agent(full, N_BITS, N_BITS)
 
 rows = [["agent", "bytes of the policy", "score"]]
-rows.append(["teacher (float32)", f"{teacher.stored_bytes:,}", score(teacher)])
+rows.append(["teacher (float32)", f"{teacher.n_bytes:,}", score(teacher)])
 rows.append(["student (float32)", f"{full.stored_bytes():,}", score(full)])
-rows.append([f"quantized after training, {N_BITS} bits", f"{after.stored_bytes:,}", score(after)])
+rows.append([f"quantized after training, {N_BITS} bits", f"{after.n_bytes:,}", score(after)])
 rows.append([f"QPD, {N_BITS} bits", f"{few.stored_bytes():,}", score(few)])
 print(format_table(rows, n_left=1))

@@ -173,8 +173,9 @@ class Teacher(ABC):
 
     @property
     def n_bytes(self) -> int:
-        """Size in bytes of the parts that act: quantized layers packed, all others in float32."""
-        return packed_bytes(self.acting_modules)
+        """Size in bytes of what a device must hold to act: quantized layers packed; all others, and the mean and the
+        scale of VecNormalize, in float32."""
+        return packed_bytes(self.acting_modules, self.normalization.parts.values() if self.normalization else ())
 
     @property
     def device(self) -> th.device:

@@ -38,9 +38,7 @@ class Observations:
     n_episodes: int
 
 
-def record_observations(
-    agent: Teacher, env_id: str, n_observations: int, seed: int = FITTING_SEED
-) -> Observations:
+def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = FITTING_SEED) -> Observations:
     """
     Let an agent play ``N_EPISODES`` whole episodes (more where they are short), half of them with a share ``EPSILON``
     of random actions, and draw from all of their observations. No more than these are kept in memory.

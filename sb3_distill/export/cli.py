@@ -45,7 +45,12 @@ def _export(argv: list[str]) -> int:
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
     parser.add_argument("-o", "--output", required=True, help="folder for the files")
     parser.add_argument("--env", help="environment that checks the files (default: the agent's own)")
-    parser.add_argument("--n-observations", type=int, default=1_000, help="observations to check on, drawn from whole episodes (default: 1000)")
+    parser.add_argument(
+        "--n-observations",
+        type=int,
+        default=1_000,
+        help="how many to check on, from whole episodes (default: 1000)",
+    )
     parser.add_argument(
         "--max-disagreement", type=float, default=0.01, help="share of them with another action (default: 0.01)"
     )

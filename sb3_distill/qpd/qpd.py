@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sb3_distill.agents.agent import ActorCriticTeacher
 from sb3_distill.agents.checks import check_discrete
+from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.students import Student
@@ -29,11 +30,9 @@ from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     ActorCriticMlpPolicy,
     actor_critic_answers,
-    actor_modules,
     is_known_distribution,
 )
 from sb3_distill.quantization.layers import calibrate, freeze_steps
-from sb3_distill.quantization.packing import packed_bytes
 from sb3_distill.quantization.precision import (
     BITS,
     Bits,
@@ -345,10 +344,11 @@ class QPD(DistillationAlgorithm):
 
     def stored_bytes(self) -> int:
         """
-        :return: the actor's size in bytes: packed integers, step sizes and biases; float32 for layers that are not
-            quantized, and for all layers until the final precision is reached
+        :return: size in bytes of what a device must hold to act: packed integers, step sizes, biases, and the mean and
+            the scale of VecNormalize if the environment has them; float32 for layers that are not quantized, and for
+            all layers until the final precision is reached
         """
-        return packed_bytes(actor_modules(self.policy))
+        return load_teacher(self, device="cpu").n_bytes
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"

@@ -1,6 +1,6 @@
 """The size of an actor in bytes, with quantized weights packed into as few bits as they need."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch as th
@@ -56,18 +56,21 @@ def _float_bytes(tensor: th.Tensor) -> bytes:
     return tensor.detach().cpu().to(th.float32).numpy().tobytes()
 
 
-def packed_bytes(acting: Sequence[nn.Module]) -> int:
+def packed_bytes(acting: Sequence[nn.Module], statistics: Iterable[tuple[np.ndarray, np.ndarray]] = ()) -> int:
     """
-    The size of an actor: quantized weights count packed, all others as float32. As long as a student has not reached
-    its final precision, all of its weights count as float32.
+    The size of what a device must hold to act: quantized weights count packed, all other numbers as float32. As long as
+    a student has not reached its final precision, all of its weights count as float32.
 
     :param acting: the modules of a policy that compute the action
+    :param statistics: mean and scale by which observations are normalized before, for each part of them
     :return: number of bytes
     """
     modules = nn.ModuleList(acting)
-    # A mean frame must be stored, whereas a single mean can be merged into the first layer.
+    # A mean frame must be stored, whereas a single mean can be merged into the first layer. VecNormalize clips, so that
+    # its numbers cannot.
     means = [module.mean for module in modules.modules() if isinstance(module, FrameScaler)]
     n_bytes = sum(4 * mean.numel() for mean in means if mean.numel() > 1)
+    n_bytes += sum(4 * (mean.size + scale.size) for mean, scale in statistics)
     if quantized_layers(modules) and not describe_transition(modules):
         return n_bytes + sum(len(data) for _, data in pack_layers(modules))
     return n_bytes + 4 * count_parameters(acting)

@@ -26,6 +26,7 @@ from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_reco
 from sb3_distill.evaluation.tasks import pair_tasks, score_task, score_tasks, task_interval
 from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, find_task_teachers, load_teachers
+from sb3_distill.quantization.packing import packed_bytes
 from sb3_distill.results.comparison import MARGIN, verdict
 from sb3_distill.results.curves import CURVES_FILE, N_LAST, TEACHER, curve_of, read_csv, summarize_players
 from sb3_distill.results.row import Row
@@ -259,7 +260,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     }
     # Count only the network that acts, without the target network of the multi-task DQN.
     n_parameters = sum(parameter.numel() for parameter in model.policy.q_net.parameters())
-    row = partial(Row, cell.env, cell.key, cell.algo, n_parameters, 4 * n_parameters)
+    row = partial(Row, cell.env, cell.key, cell.algo, n_parameters, packed_bytes([model.policy.q_net]))
     pairs = pair_tasks(students, references, randoms)
     rows = [
         row(

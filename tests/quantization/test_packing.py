@@ -1,9 +1,13 @@
 """Packed weights, and the size of what acts."""
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
+from stable_baselines3 import A2C
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_distill import load_teacher
@@ -71,3 +75,28 @@ def test_a_mean_frame_is_stored():
         student = student_model("Net5Policy", kwargs, frames, spaces.Discrete(6), "cpu")
         sizes.append(load_teacher(student, device="cpu").n_bytes)
     assert sizes[1] - sizes[0] == 4 * 84 * 84
+
+
+def test_the_statistics_of_vec_normalize_are_stored(ppo_teacher):
+    env = VecNormalize(make_vec_env("CartPole-v1"))
+    model = make(ppo_teacher, env, **BITS)
+    set_blend(model.policy, 1.0)
+    packed = sum(len(data) for _, data in pack_layers(nn.ModuleList(actor_modules(model.policy))))
+    # A mean and a scale for each entry of the observation
+    assert model.stored_bytes() == load_teacher(model).n_bytes == packed + 4 * 2 * 4
+    full = make(ppo_teacher, env)
+    assert full.stored_bytes() == load_teacher(full).n_bytes == 4 * (4 * 8 + 8 + 8 * 2 + 2) + 4 * 2 * 4
+    quantized = quantize_agent(full, 4, 4, n_observations=20)
+    assert quantized.n_bytes == (4 * 8 + 8 * 2) // 2 + 4 * 2 * (8 + 2) + 4 * (4 + 1) + 4 * 2 * 4
+    env.norm_obs = False
+    assert make(ppo_teacher, env).stored_bytes() == 4 * (4 * 8 + 8 + 8 * 2 + 2)
+
+
+def test_of_a_dict_the_normalized_keys_are_stored():
+    class Sensors(gym.Env):
+        observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (2, 3)), "b": spaces.Box(-1, 1, (5,))})
+        action_space = spaces.Discrete(2)
+
+    model = A2C("MultiInputPolicy", VecNormalize(DummyVecEnv([Sensors]), norm_obs_keys=["a"]), device="cpu")
+    agent = load_teacher(model)
+    assert agent.n_bytes == 4 * agent.n_parameters + 4 * 2 * 6
