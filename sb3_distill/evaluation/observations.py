@@ -17,11 +17,13 @@ from sb3_distill.evaluation.environments import make_env_of
 
 # Episodes to fit to and to check on begin with seeds from here on, which evaluations do not reach.
 FITTING_SEED, CHECKING_SEED = 10_000_000, 20_000_000
-N_EPISODES = 20
+N_EPISODES = 10
+# Episodes that are played side by side
+N_ENVS = 5
 # Share of random actions in every second episode, so that the observations are not limited to the agent's own
 # trajectories. The others have none: a random action may end an episode early.
 EPSILON = 0.1
-# Of one episode: the 108,000 frames of Atari games
+# Of one episode: the 108,000 frames that the papers give an Atari game
 MAX_STEPS = 27_000
 
 
@@ -59,45 +61,41 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     rng = np.random.default_rng(seed)
     kept: list[tuple[int, np.ndarray]] = []
     n_seen = n_episodes = 0
-    while n_seen < n_observations:
-        n_more = max(n_episodes, min(N_EPISODES, n_observations))
-        for episode, obs in _play(agent, env_id, n_more, seed + n_episodes):
+    n_envs = min(N_ENVS, n_observations)
+    while n_seen < n_observations or n_episodes < min(N_EPISODES, n_observations):
+        played = _play(agent, env_id, n_envs, seed + n_episodes)
+        # disable=None: no bar where nobody looks at a terminal
+        for episode, obs in tqdm(played, f"observations of {env_id}", leave=False, disable=None):
             # Reservoir sampling
             n_seen += 1
             place = len(kept) if len(kept) < n_observations else int(rng.integers(n_seen))
             if place < n_observations:
                 # A copy, which does not keep the batch
                 kept[place : place + 1] = [(episode, obs.copy())]
-        n_episodes += n_more
+        n_episodes += n_envs
     return Observations(np.stack([obs for _, obs in kept]), len({episode for episode, _ in kept}))
 
 
 def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """All observations of the episodes, each with its episode's seed."""
-    n_envs = min(N_EPISODES, n_episodes)
-    schedule = EpisodeSchedule(n_episodes, n_envs, seed)
+    """All observations of episodes that are played side by side, each with its episode's seed."""
+    schedule = EpisodeSchedule(n_episodes, n_episodes, seed)
     rng = np.random.default_rng(seed)
-    with (
-        closing(make_env_of(agent, env_id, n_envs)) as venv,
-        # disable=None: no bar where nobody looks at a terminal
-        tqdm(total=n_episodes, desc=f"episodes of {env_id}", leave=False, disable=None) as bar,
-    ):
+    with closing(make_env_of(agent, env_id, n_episodes)) as venv:
         play_schedule(venv, schedule)
         venv.action_space.seed(seed)
         obs: Any = venv.reset()
-        for _ in range(MAX_STEPS * -(-n_episodes // n_envs)):
+        for _ in range(MAX_STEPS):
             actions, _ = agent.predict(obs)
             for env, number in enumerate(schedule.playing):
                 if number is None or number in schedule.returns:
                     continue
                 yield seed + number, obs[env]
-                if number % 2 and rng.random() < EPSILON:
+                if (seed + number) % 2 and rng.random() < EPSILON:
                     actions[env] = venv.action_space.sample()
             obs, *_ = venv.step(actions)
-            bar.update(len(schedule.returns) - bar.n)
             if schedule.is_over:
                 return
     warnings.warn(
         f"{n_episodes - len(schedule.returns)} of {n_episodes} episodes of {env_id} had not ended after {MAX_STEPS} "
-        "steps: nothing is known of what comes later."
+        "steps: what comes later is not among the observations."
     )

@@ -128,6 +128,6 @@ def test_memory_is_that_of_what_is_kept(clock, monkeypatch):
 def test_episodes_that_do_not_end_are_left_and_named(clock, monkeypatch):
     monkeypatch.setattr(clock, "length", 10**9)
     monkeypatch.setattr("sb3_distill.evaluation.observations.MAX_STEPS", 400)
-    with pytest.warns(UserWarning, match=r"14 of 20 episodes of Clock-v0 had not ended after 400 steps"):
+    with pytest.warns(UserWarning, match=r"[34] of 5 episodes of Clock-v0 had not ended after 400 steps"):
         recorded = record(200)
     assert recorded.values[:, 1].max() > 350

@@ -108,8 +108,8 @@ def test_it_is_said_on_what_a_file_was_checked(tmp_path: Path, capsys):
     optimal_student().save(student)
     arguments = [str(student), "-o", path, "--env", ENV_ID, "--n-observations", "200"]
     assert export([*arguments, "--max-disagreement", "1"]) == 0
-    assert capsys.readouterr().out.count("other actions at 200 observations from 20 episodes") == 2
+    assert capsys.readouterr().out.count("other actions at 200 observations from 10 episodes") == 2
     description = json.loads((tmp_path / "out" / "policy.json").read_text())
-    assert description["n_observations"] == 200 and description["n_episodes"] == 20
-    with pytest.raises(ExportError, match=r"at \d+\.\d% of 200 observations from 20 episodes, more than the 0\.0% of"):
+    assert description["n_observations"] == 200 and description["n_episodes"] == N_EPISODES
+    with pytest.raises(ExportError, match=r"at \d+\.\d% of 200 observations from 10 episodes, more than the 0\.0% of"):
         export_agent(student, path, ENV_ID, 200, max_disagreement=0.0, bits=2)
