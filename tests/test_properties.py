@@ -124,7 +124,8 @@ def check_export(agent: Teacher, source: Any, folder: Any, obs: Any, expected: n
         # Quantized: an input on the border between two levels may fall to either side.
         assert all(file.disagreement <= 0.5 for file in description.files.values())
         return
-    logits = PolicyRunner(folder / FLOAT_FILE).predict(obs)[1]
+    actions, logits = PolicyRunner(folder / FLOAT_FILE).predict(obs)
+    assert actions.shape == agent.predict(obs)[0].shape
     if agent.algo == "qpd" and isinstance(agent.action_space, spaces.Discrete):
         logits = th.as_tensor(logits).log_softmax(dim=1).numpy()
     assert np.allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
