@@ -20,9 +20,9 @@ FITTING_SEED, CHECKING_SEED = 10_000_000, 20_000_000
 N_EPISODES = 10
 # Episodes that are played side by side
 N_ENVS = 5
-# Share of random actions in every second episode, so that the observations are not limited to the agent's own
-# trajectories. The others have none: a random action may end an episode early.
-EPSILON = 0.1
+# Shares of random actions, in turn. With many an episode may end early; without any some agents repeat themselves
+# (Pong's rallies have no end then), and games that begin alike are the same game.
+EPSILONS = (0.01, 0.1)
 # Of one episode: the 108,000 frames that the papers give an Atari game
 MAX_STEPS = 27_000
 
@@ -42,8 +42,8 @@ class Observations:
 
 def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = FITTING_SEED) -> Observations:
     """
-    Let an agent play ``N_EPISODES`` whole episodes (more where they are short), half of them with a share ``EPSILON``
-    of random actions, and draw from all of their observations. No more than these are kept in memory.
+    Let an agent play ``N_EPISODES`` whole episodes (more where they are short), with the shares ``EPSILONS`` of random
+    actions in turn, and draw from all of their observations. No more than these are kept in memory.
 
     :param agent: a loaded agent
     :param env_id: id of the environment
@@ -90,7 +90,7 @@ def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[t
                 if number is None or number in schedule.returns:
                     continue
                 yield seed + number, obs[env]
-                if (seed + number) % 2 and rng.random() < EPSILON:
+                if rng.random() < EPSILONS[(seed + number) % 2]:
                     actions[env] = venv.action_space.sample()
             obs, *_ = venv.step(actions)
             if schedule.is_over:

@@ -89,10 +89,11 @@ def test_every_step_of_many_whole_episodes_has_the_same_chance(clock):
     assert quarters == pytest.approx(np.full(4, len(long) / 4), rel=0.2)
 
 
-def test_every_second_episode_is_the_agents_alone(clock):
-    seeds, _, last = record(1_000).values.T
-    random = last[(seeds - FITTING_SEED) % 2 == 1]
-    assert last.sum() == random.sum() and random.mean() == pytest.approx(0.05, abs=0.03)
+def test_every_second_episode_is_nearly_the_agents_own(clock):
+    seeds, _, last = record(2_000).values.T
+    # Half of the random actions are the agent's.
+    shares = [2 * last[seeds % 2 == parity].mean() for parity in (0, 1)]
+    assert 0.001 < shares[0] < 0.03 and shares[1] == pytest.approx(0.1, abs=0.03)
 
 
 def test_the_seed_decides(clock):
