@@ -43,6 +43,8 @@ class AgentFacts:
     :param teacher_sha256: for a student, the hash of its teacher; None in files of earlier versions
     :param recipe: how the environments were made that it was trained on; None where no file says it
     :param is_rebuilt: whether its policy was rebuilt from the weights in its file; otherwise SB3 made it
+    :param statistics_note: what is to be said beside its scores, where the statistics may be of another moment than the
+        weights
     :param found: one line on its files: those that were read, and those that are not there; None for a model in memory
     """
 
@@ -57,6 +59,7 @@ class AgentFacts:
     teacher_sha256: str | None = None
     recipe: EnvRecipe | None = None
     is_rebuilt: bool = False
+    statistics_note: str | None = None
     found: str | None = None
 
 

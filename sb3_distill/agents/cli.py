@@ -83,6 +83,7 @@ class Facts:
     :param sha256: see ``Teacher.sha256``
     :param normalization: how its observations are normalised, if they are
     :param recorded_score: the score that its run folder records
+    :param statistics_note: what is to be said where ``normalization`` may be of another moment than the weights
     """
 
     source: str
@@ -99,6 +100,7 @@ class Facts:
     sha256: str
     normalization: Statistics | None
     recorded_score: EvaluationScore | dict[str, Any] | None
+    statistics_note: str | None
 
 
 def layers(network: th.nn.Module) -> dict[str, Layer]:
@@ -138,6 +140,7 @@ def facts_of(teacher: Teacher) -> Facts:
         if statistics is None
         else Statistics(_plain(statistics.mean), _plain(statistics.var), statistics.clip_obs),
         recorded_score=teacher.facts.recorded_score,
+        statistics_note=teacher.facts.statistics_note,
     )
 
 
@@ -172,6 +175,8 @@ def print_one(facts: Facts) -> None:
         print(f"  {'zip':14} {facts.zip_bytes:,} bytes")
     if facts.normalization is not None:
         print(f"  {'normalised':14} mean {facts.normalization.mean}, variance {facts.normalization.var}")
+    if facts.statistics_note is not None:
+        print(f"  {'note':14} {facts.statistics_note}")
     print(f"  {'score':14} {score_text(facts.recorded_score)}")
     print("  layers")
     for name, layer in facts.layers.items():

@@ -9,6 +9,8 @@ ZOO_STATISTICS, HUB_STATISTICS = "vecnormalize.pkl", "vec_normalize.pkl"
 STATISTICS = (ZOO_STATISTICS, HUB_STATISTICS)
 # What the Zoo writes of a run beside its zip
 SETTINGS = ("args.yml", "config.yml", *STATISTICS)
+# Name of the zip that SB3's EvalCallback writes, without the ending, and of the statistics that are kept with it
+BEST_MODEL, BEST_STATISTICS = "best_model", "best_model_vecnormalize.pkl"
 # Name of the zip that SB3's CheckpointCallback writes, without the ending
 CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")
 
@@ -41,22 +43,39 @@ class AgentFiles:
     env_id: str | None = None
 
     @property
-    def statistics_paths(self) -> list[Path]:
-        """Where VecNormalize's statistics can be: those saved with a checkpoint first, then those of the run."""
-        beside = self.zip_path.parent
-        own = []
+    def _own_statistics_paths(self) -> list[Path]:
+        """Where the statistics can be that were saved with the best model of a run, or with a checkpoint."""
         checkpoint = CHECKPOINT.fullmatch(self.zip_path.stem)
+        own = [BEST_STATISTICS] if self.zip_path.stem == BEST_MODEL else []
         if checkpoint is not None:
             # SB3's CheckpointCallback, then the Zoo's SaveVecNormalizeCallback with one prefix or another
             prefix, steps = checkpoint["prefix"], f"{checkpoint['steps']}_steps.pkl"
             own = [f"{prefix}_vecnormalize_{steps}", f"{prefix}_{steps}", f"vecnormalize_{steps}"]
-        places = dict.fromkeys(place for place in (self.folder, beside) if place is not None)
-        return [*(beside / name for name in own), *(place / name for place in places for name in STATISTICS)]
+        return [self.zip_path.parent / name for name in own]
+
+    @property
+    def statistics_paths(self) -> list[Path]:
+        """Where VecNormalize's statistics can be: those saved with the zip first, then those of the run."""
+        places = dict.fromkeys(place for place in (self.folder, self.zip_path.parent) if place is not None)
+        return [*self._own_statistics_paths, *(place / name for place in places for name in STATISTICS)]
 
     @property
     def normalization(self) -> Path | None:
         """The file with VecNormalize's statistics; None if it does not exist."""
         return next((path for path in self.statistics_paths if path.is_file()), None)
+
+    @property
+    def statistics_note(self) -> str | None:
+        """What is to be said where the statistics may be of another moment than the zip; None if they are its own."""
+        found, own = self.normalization, self._own_statistics_paths
+        if found is None or not own or found in own:
+            return None
+        place = self.zip_path.parent
+        return (
+            f"No VecNormalize statistics were saved with {self.zip_path.name}. It plays with those of "
+            f"{found.relative_to(place) if found.is_relative_to(place) else found}, which may be from another moment "
+            "of the run, so its score may not be the one for which it was saved."
+        )
 
     def yaml(self, name: str) -> Path | None:
         """A YAML file of the run, e.g. "config.yml"; None if it does not exist."""

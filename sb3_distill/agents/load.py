@@ -175,12 +175,16 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
             f"{source} is still in the transition to its final precision ({transition}), so its weights are still "
             "float32: use the run's last model instead of best_model.zip, or finish its training."
         )
+    normalization = find_normalization(files, config)
+    note = None if normalization is None else files.statistics_note
+    if note is not None:
+        warnings.warn(f"{source}: {note}")
     facts = AgentFacts(
         algo,
         source,
         archive.sha256,
         env_id,
-        find_normalization(files, config),
+        normalization,
         archive.zip_bytes,
         read_score(files),
         # An agent of rtpd may have started from another one, but it is no student.
@@ -188,6 +192,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         plain_text(archive.data.get("teacher_sha256")) if algo in ("pd", "qpd") else None,
         find_recipe(files, config, arguments),
         is_rebuilt=not allow_pickle,
+        statistics_note=note,
     )
     return teacher_class(policy, facts)
 

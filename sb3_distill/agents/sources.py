@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.files import CHECKPOINT, SETTINGS, AgentError, AgentFiles, AgentNotFoundError
+from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT, SETTINGS, AgentError, AgentFiles, AgentNotFoundError
 from sb3_distill.agents.hub import download
 from sb3_distill.common.files import file_name
 
@@ -55,7 +55,7 @@ def find_agent(source: str | Path) -> AgentFiles:
 
 def _is_beside_last_model(zip_path: Path) -> bool:
     """Whether the zip is one of those that the Zoo writes beside the last model: the best one, or a checkpoint."""
-    return zip_path.stem == "best_model" or CHECKPOINT.fullmatch(zip_path.stem) is not None
+    return zip_path.stem == BEST_MODEL or CHECKPOINT.fullmatch(zip_path.stem) is not None
 
 
 def _env_name_in(folder: Path) -> str | None:
@@ -128,7 +128,7 @@ def _find_in_run_folder(folder: Path) -> AgentFiles:
     # The last model before the best one, as in the Zoo; it may have been renamed.
     last = [path for path in zips if not _is_beside_last_model(path)]
     names = {env_name_of_run(folder), _env_name_in(folder)}
-    taken = [path for path in last if path.stem in names] or last or [p for p in zips if p.stem == "best_model"] or zips
+    taken = [path for path in last if path.stem in names] or last or [p for p in zips if p.stem == BEST_MODEL] or zips
     if len(taken) > 1:
         raise AgentError(f"{folder} holds several agents: name one of {', '.join(path.name for path in taken)}.")
     others = [path.name for path in (last or zips) if path != taken[0]]

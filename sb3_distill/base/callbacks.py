@@ -1,11 +1,13 @@
-"""The callback that logs every score of a student as a percentage of its teacher's score."""
+"""Callbacks of the algorithms: scores as a percentage of the teacher's, and the statistics of saved models."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
+    CheckpointCallback,
     ConvertCallback,
     EvalCallback,
     EventCallback,
@@ -16,6 +18,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.files import BEST_STATISTICS
 from sb3_distill.base.reference import PlayRule, TeacherReferences, TeacherScore
 from sb3_distill.results.statistics import percent_of_teacher
 
@@ -29,18 +32,65 @@ def list_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
     return [item if isinstance(item, BaseCallback) else ConvertCallback(item) for item in callbacks]
 
 
+def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """A callback, and all that it calls at its steps."""
+    yield callback
+    children = callback.callbacks if isinstance(callback, CallbackList) else []
+    if isinstance(callback, EventCallback) and callback.callback is not None:
+        children = [callback.callback]
+    for child in children:
+        yield from _walk(child)
+
+
 def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
     """
     :param callback: a callback, a list of them, or one that calls others
     :return: the evaluation callbacks in it that evaluate at all
     """
-    if isinstance(callback, EvalCallback) and callback.eval_freq > 0:
-        yield callback
-    children = callback.callbacks if isinstance(callback, CallbackList) else []
-    if isinstance(callback, EventCallback) and callback.callback is not None:
-        children = [callback.callback]
-    for child in children:
-        yield from find_eval_callbacks(child)
+    for found in _walk(callback):
+        if isinstance(found, EvalCallback) and found.eval_freq > 0:
+            yield found
+
+
+class BestStatisticsCallback(BaseCallback):
+    """
+    Keeps the statistics of ``VecNormalize`` with the best model that an ``EvalCallback`` saves (it is called on a new
+    best). The run goes on changing its own.
+
+    :param folder: folder of the best model
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / BEST_STATISTICS
+
+    def _on_step(self) -> bool:
+        vec_normalize = self.model.get_vec_normalize_env()
+        if vec_normalize is None:
+            # Those of an earlier run in the same folder
+            self.path.unlink(missing_ok=True)
+        else:
+            vec_normalize.save(str(self.path))
+        return True
+
+
+def keep_statistics(callbacks: list[BaseCallback]) -> None:
+    """
+    Let every model that is saved during a run have the statistics of ``VecNormalize`` of its own moment beside it.
+
+    :param callbacks: the run's callbacks
+    """
+    for callback in (found for item in callbacks for found in _walk(item)):
+        if isinstance(callback, CheckpointCallback):
+            callback.save_vecnormalize = True
+        elif isinstance(callback, EvalCallback) and callback.best_model_save_path is not None:
+            known = callback.callback_on_new_best
+            present = known.callbacks if isinstance(known, CallbackList) else [known] if known is not None else []
+            # The same callback may be passed to learn() again.
+            if not any(isinstance(item, BestStatisticsCallback) for item in present):
+                own = BestStatisticsCallback(Path(callback.best_model_save_path))
+                callback.callback_on_new_best = CallbackList([own, *present])
+                callback.callback_on_new_best.parent = callback
 
 
 class UpdateProgressBar(ProgressBarCallback):

@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
+from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.collecting import CollectingAlgorithm
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
@@ -169,6 +169,7 @@ class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)
+        keep_statistics(callbacks)
         callbacks += self._score_callbacks(callbacks)
         self._progress_bar = UpdateProgressBar() if progress_bar else None
         if self._progress_bar is not None:

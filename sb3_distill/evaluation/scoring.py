@@ -137,4 +137,5 @@ def row_of(
         returns=score.returns,
         lengths=score.lengths,
         traces=score.traces,
+        statistics_note=agent.facts.statistics_note,
     )

@@ -70,6 +70,7 @@ def footnotes(rows: Sequence[Row], margin: float, has_means: bool = False) -> li
                 else "."
             )
         )
+    notes += [f"{row.agent}: {row.statistics_note}" for row in rows if row.statistics_note]
     if has_means:
         notes.append(
             "Geometric means: the interval is over the episodes of these students. It does not say what students of "

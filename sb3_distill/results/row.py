@@ -55,6 +55,8 @@ class Row:
     :param lengths: length of every episode
     :param traces: hash of every episode; equal hashes are the same episode, played again
     :param starts_sha256: hash of the start states
+    :param statistics_note: what is to be said of the agent's VecNormalize statistics, if they may be of another moment
+        than its weights
     :param seed: seed of the run; if the seed is a dimension of a study's grid, its label there
     :param labels: the other labels of the run in the grid of a study, by dimension
     :param conditions: how the agent was scored, as the file says beside its rows; not written with the row
@@ -92,6 +94,7 @@ class Row:
     lengths: Sequence[int] = ()
     traces: Sequence[str] = ()
     starts_sha256: str | None = None
+    statistics_note: str | None = None
     seed: int | str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import lacks_statistics
-from sb3_distill.base.callbacks import UpdateProgressBar, list_callbacks
+from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
@@ -218,6 +218,7 @@ class RealTimeDistillDQN(TeacherMixin, DQNWithStudents):
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)
+        keep_statistics(callbacks)
         if self.students:
             callbacks.append(
                 StudentEvalCallback(

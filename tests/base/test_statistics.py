@@ -1,14 +1,18 @@
-"""A teacher without statistics in an environment that normalises observations."""
+"""Statistics of VecNormalize: of a teacher that lost them, and of the moment when a model was saved."""
 
+import csv
+import json
 import warnings
 
 import numpy as np
 import pytest
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, RealTimeDistillDQN, load_teacher
+from sb3_distill.cli import main
 
 SMALL = {"n_steps": 16, "batch_size": 16, "device": "cpu", "seed": 0}
 QUICK = {"learning_starts": 16, "buffer_size": 200, "n_teacher_episodes": 0, "device": "cpu", "seed": 0}
@@ -80,3 +84,108 @@ def test_an_agent_to_start_from(run):
     (message,) = messages_of(lambda: make(normalized()))
     assert "leave VecNormalize out" in message
     assert not messages_of(lambda: make(make_vec_env("CartPole-v1", 1)))
+
+
+class Remember(BaseCallback):
+    """What the statistics were when it was called last."""
+
+    def _on_step(self):
+        self.mean = self.model.get_vec_normalize_env().obs_rms.mean.copy()
+        return True
+
+
+def learners(run):
+    teacher = str(run / "whole" / "agent.zip")
+    students = {"students": ["MlpPolicy"], "learning_starts": 16, "buffer_size": 200, "eval_freq": -1, "seed": 0}
+    return {
+        "pd": lambda env: PolicyDistillation("MlpPolicy", env, teacher, **QUICK),
+        "qpd": lambda env: QPD("MlpPolicy", env, teacher, **QUICK),
+        "rtpd": lambda env: RealTimeDistillDQN("MlpPolicy", env, device="cpu", **students),
+    }
+
+
+@pytest.mark.parametrize("algo", ["pd", "qpd", "rtpd"])
+def test_saved_models_keep_the_statistics_of_their_moment(algo, run, tmp_path):
+    of_best, of_checkpoint = Remember(), Remember()
+    eval_env = normalized(training=False, norm_reward=False)
+    best = EvalCallback(eval_env, of_best, n_eval_episodes=1, eval_freq=10, best_model_save_path=str(tmp_path))
+    checkpoint = CheckpointCallback(40, str(tmp_path))
+    model = learners(run)[algo](normalized())
+    # Nested callbacks are found too, and those that are passed twice get nothing twice.
+    model.learn(50, callback=[EveryNTimesteps(10, best), checkpoint, EveryNTimesteps(40, of_checkpoint)])
+    assert of_best.parent is best
+    model.learn(20, callback=best, reset_num_timesteps=False)
+    assert len(best.callback_on_new_best.callbacks) == 2
+    model.learn(50, reset_num_timesteps=False)
+    for name, saved in (("best_model", of_best), ("rl_model_40_steps", of_checkpoint)):
+        agent = load_teacher(tmp_path / f"{name}.zip")
+        assert np.array_equal(agent.normalization.mean, saved.mean)
+        assert not np.array_equal(saved.mean, model.get_vec_normalize_env().obs_rms.mean)
+        assert agent.facts.statistics_note is None
+
+
+def test_statistics_of_an_earlier_run_do_not_stay_beside_a_best_model(run, tmp_path):
+    for env, kept in ((normalized, True), (lambda **_: make_vec_env("CartPole-v1", 1), False)):
+        callback = EvalCallback(
+            env(training=False), n_eval_episodes=1, eval_freq=10, best_model_save_path=str(tmp_path)
+        )
+        learners(run)["pd"](env()).learn(20, callback=callback)
+        assert (load_teacher(tmp_path / "best_model").normalization is not None) is kept
+
+
+@pytest.fixture(scope="module")
+def zoo_run(run, tmp_path_factory):
+    """A run of the Zoo behind VecNormalize, with a best model and a checkpoint from before its end."""
+    folder = tmp_path_factory.mktemp("zoo")
+    teacher = f"teacher:{str(run / 'whole' / 'agent.zip')!r}"
+    options = ["-n", "90", "--eval-freq", "80", "--eval-episodes", "1", "--save-freq", "80", "--device", "cpu"]
+    params = ["-params", teacher, "n_teacher_episodes:0", "learning_starts:16", "normalize:True", "n_envs:1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [])
+        arguments = ["--algo", "pd", "--env", "CartPole-v1", "-f", str(folder), "--seed", "0"]
+        assert main(["zoo", "train", *arguments, *options, *params]) == 0
+    return folder / "pd" / "CartPole-v1_1"
+
+
+def count_of(path):
+    return VecNormalize.load(str(path), make_vec_env("CartPole-v1", 1)).obs_rms.count
+
+
+def test_a_run_of_the_zoo_keeps_them_too(zoo_run, capsys):
+    final = zoo_run / "CartPole-v1" / "vecnormalize.pkl"
+    for name in ("best_model_vecnormalize.pkl", "rl_model_vecnormalize_80_steps.pkl"):
+        assert count_of(zoo_run / name) == pytest.approx(81, abs=1) and count_of(final) > 88
+    assert main(["evaluate", str(zoo_run), "--best", "-n", "1", "--teacher", str(zoo_run), "--json"]) == 0
+    last, best = json.loads(capsys.readouterr().out)["agents"]
+    assert best["agent"].endswith("best_model.zip") and not {"statistics_note"} & (last.keys() | best.keys())
+
+
+@pytest.mark.parametrize("name", ["best_model", "rl_model_80_steps"])
+def test_statistics_of_another_moment_are_said_beside_the_score(zoo_run, name, tmp_path, capsys):
+    """As in all runs of SB3's own algorithms, and of earlier versions."""
+    for own in zoo_run.glob("*vecnormalize*.pkl"):
+        own.rename(own.with_suffix(".away"))
+    try:
+        agent = str(zoo_run / f"{name}.zip")
+        note = (
+            f"No VecNormalize statistics were saved with {name}.zip. It plays with those of CartPole-v1/"
+            "vecnormalize.pkl, which may be from another moment of the run, so its score may not be the one for which "
+            "it was saved."
+        )
+        outputs = [tmp_path / f"scores.{ending}" for ending in ("json", "csv", "md")]
+        with pytest.warns(UserWarning, match=f"{name}.zip: No VecNormalize statistics were saved"):
+            assert main(["evaluate", agent, "-n", "1", "-o", *map(str, outputs)]) == 0
+        assert f"{agent}: {note}" in capsys.readouterr().out
+        row = json.loads(outputs[0].read_text())["agents"][-1]
+        with outputs[1].open(newline="") as file:
+            columns = list(csv.DictReader(file))[-1]
+        assert row["statistics_note"] == columns["statistics_note"] == note and note in outputs[2].read_text()
+        with pytest.warns(UserWarning, match="No VecNormalize statistics"):
+            assert main(["teachers", agent]) == main(["teachers", agent, "--json"]) == 0
+        shown = capsys.readouterr().out
+        assert shown.count(note) == 2 and f'"statistics_note": "{note}"' in shown
+        # The last model's are its own.
+        assert load_teacher(zoo_run).facts.statistics_note is None
+    finally:
+        for own in zoo_run.glob("*.away"):
+            own.rename(own.with_suffix(".pkl"))
