@@ -47,8 +47,8 @@ class MultiTaskEnv(gym.Env):
     seeds, play different tasks.
 
     Observations are ``{"obs": the task's observation, "task": the task's index}``. The action space is that of the task
-    with the most actions. In tasks with fewer actions, action ``a`` is played as ``a % n_actions``, so that random
-    actions of the common space are possible in every task.
+    with the most actions. An action that a task does not have is played as one of its own, drawn uniformly from the
+    environment's generator, so that random actions of the common space are uniformly random in every task.
 
     :param envs: by name of the task, a function that makes its environment
     :param pad: if the observation spaces differ, fill shorter vectors, or grids with fewer channels, with zeros
@@ -109,7 +109,10 @@ class MultiTaskEnv(gym.Env):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         task = self.tasks[self._current]
-        obs, reward, terminated, truncated, info = self.current_env.step(int(action) % task.n_actions)
+        action = int(action)
+        if action >= task.n_actions:
+            action = int(self.np_random.integers(task.n_actions))
+        obs, reward, terminated, truncated, info = self.current_env.step(action)
         return self._observe(obs), float(reward), terminated, truncated, {**info, "task": task.name}
 
     def render(self) -> Any:

@@ -79,10 +79,33 @@ class MultiTaskDQN(MultiTaskAlgorithmMixin, RefusalsMixin, DQN):
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         actions, _ = super()._sample_action(learning_starts, action_noise, n_envs)
-        # If the task has fewer actions, the environment plays action % n_actions: store the action that is played.
         assert isinstance(self._last_obs, dict)
-        actions = actions % np.array(self.policy.task_actions)[np.reshape(self._last_obs["task"], -1)]
+        # Before learning_starts, SB3 draws from the common space.
+        actions = self._own_actions(actions, self._last_obs)
         return actions, actions
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As DQN's; exploring actions are drawn uniformly from those of each observation's task."""
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        assert isinstance(observation, dict)
+        return self._own_actions(actions, observation), state
+
+    def _own_actions(self, actions: np.ndarray, obs: dict[str, np.ndarray]) -> np.ndarray:
+        """
+        Replace actions that a task does not have by uniform draws from its own. A uniform draw from the common space
+        becomes one from the task's; greedy actions are the task's already.
+        """
+        n_actions = np.reshape(np.array(self.policy.task_actions)[np.asarray(obs["task"])], np.shape(actions))
+        missing = actions >= n_actions
+        if not np.any(missing):
+            return actions
+        return np.where(missing, np.random.randint(n_actions), actions)
 
     def learn(
         self: SelfMultiTaskDQN,

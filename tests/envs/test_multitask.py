@@ -57,15 +57,44 @@ def test_a_frame_keeps_its_proportions():
     assert (fitted[10:30] == 7).all() and not fitted[:10].any() and not fitted[30:].any()
 
 
-def test_vectors_are_padded_and_actions_wrap():
-    env, plain = gym.make("MultiTask-v0", **ENV_KWARGS).unwrapped, gym.make("CartPole-v1")
-    assert env.action_space == spaces.Discrete(3)
+def test_vectors_are_padded():
+    env = gym.make("MultiTask-v0", **ENV_KWARGS).unwrapped
     obs, _ = env.reset(seed=3, options={"task": 1})
     assert np.array_equal(obs["obs"][2:], [0, 0])
-    env.reset(seed=3, options={"task": 0})
-    plain.reset(seed=3)
-    # CartPole has two actions: 2 is played as 0
-    assert np.array_equal(env.step(2)[0]["obs"], plain.step(0)[0])
+
+
+class Count(gym.Wrapper):
+    """Counts the actions that an environment gets."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.counts = np.zeros(env.action_space.n, int)
+
+    def step(self, action):
+        self.counts[action] += 1
+        return self.env.step(action)
+
+
+def counts_of_random_play(n_steps, seed):
+    env = gym.make("MultiTask-v0", **ENV_KWARGS).unwrapped
+    env.envs = {name: Count(own) for name, own in env.envs.items()}
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    for _ in range(n_steps):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+    return [own.counts for own in env.envs.values()]
+
+
+def test_random_play_is_uniform_in_every_task():
+    """CartPole has two of the three actions."""
+    counts = counts_of_random_play(9_000, seed=0)
+    for own, n_actions in zip(counts, (2, 3), strict=True):
+        assert len(own) == n_actions and own.sum() > 600
+        # Four standard deviations of a share
+        assert np.abs(own / own.sum() - 1 / n_actions).max() < 4 * np.sqrt(0.25 / own.sum())
+    assert all(map(np.array_equal, counts, counts_of_random_play(9_000, seed=0)))
 
 
 def test_atari_games_share_stacked_frames():

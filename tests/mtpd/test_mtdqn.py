@@ -28,6 +28,41 @@ def test_multi_task_dqn_learns_saves_and_goes_on(tmp_path: Path):
     loaded.learn(100, reset_num_timesteps=False)
 
 
+@pytest.mark.parametrize("learning_starts", [0, 10_000])
+def test_random_actions_are_uniform_in_every_task(learning_starts):
+    """In the training and in its warm-up; CartPole has two of the three actions."""
+    explores = {"exploration_initial_eps": 1.0, "exploration_final_eps": 1.0}
+    model = MultiTaskDQN(
+        "MultiTaskMlpPolicy",
+        make_env(),
+        learning_starts=learning_starts,
+        train_freq=10_000,
+        buffer_size=3_000,
+        seed=0,
+        device="cpu",
+        **explores,
+    )
+    model.learn(2_500)
+    obs = {"obs": np.zeros((4_000, 4), np.float32), "task": np.arange(4_000) % 2}
+    predicted, _ = model.predict(obs)
+    assert model.predict({"obs": np.zeros(4, np.float32), "task": 0})[0] in (0, 1)
+    played = {0: [], 1: []}
+    for (task, _), memory in model.replay_buffer.memories.items():
+        played[task] += memory.actions[: memory.pos].reshape(-1).tolist()
+    for task, n_actions in enumerate(model.policy.task_actions):
+        for actions in (np.array(played[task]), predicted[obs["task"] == task]):
+            shares = np.bincount(actions) / len(actions)
+            # Four standard deviations of a share
+            assert len(shares) == n_actions and np.abs(shares - 1 / n_actions).max() < 2 / np.sqrt(len(actions))
+
+
+def test_students_of_several_tasks_explore_uniformly_too(teachers):
+    obs = {"obs": np.zeros((4_000, 4), np.float32), "task": np.arange(4_000) % 2}
+    predicted, _ = make(teachers, student_eps=1.0).predict(obs)
+    for task, n_actions in enumerate((2, 3)):
+        assert np.abs(np.bincount(predicted[obs["task"] == task]) / 2_000 - 1 / n_actions).max() < 0.045
+
+
 def test_both_networks_have_the_same_parameters(teachers):
     dqn = MultiTaskDQN("MultiTaskMlpPolicy", make_env(), policy_kwargs=KWARGS["policy_kwargs"])
     student = make(teachers)
