@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register
 
+from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.version import __version__
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
 # ``gymnasium.make("sb3_distill:MultiTask-v0")``, which imports it.
 register("MultiTask-v0", entry_point="sb3_distill.envs.multitask:make_multi_task")
 register("MultiTaskAtari-v0", entry_point="sb3_distill.envs.multitask:make_multi_task_atari")
+register_minatar()
 
 _PUBLIC = {
     "QPD": "sb3_distill.qpd",

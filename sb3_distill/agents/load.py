@@ -38,6 +38,7 @@ from sb3_distill.agents.rebuild.spaces import read_space
 from sb3_distill.agents.rebuild.weights import POLICY_MODULE
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.algorithms import ALGORITHMS, resolve
+from sb3_distill.common.files import file_name
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.networks.frozen import copy_policy, hash_weights
@@ -153,9 +154,13 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
 def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv | None, allow_pickle: bool) -> Teacher:
     archive = read_archive(files.zip_path)
     config, arguments = read_yaml(files.yaml("config.yml")), read_yaml(files.yaml("args.yml"))
+    own_env_id, run_env_id = plain_text(archive.data.get("env_id")), plain_text(arguments.get("env")) or files.env_id
+    if own_env_id and run_env_id and file_name(own_env_id) != file_name(run_env_id.rpartition(":")[2]):
+        # A task that was cut out of a student of several is saved in a run whose settings are those of all tasks.
+        files, config, arguments, run_env_id = AgentFiles(files.zip_path), {}, {}, None
     algo = find_algo(archive.data, arguments.get("algo") or files.algo)
     teacher_class = _teacher_class(algo)
-    env_id = env_id or plain_text(arguments.get("env")) or files.env_id or registered_name(files.zip_path.stem)
+    env_id = env_id or run_env_id or own_env_id or registered_name(files.zip_path.stem)
     if env_id is None and files.folder is not None:
         env_id = registered_name(files.folder.name)
     if allow_pickle:

@@ -62,6 +62,7 @@ def student_model(
     observation_space: spaces.Space,
     action_space: spaces.Space,
     device: th.device | str = "auto",
+    env_id: str | None = None,
 ) -> BaseAlgorithm:
     """
     Wrap a single student, e.g. one of several that were trained together, in a ``PolicyDistillation`` model. The model
@@ -72,9 +73,11 @@ def student_model(
     :param observation_space: Observation space
     :param action_space: Action space
     :param device: Device (cpu, cuda, ...)
+    :param env_id: id of the environment that the student was trained on, if known; it is saved with the model
     :return: the model
     """
-    model = resolve("pd")(policy, None, policy_kwargs=policy_kwargs, device=device, _init_setup_model=False)
+    model: Any = resolve("pd")(policy, None, policy_kwargs=policy_kwargs, device=device, _init_setup_model=False)
     model.observation_space, model.action_space, model.n_envs = observation_space, action_space, 1
     model._setup_model()
+    model.env_id = env_id
     return model

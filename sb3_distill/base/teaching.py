@@ -34,6 +34,8 @@ class TeacherMixin(RefusalsMixin):
     # hash (None before the teacher is loaded); of several tasks, both by task
     taught_by: Any = None
     teacher_sha256: Any = None
+    # The environment that the student was trained on; its zip alone says it to load_teacher
+    env_id: str | None = None
     allow_env_mismatch: bool = False
     # The teacher that was checked last
     _teacher: Any = None
@@ -43,7 +45,7 @@ class TeacherMixin(RefusalsMixin):
 
     def _setup_teacher(self) -> Any:
         """Load the teacher if it is only named, and check that it fits the environment."""
-        env_id = env_id_of(self._known_env())
+        self.env_id = env_id = env_id_of(self._known_env())
         named = getattr(self, self.teacher_argument)
         if named is None and self.taught_by is None and self.teacher_sha256 is not None:
             raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")

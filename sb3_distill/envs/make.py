@@ -11,14 +11,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule, ScheduledEnv
 from sb3_distill.envs.imports import registered_spec
-from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.envs.native import native_atari
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
 
 gym.register_envs(ale_py)
-
-
-register_minatar()
 
 # Games whose scores were shown to agree between native stepping and the Zoo's wrappers (tests/envs/test_atari.py, slow)
 NATIVE_GAMES = ("pong", "breakout")

@@ -15,12 +15,8 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.envs.inspection import check_counts_from_zero
-from sb3_distill.envs.minatar import register_minatar
 
 gym.register_envs(ale_py)
-
-
-register_minatar()
 
 
 @dataclass(frozen=True)

@@ -271,6 +271,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             task.observation_space,
             spaces.Discrete(task.n_actions),
             self.device,
+            task.env_id,
         )
         self.policy.copy_task_to(index, model.policy)
         model.taught_by = (self.taught_by or {}).get(name)

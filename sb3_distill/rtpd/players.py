@@ -10,6 +10,7 @@ from stable_baselines3.dqn.dqn import DQN
 
 from sb3_distill.base.students import student_model
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
+from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.networks.frozen import hash_weights
 from sb3_distill.results.curves import TEACHER
 from sb3_distill.rtpd.students import StudentGroup
@@ -85,6 +86,7 @@ class DQNWithStudents(DQN):
                 self.observation_space,
                 self.action_space,
                 self.device,
+                None if self.env is None else env_id_of(self.env),
             )
         model.policy.load_state_dict(policy.state_dict())
         model.num_timesteps, model._n_updates = self.num_timesteps, self._n_updates

@@ -94,7 +94,8 @@ def feature_maps(agent: Teacher, observations: np.ndarray, batch_size: int = 256
     before, behind = split_at_maps(agent)
     all_maps, all_contributions = [], []
     for start in range(0, len(observations), batch_size):
-        batch = th.as_tensor(observations[start : start + batch_size], device=agent.device).float()
+        obs = th.as_tensor(observations[start : start + batch_size], device=agent.device)
+        batch = agent.normalize(obs).float()  # type: ignore[union-attr]
         maps = nn.Sequential(*before)(batch).requires_grad_(True)
         with th.enable_grad():
             outputs = nn.Sequential(*behind)(maps)

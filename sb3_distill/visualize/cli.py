@@ -162,8 +162,12 @@ def draw_tsne(args: argparse.Namespace) -> None:
 
     games, activations = [], []
     rng = np.random.default_rng(args.seed)
-    for source in args.agents:
-        agent, env_id = load(source, None)
+    if args.env is not None and len(args.env) != len(args.agents):
+        raise VisualizeError(
+            f"--env names {len(args.env)} environments for {len(args.agents)} agents: name one for each."
+        )
+    for source, env in zip(args.agents, args.env or [None] * len(args.agents), strict=True):
+        agent, env_id = load(source, env)
         (episode,) = play_episodes(agent, env_id, 1, args.epsilon, args.seed, args.max_steps)
         n_points = min(args.points, len(episode.observations))
         chosen = rng.choice(len(episode.observations), n_points, replace=False)
@@ -231,6 +235,7 @@ def make_parser() -> argparse.ArgumentParser:
     curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game")
     tsne = add("tsne", draw_tsne, plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
+    tsne.add_argument("--env", nargs="+", help="environment of each agent, in their order (default: the agents' own)")
     tsne.add_argument("--points", type=whole_number(1), default=500, help="observations per game (default: 500)")
     return parser
 

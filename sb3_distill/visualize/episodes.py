@@ -13,6 +13,9 @@ from sb3_distill.envs.recipe import is_atari
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.players import mix_random_actions
 
+# Pictures whose sides are shorter are enlarged, such as MinAtar's with one pixel for each cell of the game
+_SHORTEST_SIDE = 160
+
 
 @dataclass
 class Episode:
@@ -20,7 +23,7 @@ class Episode:
     The data of one episode, one entry per step.
 
     :param observations: raw observations
-    :param frames: RGB frames, rendered at the same time as the observations
+    :param frames: RGB frames as bytes, rendered at the same time as the observations
     :param rams: the emulator's RAM (Atari)
     :param actions: actions taken
     """
@@ -73,7 +76,7 @@ def _play(
         frame = game.render()
         if not isinstance(frame, np.ndarray):
             raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")
-        episode.frames.append(frame.copy())
+        episode.frames.append(_picture(frame))
         if atari:
             episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
         actions, _ = agent.predict(obs, deterministic=True)
@@ -83,3 +86,13 @@ def _play(
         # In Atari games, a lost life is no end.
         done = bool(dones[0]) and (not atari or "episode" in infos[0])
     return episode
+
+
+def _picture(frame: np.ndarray) -> np.ndarray:
+    """A rendered frame as RGB bytes. Games may also render grey, or numbers from 0 to 1."""
+    if frame.dtype != np.uint8:
+        frame = (255 * frame.clip(0, 1) if frame.max() <= 1 else frame).round().astype(np.uint8)
+    if frame.ndim == 2:
+        frame = frame[..., None].repeat(3, axis=2)
+    scale = max(_SHORTEST_SIDE // min(frame.shape[:2]), 1)
+    return frame.repeat(scale, axis=0).repeat(scale, axis=1)

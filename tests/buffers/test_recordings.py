@@ -318,20 +318,3 @@ def test_bounds_of_a_recording_are_those_of_its_type(dtype, tmp_path):
     recording = Recording(tmp_path / "play")
     assert recording.observation_space.dtype == dtype
     assert recording.observation_space.contains(recording.observations(0)[0])
-
-
-def test_minari_reads_the_episodes(cartpole_teacher, tmp_path, monkeypatch):
-    minari = pytest.importorskip("minari")
-    from sb3_distill.buffers.minari import to_minari
-
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    distil(cartpole_teacher, tmp_path / "play")
-    recording = Recording(tmp_path / "play")
-    to_minari(recording, "cartpole/dqn-v0")
-    dataset = minari.load_dataset("cartpole/dqn-v0")
-    episodes = list(recording.finished_episodes())
-    assert dataset.total_episodes == len(episodes) > 0
-    for stored, episode in zip(dataset.iterate_episodes(), episodes, strict=True):
-        assert np.array_equal(stored.observations, episode.observations)
-        assert np.array_equal(stored.actions, episode.actions) and stored.terminations[-1] == episode.terminated
-    assert dataset.action_space == spaces.Discrete(2)

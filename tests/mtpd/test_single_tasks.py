@@ -11,6 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_distill import MultiTaskDistillation, PolicyDistillation, RealTimeDistillDQN, load_teacher
 from sb3_distill.base.students import student_model
+from sb3_distill.cli import main
 from sb3_distill.envs.multitask import pad_last_axis
 from sb3_distill.evaluation.tasks import score_tasks
 from tests.envs.tasks import IDS
@@ -30,6 +31,48 @@ def test_a_single_task_is_cut_out(teachers, tmp_path: Path):
         assert np.array_equal(load_teacher(tmp_path / f"{name}.zip", device="cpu").predict(obs)[0], expected)
     with pytest.raises(ValueError, match=r"Unknown task 'CartPole'.*Did you mean 'CartPole-v1'"):
         model.task("CartPole")
+
+
+def test_a_single_task_knows_its_environment(teachers, tmp_path: Path, capsys):
+    """Also in the run folder of the Zoo, where the settings are those of all tasks."""
+    settings = tmp_path / "mtpd" / "MultiTask-v0_1" / "MultiTask-v0"
+    settings.mkdir(parents=True)
+    (settings / "args.yml").write_text("algo: mtpd\nenv: MultiTask-v0\nenv_kwargs: {env_ids: [A, B], pad: true}\n")
+    (settings / "config.yml").write_text("policy: MultiTaskMlpPolicy\nframe_stack: 3\n")
+    model = make(teachers).learn(300)
+    model.save(settings.parent / "MultiTask-v0")
+    for folder in (tmp_path, settings.parent):
+        for name in IDS:
+            model.task(name).save(folder / name[:4])
+        tasks = [str(folder / f"{name[:4]}.zip") for name in IDS]
+        for name, path in zip(IDS, tasks, strict=True):
+            facts = load_teacher(path, device="cpu").facts
+            assert (facts.env_id, facts.recipe, facts.recorded_score) == (name, None, None)
+    assert main(["evaluate", tasks[0], "-n", "1"]) == 0
+    pytest.importorskip("sklearn")
+    options = ["--points", "30", "--max-steps", "40", "-o", str(tmp_path / "tsne.png")]
+    assert main(["visualize", "tsne", *tasks, *options]) == 0
+    assert (tmp_path / "tsne.png").is_file()
+    # Files of earlier versions do not say it.
+    older = [model.task(name) for name in IDS]
+    for name, own in zip(IDS, older, strict=True):
+        own.env_id = None
+        own.save(tmp_path / name[:4])
+    tasks = [str(tmp_path / f"{name[:4]}.zip") for name in IDS]
+    assert main(["visualize", "tsne", *tasks, *options]) == 1
+    assert "name it with --env" in capsys.readouterr().err
+    assert main(["visualize", "tsne", *tasks, "--env", *IDS, *options]) == 0
+    assert main(["visualize", "tsne", *tasks, "--env", IDS[0], *options]) == 1
+    assert "--env names 1 environments for 2 agents: name one for each" in capsys.readouterr().err
+
+
+def test_students_know_their_environment(cartpole_teacher, tmp_path: Path):
+    model = PolicyDistillation("MlpPolicy", "CartPole-v1", cartpole_teacher, n_teacher_episodes=0, device="cpu")
+    model.learn(10).save(tmp_path / "student")
+    students = RealTimeDistillDQN("MlpPolicy", "CartPole-v1", ["MlpPolicy"], buffer_size=10, device="cpu")
+    students.student_model("mlp").save(tmp_path / "beside")
+    for name in ("student", "beside"):
+        assert load_teacher(tmp_path / f"{name}.zip", device="cpu").env_id == "CartPole-v1"
 
 
 def test_grids_are_padded_and_cut_out(tmp_path: Path):

@@ -1,11 +1,14 @@
 """Episodes that are played to be drawn."""
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
+from PIL import Image
 from stable_baselines3 import DQN
 
 from sb3_distill import load_teacher
+from sb3_distill.base.students import student_model
 from sb3_distill.visualize.cli import main
 from sb3_distill.visualize.episodes import play_episodes
 
@@ -23,6 +26,51 @@ def test_environments_without_pictures(monkeypatch):
         assert len(closed) == 1
     finally:
         del gym.registry["Blind-v0"]
+
+
+class Drawn(CartPoleEnv):
+    """Renders what it is given."""
+
+    frame = np.zeros((1, 1))
+
+    def render(self):
+        return self.frame
+
+
+@pytest.mark.parametrize(
+    "frame, first",
+    [
+        (np.full((10, 20, 3), 0.2), 51),
+        (np.full((10, 20), 0.2), 51),
+        (np.ones((10, 20, 3), bool), 255),
+        (np.full((10, 20, 3), 51, np.int64), 51),
+        (np.full((10, 20, 3), 51, np.uint8), 51),
+    ],
+)
+def test_pictures_are_bytes_that_one_can_see(monkeypatch, frame, first):
+    monkeypatch.setattr(Drawn, "frame", frame)
+    gym.register("Drawn-v0", entry_point=Drawn)
+    try:
+        agent = load_teacher(DQN("MlpPolicy", "Drawn-v0", buffer_size=10), device="cpu")
+        (episode,) = play_episodes(agent, "Drawn-v0", max_steps=2)
+    finally:
+        del gym.registry["Drawn-v0"]
+    for picture in episode.frames:
+        assert picture.dtype == np.uint8 and picture.shape == (160, 320, 3) and (picture == first).all()
+
+
+def test_maps_of_grids(tmp_path):
+    pytest.importorskip("minatar")
+    with gym.make("MinAtar/Breakout-v1") as env:
+        spaces = env.observation_space, env.action_space
+    student_model("GridCnnPolicy", {}, *spaces, env_id="MinAtar/Breakout-v1").save(tmp_path / "student")
+    outputs = [tmp_path / "maps.png", tmp_path / "maps.gif"]
+    assert main(["maps", str(tmp_path / "student.zip"), "--max-steps", "5", "-o", *map(str, outputs)]) == 0
+    for path in outputs:
+        with Image.open(path) as picture:
+            # The frame, four maps and their maximum, side by side
+            assert picture.width == 6 * (160 + 4)
+    assert main(["q-values", str(tmp_path / "student.zip"), "--max-steps", "9", "-o", str(tmp_path / "q.png")]) == 0
 
 
 def test_help_of_the_verb(capsys):
