@@ -32,14 +32,17 @@ def list_callbacks(callback: MaybeCallback) -> list[BaseCallback]:
     return [item if isinstance(item, BaseCallback) else ConvertCallback(item) for item in callbacks]
 
 
-def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """A callback, and all that it calls at its steps."""
+def walk_callbacks(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """
+    :param callback: a callback
+    :return: it, and all callbacks that it calls
+    """
     yield callback
-    children = callback.callbacks if isinstance(callback, CallbackList) else []
-    if isinstance(callback, EventCallback) and callback.callback is not None:
-        children = [callback.callback]
-    for child in children:
-        yield from _walk(child)
+    children: list[BaseCallback | None] = list(callback.callbacks) if isinstance(callback, CallbackList) else []
+    if isinstance(callback, EventCallback):
+        children = [callback.callback, getattr(callback, "callback_on_new_best", None)]
+    for child in (child for child in children if child is not None):
+        yield from walk_callbacks(child)
 
 
 def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
@@ -47,7 +50,7 @@ def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
     :param callback: a callback, a list of them, or one that calls others
     :return: the evaluation callbacks in it that evaluate at all
     """
-    for found in _walk(callback):
+    for found in walk_callbacks(callback):
         if isinstance(found, EvalCallback) and found.eval_freq > 0:
             yield found
 
@@ -80,7 +83,7 @@ def keep_statistics(callbacks: list[BaseCallback]) -> None:
 
     :param callbacks: the run's callbacks
     """
-    for callback in (found for item in callbacks for found in _walk(item)):
+    for callback in (found for item in callbacks for found in walk_callbacks(item)):
         if isinstance(callback, CheckpointCallback):
             callback.save_vecnormalize = True
         elif isinstance(callback, EvalCallback) and callback.best_model_save_path is not None:

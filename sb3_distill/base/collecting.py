@@ -60,8 +60,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                 'steps instead, such as train_freq=(4, "step").'
             )
 
-    def _open_recording(self, start: int, total_timesteps: int) -> None:
-        """Read the recording of the teacher's play if there is one, otherwise record it."""
+    def _open_recording(self, start: int, total_timesteps: int, unfinished: dict[str, Any] | None) -> None:
+        """Read the recording of the teacher's play if there is one, otherwise record it, or go on recording it."""
         assert self.env is not None and self.recording is not None
         if self.rollout_policy != "teacher" or self._vec_normalize_env is not None:
             raise RecordingError(
@@ -87,6 +87,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             self.n_envs,
             start,
             total_timesteps,
+            unfinished,
         )
 
     def _finish_recording(self) -> None:
@@ -100,10 +101,10 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                 self._recorder.close(RecordedScore(*score, **self._references.protocol(self._rollout_rules()[1])))
             self._recorder = None
 
-    def _leave_recording(self) -> None:
-        """Delete an incomplete recording, and stop reading."""
+    def _leave_recording(self, keep: bool) -> None:
+        """Delete an incomplete recording, or keep it for a run that goes on; and stop reading."""
         if self._recorder is not None:
-            self._recorder.abort()
+            self._recorder.abort(keep)
         self._recorder = self._recorded_play = None
 
     def collect_rollouts(

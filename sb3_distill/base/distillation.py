@@ -14,9 +14,11 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.collecting import CollectingAlgorithm
+from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.unfinished import writer_state
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.utils import check_device, check_probability, compile_or_same
 from sb3_distill.envs.native import native_or_same
@@ -25,7 +27,7 @@ from sb3_distill.envs.views import ObservationView
 SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
 
 
-class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
+class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
     """
     The teacher is evaluated on every observation, whether the teacher or the student acts. Its answers (Q-values, or
     the parameters of its action distribution) are stored in a replay buffer, and the student is fitted to them.
@@ -60,6 +62,12 @@ class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
     """
 
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
+    run_attributes: ClassVar[tuple[str, ...]] = (
+        *ResumableMixin.run_attributes,
+        "_n_collected",
+        "_rollout_rng",
+        "_teacher_state",
+    )
     buffer_class: ClassVar[type[ReplayBuffer]] = DistillationBuffer
     replay_buffer: Any
     student: Student
@@ -161,7 +169,8 @@ class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
     ) -> tuple[int, BaseCallback]:
         self._setup_teacher()
         if self.recording is not None:
-            self._open_recording(0 if reset_num_timesteps else self.num_timesteps, total_timesteps)
+            start = 0 if reset_num_timesteps else self.num_timesteps
+            self._open_recording(start, total_timesteps, (self._pending_state or {}).get("recording"))
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if self._recorded_play is not None:
             self._last_obs = self._recorded_play.observations(self._recorded_play.row)
@@ -200,8 +209,12 @@ class DistillationAlgorithm(TeacherMixin, CollectingAlgorithm):
             )
             self._finish_recording()
         finally:
-            self._leave_recording()
+            self._leave_recording(keep=self.has_checkpoint_state)
         return self
+
+    def _run_state(self, callback: BaseCallback | None) -> dict[str, Any]:
+        recording = None if self._recorder is None else writer_state(self._recorder)
+        return {**super()._run_state(callback), "recording": recording}
 
     @property
     def _n_observations(self) -> int:

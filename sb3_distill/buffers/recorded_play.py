@@ -8,6 +8,7 @@ from gymnasium import spaces
 
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings, RecordingWriter
+from sb3_distill.buffers.unfinished import resume_writer
 
 
 class RecordedPlay:
@@ -72,6 +73,7 @@ def read_or_record(
     n_envs: int,
     start: int,
     total_timesteps: int,
+    unfinished: dict[str, Any] | None = None,
 ) -> tuple[RecordedPlay | None, RecordingWriter | None]:
     """
     :param folder: folder of the recording, which may not exist yet
@@ -80,6 +82,7 @@ def read_or_record(
     :param n_envs: number of parallel environments
     :param start: number of steps that the run has done already
     :param total_timesteps: number of steps that it will do
+    :param unfinished: what a stopped run had recorded (see ``writer_state``)
     :return: the reader if the recording exists, else the writer
     :raises RecordingError: the recording was made with other settings, or is not complete
     """
@@ -87,6 +90,8 @@ def read_or_record(
         recording = Recording(folder)
         recording.check(settings, n_envs, start + total_timesteps)
         return RecordedPlay(recording, start // n_envs), None
+    if unfinished is not None:
+        return None, resume_writer(folder, settings, observation_space, n_envs, unfinished)
     if start > 0:
         raise RecordingError(f"There is no recording {folder}, and a run that goes on would record a part only.")
     return None, RecordingWriter(folder, settings, observation_space, n_envs)

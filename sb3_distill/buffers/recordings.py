@@ -1,11 +1,12 @@
 """A teacher's play on disk: recorded by the first student that it teaches, read by all others."""
 
 import json
-import os
+import secrets
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +19,10 @@ from stable_baselines3.common.preprocessing import is_image_space
 from sb3_distill.buffers.frames import planes_of
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.common.answers import Answers
+from sb3_distill.common.files import dead_partials, partial_path
 
 FORMAT = 3
-_META, _FRAMES, _TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
+_META, _FRAMES, _TERMINALS, _TOKEN = "recording.json", "frames.zlib", "terminals.npz", "token"
 _COLUMNS = ("actions", "rewards", "dones", "truncations")
 # Prefix of the columns with the parts of the teacher's answers
 _ANSWERS = "answers_"
@@ -106,7 +108,8 @@ class RecordingWriter:
     :param settings: the settings on which it depends
     :param observation_space: Observation space
     :param n_envs: number of parallel environments
-    :raises RecordingError: the observations are a Dict
+    :param token: that of an unfinished recording, to go on with the frames that it has written
+    :raises RecordingError: the observations are a Dict, or there is no unfinished recording with this token
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class RecordingWriter:
         settings: RecordingSettings,
         observation_space: spaces.Space,
         n_envs: int,
+        token: str | None = None,
     ) -> None:
         if isinstance(observation_space, spaces.Dict):
             raise RecordingError("Dict observations cannot be recorded: learn without recording=.")
@@ -124,9 +128,14 @@ class RecordingWriter:
         self.n_envs = n_envs
         self.shape = observation_space.shape
         self.dtype = observation_space.dtype
-        self.partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        self.partial = partial_path(folder)
+        self.token = secrets.token_hex(8) if token is None else token
+        if token is not None:
+            _find_unfinished(folder, token).rename(self.partial)
+        for left in [self.partial, *dead_partials(folder.parent, folder.name)] if token is None else []:
+            shutil.rmtree(left, ignore_errors=True)
+        self.partial.mkdir(parents=True, exist_ok=True)
+        (self.partial / _TOKEN).write_text(self.token)
         self.columns: dict[str, list[np.ndarray]] = {}
         self.observations: list[np.ndarray] = []
         self.terminals: list[np.ndarray] = []
@@ -139,7 +148,7 @@ class RecordingWriter:
             self._n_planes = 0
             self._pending: list[bytes] = []
             self._offsets = [0]
-            self._file = (self.partial / _FRAMES).open("wb")
+            self._file = (self.partial / _FRAMES).open("wb" if token is None else "r+b")
 
     def add(self, record: StepRecord) -> None:
         """
@@ -199,11 +208,16 @@ class RecordingWriter:
             self._offsets.append(self._offsets[-1] + len(data))
             self._pending = []
 
-    def abort(self) -> None:
-        """Delete a recording that will not be finished."""
+    def abort(self, keep: bool = False) -> None:
+        """
+        Leave a recording unfinished.
+
+        :param keep: keep its frames, for a run that goes on with it
+        """
         if self.images:
             self._file.close()
-        shutil.rmtree(self.partial, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.partial, ignore_errors=True)
 
     def close(self, teacher_score: RecordedScore | None = None) -> None:
         """
@@ -231,6 +245,7 @@ class RecordingWriter:
             "teacher_score": None if teacher_score is None else asdict(teacher_score),
             "episodes": [dict(zip(_END, end, strict=True)) for end in self.episodes],
         }
+        (self.partial / _TOKEN).unlink()
         (self.partial / _META).write_text(json.dumps(meta))
         try:
             self.partial.rename(self.folder)
@@ -246,6 +261,18 @@ class RecordingWriter:
                 f"The recording cannot be written to {self.folder} ({error.strerror}): what is there is no recording. "
                 f"The recording is finished and was left in {kept}: move it, or pass recording={str(kept)!r}."
             ) from error
+
+
+def _find_unfinished(folder: Path, token: str) -> Path:
+    """What a stopped run has written of a recording."""
+    for path in folder.parent.glob(f".{folder.name}.*.partial"):
+        with suppress(OSError):
+            if (path / _TOKEN).read_text() == token:
+                return path
+    raise RecordingError(
+        f"The frames of the unfinished recording {folder} are gone, so the run cannot go on with it: delete the run's "
+        "folder, and start anew."
+    )
 
 
 class Recording:

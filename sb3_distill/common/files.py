@@ -1,7 +1,15 @@
 """Paths of the Zoo's files, and helpers to write files."""
 
 import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+# Name of a file that is being written: that of the whole file, and who writes it
+_PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)-(?P<pid>\d+)\.partial")
 
 
 def file_name(env_id: str) -> str:
@@ -31,17 +39,101 @@ def model_zip(run: Path, env_id: str) -> Path:
     return run / f"{file_name(env_id)}.zip"
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """
+    Write a file that appears under its name whole or not at all, also if the process is killed or the disk is full: it
+    is written beside, flushed to the disk, and renamed. What killed processes have left in the folder is removed.
+
+    :param path: the file
+    :return: a context with the open file; if it is left by an exception, an older file stays as it was
+    :raises OSError: the file cannot be written; the message names it
+    """
+    partial = partial_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(path.parent)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"{path} cannot be written ({error.strerror or error}); what was there before is unchanged. Make room, or "
+            "choose a folder that can be written",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """
-    Write a file atomically: other processes never see a part of it.
+    Write a text file that appears under its name whole or not at all.
 
     :param path: the file
     :param text: the content
+    :raises OSError: the file cannot be written
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_name(f"{path.name}.{os.getpid()}")
-    incomplete.write_text(text)
-    incomplete.replace(path)
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def partial_path(path: Path) -> Path:
+    """
+    :param path: a file or a folder
+    :return: where this process writes it, beside it; ``dead_partials`` knows the name
+    """
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.partial")
+
+
+def remove_partials(folder: Path) -> None:
+    """
+    Remove the files that processes of this machine were writing in a folder when they were killed.
+
+    :param folder: the folder
+    """
+    for path in dead_partials(folder):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def dead_partials(folder: Path, name: str = "*") -> list[Path]:
+    """
+    :param folder: a folder
+    :param name: name of a file or folder in it; "*" for all
+    :return: what processes of this machine were writing under this name when they were killed
+    """
+    host = _host()
+    found = [(path, _PARTIAL.fullmatch(path.name)) for path in folder.glob(f".{name}.*.partial")]
+    return [path for path, by in found if by is not None and by["host"] == host and not _is_running(int(by["pid"]))]
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "_", platform.node()) or "host"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # It runs, and belongs to somebody else.
+        pass
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the disk remember a rename. Some file systems know no such thing for folders."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def check_writable(path: Path) -> None:

@@ -16,6 +16,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_distill.envs.episodes import EpisodeSchedule
 
 _FIRE = 1
+# What is known of the games on this side of the emulator
+_ARRAYS = ("_stacks", "_lives", "_frames", "_returns", "_must_fire")
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,19 @@ class NativeAtariVecEnv(VecEnv):
         self._replaced: list[int] = []
         # The episodes to play; None: whatever the emulator begins
         self.schedule: EpisodeSchedule | None = None
+        # How each game came to be what it is: the seed, the number of resets since, and the actions since the last one
+        self._game_seeds = [-1] * n_envs
+        self._n_resets = [0] * n_envs
+        self._actions: list[list[int]] = [[] for _ in range(n_envs)]
 
     def reset(self) -> VecEnvObs:
         seeds = self._seeds
         if self.schedule is not None:
             seeds = [self.schedule.begin(env) for env in range(self.num_envs)]
-        obs, info = self.games.reset(seed=_emulator_seeds(seeds))
+        emulator_seeds = _emulator_seeds(seeds)
+        for env, seed in enumerate(emulator_seeds.tolist()):
+            self._note_reset(env, seed)
+        obs, info = self.games.reset(seed=emulator_seeds)
         self._reset_seeds()
         self._reset_options()
         self._stacks = np.zeros_like(self._stacks)
@@ -131,6 +140,8 @@ class NativeAtariVecEnv(VecEnv):
             self._replaced = list(np.flatnonzero(self._must_fire & (actions != _FIRE)))
             actions = np.where(self._must_fire, _FIRE, actions)
             self._must_fire[:] = False
+        for env, action in enumerate(actions.tolist()):
+            self._actions[env].append(action)
         self.games.send(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -138,6 +149,8 @@ class NativeAtariVecEnv(VecEnv):
         game_over = terminated | truncated
         self._returns += rewards
         episodes = {env: self._finish_episode(env) for env in np.flatnonzero(game_over).tolist()}
+        for env in episodes:
+            self._note_reset(env)
         final_obs: Any = info.get("final_obs")
         if episodes and self.schedule is not None:
             obs, info = self._begin_scheduled(episodes)
@@ -168,6 +181,64 @@ class NativeAtariVecEnv(VecEnv):
         self._frames = info["episode_frame_number"].astype(np.int64)
         learner_rewards = np.sign(rewards) if self.settings.clip_reward else rewards
         return stacks, learner_rewards.astype(np.float32), dones.copy(), infos
+
+    def _note_reset(self, env: int, seed: int = -1) -> None:
+        if seed >= 0:
+            self._game_seeds[env], self._n_resets[env] = seed, 0
+        self._n_resets[env] += 1
+        self._actions[env] = []
+
+    def state(self) -> dict[str, Any] | None:
+        """
+        :return: the present state, as plain values and arrays; None if it cannot be restored: without a seed, or with
+            sticky actions, the emulator's random numbers are not known
+        """
+        is_sticky = self.settings.spec.kwargs.get("repeat_action_probability", 0.0) > 0
+        if is_sticky or self.schedule is not None or min(self._game_seeds) < 0:
+            return None
+        return {
+            "seeds": list(self._game_seeds),
+            "n_resets": list(self._n_resets),
+            "actions": [np.array(actions, dtype=np.int64) for actions in self._actions],
+            "arrays": {name: getattr(self, name) for name in _ARRAYS},
+        }
+
+    def restore(self, state: dict[str, Any]) -> str | None:
+        """
+        Come back to a state: the games are reset as often as they were, because each reset draws a random number of
+        no-ops, and then the actions since the last reset are played again.
+
+        :param state: what ``state`` returned for an environment of the same settings
+        :return: None, or why it is in another state now
+        """
+        self.games.reset(seed=np.array(state["seeds"], dtype=np.int64))
+        lengths = [len(actions) for actions in state["actions"]]
+        obs = None
+        # All games step together, so that each one begins when as many steps are left as it needs; until then it plays
+        # anything, and a reset with the seed makes it forget that.
+        for left in range(max(lengths), -1, -1):
+            for env in [env for env, length in enumerate(lengths) if length == left]:
+                obs = self._replay_resets(env, state["seeds"][env], state["n_resets"][env])
+            if left > 0:
+                played = [actions[-left] if len(actions) >= left else 0 for actions in state["actions"]]
+                self.games.send(np.array(played, dtype=np.int64))
+                obs = self.games.recv()[0]
+        assert obs is not None
+        for name, array in state["arrays"].items():
+            setattr(self, name, np.array(array))
+        self._game_seeds, self._n_resets = list(state["seeds"]), list(state["n_resets"])
+        self._actions = [actions.tolist() for actions in state["actions"]]
+        self._reset_seeds()
+        self._reset_options()
+        return None if np.array_equal(obs[:, 0], self._stacks[:, -1]) else "the games show other frames now"
+
+    def _replay_resets(self, env: int, seed: int, n_resets: int) -> np.ndarray:
+        is_chosen = np.arange(self.num_envs) == env
+        obs: np.ndarray
+        for index in range(n_resets):
+            seeds = np.array([seed if index == 0 else -1], dtype=np.int64)
+            obs, _ = self.games.reset(seed=seeds, options={"reset_mask": is_chosen})
+        return obs
 
     def _begin_scheduled(self, episodes: dict[int, dict[str, float]]) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin games anew, with the seeds of their episodes, in place of those that have just ended."""

@@ -62,6 +62,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**MULTI_TASK_POLICIES}
     buffer_class: ClassVar[type[ReplayBuffer]] = MultiTaskDistillationBuffer
+    run_attributes: ClassVar[tuple[str, ...]] = (*DistillationAlgorithm.run_attributes, "evaluations")
     teacher_argument: ClassVar[str] = "teachers"
     policy: MultiTaskMlpPolicy
 

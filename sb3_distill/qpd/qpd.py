@@ -95,6 +95,7 @@ class QPD(DistillationAlgorithm):
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
     asks_values: ClassVar[bool] = True
     samples_actions: ClassVar[bool] = True
+    run_attributes: ClassVar[tuple[str, ...]] = (*DistillationAlgorithm.run_attributes, "transition_share")
     policy: ActorCriticMlpPolicy
 
     def __init__(
@@ -209,9 +210,9 @@ class QPD(DistillationAlgorithm):
                 raise ValueError(
                     f"policy_kwargs: {name}=True is not supported, students of QPD have a plain Gaussian: leave it out."
                 )
-        for name in ("value_coef", "ent_coef"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is a coefficient and must be at least 0, not {getattr(self, name)!r}.")
+        for name, value in (("value_coef", self.value_coef), ("ent_coef", self.ent_coef)):
+            if not value >= 0:
+                raise ValueError(f"{name} is a coefficient and must be at least 0, not {value!r}.")
 
     @property
     def bits(self) -> dict[str, Any]:
@@ -288,7 +289,7 @@ class QPD(DistillationAlgorithm):
         )
 
     def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
-        # SB3's own sampling is not used: with state-dependent exploration it would keep one sample of the noise matrix.
+        # SB3's own sampling would keep one sample of the noise matrix of state-dependent exploration.
         rngs = [self._rollout_rng] * len(teacher_acts)
         actions = answers.sample(rngs)
         if not teacher_acts.all():
@@ -297,9 +298,8 @@ class QPD(DistillationAlgorithm):
             actions = np.where(teacher_acts.reshape(-1, *[1] * (actions.ndim - 1)), actions, student_actions)
         if isinstance(self.action_space, spaces.Box):
             return actions.reshape(-1, *self.action_space.shape)
-        epsilon = np.where(teacher_acts, self.teacher_eps, 0.0)
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
-        return mix_random_actions(actions, n_actions, epsilon, self._rollout_rng)
+        return mix_random_actions(actions, n_actions, np.where(teacher_acts, self.teacher_eps, 0.0), self._rollout_rng)
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import lacks_statistics
 from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
+from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
@@ -33,7 +34,7 @@ from sb3_distill.rtpd.students import SharedBatch, StudentGroup
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
 
-class RealTimeDistillDQN(TeacherMixin, DQNWithStudents):
+class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
     """
     Real-time Policy Distillation: students learn at the same time as their teacher, an ordinary DQN.
 
@@ -75,6 +76,12 @@ class RealTimeDistillDQN(TeacherMixin, DQNWithStudents):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**DQN_POLICIES}
+    run_attributes: ClassVar[tuple[str, ...]] = (
+        *ResumableMixin.run_attributes,
+        "exploration_rate",
+        "_n_calls",
+        "evaluations",
+    )
 
     def __init__(
         self,

@@ -1,0 +1,142 @@
+"""What is in a replay buffer, as plain values, arrays and blocks of bytes for a state file."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.preprocessing import is_image_space
+
+from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.buffers.tasks import MultiTaskBuffer
+from sb3_distill.common.state_file import Blocks
+
+
+@dataclass
+class _Planes:
+    """The planes of all images in a buffer, each one once: buffers share the planes of consecutive images."""
+
+    items: list[bytes] = field(default_factory=list)
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    def number(self, plane: bytes) -> int:
+        number = self.numbers.setdefault(id(plane), len(self.items))
+        if number == len(self.items):
+            self.items.append(plane)
+        return number
+
+    def table(self, rows: list[tuple[tuple[bytes, ...], ...]]) -> np.ndarray:
+        """The numbers of the planes of some rows, all of them with as many planes."""
+        return np.array([[[self.number(plane) for plane in image] for image in row] for row in rows], dtype=np.int32)
+
+    def rows(self, table: np.ndarray) -> list[tuple[tuple[bytes, ...], ...]]:
+        """The rows with these numbers of planes."""
+        return [tuple(tuple(self.items[number] for number in image) for image in row) for row in table.tolist()]
+
+
+def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
+    """
+    :param buffer: a replay buffer of ours or of SB3
+    :return: its content, in arrays that are not copied
+    """
+    planes = _Planes()
+    content = _read(buffer, planes)
+    return {"content": content, "planes": Blocks(planes.items)}
+
+
+def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+    """
+    Put back what was in a replay buffer.
+
+    :param buffer: a buffer that was made with the same arguments
+    :param state: what ``buffer_state`` returned
+    """
+    _write(buffer, state["content"], _Planes(state["planes"].items))
+
+
+def state_bytes(buffer: ReplayBuffer) -> int:
+    """
+    :param buffer: a replay buffer
+    :return: about how many bytes its content takes in a state file once it is full, if consecutive images share all
+        planes but one
+    """
+    if isinstance(buffer, MultiTaskBuffer):
+        return buffer.n_tasks * buffer.n_envs * state_bytes(buffer._make_memory())
+    is_answers = isinstance(buffer, DistillationBuffer)
+    observed = buffer.observation_space
+    parts: Any = observed.spaces.values() if isinstance(observed, spaces.Dict) else [observed]
+    # The teacher's answers, one number per action and its value; or action, reward and flags
+    per_step = 4 * (int(getattr(buffer.action_space, "n", 2 * buffer.action_dim)) + 1) if is_answers else 20
+    for space in parts:
+        if is_image_space(space, check_channels=False):
+            per_step += int(np.prod(space.shape[1:])) + 4 * space.shape[0]
+        else:
+            # Transitions hold the next observations, too.
+            per_step += int(np.prod(space.shape)) * space.dtype.itemsize * (1 if is_answers else 2)
+    return buffer.buffer_size * buffer.n_envs * per_step
+
+
+def _read(owner: Any, planes: _Planes) -> dict[str, Any]:
+    # Rows that were never written are left out.
+    n_rows = owner.size() if not owner.full else owner.buffer_size
+    content: dict[str, Any] = {"pos": owner.pos, "full": owner.full}
+    for name, value in vars(owner).items():
+        if isinstance(value, FrameStore):
+            content[name] = _read_frames(value, n_rows, planes)
+        elif isinstance(value, np.ndarray):
+            # With optimize_memory_usage, SB3 has the next observation in the row that is written next.
+            content[name] = value[: n_rows + 1]
+        elif isinstance(value, dict) and name != "obs_shape":
+            content[name] = {key: _read_part(part, n_rows, planes) for key, part in value.items()}
+    return content
+
+
+def _read_part(part: Any, n_rows: int, planes: _Planes) -> Any:
+    if isinstance(part, ReplayBuffer):
+        return _read(part, planes)
+    return _read_frames(part, n_rows, planes) if isinstance(part, FrameStore) else part[:n_rows]
+
+
+def _read_frames(store: FrameStore, n_rows: int, planes: _Planes) -> dict[str, Any]:
+    latest = [image for image in store.latest if image]
+    return {
+        "shape": list(store.shape),
+        "rows": planes.table(store.rows[:n_rows]),
+        "latest": planes.table([tuple(latest)]) if len(latest) == len(store.latest) else None,
+    }
+
+
+def _write(owner: Any, content: dict[str, Any], planes: _Planes) -> None:
+    owner.pos, owner.full = content["pos"], content["full"]
+    for name, value in content.items():
+        current = getattr(owner, name)
+        if name in ("pos", "full"):
+            continue
+        if isinstance(current, dict):
+            for key, part in value.items():
+                if name == "memories":
+                    _write(owner._memory(*key), part, planes)
+                else:
+                    current[key] = _written(current.get(key), part, owner.buffer_size, planes)
+        else:
+            setattr(owner, name, _written(current, value, owner.buffer_size, planes))
+
+
+def _written(current: Any, value: Any, n_rows: int, planes: _Planes) -> Any:
+    """The array or the store with the saved rows; our own buffers make theirs only when they are written."""
+    if isinstance(value, dict):
+        if current is None:
+            _, n_envs, *shape = value["shape"]
+            current = FrameStore(n_rows, n_envs, tuple(shape))
+        rows = planes.rows(value["rows"])
+        current.rows[: len(rows)] = rows
+        if value["latest"] is not None:
+            # In place: two stores may have the same list.
+            current.latest[:] = planes.rows(value["latest"])[0]
+        return current
+    if current is None:
+        current = np.zeros((n_rows, *value.shape[1:]), dtype=value.dtype)
+    current[: len(value)] = value
+    return current

@@ -1,0 +1,178 @@
+"""Files of plain values and arrays, such as the state of a run: a zip of JSON and raw arrays that needs no pickle."""
+
+import json
+import math
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_distill.common.files import whole_file
+
+FORMAT = 1
+_CONTENT = "state.json"
+# Bytes that are written or read at a time
+_CHUNK = 2**24
+
+
+class StateFileError(ValueError):
+    """A state file cannot be read; the message says why and what to do."""
+
+
+@dataclass
+class Blocks:
+    """
+    Many pieces of bytes of one length, which are written one after the other without a copy of them all.
+
+    :param items: the pieces
+    """
+
+    items: list[bytes]
+
+
+class NotPlainError(TypeError):
+    """A value holds something that a state file cannot hold, such as an object of a class."""
+
+
+@dataclass
+class _Encoder:
+    """Turns values into JSON, and puts arrays aside."""
+
+    members: list[np.ndarray | Blocks] = field(default_factory=list)
+
+    def encode(self, value: Any) -> Any:
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if isinstance(value, np.generic):
+            return {"scalar": self.encode(np.asarray(value))}
+        if isinstance(value, th.Tensor):
+            # NumPy has no bfloat16.
+            raw = value.detach().cpu().contiguous()
+            stored = raw.view(th.int16) if raw.dtype == th.bfloat16 else raw
+            return {
+                "tensor": self.encode(stored.numpy()),
+                "dtype": str(raw.dtype).removeprefix("torch."),
+                # Such as channels_last, on which the order of operations depends, and so the last bit of an update
+                "stride": list(value.stride()),
+            }
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            self.members.append(value)
+            return {"array": len(self.members) - 1, "dtype": value.dtype.str, "shape": list(value.shape)}
+        if isinstance(value, Blocks):
+            self.members.append(value)
+            size = len(value.items[0]) if value.items else 0
+            return {"blocks": len(self.members) - 1, "size": size, "count": len(value.items)}
+        if isinstance(value, (list, deque)):
+            return [self.encode(item) for item in value]
+        if isinstance(value, tuple):
+            return {"tuple": [self.encode(item) for item in value]}
+        if isinstance(value, dict):
+            return {"dict": [[self.encode(key), self.encode(item)] for key, item in value.items()]}
+        raise NotPlainError(f"{type(value).__name__} is no plain value")
+
+
+def check_plain(value: Any) -> None:
+    """
+    :param value: a value
+    :raises NotPlainError: a state file cannot hold it
+    """
+    _Encoder().encode(value)
+
+
+def write_state(path: Path, content: dict[str, Any]) -> None:
+    """
+    Write a state file, whole or not at all.
+
+    :param path: the file
+    :param content: numbers, text, arrays, tensors and ``Blocks``, in lists, tuples and dictionaries
+    :raises NotPlainError: the content holds something else
+    :raises OSError: the file cannot be written
+    """
+    encoder = _Encoder()
+    encoded = encoder.encode(content)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_CONTENT, json.dumps({"format": FORMAT, "content": encoded}))
+        for index, member in enumerate(encoder.members):
+            with archive.open(str(index), "w", force_zip64=True) as stream:
+                for chunk in _chunks(member):
+                    stream.write(chunk)
+
+
+def _chunks(member: np.ndarray | Blocks) -> Iterable[bytes | memoryview]:
+    if isinstance(member, Blocks):
+        step = max(_CHUNK // max(len(member.items[0]), 1), 1) if member.items else 1
+        for start in range(0, len(member.items), step):
+            yield b"".join(member.items[start : start + step])
+    elif member.size:
+        data = np.ascontiguousarray(member).reshape(-1).view(np.uint8)
+        for start in range(0, len(data), _CHUNK):
+            yield data[start : start + _CHUNK].data
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """
+    Read a state file. Nothing in it is unpickled.
+
+    :param path: the file
+    :return: its content; deques come back as lists
+    :raises StateFileError: the file is damaged, or of another version
+    :raises FileNotFoundError: there is no such file
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = json.loads(archive.read(_CONTENT))
+            if stored["format"] != FORMAT:
+                raise StateFileError(
+                    f"{path} has format {stored['format']}; this version reads format {FORMAT}: use the version of "
+                    "sb3_distill that wrote it."
+                )
+            content = _decode(stored["content"], lambda index: archive.read(str(index)), archive)
+    except (StateFileError, FileNotFoundError):
+        raise
+    except Exception as error:
+        # zipfile, json and numpy raise many different types of exceptions for a damaged file.
+        raise StateFileError(
+            f"{path} cannot be read as a state file ({type(error).__name__}: {error}): it is damaged. Go on from an "
+            "older one, or start anew."
+        ) from error
+    if not isinstance(content, dict):
+        raise StateFileError(f"{path} is no state file: it holds a {type(content).__name__}.")
+    return content
+
+
+def _decode(value: Any, read: Callable[[int], bytes], archive: zipfile.ZipFile) -> Any:
+    def decode(part: Any) -> Any:
+        return _decode(part, read, archive)
+
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tuple" in value:
+        return tuple(decode(item) for item in value["tuple"])
+    if "dict" in value:
+        return {decode(key): decode(item) for key, item in value["dict"]}
+    if "scalar" in value:
+        return decode(value["scalar"])[()]
+    if "tensor" in value:
+        tensor, dtype = th.from_numpy(decode(value["tensor"])), getattr(th, value["dtype"])
+        return th.empty_strided(tensor.shape, value["stride"], dtype=dtype).copy_(tensor.view(dtype))
+    if "blocks" in value:
+        return Blocks(_read_blocks(archive, str(value["blocks"]), value["size"], value["count"]))
+    dtype, shape = np.dtype(value["dtype"]), tuple(value["shape"])
+    if dtype.hasobject or archive.getinfo(str(value["array"])).file_size != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"an array of type {dtype} and shape {shape} has another size")
+    # A bytearray, because arrays must be writable.
+    return np.frombuffer(bytearray(read(value["array"])), dtype).reshape(shape)
+
+
+def _read_blocks(archive: zipfile.ZipFile, name: str, size: int, count: int) -> list[bytes]:
+    if archive.getinfo(name).file_size != size * count:
+        raise ValueError(f"{count} pieces of {size} bytes have another size")
+    with archive.open(name) as stream:
+        return [stream.read(size) for _ in range(count)]
