@@ -13,6 +13,7 @@ PACKAGE = REPOSITORY / "sb3_distill"
 TIERS = (
     ("version", "algorithms"),
     ("common",),
+    ("state",),
     ("results",),
     ("networks", "envs"),
     ("buffers", "quantization"),

@@ -16,15 +16,15 @@ from sb3_distill.agents.files import BEST_MODEL
 from sb3_distill.base.callbacks import walk_callbacks
 from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
 from sb3_distill.common.files import whole_file
-from sb3_distill.common.generators import (
+from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state
+from sb3_distill.state.file import StateFileError, read_state, write_state
+from sb3_distill.state.generators import (
     generator_state,
     global_generators,
     set_generator_state,
     set_global_generators,
 )
-from sb3_distill.common.plain import plain_attributes, set_plain_attributes, to_plain
-from sb3_distill.common.state_file import StateFileError, read_state, write_state
-from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state
+from sb3_distill.state.plain import plain_attributes, set_plain_attributes, to_plain
 
 # Beside the checkpoints of a run: the state of the newest one
 RUN_STATE = "run_state.zip"

@@ -7,7 +7,8 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.buffers.record import StepRecord
-from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings, RecordingWriter
+from sb3_distill.buffers.recording_writer import RecordingWriter
+from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings
 from sb3_distill.buffers.unfinished import resume_writer
 
 

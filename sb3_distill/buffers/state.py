@@ -11,7 +11,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.frames import FrameStore
 from sb3_distill.buffers.tasks import MultiTaskBuffer
-from sb3_distill.common.state_file import Blocks
+from sb3_distill.state.file import Blocks
 
 
 @dataclass

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_distill.buffers.recordings import EpisodeEnd, RecordingError, RecordingSettings, RecordingWriter
-from sb3_distill.common.state_file import Blocks
+from sb3_distill.buffers.recording_writer import RecordingWriter
+from sb3_distill.buffers.recordings import EpisodeEnd, RecordingError, RecordingSettings
+from sb3_distill.state.file import Blocks
 
 
 def writer_state(writer: RecordingWriter) -> dict[str, Any]:

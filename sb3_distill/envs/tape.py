@@ -13,9 +13,9 @@ from ale_py.env import AtariEnv
 from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_distill.common.generators import GENERATORS, generator_state, set_generator_state
-from sb3_distill.common.plain import plain_attributes, set_plain_attributes
 from sb3_distill.envs.atari import NativeAtariVecEnv
+from sb3_distill.state.generators import GENERATORS, generator_state, set_generator_state
+from sb3_distill.state.plain import plain_attributes, set_plain_attributes
 
 # How deep generators are looked for in the attributes of an environment (MinAtar's is in the third object)
 _DEPTH = 4

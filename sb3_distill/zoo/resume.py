@@ -18,7 +18,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.common.files import model_zip
-from sb3_distill.common.state_file import StateFileError, read_state
+from sb3_distill.state.file import StateFileError, read_state
 
 # Arguments of the Zoo's train that the resumed run does not get: it has the hyperparameters of config.yml, which those
 # arguments have led to, and the folder of the run

@@ -14,12 +14,12 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
+from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import (
     RecordedScore,
     Recording,
     RecordingError,
     RecordingSettings,
-    RecordingWriter,
 )
 from tests.buffers.records import step_record
 

@@ -6,8 +6,8 @@ from typing import Any
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from sb3_distill.common.generators import GENERATORS, generator_state, set_generator_state
-from sb3_distill.common.state_file import NotPlainError, check_plain
+from sb3_distill.state.file import NotPlainError, check_plain
+from sb3_distill.state.generators import GENERATORS, generator_state, set_generator_state
 
 # Objects of SB3 that are nothing but their attributes
 _RECORDS = (RunningMeanStd, StackedObservations)

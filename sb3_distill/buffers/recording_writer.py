@@ -1,0 +1,213 @@
+"""Writes a teacher's play to the disk while it plays."""
+
+import json
+import secrets
+import shutil
+import tempfile
+import zlib
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from sb3_distill.buffers.frames import planes_of
+from sb3_distill.buffers.record import StepRecord
+from sb3_distill.buffers.recordings import (
+    ANSWERS,
+    BLACK,
+    BLOCK,
+    COLUMNS,
+    END,
+    FORMAT,
+    FRAMES,
+    META,
+    TERMINALS,
+    EpisodeEnd,
+    RecordedScore,
+    RecordingError,
+    RecordingSettings,
+)
+from sb3_distill.common.answers import Answers
+from sb3_distill.common.files import dead_partials, partial_path
+
+# In an unfinished recording: the mark by which the run that goes on with it knows it
+_TOKEN = "token"
+
+
+class RecordingWriter:
+    """
+    Writes a recording: planes of images that are not in the image before, compressed in blocks as they come; all else
+    at the end. The folder appears under its name when it is whole.
+
+    :param folder: folder of the recording
+    :param settings: the settings on which it depends
+    :param observation_space: Observation space
+    :param n_envs: number of parallel environments
+    :param token: that of an unfinished recording, to go on with the frames that it has written
+    :raises RecordingError: the observations are a Dict, or there is no unfinished recording with this token
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: RecordingSettings,
+        observation_space: spaces.Space,
+        n_envs: int,
+        token: str | None = None,
+    ) -> None:
+        if isinstance(observation_space, spaces.Dict):
+            raise RecordingError("Dict observations cannot be recorded: learn without recording=.")
+        assert observation_space.shape is not None and observation_space.dtype is not None
+        self.folder = folder
+        self.settings = settings
+        self.n_envs = n_envs
+        self.shape = observation_space.shape
+        self.dtype = observation_space.dtype
+        self.partial = partial_path(folder)
+        self.token = secrets.token_hex(8) if token is None else token
+        if token is not None:
+            _find_unfinished(folder, token).rename(self.partial)
+        for left in [self.partial, *dead_partials(folder.parent, folder.name)] if token is None else []:
+            shutil.rmtree(left, ignore_errors=True)
+        self.partial.mkdir(parents=True, exist_ok=True)
+        (self.partial / _TOKEN).write_text(self.token)
+        self.columns: dict[str, list[np.ndarray]] = {}
+        self.observations: list[np.ndarray] = []
+        self.terminals: list[np.ndarray] = []
+        self.episodes: list[EpisodeEnd] = []
+        self.images = is_image_space(observation_space, check_channels=False)
+        if self.images:
+            # By environment: the planes of its latest image, with their numbers in the file
+            self._latest: list[dict[bytes, int]] = [{} for _ in range(n_envs)]
+            self._black = bytes(self.shape[1] * self.shape[2])
+            self._n_planes = 0
+            self._pending: list[bytes] = []
+            self._offsets = [0]
+            self._file = (self.partial / FRAMES).open("wb" if token is None else "r+b")
+
+    def add(self, record: StepRecord) -> None:
+        """
+        Record one step of the vector environment.
+
+        :param record: the step, whose observations are no Dict
+        """
+        obs, infos = record.observations, record.infos
+        assert isinstance(obs, np.ndarray) and isinstance(record.answers, Answers)
+        row = len(self.observations)
+        truncations = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos])
+        values = (record.actions, record.rewards, record.dones, truncations)
+        answers = {f"{ANSWERS}{name}": array for name, array in record.answers.arrays().items()}
+        for name, value in {**dict(zip(COLUMNS, values, strict=True)), **answers}.items():
+            self.columns.setdefault(name, []).append(np.array(value))
+        self.observations.append(np.stack([self._stored(env, own) for env, own in enumerate(obs)]))
+        for env in np.flatnonzero(record.dones).tolist():
+            self.terminals.append(self._stored(env, infos[env]["terminal_observation"]))
+            episode = infos[env].get("episode")
+            self.episodes.append(
+                EpisodeEnd(
+                    row,
+                    env,
+                    None if episode is None else float(episode["r"]),
+                    None if episode is None else int(episode["l"]),
+                )
+            )
+
+    @property
+    def n_steps(self) -> int:
+        """Number of recorded steps, of all environments together."""
+        return len(self.observations) * self.n_envs
+
+    def _stored(self, env: int, obs: np.ndarray) -> np.ndarray:
+        """An observation as it is stored: of an image, the numbers of its planes, of which new ones are written."""
+        if not self.images:
+            return np.array(obs, dtype=self.dtype)
+        planes = planes_of(obs)
+        known = {self._black: BLACK, **self._latest[env]}
+        for plane in planes:
+            if plane not in known:
+                known[plane] = self._n_planes
+                self._write_plane(plane)
+        self._latest[env] = {plane: known[plane] for plane in planes}
+        return np.array([known[plane] for plane in planes], dtype=np.int32)
+
+    def _write_plane(self, plane: bytes) -> None:
+        self._n_planes += 1
+        self._pending.append(plane)
+        if len(self._pending) == BLOCK:
+            self._write_block()
+
+    def _write_block(self) -> None:
+        if self._pending:
+            data = zlib.compress(b"".join(self._pending), 1)
+            self._file.write(data)
+            self._offsets.append(self._offsets[-1] + len(data))
+            self._pending = []
+
+    def abort(self, keep: bool = False) -> None:
+        """
+        Leave a recording unfinished.
+
+        :param keep: keep its frames, for a run that goes on with it
+        """
+        if self.images:
+            self._file.close()
+        if not keep:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def close(self, teacher_score: RecordedScore | None = None) -> None:
+        """
+        Finish the recording.
+
+        :param teacher_score: the teacher's score in the training environment, if it was measured
+        :raises RecordingError: the folder's name is taken by something else; the message says where the recording is
+        """
+        for name, rows in self.columns.items():
+            np.save(self.partial / f"{name}.npy", np.stack(rows))
+        np.save(self.partial / "observations.npy", np.stack(self.observations))
+        if self.images:
+            self._write_block()
+            self._file.close()
+            np.save(self.partial / "offsets.npy", np.array(self._offsets))
+        np.savez_compressed(self.partial / TERMINALS, observations=np.array(self.terminals))
+        meta = {
+            "format": FORMAT,
+            "settings": asdict(self.settings),
+            "n_rows": len(self.observations),
+            "n_envs": self.n_envs,
+            "shape": list(self.shape),
+            "dtype": str(self.dtype),
+            "images": self.images,
+            "teacher_score": None if teacher_score is None else asdict(teacher_score),
+            "episodes": [dict(zip(END, end, strict=True)) for end in self.episodes],
+        }
+        (self.partial / _TOKEN).unlink()
+        (self.partial / META).write_text(json.dumps(meta))
+        try:
+            self.partial.rename(self.folder)
+        except OSError as error:
+            if (self.folder / META).is_file():
+                # Another run has finished the same recording first.
+                shutil.rmtree(self.partial)
+                return
+            # Under a name that no other run writes to or cleans up
+            kept = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.", dir=self.folder.parent)) / self.folder.name
+            self.partial.rename(kept)
+            raise RecordingError(
+                f"The recording cannot be written to {self.folder} ({error.strerror}): what is there is no recording. "
+                f"The recording is finished and was left in {kept}: move it, or pass recording={str(kept)!r}."
+            ) from error
+
+
+def _find_unfinished(folder: Path, token: str) -> Path:
+    """What a stopped run has written of a recording."""
+    for path in folder.parent.glob(f".{folder.name}.*.partial"):
+        with suppress(OSError):
+            if (path / _TOKEN).read_text() == token:
+                return path
+    raise RecordingError(
+        f"The frames of the unfinished recording {folder} are gone, so the run cannot go on with it: delete the run's "
+        "folder, and start anew."
+    )
