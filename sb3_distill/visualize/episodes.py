@@ -45,8 +45,8 @@ def play_episodes(
     :param seed: seed of the first episode and of the random actions
     :param max_steps: longest length of an episode
     :return: the episodes
-    :raises ValueError: the environment has other spaces than the agent or renders no pictures, or its actions are not
-        discrete
+    :raises ValueError: the environment has other spaces than the agent or renders no pictures, its actions are not
+        discrete, or its observations are a Dict
     """
     env_kwargs = {**recipe_of(agent, env_id).env_kwargs, "render_mode": "rgb_array"}
     rng = np.random.default_rng(seed)
@@ -65,6 +65,11 @@ def _play(
     if not isinstance(venv.action_space, spaces.Discrete):
         raise ValueError(
             f"Only environments with Discrete actions can be drawn; {env_id} has the action space {venv.action_space}."
+        )
+    if isinstance(venv.observation_space, spaces.Dict):
+        raise ValueError(
+            f"Only agents that see one vector, grid or image can be drawn; {env_id} has the observation space "
+            f"{venv.observation_space}."
         )
     assert isinstance(venv.unwrapped, DummyVecEnv)
     game = venv.unwrapped.envs[0]

@@ -6,9 +6,11 @@ import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image
 from stable_baselines3 import DQN
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_distill import load_teacher
 from sb3_distill.base.students import student_model
+from sb3_distill.visualize.activations import feature_maps
 from sb3_distill.visualize.cli import main
 from sb3_distill.visualize.episodes import play_episodes
 
@@ -71,6 +73,40 @@ def test_maps_of_grids(tmp_path):
             # The frame, four maps and their maximum, side by side
             assert picture.width == 6 * (160 + 4)
     assert main(["q-values", str(tmp_path / "student.zip"), "--max-steps", "9", "-o", str(tmp_path / "q.png")]) == 0
+
+
+class DictCartPole(gym.ObservationWrapper):
+    observation_space = gym.spaces.Dict({"state": CartPoleEnv().observation_space})
+
+    def observation(self, observation):
+        return {"state": observation}
+
+
+@pytest.mark.parametrize("what", ["q-values", "tsne"])
+def test_dict_observations_are_refused(what, tmp_path, capsys):
+    gym.register("Dict-v0", lambda **kwargs: DictCartPole(CartPoleEnv(**kwargs)))
+    try:
+        DQN("MultiInputPolicy", "Dict-v0", buffer_size=10, device="cpu").save(tmp_path / "Dict-v0")
+        assert main([what, str(tmp_path / "Dict-v0.zip"), "-o", str(tmp_path / "picture.png")]) == 1
+    finally:
+        del gym.registry["Dict-v0"]
+    assert "Only agents that see one vector, grid or image can be drawn; Dict-v0 has" in capsys.readouterr().err
+
+
+def test_maps_of_normalised_observations(tmp_path):
+    class Grid(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-9, 9, (6, 6, 2)), gym.spaces.Discrete(3)
+
+    env = VecNormalize(DummyVecEnv([Grid]))
+    env.obs_rms.mean, env.obs_rms.var = np.full((6, 6, 2), 3.0), np.full((6, 6, 2), 4.0)
+    student_model("GridCnnPolicy", {}, Grid.observation_space, Grid.action_space).save(tmp_path / "agent")
+    raw = load_teacher(tmp_path / "agent.zip", device="cpu")
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    agent = load_teacher(tmp_path / "agent.zip", device="cpu")
+    observations = np.random.default_rng(0).uniform(-9, 9, (5, 6, 6, 2)).astype(np.float32)
+    expected = feature_maps(raw, env.normalize_obs(observations))
+    for found, own in zip(feature_maps(agent, observations), expected, strict=True):
+        assert np.allclose(found, own, atol=1e-5)
 
 
 def test_help_of_the_verb(capsys):
