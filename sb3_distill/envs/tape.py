@@ -176,6 +176,10 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> str | None:
         # Each process is asked on its own, with its own state.
         replies = [base.env_method("restore_tape", game, indices=i)[0] for i, game in enumerate(state["games"])]
         problem = next((reply for reply in replies if reply is not None), None)
+        if any(game is not None for game in state["games"]):
+            # Those of the first reset, which has been
+            base._reset_seeds()
+            base._reset_options()
     # Statistics are restored in any case. (A reset of wrappers leaves them as they are.)
     for wrapper, attributes in zip(wrappers, state["wrappers"], strict=True):
         set_plain_attributes(wrapper, attributes)

@@ -1,8 +1,9 @@
 """A run that is stopped and goes on from its state ends with the same bits as one that was never stopped."""
 
+import numpy as np
 import pytest
 from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
@@ -129,14 +130,18 @@ def run(make, folder, stop=10_000):
     state = folder / RUN_STATE
     if state.exists():
         model.load_run_state(state)
-    callbacks = [CheckpointCallback(70, folder), Stop(stop)]
+    evaluation = EvalCallback(make_vec_env("CartPole-v1", 2, seed=3), eval_freq=55, n_eval_episodes=3, verbose=0)
+    # Of other environments, the evaluations alone are not comparable.
+    own = [evaluation] if model.get_env().observation_space == evaluation.eval_env.observation_space else []
+    callbacks = [CheckpointCallback(70, folder), Stop(stop), *own]
     try:
         model.learn(TOTAL - model.num_timesteps, callbacks)
     except SystemError:
         pass
     finally:
         model.env.close()
-    return model
+        evaluation.eval_env.close()
+    return model, evaluation.evaluations_results
 
 
 @pytest.mark.parametrize("name", ["pd", "qpd", "rtpd"])
@@ -151,13 +156,14 @@ def test_every_run_ends_with_the_same_bits(name, tmp_path):
 
 
 def check_run(make, folder):
-    whole = run(make, folder / "whole")
+    whole, evaluations = run(make, folder / "whole")
     # Twice, the second time soon after the first
     run(make, folder / "stopped", stop=130)
     run(make, folder / "stopped", stop=95)
-    resumed = run(make, folder / "stopped")
+    resumed, same_evaluations = run(make, folder / "stopped")
     assert resumed.num_timesteps == whole.num_timesteps == TOTAL
     assert weights_of(resumed) == weights_of(whole)
     assert resumed._n_updates == whole._n_updates
+    assert np.array_equal(same_evaluations, evaluations)
     # As text, because a percentage can be NaN
     assert repr(getattr(resumed, "evaluations", None)) == repr(getattr(whole, "evaluations", None))
