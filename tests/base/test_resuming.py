@@ -1,5 +1,6 @@
 """A run that is stopped and goes on from its state ends with the same bits as one that was never stopped."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import A2C, DQN, PPO
@@ -9,8 +10,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 
 from sb3_distill import MultiTaskDQN, PolicyDistillation
 from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.buffers.recordings import Recording
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.networks.frozen import hash_weights
+from sb3_distill.state.file import StateFileError, read_state
 from tests.mtpd.students import KWARGS as MTPD_KWARGS
 from tests.mtpd.students import make as make_mtpd
 from tests.qpd.students import KWARGS as QPD_KWARGS
@@ -167,3 +170,118 @@ def check_run(make, folder):
     assert np.array_equal(same_evaluations, evaluations)
     # As text, because a percentage can be NaN
     assert repr(getattr(resumed, "evaluations", None)) == repr(getattr(whole, "evaluations", None))
+
+
+class Pictures(gym.Env):
+    """Images of one bright pixel, which walks at random."""
+
+    observation_space = gym.spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.show(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.show(), float(action), self.np_random.random() < 0.1, self.steps == 15, {}
+
+    def show(self):
+        image = np.zeros((1, 36, 36), np.uint8)
+        row, column = self.np_random.integers(0, 36, 2)
+        image[0, row, column] = 255
+        return image
+
+
+def recorded(folder, images):
+    def make_env():
+        return VecFrameStack(make_vec_env(Pictures, 2, seed=0), 2) if images else cartpole()()
+
+    kwargs = {**KWARGS, "n_teacher_episodes": 0, "recording": folder / "recording"}
+    policy = "CnnPolicy" if images else "MlpPolicy"
+    teacher = DQN(policy, make_env(), seed=1, device="cpu", buffer_size=10)
+    return lambda: PolicyDistillation("Net3Policy" if images else policy, make_env(), teacher, **kwargs)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_a_recording_is_finished_and_read(images, tmp_path):
+    whole, _ = run(recorded(tmp_path / "whole", images), tmp_path / "whole")
+    make = recorded(tmp_path / "stopped", images)
+    run(make, tmp_path / "stopped", stop=130)
+    # The second time before another state is written
+    run(make, tmp_path / "stopped", stop=20)
+    resumed, _ = run(make, tmp_path / "stopped")
+    assert weights_of(resumed) == weights_of(whole)
+    first, second = (Recording(tmp_path / name / "recording") for name in ("whole", "stopped"))
+    assert first.n_rows == second.n_rows == TOTAL // 2
+    for row in range(first.n_rows):
+        assert np.array_equal(first.observations(row), second.observations(row))
+    assert not list(tmp_path.rglob("*.partial"))
+    # Readers go on, too.
+    (tmp_path / "stopped" / RUN_STATE).unlink()
+    run(make, tmp_path / "stopped", stop=130)
+    reader, _ = run(make, tmp_path / "stopped")
+    assert weights_of(reader) == weights_of(whole)
+
+
+def test_a_state_goes_with_its_checkpoint(tmp_path):
+    model = RUNS["pd"]()
+    best = tmp_path / "best"
+    evaluation = EvalCallback(make_vec_env("CartPole-v1", 1, seed=3), best_model_save_path=str(best), eval_freq=50)
+    model.learn(200, [CheckpointCallback(40, tmp_path), evaluation])
+    # The best model is none from which one goes on.
+    assert (best / "best_model.zip").exists() and not (best / RUN_STATE).exists()
+    # The last checkpoint is that of the end, and has no rollout after it.
+    state = read_state(tmp_path / RUN_STATE)
+    assert state["attributes"]["num_timesteps"] == 160 and state["total_timesteps"] == 200
+    # Elsewhere, the last model says nothing of this folder.
+    model.save(tmp_path / "elsewhere" / "model")
+    assert (tmp_path / RUN_STATE).exists()
+    model.save(tmp_path / "model")
+    assert not (tmp_path / RUN_STATE).exists()
+    assert sorted(path.suffix for path in tmp_path.glob("*")) == ["", "", ".zip", ".zip", ".zip"]
+
+
+def test_runs_go_on_after_their_end(tmp_path):
+    """As learn() after learn() does, in another process."""
+    whole = RUNS["pd"]()
+    whole.learn(300).save_run_state(tmp_path / "state.zip")
+    whole.learn(300, reset_num_timesteps=False)
+    resumed = RUNS["pd"]()
+    resumed.load_run_state(tmp_path / "state.zip")
+    resumed.learn(300, reset_num_timesteps=False)
+    assert weights_of(resumed) == weights_of(whole)
+
+
+def test_a_state_of_another_run_is_refused(tmp_path):
+    RUNS["pd"]().learn(120).save_run_state(tmp_path / "state.zip")
+    with pytest.raises(StateFileError, match="its n envs is 2, and that of this model is 1"):
+        RUNS["pd, one environment"]().load_run_state(tmp_path / "state.zip")
+    with pytest.raises(StateFileError, match="its algorithm is PolicyDistillation, and that of this model is QPD"):
+        RUNS["qpd"]().load_run_state(tmp_path / "state.zip")
+    with pytest.raises(FileNotFoundError):
+        RUNS["pd"]().load_run_state(tmp_path / "nothing.zip")
+    (tmp_path / "damaged.zip").write_bytes((tmp_path / "state.zip").read_bytes()[:5000])
+    with pytest.raises(StateFileError, match="damaged"):
+        RUNS["pd"]().load_run_state(tmp_path / "damaged.zip")
+
+
+class Moody(gym.Wrapper):
+    """Depends on something that no generator of its own says."""
+
+    moods = iter(range(10**6))
+
+    def step(self, action):
+        obs, *rest = self.env.step(action)
+        return obs + next(self.moods) % 97, *rest
+
+
+def test_episodes_that_cannot_be_restored_are_said_to_be_lost(tmp_path):
+    make = pd(lambda: make_vec_env("CartPole-v1", 2, seed=0, wrapper_class=Moody))
+    run(make, tmp_path, stop=130)
+    model = make()
+    model.load_run_state(tmp_path / RUN_STATE)
+    with pytest.warns(UserWarning, match="could not be restored .* the episodes under way are lost"):
+        model.learn(TOTAL - model.num_timesteps)
+    assert model.num_timesteps == TOTAL and model._n_updates == 63
