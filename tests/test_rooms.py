@@ -12,6 +12,7 @@ PACKAGE = REPOSITORY / "sb3_distill"
 # From the bottom up: a room imports those of earlier lines, and no neighbour in its own.
 TIERS = (
     ("version", "algorithms"),
+    ("reading",),
     ("common",),
     ("state",),
     ("results",),

@@ -1,9 +1,5 @@
 """Reads SB3's zip of a trained agent without unpickling any of its content."""
 
-import hashlib
-import io
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +7,10 @@ from typing import Any
 import torch as th
 
 from sb3_distill.agents.files import AgentError
-
-# Far above the size of any SB3 policy; a larger member is an attack or a mistake.
-_MAX_MEMBER_BYTES = 4 * 2**30
+from sb3_distill.reading.files import hash_file, open_zip, read_member
+from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_WEIGHTS_BYTES, MAX_ZIP_BYTES
+from sb3_distill.reading.tensors import read_state_dict
+from sb3_distill.reading.text import parse_json
 
 
 @dataclass(frozen=True)
@@ -39,33 +36,26 @@ def read_archive(path: Path) -> Archive:
 
     :param path: path of the zip, as the user gave it
     :return: the content of the zip
-    :raises AgentError: the file is damaged, is not an SB3 zip, or holds weights that are not finite
+    :raises AgentError: the file is damaged, is not an SB3 zip, is larger than is read, or holds weights that are not
+        plain finite numbers
     """
-    content = path.read_bytes()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            # If the end of the file is missing, zipfile can open the torch zip (policy.pth) inside it instead.
-            missing = {"data", "policy.pth"} - set(names)
-            if missing:
-                raise AgentError(
-                    f"{path} is not a complete SB3 zip: {' and '.join(sorted(missing))} missing, found {names[:8]}. "
-                    "Download or save it again."
-                )
-            members = {}
-            for name in ("data", "policy.pth"):
-                if archive.getinfo(name).file_size > _MAX_MEMBER_BYTES:
+        with path.open("rb") as file:
+            sha256, zip_bytes = hash_file(file, MAX_ZIP_BYTES)
+            with open_zip(file) as archive:
+                names = archive.namelist()
+                # If the end of the file is missing, zipfile can open the torch zip (policy.pth) inside it instead.
+                missing = {"data", "policy.pth"} - set(names)
+                if missing:
                     raise AgentError(
-                        f"{path}: its member {name} would be {archive.getinfo(name).file_size} bytes, more than the "
-                        f"{_MAX_MEMBER_BYTES} that are read. Download or save it again."
+                        f"{path} is not a complete SB3 zip: {' and '.join(sorted(missing))} missing, found "
+                        f"{names[:8]}. Download or save it again."
                     )
-                members[name] = archive.read(name)
-        data = json.loads(members["data"])
-        weights = th.load(io.BytesIO(members["policy.pth"]), map_location="cpu", weights_only=True)
-        if not isinstance(data, dict) or not _is_state_dict(weights):
+                data = parse_json(read_member(archive, "data", MAX_DATA_BYTES))
+                weights = read_state_dict(read_member(archive, "policy.pth", MAX_WEIGHTS_BYTES))
+        if not isinstance(data, dict):
             raise AgentError(
-                f"{path} is not an SB3 zip: policy.pth holds no state dict of tensors, or data is not a JSON object of "
-                "attributes. Download or save it again."
+                f"{path} is not an SB3 zip: its data is no JSON object of attributes. Download or save it again."
             )
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -73,16 +63,10 @@ def read_archive(path: Path) -> Archive:
     except AgentError:
         raise
     except Exception as error:
-        # zipfile, zlib, json and torch raise many different types of exceptions for a damaged file.
+        # zipfile, zlib and json raise many different types of exceptions for a damaged file.
         reason = str(error).splitlines()[0] if str(error) else "no details"
         raise AgentError(
             f"{path} cannot be read as an SB3 zip ({type(error).__name__}: {reason}). It is damaged, was not written "
             "by model.save(), or holds more than weights; download or save it again."
         ) from error
-    return Archive(data, dict(weights), hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, th.Tensor) for name, tensor in value.items()
-    )
+    return Archive(data, weights, sha256, zip_bytes)

@@ -3,20 +3,22 @@
 import ast
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sb3_distill.agents.files import AgentError
-from sb3_distill.common.yaml_files import DuplicateKeyError, UniqueKeyLoader
+from sb3_distill.reading.text import BoundedLoader, load_yaml
+from sb3_distill.reading.yaml_keys import DuplicateKeyError
 
 
-class _ZooLoader(UniqueKeyLoader):
+class _ZooLoader(BoundedLoader):
     """A safe loader that also reads the two Python tags (OrderedDict and tuple) that occur in the Zoo's files."""
 
 
-def _ordered_dict(loader: UniqueKeyLoader, node: yaml.Node) -> OrderedDict[Any, Any]:
+def _ordered_dict(loader: BoundedLoader, node: yaml.Node) -> OrderedDict[Any, Any]:
     # A list whose one entry is a list of pairs
     for pairs in node.value:
         loader.refuse_duplicates(pair.value[0] for pair in pairs.value)
@@ -45,15 +47,11 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
         return {}
     try:
         # Safe: _ZooLoader is a SafeLoader with two more constructors, both for plain containers.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_ZooLoader)
+        content = load_yaml(path, _ZooLoader)
     except DuplicateKeyError as error:
         raise AgentError(f"{path}: {error}") from error
-    except Exception as error:
-        # PyYAML does not convert all errors to YAMLError: it lets through those of int(), those of unhashable keys and
-        # RecursionError.
-        raise AgentError(
-            f"{path} cannot be read safely ({type(error).__name__}: {str(error) or 'no details'})."
-        ) from error
+    except (ValueError, OSError) as error:
+        raise AgentError(f"{path} cannot be read safely ({type(error).__name__}: {error}).") from error
     if not isinstance(content, dict):
         raise AgentError(f"{path} holds no mapping of names to values, but {type(content).__name__}.")
     return content
@@ -80,16 +78,17 @@ def read_keywords(text: Any) -> dict[str, Any]:
         pairs = [
             (key.value, value)
             for key, value in zip(expression.keys, expression.values, strict=True)
-            if isinstance(key, ast.Constant)
+            if isinstance(key, ast.Constant) and isinstance(key.value, str)
         ]
     keywords: dict[str, Any] = {}
     for name, value in pairs:
-        if isinstance(value, (ast.Name, ast.Attribute)):
-            keywords[name] = ast.unparse(value)
-        else:
-            try:
+        try:
+            if isinstance(value, (ast.Name, ast.Attribute)):
+                keywords[name] = ast.unparse(value)
+            else:
                 keywords[name] = ast.literal_eval(value)
-            except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            with suppress(RecursionError):
                 nested = read_keywords(ast.unparse(value))
                 if nested:
                     keywords[name] = nested

@@ -1,17 +1,18 @@
 """Reads the VecNormalize statistics of an agent without running any code from their pickle."""
 
 import hashlib
-import io
-import pickle
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.reading.files import read_file
+from sb3_distill.reading.limits import MAX_DATA_BYTES, ReadError
+from sb3_distill.reading.pickles import Name, Record, read_array, read_pickle
 
 
 @dataclass(frozen=True)
@@ -80,52 +81,13 @@ def _unbounded(space: spaces.Space) -> spaces.Space:
     return spaces.Box(-np.inf, np.inf, space.shape, space.dtype)
 
 
-class _Record:
-    """Takes the place of an object of SB3, Gym or NumPy: keeps the object's attributes, but has none of its methods."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
+# What the pickle of a VecNormalize refers to: these modules, and those of SB3, Gym and NumPy
+_MODULES = ("numpy", "collections", "builtins", "__builtin__", "copyreg", "copy_reg", "_codecs")
+_LIBRARIES = ("stable_baselines3.", "gym.", "gymnasium.", "numpy.random.", "numpy.core.", "numpy._core.")
 
 
-_ARRAY_PARTS = {
-    ("multiarray", "_reconstruct"): np.array(0).__reduce__()[0],
-    ("multiarray", "scalar"): np.float64(0).__reduce__()[0],
-}
-_PLAIN_CLASSES: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "object"): object,
-    ("__builtin__", "object"): object,
-}
-_RECORDED_LIBRARIES = ("stable_baselines3.", "gym.", "gymnasium.", "numpy.random.")
-
-
-class _StatisticsUnpickler(pickle.Unpickler):
-    """Rebuilds arrays, and turns objects of SB3, Gym and numpy.random into records. It imports nothing, and refuses
-    every other class."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _PLAIN_CLASSES:
-            return _PLAIN_CLASSES[module, name]
-        if (module, name) in (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")):
-            return lambda cls, base, state: _Record()
-        # NumPy 2 moved numpy.core to numpy._core.
-        if module.startswith(("numpy.core.", "numpy._core.")):
-            if name == "_frombuffer":
-                # Pickle protocol 5 (the default of Python 3.14) stores arrays in this way. Use a function of our own
-                # instead of NumPy's: the pickle could set attributes on the latter.
-                return lambda buffer, dtype, shape, order: np.frombuffer(buffer, dtype).reshape(shape, order=order)
-            part = _ARRAY_PARTS.get((module.rsplit(".", 1)[1], name))
-            if part is not None:
-                return part
-        if module.startswith(_RECORDED_LIBRARIES):
-            return _Record
-        raise AgentError(f"it refers to {module}.{name}, which does not belong in VecNormalize statistics")
+def _belongs(name: Name) -> bool:
+    return name.module in _MODULES or name.module.startswith(_LIBRARIES)
 
 
 def normalization_of(statistics: Any, keys: list[str] | None, epsilon: float, clip_obs: float) -> Normalization:
@@ -154,28 +116,57 @@ def read_normalization(path: Path) -> Normalization | None:
 
     :param path: ``vecnormalize.pkl``
     :return: the statistics of the observations; None if the observations were not normalized
-    :raises AgentError: the file is damaged, or holds anything but statistics
+    :raises AgentError: the file is damaged, holds anything but statistics, or numbers that mean nothing
     """
     try:
-        state = vars(_StatisticsUnpickler(io.BytesIO(path.read_bytes())).load())
-        if not state.get("norm_obs", True):
+        record = read_pickle(read_file(path, MAX_DATA_BYTES), _belongs, "VecNormalize statistics")
+        state = record.attributes if isinstance(record, Record) else {}
+        if "norm_obs" in state and not _number(state["norm_obs"]):
             return None
-        statistics = state["obs_rms"]
-        normalization = normalization_of(
-            statistics, state.get("norm_obs_keys"), float(state["epsilon"]), float(state["clip_obs"])
-        )
+        statistics, keys = state["obs_rms"], state.get("norm_obs_keys")
+        if isinstance(statistics, Record) and statistics.items:
+            statistics = statistics.items
+        if isinstance(statistics, dict):
+            if keys is not None and not isinstance(keys, list):
+                raise ReadError("norm_obs_keys is no list")
+            statistics = {key: _statistics(statistics[key]) for key in (statistics if keys is None else keys)}
+        else:
+            statistics = _statistics(statistics)
+        normalization = normalization_of(statistics, None, _number(state["epsilon"]), _number(state["clip_obs"]))
+    except OSError:
+        raise
     except Exception as error:
-        # Unpickling a damaged or unrelated file can raise any type of exception.
+        # A damaged or unrelated file can hold anything in the place of the statistics.
         raise AgentError(
             f"{path} cannot be used as VecNormalize statistics ({type(error).__name__}: {error}). Save it again with "
             "VecNormalize.save()."
         ) from error
-    if not all(
-        np.isfinite(mean).all() and np.isfinite(var).all() and mean.shape == var.shape
-        for mean, var in normalization.parts.values()
-    ):
-        raise AgentError(
-            f"{path}: the mean and the variance hold NaN or infinite values, or differ in shape. Save it again with "
-            "VecNormalize.save()."
-        )
+    problem = _find_problem(normalization)
+    if problem is not None:
+        raise AgentError(f"{path}: {problem}. Save it again with VecNormalize.save().")
     return normalization
+
+
+def _statistics(record: Any) -> SimpleNamespace:
+    """Mean and variance of a RunningMeanStd."""
+    if not isinstance(record, Record):
+        raise ReadError("its obs_rms is no running mean and variance")
+    return SimpleNamespace(**{name: read_array(record.attributes[name]) for name in ("mean", "var")})
+
+
+def _number(value: Any) -> float:
+    return float(read_array(value).reshape(()))
+
+
+def _find_problem(normalization: Normalization) -> str | None:
+    """Why the statistics mean nothing; None if they do."""
+    for mean, var in normalization.parts.values():
+        if not np.isfinite(mean).all() or not np.isfinite(var).all() or mean.shape != var.shape:
+            return "the mean and the variance hold NaN or infinite values, or differ in shape"
+        if (var < 0).any():
+            return f"a variance is {var.min():g}, which is below 0"
+    if not 0 < normalization.epsilon < np.inf:
+        return f"epsilon is {normalization.epsilon:g}, not a number above 0"
+    if not normalization.clip_obs > 0:
+        return f"clip_obs is {normalization.clip_obs:g}, not a number above 0"
+    return None

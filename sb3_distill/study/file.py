@@ -16,8 +16,8 @@ import yaml
 
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.utils import to_number, unknown_choice
-from sb3_distill.common.yaml_files import DuplicateKeyError, UniqueKeyLoader
 from sb3_distill.envs.recipe import is_atari
+from sb3_distill.reading.yaml_keys import DuplicateKeyError, UniqueKeyLoader
 from sb3_distill.study.cell import COUNTS, EVALUATION_KEYS, Cell, Study, StudyError, evaluation_keys, leaves_one_agent
 from sb3_distill.study.grid import (
     RUN_FIELDS,

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from sb3_distill.common.yaml_files import DuplicateKeyError, UniqueKeyLoader
+from sb3_distill.reading.yaml_keys import DuplicateKeyError, UniqueKeyLoader
 from tests.helpers import REPOSITORY
 
 SHIPPED = sorted(path for folder in ("hyperparams", "studies") for path in (REPOSITORY / folder).glob("*.yml"))
