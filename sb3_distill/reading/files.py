@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sb3_distill.reading.limits import MIB, ReadError, check_size
+from sb3_distill.reading.limits import MAX_EXPANSION, MIB, ReadError, check_size
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -68,6 +68,11 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """
     info = archive.getinfo(name)
     check_size(f"its member {name}", info.file_size, limit)
+    if info.file_size > MIB * 16 and info.file_size > MAX_EXPANSION * info.compress_size:
+        raise ReadError(
+            f"its member {name} unpacks {info.compress_size:,} bytes to {info.file_size:,}, more than "
+            f"{MAX_EXPANSION} times as many"
+        )
     # bzip2 and LZMA unpack what they are given at once, so that no limit holds.
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ReadError(f"its member {name} is compressed with method {info.compress_type}, neither stored nor deflated")

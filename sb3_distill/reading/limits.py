@@ -7,6 +7,8 @@ MIB = 2**20
 # A zip of SB3: weights, the optimizer's state (twice as large), and attributes
 MAX_ZIP_BYTES = 4096 * MIB
 MAX_WEIGHTS_BYTES = 1024 * MIB
+# By how much a large member of a zip may be compressed: SB3 compresses nothing, and weights hardly can be
+MAX_EXPANSION = 100
 # JSON, pickles of statistics, arrays of evaluations
 MAX_DATA_BYTES = 64 * MIB
 # Start states of Atari games, curves of runs

@@ -115,8 +115,8 @@ class _TensorReader:
         if (key, storage.name) not in self.storages:
             content = read_member(self.archive, f"{self.folder}data/{key}", MAX_WEIGHTS_BYTES - self.n_bytes)
             self.n_bytes += len(content)
-            whole = len(content) // dtype.itemsize * dtype.itemsize
+            count = len(content) // dtype.itemsize
             self.storages[key, storage.name] = (
-                th.frombuffer(bytearray(content[:whole]), dtype=dtype) if whole else th.empty(0, dtype=dtype)
+                th.frombuffer(bytearray(content), dtype=dtype, count=count) if count else th.empty(0, dtype=dtype)
             )
         return self.storages[key, storage.name]

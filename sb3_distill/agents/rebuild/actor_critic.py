@@ -1,5 +1,6 @@
 """Rebuilds the policy of PPO, A2C and TRPO from its weights."""
 
+from functools import partial
 from typing import Any
 
 import torch as th
@@ -33,7 +34,8 @@ def build_actor_critic(
         for owner in ("pi_", "vf_"):
             weights.setdefault(owner + name, weights[name])
     log_std = weights.get("log_std")
-    policy = ActorCriticPolicy(
+    make = partial(
+        ActorCriticPolicy,
         observation_space,
         action_space,
         _no_learning_rate,
@@ -51,4 +53,4 @@ def build_actor_critic(
         share_features_extractor=shared,
         **_extractor(weights, "pi_features_extractor.", observation_space, kwargs),
     )
-    return _load(policy, weights, "actor-critic")
+    return _load(make, weights, "actor-critic")

@@ -1,5 +1,6 @@
 """Rebuilds DQN's policy from its weights."""
 
+from functools import partial
 from typing import Any
 
 from gymnasium import spaces
@@ -23,7 +24,8 @@ def build_dqn(
 ) -> DQNPolicy:
     """DQN's policy with these weights. Under our policies, StudentCNN scales the frames instead of SB3's policy."""
     is_ours = str(kwargs.get(POLICY_MODULE)).startswith("sb3_distill.")
-    policy = (DQNGridCnnPolicy if is_ours else DQNPolicy)(
+    make = partial(
+        DQNGridCnnPolicy if is_ours else DQNPolicy,
         observation_space,
         action_space,  # type: ignore[arg-type]
         _no_learning_rate,
@@ -31,4 +33,4 @@ def build_dqn(
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
         **_extractor(weights, "q_net.features_extractor.", observation_space, kwargs),
     )
-    return _load(policy, weights, "DQN")
+    return _load(make, weights, "DQN")

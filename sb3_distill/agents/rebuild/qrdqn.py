@@ -1,5 +1,6 @@
 """Rebuilds QR-DQN's policy from its weights."""
 
+from functools import partial
 from typing import Any
 
 from gymnasium import spaces
@@ -15,7 +16,8 @@ def build_qrdqn(
     """QR-DQN's policy with these weights."""
     widths = _widths(weights, "quantile_net.quantile_net.")
     n_actions = int(action_space.n)  # type: ignore[attr-defined]
-    policy = QRDQNPolicy(
+    make = partial(
+        QRDQNPolicy,
         observation_space,
         action_space,  # type: ignore[arg-type]
         _no_learning_rate,
@@ -24,4 +26,4 @@ def build_qrdqn(
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
         **_extractor(weights, "quantile_net.features_extractor.", observation_space, kwargs),
     )
-    return _load(policy, weights, "QR-DQN")
+    return _load(make, weights, "QR-DQN")

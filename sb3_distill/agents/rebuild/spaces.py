@@ -1,8 +1,10 @@
 """Spaces, rebuilt from the text that SB3 writes beside their pickles."""
 
 import ast
+import math
 import re
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -10,10 +12,12 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.reading.limits import MAX_SPACE_ELEMENTS, MAX_SPACE_TEXT, check_size
 
 # Keys and kinds of the parts of a Dict space
-_PART = re.compile(r"""(?P<key>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[:,]\s*(?P<kind>\w+)\(""")
-_BOX = re.compile(r"(?P<low>.*?), (?P<high>.*), \((?P<shape>[\d, ]*)\), (?P<dtype>\w+)", re.DOTALL)
+_PART = re.compile(r"""(?:'(?P<key>[^'\\]*)'|"(?P<other>[^"\\]*)")[:,]\s*(?P<kind>\w+)\(""")
+# What stands in a Box's text behind its bounds
+_SHAPE = re.compile(r", \((?P<shape>[\d, ]*)\), (?P<dtype>\w+)$")
 _DISCRETE = re.compile(r"(?P<n>\d+)(?:, start=(?P<start>-?\d+))?")
 
 
@@ -29,6 +33,10 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None, env: Any = N
     :raises AgentError: nothing states the space
     """
     summary = data.get(name)
+    for text in summary.values() if isinstance(summary, dict) else ():
+        # The pickle is not read.
+        if isinstance(text, str) and text is not summary.get(":serialized:"):
+            check_size(f"The text of the {name}", len(text), MAX_SPACE_TEXT, "characters")
     space, kind = None, "unknown"
     if isinstance(summary, dict):
         kind = str(summary.get(":type:", "")).strip("<>'").rsplit(".", 1)[-1]
@@ -47,10 +55,10 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None, env: Any = N
         is_observation
         and kind == "Box"
         and isinstance(summary, dict)
-        and np.issubdtype(np.dtype(summary["dtype"]), np.floating)
+        and np.issubdtype(_number_type(summary["dtype"]), np.floating)
     ):
         # The bounds of floats change nothing that a policy computes; actions are clipped to theirs.
-        return spaces.Box(-np.inf, np.inf, _shape_of(summary), np.dtype(summary["dtype"]).type)
+        return spaces.Box(-np.inf, np.inf, _shape_of(summary), _number_type(summary["dtype"]).type)
     raise AgentError(
         f"The file does not state the {name} ({kind}), and its environment is not registered here: pass env_id= or "
         "env= to load_teacher, or give the agent as a loaded SB3 model."
@@ -59,13 +67,13 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None, env: Any = N
 
 def _read(kind: str, summary: dict[str, Any]) -> spaces.Space | None:
     if kind == "Discrete":
-        return spaces.Discrete(int(summary["n"]), start=int(summary.get("start", 0)))
+        return _make_discrete(summary["n"], summary.get("start", 0))
     if kind == "MultiBinary":
-        return spaces.MultiBinary(summary["n"])
+        return _make_multi_binary(summary["n"])
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(_read_integers(summary["nvec"]))
+        return _make_multi_discrete(summary["nvec"])
     if kind == "Box" and _shape_of(summary) is not None:
-        return _make_box(summary.get("low"), summary.get("high"), _shape_of(summary), np.dtype(summary["dtype"]))
+        return _make_box(summary.get("low"), summary.get("high"), _shape_of(summary), _number_type(summary["dtype"]))
     if kind == "Dict":
         return _read_dict(str(summary["spaces"]))
     return None
@@ -73,7 +81,38 @@ def _read(kind: str, summary: dict[str, Any]) -> spaces.Space | None:
 
 def _shape_of(summary: dict[str, Any]) -> Any:
     shape = summary.get("_shape", summary.get("shape"))
-    return None if shape is None else tuple(shape)
+    return None if shape is None else _check_shape(shape)
+
+
+def _check_shape(shape: Iterable[Any]) -> tuple[int, ...]:
+    """A shape from a file; its numbers are counted before an array takes memory for them."""
+    sizes = tuple(int(size) for size in shape)
+    check_size("A space", math.prod(sizes), MAX_SPACE_ELEMENTS, "elements")
+    return sizes
+
+
+def _number_type(text: Any) -> np.dtype:
+    dtype = np.dtype(text) if isinstance(text, str) and text.isalnum() else np.dtype(object)
+    if dtype.kind not in "biuf":
+        raise AgentError(f"A space is of the type {text!r}, which is not one of numbers.")
+    return dtype
+
+
+def _make_discrete(n: Any, start: Any) -> spaces.Discrete:
+    check_size("A discrete space", int(n), MAX_SPACE_ELEMENTS, "elements")
+    return spaces.Discrete(int(n), start=int(start))
+
+
+def _make_multi_binary(n: Any) -> spaces.MultiBinary:
+    shape = _check_shape(n if isinstance(n, (list, tuple)) else [n])
+    return spaces.MultiBinary(shape if isinstance(n, (list, tuple)) else shape[0])
+
+
+def _make_multi_discrete(text: Any) -> spaces.MultiDiscrete:
+    numbers = _read_integers(text)
+    # As SB3's one-hot encoding of it
+    check_size("A discrete space", int(numbers.astype(float).clip(0).sum()), MAX_SPACE_ELEMENTS, "elements")
+    return spaces.MultiDiscrete(numbers)
 
 
 def _may_be(space: spaces.Space, summary: Any) -> bool:
@@ -116,7 +155,7 @@ def _read_dict(text: str) -> spaces.Dict | None:
         space = _read_part(found["kind"], text[found.end() : end])
         if space is None:
             return None
-        parts[ast.literal_eval(found["key"])] = space
+        parts[found["key"] or found["other"] or ""] = space
     return spaces.Dict(parts) if parts else None
 
 
@@ -132,15 +171,16 @@ def _closing(text: str, start: int) -> int:
 
 def _read_part(kind: str, text: str) -> spaces.Space | None:
     if kind == "Discrete" and (found := _DISCRETE.fullmatch(text)):
-        return spaces.Discrete(int(found["n"]), start=int(found["start"] or 0))
+        return _make_discrete(found["n"], found["start"] or 0)
     if kind == "MultiBinary":
-        return spaces.MultiBinary(ast.literal_eval(text))
+        return _make_multi_binary(ast.literal_eval(text))
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(_read_integers(text))
-    if kind == "Box" and (found := _BOX.fullmatch(text)):
-        shape = tuple(int(size) for size in found["shape"].split(",") if size.strip())
-        dtype = np.dtype(found["dtype"])
-        box = _make_box(found["low"], found["high"], shape, dtype)
+        return _make_multi_discrete(text)
+    if kind == "Box" and (found := _SHAPE.search(text)):
+        shape = _check_shape(int(size) for size in found["shape"].split(",") if size.strip())
+        dtype = _number_type(found["dtype"])
+        low, _, high = text[: found.start()].partition(", ")
+        box = _make_box(low, high, shape, dtype)
         if box is None and np.issubdtype(dtype, np.floating):
             return spaces.Box(-np.inf, np.inf, shape, dtype.type)
         return box

@@ -1,5 +1,6 @@
 """Rebuilds the students of this library from their weights."""
 
+from functools import partial
 from typing import Any
 
 from gymnasium import spaces
@@ -9,13 +10,15 @@ from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_l
 from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
 from sb3_distill.networks.policies import StudentPolicy
 from sb3_distill.quantization.layers import replace_layers
+from sb3_distill.quantization.quantizer import check_bits
 
 
 def build_actor_critic_student(
     weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
 ) -> ActorCriticMlpPolicy:
     """A student of ``QPD`` with these weights, in float32 or quantized."""
-    policy = ActorCriticMlpPolicy(
+    make = partial(
+        ActorCriticMlpPolicy,
         observation_space,
         action_space,
         _no_learning_rate,
@@ -27,22 +30,31 @@ def build_actor_critic_student(
         share_features_extractor=bool(kwargs.get("share_features_extractor", True)),
         **_extractor(weights, "pi_features_extractor.", observation_space, kwargs),
     )
-    settings: dict[str, tuple[int, int | None, bool]] = {}
-    for name, _ in policy.named_modules():
-        bits, steps = weights.get(f"{name}.weight_quantizer.bits"), weights.get(f"{name}.input_quantizer.step")
-        if bits is not None:
-            input_bits = None if steps is None else int(weights[f"{name}.input_quantizer.bits"])
-            settings[name] = int(bits), input_bits, steps is not None and len(steps) > 1
-    if settings:
-        replace_layers(policy, settings)
-    return _load(policy, weights, "student")
+    for name, tensor in weights.items():
+        if name.endswith(("_quantizer.bits", "_quantizer.final_bits")):
+            check_bits(name, int(tensor))
+
+    def make_quantized() -> ActorCriticMlpPolicy:
+        policy = make()
+        settings: dict[str, tuple[int, int | None, bool]] = {}
+        for name, _ in policy.named_modules():
+            bits, steps = weights.get(f"{name}.weight_quantizer.bits"), weights.get(f"{name}.input_quantizer.step")
+            if bits is not None:
+                input_bits = None if steps is None else int(weights[f"{name}.input_quantizer.bits"])
+                settings[name] = int(bits), input_bits, steps is not None and len(steps) > 1
+        if settings:
+            replace_layers(policy, settings)
+        return policy
+
+    return _load(make_quantized, weights, "student")
 
 
 def build_student(
     weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
 ) -> StudentPolicy:
     """A student of this library with these weights."""
-    policy = StudentPolicy(
+    make = partial(
+        StudentPolicy,
         observation_space,
         action_space,  # type: ignore[arg-type]
         _no_learning_rate,
@@ -50,4 +62,4 @@ def build_student(
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
         **_extractor(weights, "q_net.features_extractor.", observation_space, kwargs),
     )
-    return _load(policy, weights, "student")
+    return _load(make, weights, "student")

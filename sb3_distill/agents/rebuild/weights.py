@@ -1,16 +1,18 @@
 """Shared helpers to rebuild policies from weights: hidden layers, features extractors, activation functions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sb3_distill.agents.files import AgentError
 from sb3_distill.networks.extractors import GridCNN, StudentCNN
+from sb3_distill.reading.limits import MAX_LAYERS, check_size
 
 Weights = dict[str, th.Tensor]
 # Where builders find the module of the policy's class, beside the keywords of the policy
@@ -47,6 +49,7 @@ def _widths(weights: Weights, prefix: str) -> list[int]:
         for name, tensor in weights.items()
         if name.startswith(prefix) and name.endswith(".weight")
     }
+    check_size(f"The part {prefix.rstrip('.')} of the network", len(layers), MAX_LAYERS, "layers")
     return [layers[index] for index in sorted(layers)]
 
 
@@ -118,15 +121,39 @@ _EXTRACTOR_KEYWORDS = {
 }
 
 
-def _load(policy: BasePolicy, weights: Weights, what: str) -> Any:
-    try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
+class _OnMeta(TorchFunctionMode):
+    """Keeps tensors on the meta device where SB3 moves its networks to that of the policy, and lets checks pass."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is th.Tensor.__bool__:
+            # A distribution checks its parameters.
+            return True
+        return args[0] if func is th.Tensor.to else func(*args, **(kwargs or {}))
+
+
+def _load(make: Callable[[], Any], weights: Weights, what: str) -> Any:
+    """
+    A policy with these weights. It is made without memory first: what a file says of spaces and layers takes memory only
+    where its weights agree.
+    """
+    with th.device("meta"), _OnMeta():
+        expected = {name: tensor.shape for name, tensor in make().state_dict().items()}
+    problems = [f"missing: {name}" for name in expected.keys() - weights.keys()]
+    problems += [f"unexpected: {name}" for name in weights.keys() - expected.keys()]
+    problems += [
+        f"size mismatch for {name}: {tuple(weights[name].shape)}, not {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in weights and weights[name].shape != shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise AgentError(
             f"The {what} agent does not have the stock architecture of its algorithm, so it cannot be rebuilt from its "
-            f"weights: {' '.join(str(error).split())}. Pass an agent with custom layers as a loaded SB3 model, or, if "
-            "you trust its file, pass allow_pickle=True to load_teacher."
-        ) from error
+            f"weights ({'; '.join(sorted(problems)[:8])}{more}). Pass an agent with custom layers as a loaded SB3 "
+            "model, or, if you trust its file, pass allow_pickle=True to load_teacher."
+        )
+    policy = make()
+    policy.load_state_dict(weights)
     return policy
 
 
