@@ -6,9 +6,10 @@ from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import HUB_STATISTICS, AgentError, AgentFiles, AgentNotFoundError
 
 
-def download(source: str) -> AgentFiles:
+def download(source: str, local_only: bool = False) -> AgentFiles:
     """
     :param source: ``hub:owner/algo-env``, optionally followed by ``@revision``
+    :param local_only: take what the local cache has, and do not ask the hub
     :return: the files of the agent in the local cache, all from one commit
     :raises AgentNotFoundError: the repository does not exist, or it has no agent in it
     :raises AgentError: the name does not have this form, or the hub cannot be reached
@@ -26,18 +27,21 @@ def download(source: str) -> AgentFiles:
         )
 
     try:
-        zip_path = Path(hf_hub_download(repository, f"{name}.zip", revision=revision or None))
+        zip_path = Path(
+            hf_hub_download(repository, f"{name}.zip", revision=revision or None, local_files_only=local_only)
+        )
         # Fetch the other files from the same commit, even if a newer one is pushed meanwhile.
         folder = zip_path.parent
         for filename in ("config.yml", "args.yml"):
-            _fetch_if_there(repository, filename, folder.name)
+            _fetch_if_there(repository, filename, folder.name, local_only)
         if read_yaml(folder / "config.yml").get("normalize", True):
-            _fetch_if_there(repository, HUB_STATISTICS, folder.name)
+            _fetch_if_there(repository, HUB_STATISTICS, folder.name, local_only)
     except AgentError:
         raise
     except LocalEntryNotFoundError as error:
         raise AgentError(
-            f"{source} is not completely in the local cache, and the hub cannot be reached. Connect once, set HF_HOME "
+            f"{source} is not completely in the local cache, and the hub "
+            f"{'was not asked' if local_only else 'cannot be reached'}. Connect once, set HF_HOME "
             "to a cache that has it, or give a local zip or run folder."
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
@@ -51,12 +55,12 @@ def download(source: str) -> AgentFiles:
     return AgentFiles(zip_path, folder, None, algo, env_id)
 
 
-def _fetch_if_there(repository: str, filename: str, commit: str) -> None:
+def _fetch_if_there(repository: str, filename: str, commit: str, local_only: bool) -> None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        hf_hub_download(repository, filename, revision=commit)
+        hf_hub_download(repository, filename, revision=commit, local_files_only=local_only)
     except LocalEntryNotFoundError:
         # Without a connection, the cache may still know that the repository does not have this file. If it does not
         # know (None), stop: the agent might be loaded without its normalization statistics.

@@ -66,9 +66,11 @@ def load_teacher(
     env_id: str | None = None,
     env: GymEnv | None = None,
     allow_pickle: bool = False,
+    local_only: bool = False,
 ) -> Teacher:
     """
-    Load a trained agent as a teacher, without unpickling anything from its files (unless ``allow_pickle`` is set).
+    Load a trained agent, a teacher or a student, without unpickling anything from its files (unless ``allow_pickle`` is
+    set).
 
     :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
         ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher that is loaded already
@@ -77,7 +79,8 @@ def load_teacher(
     :param env: an environment with the agent's spaces, if neither its files nor a registered environment state them
     :param allow_pickle: load the file with SB3's own ``load``, which runs any code that the file holds. Needed for
         agents with custom layers; only for files that you trust.
-    :return: the teacher
+    :param local_only: do not ask the hub for what is not on this machine; for a source that a file names
+    :return: the agent
     :raises AgentError: the agent cannot be found or cannot be used
     """
     if isinstance(source, Teacher):
@@ -88,7 +91,7 @@ def load_teacher(
         raise AgentError(
             f"A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name' or a loaded teacher, not {source!r}."
         )
-    files = find_agent(source)
+    files = find_agent(source, local_only)
     try:
         teacher = _from_files(files, str(source), env_id, env, allow_pickle)
     except AgentError as error:

@@ -21,20 +21,21 @@ _RUN_NAME = re.compile(r"(?P<env>.+)_(?P<number>\d+)(_[0-9a-f]{8}(-[0-9a-f]{4}){
 _ENV_NAME = re.compile(r".+-v\d+")
 
 
-def find_agent(source: str | Path) -> AgentFiles:
+def find_agent(source: str | Path, local_only: bool = False) -> AgentFiles:
     """
     Find the files of an agent.
 
     :param source: a zip, a run folder, ``zoo:algo/env``, or ``hub:organisation/repository@revision``
+    :param local_only: do not ask the hub for what is not on this machine
     :return: its files
     :raises AgentNotFoundError: no agent is there
     :raises AgentError: the name has none of these forms, or several agents are there
     """
     text = str(source)
     if text.startswith("zoo:"):
-        return _find_in_zoo(text)
+        return _find_in_zoo(text, local_only)
     if text.startswith("hub:"):
-        return download(text)
+        return download(text, local_only)
     path = Path(source)
     # As in SB3's load, ".zip" can be left out. Look for the zip before the folder: the Zoo writes a folder with the
     # same name beside the zip.
@@ -165,7 +166,7 @@ def _runs(root: Path, algo: str, env_id: str) -> list[Path]:
     return sorted(runs, key=age, reverse=True)
 
 
-def _find_in_zoo(source: str) -> AgentFiles:
+def _find_in_zoo(source: str, local_only: bool) -> AgentFiles:
     algo, _, env_id = source.removeprefix("zoo:").partition("/")
     if not algo or not env_id:
         raise AgentError(f"{source!r} does not name a Zoo agent: write 'zoo:algo/env', e.g. 'zoo:dqn/CartPole-v1'.")
@@ -173,7 +174,7 @@ def _find_in_zoo(source: str) -> AgentFiles:
         for run in _runs(root, algo, env_id):
             return _find_in_run_folder(run)
     try:
-        return download(_on_hub(algo, env_id))
+        return download(_on_hub(algo, env_id), local_only)
     except AgentError as error:
         raise AgentNotFoundError(
             f"No Zoo agent {algo}/{env_id}: not in {_list(zoo_roots())}, and not on the hub ({error}){_similar(env_id)}"

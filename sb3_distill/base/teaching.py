@@ -4,7 +4,7 @@ import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -17,6 +17,7 @@ from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.common.log import shown_messages
 from sb3_distill.envs.inspection import env_id_of
 
+SelfTeacherMixin = TypeVar("SelfTeacherMixin", bound="TeacherMixin")
 TeacherSource = str | Path | BaseAlgorithm | Teacher
 
 
@@ -42,6 +43,18 @@ class TeacherMixin(RefusalsMixin):
 
     verbose: int
     device: th.device
+
+    @classmethod
+    def load(cls: type[SelfTeacherMixin], *args: Any, **kwargs: Any) -> SelfTeacherMixin:
+        """
+        SB3's ``load``, with its arguments. It unpickles the file, so a file from a stranger can run any code here: load
+        only what you trust. ``load_teacher`` reads students and teachers of strangers without that.
+
+        :param args: as SB3's ``load``
+        :param kwargs: as SB3's ``load``
+        :return: the model, without its teacher
+        """
+        return super().load(*args, **kwargs)  # type: ignore[misc]
 
     def _setup_teacher(self) -> Any:
         """Load the teacher if it is only named, and check that it fits the environment."""

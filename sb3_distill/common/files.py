@@ -20,6 +20,21 @@ def file_name(env_id: str) -> str:
     return env_id.replace("/", "-")
 
 
+def check_name(what: str, name: str) -> str:
+    """
+    :param what: what has this name, for the message
+    :param name: a name from a file or from a user, of which a file or folder is to be made
+    :return: the name
+    :raises ValueError: it would lead to another folder, or is no name of a file
+    """
+    if name in ("", ".", "..") or not name.isprintable() or set(name) & set("/\\\0") or len(name.encode()) > 150:
+        shown = repr(name) if len(name) <= 60 else f"{name[:60]!r}…"
+        raise ValueError(
+            f"{what} is the name of a folder, so it must be 1 to 150 printable bytes without slashes, not {shown}."
+        )
+    return name
+
+
 def run_folder(root: Path, algo: str, env_id: str) -> Path:
     """
     :param root: a folder of runs

@@ -1,8 +1,9 @@
 """What the files of a run may import. Importing runs code, so a name in a file is no reason to."""
 
 import importlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,8 +13,10 @@ from gymnasium.envs.registration import EnvSpec
 _TRUSTED = {"gymnasium", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_distill"}
 # Stands in _TRUSTED for every package
 _ANY = "*"
-# Wrappers that write files wherever their arguments say
-_WRITERS = ("Monitor", "RecordVideo", "VecMonitor", "VecVideoRecorder")
+# A text that gymnasium would take for the id of an environment in a module; no URL, no path
+_MODULE_ID = re.compile(r"[A-Za-z_][\w.]*:(?![/\\]).")
+# Wrappers and callbacks that write files wherever their arguments say
+_WRITERS = ("Monitor", "RecordVideo", "VecMonitor", "VecVideoRecorder", "CheckpointCallback", "EvalCallback")
 # Modules under the names that they have today
 _RENAMED = {"gym.": "gymnasium.", "utils.wrappers.": "rl_zoo3.wrappers."}
 
@@ -63,16 +66,17 @@ def import_trusted(packages: Sequence[str]) -> None:
             _import(package)
 
 
-def find_wrapper(name: str, base: type, where: str) -> Any:
+def find_wrapper(name: str, base: type, where: str, renamed: bool = True) -> Any:
     """
-    :param name: full name of a wrapper class
+    :param name: full name of a wrapper class, or of a callback's
     :param base: the class from which it must inherit
     :param where: the place of the name, for the message
+    :param renamed: whether names of earlier versions stand for those of today
     :return: the class
     :raises ValueError: its package is not trusted; there is no such wrapper; or it writes files
     """
     for old, new in _RENAMED.items():
-        if name.startswith(old):
+        if renamed and name.startswith(old):
             name = name.replace(old, new, 1)
     module, _, class_name = name.rpartition(".")
     if not _is_trusted(module):
@@ -106,6 +110,23 @@ def check_env_id(env_id: str, where: str) -> None:
             f"{where} names the environment {env_id}. Importing {module} runs its code: if you trust it, pass "
             f"--gym-packages {module} (in Python: import it first)."
         )
+
+
+def check_env_kwargs(env_kwargs: Any, where: str) -> None:
+    """
+    :param env_kwargs: arguments of an environment that the files of a run state; a multi-task environment takes ids
+    :param where: the place of the arguments, for the message
+    :raises ValueError: one of them names an environment of a module that is not trusted
+    """
+    left = [env_kwargs]
+    while left:
+        value = left.pop()
+        if isinstance(value, str) and _MODULE_ID.match(value):
+            check_env_id(value, f"{where}: env_kwargs")
+        elif isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, (list, tuple, set)):
+            left += value
 
 
 def registered_spec(env_id: str) -> EnvSpec:

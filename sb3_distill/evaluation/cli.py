@@ -251,7 +251,14 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
         for other in known:
             if other.is_agent(sha256):
                 return other
-    found = load_teacher(source, device=device)
+    try:
+        # What a student's file names is no reason to ask the hub.
+        found = load_teacher(source, device=device, local_only=True)
+    except AgentError as error:
+        raise AgentError(
+            f"{agent.source} names the teacher {source}, which cannot be loaded from this machine: {error} Name the "
+            "teacher with --teacher, where the hub is asked too."
+        ) from error
     if found.is_agent(sha256):
         return next((other for other in known if is_same(other, found)), found)
     print(

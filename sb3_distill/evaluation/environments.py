@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import same_bounds
 from sb3_distill.agents.files import AgentError
-from sb3_distill.envs.imports import check_env_id, import_trusted, registered_spec
+from sb3_distill.envs.imports import check_env_id, check_env_kwargs, import_trusted, registered_spec
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe
 
@@ -22,7 +22,7 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
     :param env_id: the id that the user names; None: the id of the environment on which the agent was trained
     :return: the environment's id
     :raises AgentError: the user names no id, and the agent's files do not tell it; or the environment is not registered
-    :raises ValueError: the files name an environment of a package that is not trusted
+    :raises ValueError: the files name an environment of a package that is not trusted, also among its arguments
     """
     is_named = env_id is not None
     if env_id is None:
@@ -30,6 +30,8 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
         if env_id is None:
             raise AgentError(f"{agent.source} does not say its environment: name it with --env (in Python, env_id=).")
         check_env_id(env_id, f"{agent.source}: the run's files")
+    if env_id == agent.env_id:
+        check_env_kwargs(agent.env_kwargs, f"{agent.source}: the run's files")
     packages = agent.facts.recipe.gym_packages if agent.facts.recipe else ()
     import_trusted(packages)
     try:

@@ -2,12 +2,11 @@
 
 import argparse
 import csv
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, whole_number
-from sb3_distill.envs.imports import check_env_id, trust_packages
+from sb3_distill.envs.imports import check_env_id, check_env_kwargs, trust_packages
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.evaluation.environments import transpose_for
@@ -29,6 +28,7 @@ from sb3_distill.evaluation.players import Player
 from sb3_distill.export.description import Description
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.runner import PolicyRunner
+from sb3_distill.reading.text import read_json
 from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
 from sb3_distill.results.tables import format_table
 
@@ -152,6 +152,7 @@ def mean_return(player: Player, description: Description, n_episodes: int) -> fl
         return None
     env_id = description.env_id
     check_env_id(env_id, "policy.json")
+    check_env_kwargs(description.env_kwargs, "policy.json")
     recipe = EnvRecipe(
         description.env_kwargs,
         read_wrappers(description.env_wrapper, "policy.json: env_wrapper"),
@@ -174,13 +175,13 @@ def read_description(folder: Path) -> Description:
     if not path.is_file():
         raise ExportError(f"{path} is not there: name folders that `sb3-distill export` wrote.")
     try:
-        content = json.loads(path.read_text())
-        missing = {entry.name for entry in fields(Description)} - set(content)
-        if not missing:
-            return Description.from_dict(content)
-    except (ValueError, TypeError) as error:
+        description = Description.from_dict(read_json(path))
+    except ValueError as error:
         raise ExportError(f"{path} cannot be read ({error}): export the agent again.") from error
-    raise ExportError(f"{path} has no {', '.join(sorted(missing))}: export the agent again.")
+    unknown = sorted(description.files.keys() - KINDS.keys())
+    if unknown:
+        raise ExportError(f"{path} names the file {unknown[0]!r}, which is none of {', '.join(KINDS)}: export again.")
+    return description
 
 
 def find_source(folder: Path, description: Description) -> Teacher | None:
@@ -191,7 +192,7 @@ def find_source(folder: Path, description: Description) -> Teacher | None:
     """
     source, sha256 = description.source, description.sha256
     try:
-        agent = load_teacher(source, device="cpu")
+        agent = load_teacher(source, device="cpu", local_only=True)
     except (AgentError, OSError) as error:
         print(f"{folder}: torch is not measured: {error}", file=sys.stderr)
         return None

@@ -1,8 +1,15 @@
 """The content of ``policy.json``, which describes an exported agent."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+import numpy as np
+
+from sb3_distill.reading.arrays import check_dtype
+from sb3_distill.reading.limits import MAX_SPACE_ELEMENTS, ReadError, check_size
+from sb3_distill.reading.schema import read_fields
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,18 @@ class Description:
         """
         :param content: the content of ``policy.json``, with all fields
         :return: the description
-        :raises TypeError: an entry is not what it should be
+        :raises ValueError: an entry is missing, or not what it should be
         """
-        values = {entry.name: content[entry.name] for entry in fields(cls)}
-        values["observation"] = ObservationFormat(**content["observation"])
-        values["files"] = {name: ExportedFile(**file) for name, file in dict(content["files"]).items()}
-        return cls(**values)
+        if not isinstance(content, Mapping):
+            raise ReadError(f"it is no mapping, but {type(content).__name__}")
+        names = {entry.name for entry in fields(cls)}
+        description = read_fields(cls, {name: content[name] for name in content if name in names}, "policy.json")
+        observation = description.observation
+        try:
+            check_dtype("the observation", np.dtype(observation.dtype))
+        except TypeError as error:
+            raise ReadError(f"{observation.dtype!r} is no type of an observation") from error
+        if min(observation.shape, default=0) < 0:
+            raise ReadError(f"{observation.shape} is no shape of an observation")
+        check_size("the observation", math.prod(observation.shape), MAX_SPACE_ELEMENTS, "elements")
+        return description

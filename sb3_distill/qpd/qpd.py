@@ -375,8 +375,8 @@ class QPD(DistillationAlgorithm):
     @classmethod
     def load(cls: type[SelfQPD], path: Any, *args: Any, **kwargs: Any) -> SelfQPD:
         """
-        Load the model from a zip-file. With bits (``weight_bits`` ...), a student at full precision is quantized by the
-        next ``learn``.
+        Load the model from a zip-file, which is unpickled and so must be one that you trust. With bits (``weight_bits``
+        ...), a student at full precision is quantized by the next ``learn``.
 
         :param path: path to the file (or a file-like)
         :param args: as SB3's ``load``: env, device, custom_objects

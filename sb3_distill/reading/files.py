@@ -75,7 +75,9 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
         )
     # bzip2 and LZMA unpack what they are given at once, so that no limit holds.
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ReadError(f"its member {name} is compressed with method {info.compress_type}, neither stored nor deflated")
+        raise ReadError(
+            f"its member {name} is compressed with method {info.compress_type}, neither stored nor deflated"
+        )
     with archive.open(info) as member:
         content = member.read(info.file_size)
     if len(content) != info.file_size:

@@ -111,53 +111,68 @@ class _Machine:
 
     def run(self, opcode: str, argument: Any) -> None:
         """Carry out one opcode."""
-        stack = self.stack
         if opcode in _PUSHED:
-            stack.append(argument)
+            self.stack.append(argument)
         elif opcode in _MADE:
-            stack.append(_MADE[opcode]())
-        elif opcode in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[len(self.memo) if argument is None else argument] = stack[-1]
-        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif opcode == "MARK":
-            self.outer.append(stack)
-            self.stack = []
+            self.stack.append(_MADE[opcode]())
         elif opcode in _TUPLES:
-            stack.append(tuple(self.pop(_TUPLES[opcode])))
-        elif opcode in ("TUPLE", "LIST", "FROZENSET"):
-            items = self.pop_mark()
-            self.stack.append(tuple(items) if opcode == "TUPLE" else items)
-        elif opcode == "DICT":
-            items = self.pop_mark()
-            self.stack.append({})
-            self.add_items(items)
-        elif opcode in ("SETITEM", "SETITEMS"):
-            self.add_items(self.pop(2) if opcode == "SETITEM" else self.pop_mark())
-        elif opcode in ("APPEND", "APPENDS", "ADDITEMS"):
-            self.append(self.pop(1) if opcode == "APPEND" else self.pop_mark())
-        elif opcode == "GLOBAL":
-            self.name(*argument.split(" ", 1))
-        elif opcode == "STACK_GLOBAL":
-            self.name(*self.pop(2))
-        elif opcode in ("REDUCE", "NEWOBJ"):
-            stack.append(Record(*self.pop(2)))
-        elif opcode == "NEWOBJ_EX":
-            stack.append(Record(*self.pop(3)[:2]))
-        elif opcode == "BUILD":
-            (state,) = self.pop(1)
-            if isinstance(stack[-1], Record):
-                stack[-1].state = state
-        elif opcode in ("PERSID", "BINPERSID"):
-            stack.append(Record(None, argument if opcode == "PERSID" else self.pop(1)[0]))
-        elif opcode == "POP":
-            self.pop(1)
-        elif opcode == "POP_MARK":
-            self.pop_mark()
-        elif opcode == "DUP":
-            stack.append(stack[-1])
+            self.stack.append(tuple(self.pop(_TUPLES[opcode])))
+        elif opcode in _STEPS:
+            _STEPS[opcode](self, argument)
         elif opcode not in ("PROTO", "FRAME", "STOP"):
             raise ReadError(f"it has the opcode {opcode}, which SB3 and PyTorch do not write")
+
+    def on_mark(self, argument: Any) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
+    def on_put(self, argument: Any) -> None:
+        self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+
+    def on_tuple(self, argument: Any) -> None:
+        items = tuple(self.pop_mark())
+        self.stack.append(items)
+
+    def on_list(self, argument: Any) -> None:
+        items = self.pop_mark()
+        self.stack.append(items)
+
+    def on_dict(self, argument: Any) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self.add_items(items)
+
+    def on_call(self, argument: Any) -> None:
+        self.stack.append(Record(*self.pop(2)))
+
+    def on_build(self, argument: Any) -> None:
+        (state,) = self.pop(1)
+        if isinstance(self.stack[-1], Record):
+            self.stack[-1].state = state
+
+
+_STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.on_put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, key: machine.stack.append(machine.memo[key])),
+    **dict.fromkeys(("LIST", "FROZENSET"), _Machine.on_list),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda machine, _: machine.append(machine.pop_mark())),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.on_call),
+    "MARK": _Machine.on_mark,
+    "TUPLE": _Machine.on_tuple,
+    "DICT": _Machine.on_dict,
+    "SETITEM": lambda machine, _: machine.add_items(machine.pop(2)),
+    "SETITEMS": lambda machine, _: machine.add_items(machine.pop_mark()),
+    "APPEND": lambda machine, _: machine.append(machine.pop(1)),
+    "GLOBAL": lambda machine, names: machine.name(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.pop(2)),
+    "NEWOBJ_EX": lambda machine, _: machine.stack.append(Record(*machine.pop(3)[:2])),
+    "BUILD": _Machine.on_build,
+    "PERSID": lambda machine, key: machine.stack.append(Record(None, key)),
+    "BINPERSID": lambda machine, _: machine.stack.append(Record(None, *machine.pop(1))),
+    "POP": lambda machine, _: machine.pop(1),
+    "POP_MARK": lambda machine, _: machine.pop_mark(),
+    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
+}
 
 
 def read_pickle(content: bytes, is_known: Callable[[Name], bool], what: str) -> Any:
@@ -195,9 +210,9 @@ def _dtype_of(record: Any) -> np.dtype:
     text = record.arguments[0] if isinstance(record, Record) and record.maker == Name("numpy", "dtype") else None
     if not isinstance(text, str) or len(text) > 3 or text[:1] not in tuple("biuf"):
         raise ReadError(f"it has an array of the type {text!r}, not of numbers")
-    order = record.state[1] if isinstance(record.state, tuple) and len(record.state) > 1 else "="
+    order = record.state[1] if isinstance(record.state, tuple) and len(record.state) > 1 else None
     try:
-        return np.dtype(text).newbyteorder(order if order in ("<", ">") else "=")
+        return np.dtype(f"{order}{text}" if order in ("<", ">") else text)
     except TypeError as error:
         raise ReadError(f"it has an array of the type {text!r}, not of numbers") from error
 

@@ -5,6 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar, Union
 
 from sb3_distill.reading.limits import ReadError
@@ -28,12 +29,14 @@ def read_fields(cls: type[T], content: Any, where: str) -> T:
     missing = [
         name
         for name, entry in own.items()
-        if name not in content
-        and entry.default is dataclasses.MISSING
-        and entry.default_factory is dataclasses.MISSING
+        if name not in content and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
     ]
     if missing or content.keys() - own.keys():
-        problem = f"lacks {', '.join(missing)}" if missing else f"has unknown {_shown(sorted(content.keys() - own))}"
+        problem = (
+            f"has no {', '.join(missing)}"
+            if missing
+            else f"has unknown {_shown(sorted(content.keys() - own, key=str))}"
+        )
         raise ReadError(f"{where} {problem}")
     return cls(**{name: conform(value, hints[name], f"{where}.{name}") for name, value in content.items()})
 
@@ -46,42 +49,41 @@ def conform(value: Any, annotation: Any, where: str) -> Any:
     :return: the value; of a list of numbers, null becomes NaN, which is written as null
     :raises ReadError: it has another type
     """
-    if annotation is Any:
-        return value
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         for option in arguments:
-            try:
+            with suppress(ReadError):
                 return conform(value, option, where)
-            except ReadError:
-                continue
-    elif origin is Literal:
-        if any(type(value) is type(option) and value == option for option in arguments):
-            return value
-    elif isinstance(origin, type) and issubclass(origin, Mapping):
-        if isinstance(value, Mapping):
-            return {key: conform(entry, arguments[1], f"{where}.{key}") for key, entry in value.items()}
-    elif isinstance(origin, type) and issubclass(origin, Sequence):
-        if isinstance(value, (list, tuple)):
-            wanted = float | None if arguments[0] is float else arguments[0]
-            entries = [conform(entry, wanted, where) for entry in value]
-            if arguments[0] is float:
-                entries = [math.nan if entry is None else entry for entry in entries]
-            return tuple(entries) if issubclass(origin, tuple) else entries
+    elif isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return {
+            conform(key, arguments[0], where): conform(entry, arguments[1], f"{where}.{key}")
+            for key, entry in value.items()
+        }
+    elif isinstance(origin, type) and issubclass(origin, Sequence) and isinstance(value, (list, tuple)):
+        entries = [_entry(entry, arguments[0], where) for entry in value]
+        return tuple(entries) if issubclass(origin, tuple) else entries
     elif dataclasses.is_dataclass(annotation):
         reader = getattr(annotation, "from_dict", None)
         return read_fields(annotation, value, where) if reader is None else reader(value)  # type: ignore[arg-type]
-    elif annotation is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**1023:
-            return float(value) if isinstance(value, float) else value
-        if isinstance(value, float) and not math.isfinite(value):
-            return value
-    elif annotation is int:
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
-            return value
-    elif isinstance(value, annotation):
+    elif _fits(value, annotation, arguments):
         return value
     raise ReadError(f"{where} must be {_described(annotation)}, not {_shown(value)}")
+
+
+def _entry(value: Any, annotation: Any, where: str) -> Any:
+    return math.nan if value is None and annotation is float else conform(value, annotation, where)
+
+
+def _fits(value: Any, annotation: Any, choices: Sequence[Any]) -> bool:
+    if annotation is Any:
+        return True
+    if choices:
+        return any(type(value) is type(choice) and value == choice for choice in choices)
+    if isinstance(value, bool):
+        return annotation is bool
+    if isinstance(value, int) and annotation in (int, float):
+        return abs(value) < 2**63
+    return isinstance(annotation, type) and isinstance(value, annotation)
 
 
 def _described(annotation: Any) -> str:

@@ -54,8 +54,8 @@ def read_json(path: Path) -> Any:
 
 class BoundedLoader(UniqueKeyLoader):
     """
-    A safe loader that refuses a key that is written twice, and stops where a file is nested more deeply, or has more values with its aliases written
-    out, than the limits say.
+    A safe loader that refuses a key that is written twice, and stops where a file is nested more deeply, or has more
+    values with its aliases written out, than the limits say.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -1,11 +1,14 @@
 """One row of results: written by ``sb3-distill evaluate`` and studies, read by tables and figures."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+
+from sb3_distill.reading.limits import ReadError
+from sb3_distill.reading.schema import conform, read_fields
+from sb3_distill.reading.text import parse_json
 
 # Comparisons with the teacher, each with another field. If that field is known and the comparison is not, ``to_dict``
 # writes the comparison as null; all other unknown fields are left out.
@@ -96,7 +99,7 @@ class Row:
     starts_sha256: str | None = None
     statistics_note: str | None = None
     seed: int | str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -105,10 +108,21 @@ class Row:
         """
         :param content: the result of ``to_dict``
         :return: the row; names that are not fields become labels
-        :raises TypeError: a required field is missing
+        :raises ValueError: a field is missing, or of another type than it is written with
         """
+        if not isinstance(content, Mapping):
+            raise ReadError(f"a row must be a mapping, not {type(content).__name__}")
         own = {name: value for name, value in content.items() if name in ROW_FIELDS}
-        return cls(**own, labels={name: value for name, value in content.items() if name not in ROW_FIELDS})
+        labels = {
+            name: conform(value, str | float | None, f"the label {name} of a row")
+            for name, value in content.items()
+            if name not in own
+        }
+        row = read_fields(cls, {**own, "labels": labels}, "a row")
+        for name in ("mean_interval", "iqm_interval", "percent_interval"):
+            if len(getattr(row, name)) not in (0, 2):
+                raise ReadError(f"the {name} of a row must be two numbers")
+        return row
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -137,15 +151,17 @@ def parse_rows(text: str) -> list[Row]:
     :return: its rows
     :raises ValueError: the text has no rows of results
     """
+    content = parse_json(text)
+    if not isinstance(content, dict) or not isinstance(content.get("agents"), list):
+        raise ValueError("The JSON has no rows of results: no list with the name agents.")
+    rows = [Row.from_dict(row) for row in content["agents"]]
     try:
-        content = json.loads(text)
-        rows = [Row.from_dict(row) for row in content["agents"]]
         cells = {row["agent"]: each["cell"] for each in content.get("manifests", ()) for row in each["rows"]}
         return [
             _with_cell(row, cells[row.agent]) if row.agent in cells else _with_protocol(row, content) for row in rows
         ]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"The JSON has no rows of results: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ReadError(f"The JSON does not say how its rows were made ({type(error).__name__}: {error})") from error
 
 
 def _with_protocol(row: Row, content: Mapping[str, Any]) -> Row:

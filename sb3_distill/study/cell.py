@@ -55,7 +55,8 @@ class Cell:
         settings = {name: value for name, value in asdict(self).items() if name != "gym_packages"}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         words = [re.sub(r"[^A-Za-z0-9.]+", "", str(value)) for value in self.labels.values()]
-        return "-".join([*words, digest])
+        # Names of files have 255 bytes at most.
+        return "-".join(["-".join(words)[:200], digest])
 
     @property
     def recording_key(self) -> str | None:

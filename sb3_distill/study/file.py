@@ -8,16 +8,17 @@ import pkgutil
 import re
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import yaml
 
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.recipe import is_atari
-from sb3_distill.reading.yaml_keys import DuplicateKeyError, UniqueKeyLoader
+from sb3_distill.reading.text import load_yaml
+from sb3_distill.reading.yaml_keys import DuplicateKeyError
 from sb3_distill.study.cell import COUNTS, EVALUATION_KEYS, Cell, Study, StudyError, evaluation_keys, leaves_one_agent
 from sb3_distill.study.grid import (
     RUN_FIELDS,
@@ -28,11 +29,13 @@ from sb3_distill.study.grid import (
     mapping_of,
     read_dimension,
 )
+from sb3_distill.study.values import check_values
 
 KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
 SELECTIONS = ("last", "best")
 # Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
 ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
+MAX_CELLS = 10_000
 _EXPONENTIAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -50,6 +53,7 @@ def check_names(where: str, kind: str, names: Iterable[str], known: Iterable[str
             raise StudyError(f"{where}: {unknown_choice(kind, name, known)}")
 
 
+@lru_cache
 def known_hyperparams(algo: str) -> list[str]:
     """
     :param algo: key of the Zoo's ``--algo``
@@ -201,14 +205,10 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     path = Path(path)
     where = str(path)
     try:
-        # Safe: UniqueKeyLoader is a SafeLoader.
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+        loaded = load_yaml(path)
     except DuplicateKeyError as error:
         raise StudyError(f"{where}: {error}") from error
-    except OSError:
-        raise
-    except Exception as error:
-        # PyYAML does not convert all errors to YAMLError, see ``agents.config.read_yaml``.
+    except ValueError as error:
         raise StudyError(f"{where} is no YAML in UTF-8: {error}") from error
     content = mapping_of(where, "the file", _read_numbers(loaded))
     check_names(where, "key", content, KEYS)
@@ -227,6 +227,9 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     dimensions = {name: read_dimension(where, name, value) for name, value in grid.items()}
     check_dimensions(where, list(dimensions.values()))
     labels = {name: [layer.label for layer in layers] for name, layers in dimensions.items()}
+    n_cells = math.prod(map(len, dimensions.values()))
+    if n_cells > MAX_CELLS:
+        raise StudyError(f"{where}: the grid has {n_cells:,} cells, more than {MAX_CELLS:,}: make several studies.")
     overrides = Overrides(where)
     cells = []
     for combination in itertools.product(*dimensions.values()):
@@ -255,6 +258,7 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
             gym_packages=list(gym_packages),
         )
         _check_cell(where, cell)
+        check_values(where, cell)
         cells.append(cell)
     overrides.check()
     check_distinct(where, cells)

@@ -15,6 +15,7 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import Cell, leaves_one_agent
 from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, versions
 from sb3_distill.study.rows import agents_of, load_references, rows_of
+from sb3_distill.study.values import as_argument
 
 
 def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[str]:
@@ -41,9 +42,12 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
     if cell.gym_packages:
         arguments += ["--gym-packages", *cell.gym_packages]
     if cell.env_kwargs:
-        arguments += ["--env-kwargs", *(f"{name}:{value!r}" for name, value in cell.env_kwargs.items())]
+        arguments += [
+            "--env-kwargs",
+            *(f"{name}:{as_argument(name, value)}" for name, value in cell.env_kwargs.items()),
+        ]
     if hyperparams:
-        arguments += ["-params", *(f"{name}:{value!r}" for name, value in hyperparams.items())]
+        arguments += ["-params", *(f"{name}:{as_argument(name, value)}" for name, value in hyperparams.items())]
     return arguments
 
 

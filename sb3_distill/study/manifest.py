@@ -1,7 +1,6 @@
 """The files of a cell, and the manifest that is written when the cell has finished."""
 
 import contextlib
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -11,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.archive import read_archive
-from sb3_distill.common.files import run_folder
+from sb3_distill.common.files import check_name, run_folder
+from sb3_distill.reading.limits import ReadError
+from sb3_distill.reading.schema import conform, read_fields
+from sb3_distill.reading.text import read_json
 from sb3_distill.results.row import Row
-from sb3_distill.study.cell import Cell
+from sb3_distill.study.cell import Cell, StudyError
 
 MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "problem.txt"
 
@@ -62,18 +64,25 @@ class Manifest:
         """
         :param study: the study's folder
         :return: the cell's run folder
+        :raises ValueError: the manifest names a folder that is not the study's
         """
-        return run_folder(study / "cells" / self.rows[0].agent, self.cell.algo, self.cell.env)
+        agent, algo = check_name("A cell", self.rows[0].agent), check_name("An algorithm", self.cell.algo)
+        return run_folder(study / "cells" / agent, algo, self.cell.env)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Manifest":
         """
         :param content: the result of ``to_dict``
         :return: the manifest
+        :raises ValueError: an entry is missing, or of another type than it is written with
         """
-        rows = tuple(Row.from_dict(row) for row in content["rows"])
-        agents = tuple(UsedAgent(**agent) for agent in content.get("agents", ()))
-        return cls(**{**content, "cell": Cell(**content["cell"]), "rows": rows, "agents": agents})
+        manifest = read_fields(cls, content, "a manifest")
+        if not manifest.rows:
+            raise ReadError("a manifest has no rows")
+        # What reports show of it
+        for name in ("epsilon", "n_episodes"):
+            conform(manifest.cell.evaluation.get(name, 0), float, f"evaluation.{name} of a manifest")
+        return manifest
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -107,7 +116,10 @@ def manifest_of(study: Path, cell: Cell) -> Manifest | None:
     :return: the cell's manifest; None if the cell has not finished
     """
     path = study / "cells" / cell.key / MANIFEST
-    return Manifest.from_dict(json.loads(path.read_text())) if path.is_file() else None
+    try:
+        return Manifest.from_dict(read_json(path)) if path.is_file() else None
+    except ValueError as error:
+        raise StudyError(f"{path} is damaged ({error}): delete its folder to run the cell again.") from error
 
 
 def manifests_of(study: Path, cells: Iterable[Cell]) -> list[Manifest]:

@@ -3,20 +3,23 @@
 import argparse
 import base64
 import io
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import gymnasium as gym
 from matplotlib.figure import Figure
 
 from sb3_distill.common.arguments import add_gym_packages, percentage
 from sb3_distill.common.files import model_zip
 from sb3_distill.envs.imports import trust_packages
+from sb3_distill.reading.limits import ReadError
+from sb3_distill.reading.schema import conform, read_fields
+from sb3_distill.reading.text import read_json
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.curves import CURVES_FILE, N_LAST
 from sb3_distill.results.row import Row
@@ -34,6 +37,19 @@ _VIDEO_STEPS = 240
 
 
 @dataclass(frozen=True)
+class Failure:
+    """
+    A cell that failed.
+
+    :param labels: its labels
+    :param problem: why it failed
+    """
+
+    labels: dict[str, str]
+    problem: str
+
+
+@dataclass(frozen=True)
 class Results:
     """
     The results of a study, as read from its results file.
@@ -41,13 +57,23 @@ class Results:
     :param study: the content of the study file, with the number of cells and the labels of the grid
     :param rows: the rows of the finished cells
     :param manifests: the manifests of the finished cells
-    :param failures: labels and problem of each cell that failed
+    :param failures: the cells that failed
     """
 
     study: dict[str, Any]
     rows: list[Row]
     manifests: list[Manifest]
-    failures: list[dict[str, Any]]
+    failures: list[Failure]
+
+
+# Names in the file that are others here, and what the study says that reports show
+_FIELDS = {"agents": "rows"}
+_STUDY = {
+    **dict.fromkeys(("name", "title", "paper", "notes"), str),
+    "cells": int,
+    "grid": dict[str, list[str]],
+    "published": list[dict[str, Any]],
+}
 
 
 @dataclass(frozen=True)
@@ -109,15 +135,20 @@ def load_results(folder: Path) -> Results:
     :raises StudyError: the folder has no results
     """
     try:
-        results = json.loads((folder / RESULTS).read_text())
-        return Results(
-            results["study"],
-            [Row.from_dict(row) for row in results["agents"]],
-            [Manifest.from_dict(manifest) for manifest in results["manifests"]],
-            results["failures"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StudyError(f"{folder} holds no results of a study ({error}): run `sb3-distill study` first.") from error
+        content = read_json(folder / RESULTS)
+        if not isinstance(content, dict):
+            raise ReadError(f"it is no mapping, but {type(content).__name__}")
+        results = read_fields(Results, {_FIELDS.get(name, name): value for name, value in content.items()}, RESULTS)
+        study = results.study | {
+            name: conform(results.study.get(name), annotation, f"study.{name}") for name, annotation in _STUDY.items()
+        }
+        for row in study["published"]:
+            conform(row.get("percent"), float, "study.published.percent")
+        return replace(results, study=study)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"{folder} holds no results of a study ({RESULTS}: {error}): run `sb3-distill study` first."
+        ) from error
 
 
 def encode(figure: Figure) -> str:
@@ -146,13 +177,13 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
     videos: dict[str, Picture] = {}
     for manifest in manifests:
         cell = manifest.cell
-        if cell.algo not in ("pd", "qpd") or cell.env in videos or not is_atari(cell.env):
-            continue
         try:
+            if cell.algo not in ("pd", "qpd") or cell.env in videos or not is_atari(cell.env):
+                continue
             agent = load_teacher(model_zip(manifest.run_in(folder), cell.env), device="cpu")
             if not is_pooled(agent):
                 continue
-        except AgentError:
+        except (AgentError, gym.error.Error):
             continue
         (episode,) = play_episodes(agent, cell.env, max_steps=_VIDEO_STEPS)
         pictures, chosen = draw_maps(agent, episode)
@@ -294,7 +325,7 @@ def describe_study(folder: Path, margin: float = MARGIN) -> Section:
         notes=study["notes"],
         n_cells=study["cells"],
         missing=study["cells"] - len(manifests),
-        failures=[f"{' '.join(failure['labels'].values())}: {failure['problem']}" for failure in results.failures],
+        failures=[f"{' '.join(failure.labels.values())}: {failure.problem}" for failure in results.failures],
         table=table_of(table, margin) if table else [],
         n_left=len(groups[0].labels) if groups else 0,
         legend=f"{describe_legend(manifests)} {describe_numbers(table, margin)}" if manifests else "",

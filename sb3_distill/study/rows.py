@@ -27,6 +27,8 @@ from sb3_distill.evaluation.tasks import pair_tasks, score_task, score_tasks, ta
 from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, find_task_teachers, load_teachers
 from sb3_distill.quantization.packing import packed_bytes
+from sb3_distill.reading.schema import read_fields
+from sb3_distill.reading.text import read_json
 from sb3_distill.results.comparison import MARGIN, verdict
 from sb3_distill.results.curves import CURVES_FILE, N_LAST, TEACHER, curve_of, read_csv, summarize_players
 from sb3_distill.results.row import Row
@@ -82,7 +84,10 @@ def score_teacher(
     """
     path = score_path(cell, teacher, folder, starts)
     if path.is_file():
-        known = Score(**json.loads(path.read_text()))
+        try:
+            known = read_fields(Score, read_json(path), "a score")
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it to score the teacher again.") from error
         # Scores of earlier versions do not tell episodes apart.
         if known.traces:
             return known

@@ -18,6 +18,8 @@ from sb3_distill.common.files import check_writable
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.reading.files import read_file
+from sb3_distill.reading.limits import MAX_DATA_BYTES
 from sb3_distill.results.figures import check_format, save_figure
 from sb3_distill.results.row import Row, parse_rows
 from sb3_distill.results.tables import format_table
@@ -119,10 +121,10 @@ def read_rows(paths: list[Path], env: str | None) -> list[Row]:
     rows: list[Row] = []
     for path in paths:
         try:
-            rows += parse_rows(path.read_text())
+            rows += parse_rows(read_file(path, MAX_DATA_BYTES).decode("utf-8"))
         except ValueError as error:
             raise VisualizeError(
-                f"{path} holds no results: write it with `sb3-distill evaluate … -o {path}`."
+                f"{path} holds no results ({error}): write it with `sb3-distill evaluate … -o {path}`."
             ) from error
     # The same run in several files is one run.
     rows = [row for index, row in enumerate(rows) if row not in rows[:index]]

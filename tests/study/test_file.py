@@ -20,7 +20,7 @@ def test_grid_settings_and_labels(tmp_path):
         per_env={"CartPole-v1": {"temperature": 0.5}},
         grid={
             "env": ["CartPole-v1", "Acrobot-v1"],
-            "student": {"small": {"policy_kwargs": {"activation_fn": "relu"}}, "nll": {"loss": "nll"}},
+            "student": {"small": {"policy_kwargs": {"activation_fn": "nn.ReLU"}}, "nll": {"loss": "nll"}},
             "seed": [3],
         },
         record=False,
@@ -32,7 +32,7 @@ def test_grid_settings_and_labels(tmp_path):
         for env in ("CartPole-v1", "Acrobot-v1")
         for student in ("small", "nll")
     ]
-    assert cells[0].hyperparams == {"policy_kwargs": {"net_arch": [8], "activation_fn": "relu"}, "temperature": 0.5}
+    assert cells[0].hyperparams == {"policy_kwargs": {"net_arch": [8], "activation_fn": "nn.ReLU"}, "temperature": 0.5}
     assert cells[3].hyperparams == {"policy_kwargs": {"net_arch": [8]}, "loss": "nll"}
     assert cells[0].n_timesteps == 10_000 and cells[0].seed == 3
     assert len({cell.key for cell in cells}) == 4

@@ -33,9 +33,9 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None, env: Any = N
     :raises AgentError: nothing states the space
     """
     summary = data.get(name)
-    for text in summary.values() if isinstance(summary, dict) else ():
+    for key, text in summary.items() if isinstance(summary, dict) else ():
         # The pickle is not read.
-        if isinstance(text, str) and text is not summary.get(":serialized:"):
+        if isinstance(text, str) and key != ":serialized:":
             check_size(f"The text of the {name}", len(text), MAX_SPACE_TEXT, "characters")
     space, kind = None, "unknown"
     if isinstance(summary, dict):

@@ -133,8 +133,8 @@ class _OnMeta(TorchFunctionMode):
 
 def _load(make: Callable[[], Any], weights: Weights, what: str) -> Any:
     """
-    A policy with these weights. It is made without memory first: what a file says of spaces and layers takes memory only
-    where its weights agree.
+    A policy with these weights. It is made without memory first: what a file says of spaces and layers takes memory
+    only where its weights agree.
     """
     with th.device("meta"), _OnMeta():
         expected = {name: tensor.shape for name, tensor in make().state_dict().items()}

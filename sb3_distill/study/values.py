@@ -1,0 +1,116 @@
+"""What a study file may hand to the Zoo, whose command line evaluates it: literals, and classes of a list by name."""
+
+import ast
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import nn
+
+from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.rebuild.weights import ACTIVATIONS, read_activation
+from sb3_distill.envs.imports import check_env_id, check_env_kwargs, find_wrapper
+from sb3_distill.envs.recipe import read_wrappers
+from sb3_distill.study.cell import Cell, StudyError
+
+# By the argument that takes a class, the text by which the Zoo finds it; activations are those of `read_activation`
+_CLASSES = {
+    "optimizer_class": {name: f"th.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD", "NAdam", "RAdam")},
+    "features_extractor_class": {
+        name: f"sb3.common.torch_layers.{name}" for name in ("FlattenExtractor", "NatureCNN", "CombinedExtractor")
+    },
+}
+_MODULES = ("", "th.optim", "torch.optim", "sb3.common.torch_layers", "stable_baselines3.common.torch_layers")
+# The Zoo evaluates these where they are text.
+_EVALUATED = ("policy_kwargs", "normalize", "replay_buffer_kwargs", "replay_buffer_class", "monitor_kwargs")
+_IMPORTED = {"env_wrapper": gym.Wrapper, "callback": BaseCallback}
+
+
+def check_values(where: str, cell: Cell) -> None:
+    """
+    :param where: path of the study file, for the message
+    :param cell: a cell of it
+    :raises StudyError: a setting is neither YAML nor a literal of Python, or names what is not imported or not known
+    """
+    try:
+        check_env_id(cell.env, where)
+        check_env_kwargs(cell.env_kwargs, where)
+        for name in cell.env_kwargs:
+            if not isinstance(name, str) or not name.isidentifier():
+                raise StudyError(f"{where}: env_kwargs has the name {name!r}, which is no name of an argument.")
+        for name, base in _IMPORTED.items():
+            for entry in read_wrappers(cell.hyperparams.get(name), f"{where}: {name}"):
+                find_wrapper(entry.name, base, f"{where}: {name}", renamed=False)
+        for name, value in {**cell.hyperparams, **{f"env_kwargs.{n}": v for n, v in cell.env_kwargs.items()}}.items():
+            as_argument(name, value)
+    except StudyError as error:
+        raise StudyError(str(error) if where in str(error) else f"{where}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise StudyError(str(error)) from error
+
+
+def as_argument(name: str, value: Any) -> str:
+    """
+    :param name: a setting
+    :param value: its value in the study file
+    :return: text that the Zoo's command line can evaluate: literals, and names of classes from our own list
+    :raises StudyError: the value is anything else
+    """
+    if name in _EVALUATED and isinstance(value, str):
+        value = _parse(name, value)
+    return _text(name, name.rpartition(".")[2], value)
+
+
+def _text(where: str, key: Any, value: Any) -> str:
+    if isinstance(value, str) and key == "activation_fn":
+        try:
+            return f"nn.{read_activation(value, nn.ReLU).__name__}"
+        except AgentError as error:
+            raise StudyError(f"{where} names {value!r}; known are nn.{', nn.'.join(ACTIVATIONS)}.") from error
+    if isinstance(value, str) and key in _CLASSES:
+        module, _, short = value.rpartition(".")
+        if short not in _CLASSES[key] or module not in _MODULES:
+            raise StudyError(f"{where} names {value!r}; known are {', '.join(_CLASSES[key])}.")
+        return _CLASSES[key][short]
+    if isinstance(value, Mapping):
+        for name in value:
+            if name is not None and not isinstance(name, (str, int, float)):
+                raise StudyError(f"{where} has a key that is no text or number: {name!r}.")
+        entries = (f"{name!r}: {_text(f'{where}.{name}', name, entry)}" for name, entry in value.items())
+        return f"{{{', '.join(entries)}}}"
+    if isinstance(value, (list, tuple)):
+        entries = (_text(where, None, entry) for entry in value)
+        return f"[{', '.join(entries)}]" if isinstance(value, list) else f"({''.join(f'{e}, ' for e in entries)})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if value is None or type(value) in (bool, int, float, str):
+        return repr(value)
+    raise StudyError(f"{where} is {value!r}, a {type(value).__name__}: use numbers, text, lists and mappings.")
+
+
+def _parse(name: str, text: str) -> Any:
+    """A value such as ``"dict(net_arch=[64], activation_fn=nn.ReLU)"``, with names of classes as text."""
+    try:
+        return _literal(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise StudyError(
+            f"{name} must be a mapping such as {{net_arch: [64], activation_fn: nn.ReLU}}, not {text!r:.80}: text is "
+            "not evaluated."
+        ) from error
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError("**")
+        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {
+            ast.literal_eval(key or ast.Constant(...)): _literal(value)
+            for key, value in zip(node.keys, node.values, strict=True)
+        }
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return ast.unparse(node)
+    return ast.literal_eval(node)
