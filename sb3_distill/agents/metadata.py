@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles, EvaluationScore
 from sb3_distill.agents.normalization import Normalization, read_normalization
 from sb3_distill.agents.rebuild import BUILDERS
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
+from sb3_distill.reading.arrays import read_npz
+from sb3_distill.reading.limits import MAX_DATA_BYTES
 
 
 def plain_text(value: Any) -> str | None:
@@ -130,8 +131,8 @@ def read_score(files: AgentFiles) -> EvaluationScore | dict[str, Any] | None:
     if path is None or not path.is_file():
         return None
     try:
-        returns = np.load(path, allow_pickle=False)["results"]
-        if returns.ndim != 2 or returns.size == 0:
+        returns = read_npz(path, MAX_DATA_BYTES)["results"]
+        if returns.ndim != 2 or returns.size == 0 or returns.dtype.kind not in "biuf":
             raise ValueError(f"its results are of shape {returns.shape}, not (evaluations, episodes)")
     except Exception as error:
         # The record of a score is damaged in as many ways as there are formats in it; the agent is not.

@@ -19,8 +19,8 @@ from sb3_distill.base.callbacks import TeacherReferenceCallback
 from sb3_distill.base.reference import PlayRule, TeacherReferences
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay, read_or_record
+from sb3_distill.buffers.recording_meta import RecordedScore, RecordingError, RecordingSettings
 from sb3_distill.buffers.recording_writer import RecordingWriter
-from sb3_distill.buffers.recordings import RecordedScore, RecordingError, RecordingSettings
 from sb3_distill.common.finite import check_finite
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
 from sb3_distill.envs.inspection import env_arguments_of, env_id_of

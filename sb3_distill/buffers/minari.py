@@ -9,7 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings
+from sb3_distill.buffers.recording_meta import RecordingError, RecordingSettings
+from sb3_distill.buffers.recordings import Recording
 
 
 def _spec_of(settings: RecordingSettings) -> EnvSpec | None:

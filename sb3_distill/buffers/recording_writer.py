@@ -15,12 +15,9 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.buffers.frames import planes_of
 from sb3_distill.buffers.record import StepRecord
-from sb3_distill.buffers.recordings import (
+from sb3_distill.buffers.recording_meta import (
     ANSWERS,
-    BLACK,
-    BLOCK,
     COLUMNS,
-    END,
     FORMAT,
     FRAMES,
     META,
@@ -30,6 +27,7 @@ from sb3_distill.buffers.recordings import (
     RecordingError,
     RecordingSettings,
 )
+from sb3_distill.buffers.recordings import BLACK, BLOCK
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.files import dead_partials, partial_path
 
@@ -181,7 +179,7 @@ class RecordingWriter:
             "dtype": str(self.dtype),
             "images": self.images,
             "teacher_score": None if teacher_score is None else asdict(teacher_score),
-            "episodes": [dict(zip(END, end, strict=True)) for end in self.episodes],
+            "episodes": [dict(zip(("row", "env", "r", "l"), end, strict=True)) for end in self.episodes],
         }
         (self.partial / _TOKEN).unlink()
         (self.partial / META).write_text(json.dumps(meta))

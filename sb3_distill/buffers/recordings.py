@@ -1,84 +1,38 @@
 """A teacher's play on disk: recorded by the first student that it teaches, read by all others."""
 
-import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from gymnasium import spaces
 
+from sb3_distill.buffers.recording_meta import (
+    ANSWERS,
+    COLUMNS,
+    FRAMES,
+    TERMINALS,
+    EpisodeEnd,
+    RecordedScore,
+    RecordingError,
+    RecordingSettings,
+    check_columns,
+    check_observations,
+    check_offsets,
+    read_meta,
+)
 from sb3_distill.common.answers import Answers
+from sb3_distill.reading.arrays import map_npy, read_npz
+from sb3_distill.reading.limits import ReadError
 
-FORMAT = 3
-META, FRAMES, TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
-COLUMNS = ("actions", "rewards", "dones", "truncations")
-# Prefix of the columns with the parts of the teacher's answers
-ANSWERS = "answers_"
-# Names of the fields of ``EpisodeEnd`` in the file
-END = ("row", "env", "r", "l")
 # Number of planes that are compressed together: neighbouring planes are similar
 BLOCK = 64
 # Stands for a black plane, which is not written
 BLACK = -1
-
-
-class RecordingError(ValueError):
-    """A recording cannot be used, or cannot be made."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordingSettings:
-    """
-    The settings on which a teacher's play depends, besides the number of environments.
-
-    :param algorithm: class of the students, or the nearest parent of it in this package
-    :param teacher: the teacher's sha256
-    :param env_id: the environment
-    :param env_kwargs: its arguments, as text; recordings of earlier versions do not say them
-    :param observation_space: the students' observations, as text
-    :param teacher_eps: share of random actions
-    """
-
-    algorithm: str
-    teacher: str
-    env_id: str | None
-    env_kwargs: dict[str, str] = field(default_factory=dict)
-    observation_space: str
-    teacher_eps: float
-
-
-@dataclass(frozen=True)
-class RecordedScore:
-    """
-    The teacher's score in the environment of the recording, and how it was measured.
-
-    :param mean: mean return
-    :param std: standard deviation of the returns
-    :param n_episodes: number of episodes
-    :param seed: seed of the starts and of the actions
-    :param sampled: whether actions were drawn from the teacher's distribution, and not greedy
-    :param epsilon: share of uniformly random actions
-    """
-
-    mean: float
-    std: float
-    n_episodes: int
-    seed: int
-    sampled: bool
-    epsilon: float
-
-
-class EpisodeEnd(NamedTuple):
-    """The end of an episode, with return and length from its Monitor; None if there was no Monitor."""
-
-    row: int
-    env: int
-    total_reward: float | None
-    length: int | None
 
 
 class RecordedEpisode(NamedTuple):
@@ -102,35 +56,35 @@ class Recording:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         try:
-            meta = json.loads((self.folder / META).read_text())
-            if meta["format"] != FORMAT:
-                raise RecordingError(f"{folder} has format {meta['format']}, not {FORMAT}: record it anew.")
-            self.settings = RecordingSettings(**meta["settings"])
-            self.n_rows, self.n_envs = int(meta["n_rows"]), int(meta["n_envs"])
-            self.shape = tuple(meta["shape"])
-            self.dtype = np.dtype(meta["dtype"])
-            self.images = bool(meta["images"])
-            score = meta["teacher_score"]
+            meta = read_meta(self.folder)
+            self.settings = meta.settings
+            self.n_rows, self.n_envs = meta.n_rows, meta.n_envs
+            self.shape, self.dtype, self.images = meta.shape, np.dtype(meta.dtype), meta.images
             # Earlier versions wrote mean and deviation alone, not how they were measured.
-            self.teacher_score = RecordedScore(**score) if isinstance(score, dict) else None
-            self.episodes = [EpisodeEnd(*(end[name] for name in END)) for end in meta["episodes"]]
+            self.teacher_score = meta.teacher_score if isinstance(meta.teacher_score, RecordedScore) else None
+            self.episodes = [EpisodeEnd(end.row, end.env, end.r, end.l) for end in meta.episodes]
             names = [*COLUMNS, *(path.stem for path in sorted(self.folder.glob(f"{ANSWERS}*.npy")))]
-            self.columns = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names}
-            self._observations = np.load(self.folder / "observations.npy", mmap_mode="r")
-            with np.load(self.folder / TERMINALS, allow_pickle=False) as data:
-                ends = [(end.row, end.env) for end in self.episodes]
-                self._terminals = dict(zip(ends, data["observations"], strict=True))
+            self.columns = {name: map_npy(self.folder / f"{name}.npy") for name in names}
+            check_columns(meta, self.columns)
+            if self.columns["actions"].ndim == 2 and self.answers(0).preferences.ndim != 2:
+                raise ReadError("its answers are not one number for each action")
+            self._observations = map_npy(self.folder / "observations.npy")
+            terminals = read_npz(self.folder / TERMINALS)["observations"]
+            check_observations(meta, self._observations, terminals)
+            ends = [(end.row, end.env) for end in self.episodes]
+            self._terminals = dict(zip(ends, terminals, strict=True))
             if self.images:
-                self._offsets = np.load(self.folder / "offsets.npy")
+                self._offsets = map_npy(self.folder / "offsets.npy")
                 # If all planes were black, none was stored.
                 self._frames = np.zeros(0, np.uint8)
                 if len(self._offsets) > 1:
                     self._frames = np.memmap(self.folder / FRAMES, dtype=np.uint8, mode="r")
+                check_offsets(self._offsets, len(self._frames))
                 # Stacks need the planes of a few neighbouring blocks of each environment.
                 self._block = lru_cache(maxsize=8)(self._read_block)
         except RecordingError:
             raise
-        except (OSError, EOFError, KeyError, ValueError, TypeError) as error:
+        except (OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
             raise RecordingError(f"{folder} holds no whole recording: {error}. Delete it to record anew.") from error
 
     @property
@@ -160,7 +114,19 @@ class Recording:
         return Answers.of_arrays({name: np.array(column[row]) for name, column in stored.items()})
 
     def _read_block(self, index: int) -> np.ndarray:
-        data = zlib.decompress(self._frames[self._offsets[index] : self._offsets[index + 1]].tobytes())
+        size = self.shape[1] * self.shape[2]
+        try:
+            if not 0 <= index < len(self._offsets) - 1:
+                raise ReadError("there is no such block")
+            unpacking = zlib.decompressobj()
+            packed = self._frames[self._offsets[index] : self._offsets[index + 1]].tobytes()
+            data = unpacking.decompress(packed, BLOCK * size)
+            if not unpacking.eof or len(data) % size:
+                raise ReadError("it has another size")
+        except (ValueError, zlib.error) as error:
+            raise RecordingError(
+                f"{self.folder / FRAMES}: block {index} is damaged ({error}). Delete the recording to record anew."
+            ) from error
         return np.frombuffer(data, dtype=np.uint8).reshape(-1, *self.shape[1:])
 
     def _restored(self, stored: np.ndarray) -> np.ndarray:
@@ -170,7 +136,10 @@ class Recording:
         planes = np.zeros((*stored.shape, *self.shape[1:]), dtype=np.uint8)
         for position in zip(*np.nonzero(stored != BLACK), strict=True):
             number = int(stored[position])
-            planes[position] = self._block(number // BLOCK)[number % BLOCK]
+            block = self._block(number // BLOCK)
+            if number % BLOCK >= len(block):
+                raise RecordingError(f"{self.folder} has no plane {number}. Delete it to record anew.")
+            planes[position] = block[number % BLOCK]
         return planes
 
     def observations(self, row: int) -> np.ndarray:

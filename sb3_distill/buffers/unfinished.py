@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sb3_distill.buffers.recording_meta import EpisodeEnd, RecordingError, RecordingSettings
 from sb3_distill.buffers.recording_writer import RecordingWriter
-from sb3_distill.buffers.recordings import EpisodeEnd, RecordingError, RecordingSettings
 from sb3_distill.state.file import Blocks
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
 from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.players import Player, RandomPlayer
+from sb3_distill.reading.arrays import read_npz
 
 _NOOP = 0
 
@@ -94,17 +96,20 @@ class HeldOutStarts:
         :raises ValueError: the file is damaged, of an earlier version, or no file of starts
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
-                if "sizes" in data and "games" not in data:
-                    raise ValueError("an earlier version wrote it, which did not keep the game of each state")
-                ends = np.cumsum(data["sizes"])
-                content = data["states"].tobytes()
-                states = tuple(content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
-                later = [str(data[name]) if name in data else "" for name in ("recorder_sha256", "env_kwargs")]
-                games = tuple(map(int, data["games"]))
-                starts = cls(str(data["env_id"]), states, games, str(data["recorded_by"]), *later)
-                expected, found = str(data["sha256"]), starts.sha256
-        except (KeyError, ValueError, OverflowError, OSError, EOFError, BadZipFile) as error:
+            data = read_npz(Path(path))
+            if "sizes" in data and "games" not in data:
+                raise ValueError("an earlier version wrote it, which did not keep the game of each state")
+            sizes = data["sizes"].astype(np.int64)
+            content = data["states"].tobytes()
+            if (sizes < 0).any() or sum(sizes.tolist()) != len(content):
+                raise ValueError("its states have other sizes than it states")
+            ends = np.cumsum(sizes)
+            states = tuple(content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+            later = [str(data[name]) if name in data else "" for name in ("recorder_sha256", "env_kwargs")]
+            games = tuple(map(int, data["games"]))
+            starts = cls(str(data["env_id"]), states, games, str(data["recorded_by"]), *later)
+            expected, found = str(data["sha256"]), starts.sha256
+        except (KeyError, ValueError, TypeError, OverflowError, OSError, EOFError, BadZipFile, zlib.error) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(

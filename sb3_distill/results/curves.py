@@ -1,6 +1,8 @@
 """Learning curves as files, tables and figures."""
 
 import csv
+import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,9 @@ from zipfile import BadZipFile
 import numpy as np
 from matplotlib.figure import Figure
 
+from sb3_distill.reading.arrays import read_npz
+from sb3_distill.reading.files import read_file
+from sb3_distill.reading.limits import MAX_ARRAY_BYTES, MAX_DATA_BYTES
 from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT, percent_of_teacher, sample_std
 from sb3_distill.results.tables import format_table
@@ -155,12 +160,18 @@ def read_csv(path: Path) -> list[Evaluation]:
     """
     :param path: a file that ``write_csv`` wrote
     :return: the evaluations, with all numbers as floats
+    :raises ValueError: it is damaged
     """
-    with path.open() as file:
+    content = io.StringIO(read_file(path, MAX_DATA_BYTES).decode("utf-8"), newline="")
+    try:
         entries = [
             {name: value if name == "player" else float(value) for name, value in line.items()}
-            for line in csv.DictReader(file)
+            for line in csv.DictReader(content)
         ]
+        if not all({"player", "mean_reward", "n_timesteps"} <= entry.keys() for entry in entries):
+            raise ValueError("no player, mean_reward or n_timesteps")
+    except (csv.Error, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of evaluations ({error}).") from error
     return cast(list[Evaluation], entries)
 
 
@@ -181,9 +192,12 @@ def read_curves(run: Path) -> dict[str, Curve]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {"": Curve(data["timesteps"], data["results"].mean(axis=1))}
-    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+        data = read_npz(path, MAX_DATA_BYTES)
+        steps, returns = data["timesteps"], data["results"]
+        if steps.ndim != 1 or returns.ndim != 2 or len(steps) != len(returns) or not returns.size:
+            raise ValueError(f"{steps.shape} steps and {returns.shape} returns do not fit")
+        return {"": Curve(steps.astype(float), returns.astype(float).mean(axis=1))}
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} holds no evaluations: {error}. Delete it to see the training episodes, or train again."
         ) from error
@@ -197,11 +211,13 @@ def read_episodes(run: Path) -> Curve:
     """
     episodes = []
     for path in sorted(run.glob("*.monitor.csv")):
-        with path.open() as file:
-            file.readline()
-            # If the run has not finished, its last line may be incomplete.
-            lines = [line for line in file if line.endswith("\n")]
-        episodes += [(float(row["t"]), float(row["l"]), float(row["r"])) for row in csv.DictReader(lines)]
+        # If the run has not finished, its last line may be incomplete.
+        content = read_file(path, MAX_ARRAY_BYTES).decode("utf-8")
+        lines = [line for line in content.splitlines(keepends=True)[1:] if line.endswith("\n")]
+        try:
+            episodes += [(float(row["t"]), float(row["l"]), float(row["r"])) for row in csv.DictReader(lines)]
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no table of episodes ({type(error).__name__}: {error}).") from error
     if not episodes:
         raise ValueError(f"{run} has no curve: no {CURVES_FILE}, evaluations.npz or monitor.csv with episodes.")
     episodes.sort()

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sb3_distill.results.statistics import NORMALIZED
@@ -167,10 +168,19 @@ def check_format(path: Path) -> None:
         raise ValueError(f"{path}: figures are written as one of {', '.join('.' + name for name in formats)}.")
 
 
+def show_literally(figure: Figure) -> None:
+    """
+    :param figure: a figure, whose texts may come from files; $ is no formula in them
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """
     :param figure: the figure
     :param path: file to write; its extension chooses the format
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    show_literally(figure)
     figure.savefig(path, dpi=150)

@@ -50,13 +50,22 @@ def format_table(rows: Sequence[Sequence[str]], n_left: int) -> str:
     )
 
 
+def escape_markdown(text: str) -> str:
+    """
+    :param text: text from a file
+    :return: Markdown of one line that shows it, without links and tags of its own
+    """
+    escaped = "".join(f"\\{character}" if character in "\\|<>[]`*" else character for character in text)
+    return " ".join(escaped.split())
+
+
 def format_markdown(rows: Sequence[Sequence[str]], n_left: int) -> str:
     """
     :param rows: the cells, the header first
     :param n_left: how many columns are text, aligned at the left; the others are numbers
     :return: a table in Markdown
     """
-    header, *body = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    header, *body = [list(map(escape_markdown, row)) for row in rows]
     rule = ["---" if column < n_left else "---:" for column in range(len(header))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
 

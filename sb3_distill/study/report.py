@@ -22,9 +22,10 @@ from sb3_distill.reading.schema import conform, read_fields
 from sb3_distill.reading.text import read_json
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.curves import CURVES_FILE, N_LAST
+from sb3_distill.results.figures import show_literally
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
-from sb3_distill.results.tables import format_markdown
+from sb3_distill.results.tables import escape_markdown, format_markdown
 from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
 from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.manifest import Manifest
@@ -157,6 +158,7 @@ def encode(figure: Figure) -> str:
     :return: the figure as PNG in base64
     """
     buffer = io.BytesIO()
+    show_literally(figure)
     figure.savefig(buffer, format="png", dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()
 
@@ -298,13 +300,13 @@ def to_markdown(section: Section) -> str:
     :param section: the section of a study
     :return: the section in Markdown, without figures and videos
     """
-    text = f"## {section.title}\n"
+    text = f"## {escape_markdown(section.title)}\n"
     if section.table:
-        text += f"\n{format_markdown(section.table, section.n_left)}\n{section.legend}\n"
+        text += f"\n{format_markdown(section.table, section.n_left)}\n{escape_markdown(section.legend)}\n"
     if section.missing:
         text += f"\n{section.missing} of {section.n_cells} cells have not finished.\n"
-    text += "".join(f"\nFailed: {failure}\n" for failure in section.failures)
-    return text + (f"\n{section.notes}\n" if section.notes else "")
+    text += "".join(f"\nFailed: {escape_markdown(failure)}\n" for failure in section.failures)
+    return text + (f"\n{escape_markdown(section.notes)}\n" if section.notes else "")
 
 
 def describe_study(folder: Path, margin: float = MARGIN) -> Section:

@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.buffers.recordings import Recording, RecordingError
+from sb3_distill.buffers.recording_meta import RecordingError
+from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.row import Row

@@ -289,10 +289,13 @@ def to_latex(table: Sequence[Sequence[str]], n_left: int, caption: str) -> str:
         "^": r"\textasciicircum{}",
         "~": r"\textasciitilde{}",
         "±": r"$\pm$",
+        # Behind the end of a row, these two belong to it.
+        "[": "{[}",
+        "*": "{*}",
     }
 
     def escape(text: str) -> str:
-        return "".join(special.get(character, character) for character in text)
+        return "".join(special.get(character, character) for character in " ".join(text.split()))
 
     columns = "l" * n_left + "r" * (len(table[0]) - n_left)
     header, *body = [" & ".join(map(escape, row)) + r" \\" for row in table]

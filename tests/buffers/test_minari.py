@@ -8,7 +8,8 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_distill import PolicyDistillation
-from sb3_distill.buffers.recordings import Recording, RecordingError
+from sb3_distill.buffers.recording_meta import RecordingError
+from sb3_distill.buffers.recordings import Recording
 
 minari = pytest.importorskip("minari")
 to_minari = pytest.importorskip("sb3_distill.buffers.minari").to_minari

@@ -14,13 +14,9 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
+from sb3_distill.buffers.recording_meta import RecordedScore, RecordingError, RecordingSettings
 from sb3_distill.buffers.recording_writer import RecordingWriter
-from sb3_distill.buffers.recordings import (
-    RecordedScore,
-    Recording,
-    RecordingError,
-    RecordingSettings,
-)
+from sb3_distill.buffers.recordings import Recording
 from tests.buffers.records import step_record
 
 KWARGS = {"learning_starts": 32, "buffer_size": 600, "train_freq": 8, "gradient_steps": 4, "device": "cpu", "seed": 0}

@@ -1,0 +1,186 @@
+"""What a recording says of itself, and the checks that its arrays are what it says."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sb3_distill.reading.arrays import check_dtype
+from sb3_distill.reading.files import read_file
+from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_SPACE_ELEMENTS, ReadError, check_size
+from sb3_distill.reading.schema import read_fields
+from sb3_distill.reading.text import parse_json
+
+FORMAT = 3
+META, FRAMES, TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
+COLUMNS = ("actions", "rewards", "dones", "truncations")
+# Prefix of the columns with the parts of the teacher's answers
+ANSWERS = "answers_"
+# Largest file that says what a recording is: it names every episode
+_MAX_META_BYTES = 4 * MAX_DATA_BYTES
+
+
+class RecordingError(ValueError):
+    """A recording cannot be used, or cannot be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSettings:
+    """
+    The settings on which a teacher's play depends, besides the number of environments.
+
+    :param algorithm: class of the students, or the nearest parent of it in this package
+    :param teacher: the teacher's sha256
+    :param env_id: the environment
+    :param env_kwargs: its arguments, as text; recordings of earlier versions do not say them
+    :param observation_space: the students' observations, as text
+    :param teacher_eps: share of random actions
+    """
+
+    algorithm: str
+    teacher: str
+    env_id: str | None
+    env_kwargs: dict[str, str] = field(default_factory=dict)
+    observation_space: str
+    teacher_eps: float
+
+
+@dataclass(frozen=True)
+class RecordedScore:
+    """
+    The teacher's score in the environment of the recording, and how it was measured.
+
+    :param mean: mean return
+    :param std: standard deviation of the returns
+    :param n_episodes: number of episodes
+    :param seed: seed of the starts and of the actions
+    :param sampled: whether actions were drawn from the teacher's distribution, and not greedy
+    :param epsilon: share of uniformly random actions
+    """
+
+    mean: float
+    std: float
+    n_episodes: int
+    seed: int
+    sampled: bool
+    epsilon: float
+
+
+class EpisodeEnd(NamedTuple):
+    """The end of an episode, with return and length from its Monitor; None if there was no Monitor."""
+
+    row: int
+    env: int
+    total_reward: float | None
+    length: int | None
+
+
+@dataclass(frozen=True)
+class _End:
+    """An ``EpisodeEnd`` as it stands in the file."""
+
+    row: int
+    env: int
+    r: float | None
+    l: int | None  # noqa: E741
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingMeta:
+    """
+    What a recording says of itself.
+
+    :param format: version of the format
+    :param settings: the settings on which it depends
+    :param n_rows: steps of the vector environment
+    :param n_envs: number of environments
+    :param shape: shape of an observation
+    :param dtype: its type
+    :param images: whether observations are stored as planes
+    :param teacher_score: the teacher's score, if it was measured; in recordings of earlier versions, mean and standard
+        deviation alone
+    :param teacher_rule: in recordings of earlier versions
+    :param episodes: the ends of its episodes
+    """
+
+    format: int
+    settings: RecordingSettings
+    n_rows: int
+    n_envs: int
+    shape: tuple[int, ...]
+    dtype: str
+    images: bool
+    teacher_score: RecordedScore | tuple[float, ...] | None
+    teacher_rule: str | None = None
+    episodes: tuple[_End, ...]
+
+
+def read_meta(folder: Path) -> RecordingMeta:
+    """
+    :param folder: folder of a recording
+    :return: what it says of itself
+    :raises RecordingError: it has another format
+    :raises ValueError: something in it is missing or impossible
+    """
+    content = parse_json(read_file(folder / META, _MAX_META_BYTES))
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise RecordingError(f"{folder} has format {found}, not {FORMAT}: record it anew.")
+    meta = read_fields(RecordingMeta, content, META)
+    check_dtype("its observation", np.dtype(meta.dtype))
+    check_size("its observation", math.prod(meta.shape), MAX_SPACE_ELEMENTS, "elements")
+    if min((*meta.shape, meta.n_rows, meta.n_envs)) < 1:
+        raise ReadError("a shape or a number in it is impossible")
+    if meta.images and (len(meta.shape) != 3 or meta.dtype != "uint8"):
+        raise ReadError(f"it has images of the shape {meta.shape} and the type {meta.dtype}")
+    if not all(0 <= end.row < meta.n_rows and 0 <= end.env < meta.n_envs for end in meta.episodes):
+        raise ReadError("an episode ends outside of it")
+    return meta
+
+
+def check_columns(meta: RecordingMeta, columns: Mapping[str, np.ndarray]) -> None:
+    """
+    :param meta: what the recording says of itself
+    :param columns: actions, rewards, ends and the parts of the teacher's answers
+    :raises ReadError: one of them is of another type or shape
+    """
+    kinds = {"actions": "iuf", "rewards": "f", "dones": "b", "truncations": "b"}
+    for name, column in columns.items():
+        fits = column.shape[:2] == (meta.n_rows, meta.n_envs) and column.dtype.kind in kinds.get(name, "f")
+        if not fits or (name in COLUMNS[1:] and column.ndim != 2):
+            raise ReadError(f"{name} has {column.dtype} of the shape {column.shape}")
+    ends = {(end.row, end.env) for end in meta.episodes}
+    if not set(zip(*(axis.tolist() for axis in np.nonzero(columns["dones"])), strict=True)) <= ends:
+        raise ReadError("its episodes are not those that its steps end")
+
+
+def check_observations(meta: RecordingMeta, observations: np.ndarray, terminals: np.ndarray) -> None:
+    """
+    :param meta: what the recording says of itself
+    :param observations: what is stored of them: of images the numbers of their planes
+    :param terminals: the same of the last observations of episodes
+    :raises ReadError: one of them is of another type or shape
+    """
+    own = meta.shape[:1] if meta.images else meta.shape
+    for name, array, first in (
+        ("observations", observations, (meta.n_rows, meta.n_envs)),
+        ("terminals", terminals, (len(meta.episodes),)),
+    ):
+        fits = array.dtype.kind == "i" if meta.images else array.dtype == meta.dtype
+        if (array.size and (array.shape != (*first, *own) or not fits)) or len(array) != first[0]:
+            raise ReadError(f"{name} has {array.dtype} of the shape {array.shape}, not of {(*first, *own)}")
+
+
+def check_offsets(offsets: np.ndarray, size: int) -> None:
+    """
+    :param offsets: where the blocks of frames begin, and where the last one ends
+    :param size: size of all of them
+    :raises ReadError: they are no positions in order
+    """
+    if offsets.dtype.kind not in "iu" or offsets.ndim != 1 or len(offsets) < 1 or offsets[0] != 0:
+        raise ReadError("offsets.npy is no list of positions")
+    if min(np.diff([*offsets.tolist(), size])) < 0:
+        raise ReadError("offsets.npy has positions outside of the frames")
