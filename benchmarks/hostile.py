@@ -266,7 +266,7 @@ def limit_and_read(kind: Kind, folder: Path) -> str:
         warnings.simplefilter("ignore")
         try:
             refused = kind.read(folder) == 1
-            if refused and not said.getvalue().strip().splitlines()[-1].startswith("sb3-distill"):
+            if refused and not any(line.startswith("sb3-distill") for line in said.getvalue().splitlines()):
                 problem = f"no sentence: {said.getvalue()}"
         except (ValueError, OSError) as error:
             # Functions of the library end in these, verbs do not; their message names the file or the argument.
