@@ -184,6 +184,8 @@ def mutate_pickle(content: bytes, rng: random.Random, marker: str) -> bytes:
         case 6:
             state = pickle.loads(content)
             name = rng.choice(["epsilon", "clip_obs", "norm_obs", "norm_obs_keys"])
+            # What VecNormalize leaves out when it is pickled
+            vars(state).update(venv=None, class_attributes={}, returns=None)
             setattr(state, name, rng.choice([-1.0, 0.0, float("nan"), None, "x", [], 10**400]))
             return pickle.dumps(state)
         case _:
