@@ -356,6 +356,8 @@ def main() -> None:
         make_files(folder / "files")
         for name, number, problem in trials(folder, args.mutations, args.seed):
             found[(ending := problem.partition(":")[0])] += 1
+            if (number + 1) % 100 == 0:
+                print(f"{number + 1} of {args.mutations}, {time.time() - start:.0f} s", file=sys.stderr, flush=True)
             if ending not in ("read", "refused"):
                 print(f"{number} {name}: {problem}", flush=True)
     print(
