@@ -297,7 +297,7 @@ def in_a_fork(function: Callable[[], str]) -> str:
         except BaseException:
             said = f"no sentence: {traceback.format_exc()}"
         with contextlib.suppress(OSError), os.fdopen(writing, "wb") as pipe:
-            pipe.write(said.encode("utf-8", "backslashreplace")[-20_000:])
+            pipe.write(said.encode("utf-8", "backslashreplace")[:20_000])
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:

@@ -14,6 +14,9 @@ from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.arrays import read_npz
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 
+# Far more frames than anybody stacks
+_MAX_FRAMES = 100
+
 
 def plain_text(value: Any) -> str | None:
     """The value if it is text."""
@@ -109,8 +112,10 @@ def find_recipe(files: AgentFiles, config: dict[str, Any], arguments: dict[str, 
     where = f"{files.yaml('config.yml')}: "
     # The Zoo's configurations have the entry only if frames are stacked.
     frame_stack = config.get("frame_stack") or 1
-    if not isinstance(frame_stack, int) or frame_stack < 1:
-        raise AgentError(f"{where}frame_stack must be a number of frames, not {frame_stack!r}.")
+    if not isinstance(frame_stack, int) or not 1 <= frame_stack <= _MAX_FRAMES:
+        raise AgentError(
+            f"{where}frame_stack must be a number of frames, not {frame_stack!r}; at most {_MAX_FRAMES} are stacked."
+        )
     try:
         return replace(
             recipe,

@@ -10,7 +10,7 @@ import numpy as np
 
 from sb3_distill.reading.arrays import check_dtype
 from sb3_distill.reading.files import read_file
-from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_SPACE_ELEMENTS, ReadError, check_size
+from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_DIMENSIONS, MAX_SPACE_ELEMENTS, ReadError, check_size
 from sb3_distill.reading.schema import read_fields
 from sb3_distill.reading.text import parse_json
 
@@ -130,6 +130,7 @@ def read_meta(folder: Path) -> RecordingMeta:
     if found != FORMAT:
         raise RecordingError(f"{folder} has format {found}, not {FORMAT}: record it anew.")
     meta = read_fields(RecordingMeta, content, META)
+    check_size("the shape in it", len(meta.shape), MAX_DIMENSIONS, "numbers")
     check_dtype("its observation", np.dtype(meta.dtype))
     check_size("its observation", math.prod(meta.shape), MAX_SPACE_ELEMENTS, "elements")
     if min((*meta.shape, meta.n_rows, meta.n_envs)) < 1:

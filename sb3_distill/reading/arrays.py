@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_distill.reading.files import open_zip, read_member
-from sb3_distill.reading.limits import MAX_ARRAY_BYTES, ReadError
+from sb3_distill.reading.limits import MAX_ARRAY_BYTES, MAX_DIMENSIONS, ReadError, check_size
 
 # Numbers, truth values and text
 _KINDS = "biufU"
@@ -40,6 +40,7 @@ def _parse_npy(name: str, content: bytes) -> np.ndarray:
         # The header is a literal of Python, which fails in many ways.
         raise ReadError(f"its member {name} is no array ({error})") from error
     check_dtype(f"its member {name}", dtype)
+    check_size(f"the shape of {name}", len(shape), MAX_DIMENSIONS, "numbers")
     data = content[file.tell() :]
     count = 1
     for size in shape:

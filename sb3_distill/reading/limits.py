@@ -25,6 +25,8 @@ MAX_TENSORS = 10_000
 MAX_LAYERS = 100
 # Numbers of an observation or an action; the largest n of a discrete space
 MAX_SPACE_ELEMENTS = 2**22
+# Axes of an array
+MAX_DIMENSIONS = 8
 # Characters of a space's description
 MAX_SPACE_TEXT = 2**16
 

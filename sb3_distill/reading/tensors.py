@@ -9,7 +9,14 @@ from typing import Any
 import torch as th
 
 from sb3_distill.reading.files import open_zip, read_member
-from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_TENSORS, MAX_WEIGHTS_BYTES, ReadError, check_size
+from sb3_distill.reading.limits import (
+    MAX_DATA_BYTES,
+    MAX_DIMENSIONS,
+    MAX_TENSORS,
+    MAX_WEIGHTS_BYTES,
+    ReadError,
+    check_size,
+)
 from sb3_distill.reading.pickles import Name, Record, read_pickle
 
 _DTYPES = {
@@ -90,7 +97,7 @@ class _TensorReader:
             storage, offset, size, stride = record.arguments[:4]
             numbers = self.storage(name, storage)
             sizes, strides = tuple(map(int, size)), tuple(map(int, stride))
-            if min((offset, *sizes, *strides)) < 0 or len(sizes) != len(strides) or len(sizes) > 8:
+            if min((offset, *sizes, *strides)) < 0 or len(sizes) != len(strides) or len(sizes) > MAX_DIMENSIONS:
                 raise ReadError(f"the weights {name} have an impossible shape")
             count = math.prod(sizes)
             last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))

@@ -122,12 +122,14 @@ _EXTRACTOR_KEYWORDS = {
 
 
 class _OnMeta(TorchFunctionMode):
-    """Keeps tensors on the meta device where SB3 moves its networks to that of the policy, and lets checks pass."""
+    """
+    Keeps tensors on the meta device where SB3 moves its networks to that of the policy, and answers where a number is
+    asked of them: distributions check their parameters, quantizers choose steps. No shape depends on it.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is th.Tensor.__bool__:
-            # A distribution checks its parameters.
-            return True
+        if func in (th.Tensor.__bool__, th.Tensor.__int__):
+            return func is th.Tensor.__bool__ or 2
         return args[0] if func is th.Tensor.to else func(*args, **(kwargs or {}))
 
 
