@@ -27,10 +27,18 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.results.tables import escape_markdown, format_markdown
 from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
-from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.manifest import Manifest
 from sb3_distill.study.run import RESULTS, describe_replaced, find_replaced
-from sb3_distill.study.tables import Group, describe_numbers, geometric_groups, group_rows, table_of, to_latex
+from sb3_distill.study.tables import (
+    Group,
+    describe_numbers,
+    geometric_groups,
+    group_rows,
+    plot_group_sizes,
+    plot_groups,
+    table_of,
+    to_latex,
+)
 from sb3_distill.visualize.curves import plot_runs
 
 # Number of steps that a video of localization maps shows

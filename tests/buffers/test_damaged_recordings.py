@@ -9,7 +9,9 @@ import pytest
 from gymnasium import spaces
 
 from sb3_distill.buffers.record import StepRecord
-from sb3_distill.buffers.recordings import Recording, RecordingError, RecordingSettings, RecordingWriter
+from sb3_distill.buffers.recording_meta import RecordingError, RecordingSettings
+from sb3_distill.buffers.recording_writer import RecordingWriter
+from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.answers import Answers
 
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import NORMALIZED, SIGNED_QUOTIENT
 from sb3_distill.study.cell import Cell
-from sb3_distill.study.figures import plot_group_sizes, plot_groups
 from sb3_distill.study.manifest import Manifest
 from sb3_distill.study.report import describe_legend, describe_protocol, describe_study, draw_figures
 from sb3_distill.study.report import main as report
@@ -23,6 +22,8 @@ from sb3_distill.study.tables import (
     group_rows,
     label_names,
     list_runs,
+    plot_group_sizes,
+    plot_groups,
     table_of,
     to_latex,
 )
