@@ -41,6 +41,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from benchmarks import mutations
 from benchmarks.mutations import mutate_bytes, mutate_json, mutate_npy, mutate_pickle, mutate_yaml, mutate_zip
 from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay
 from sb3_distill.buffers.recording_meta import RecordingSettings
@@ -52,6 +53,7 @@ from sb3_distill.evaluation.starts import HeldOutStarts
 from sb3_distill.export.bench import read_description
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import to_json
+from sb3_distill.state.file import read_state
 from sb3_distill.study.file import read_study
 from sb3_distill.study.job import train_arguments
 from sb3_distill.study.manifest import Manifest
@@ -136,6 +138,11 @@ def mutate_npz(content: bytes, rng: random.Random, marker: str) -> bytes:
     return mutate_zip(content, rng, {".npy": mutate_npy}, marker)
 
 
+def mutate_state(content: bytes, rng: random.Random, marker: str) -> bytes:
+    """Damage the JSON in a state, or the zip."""
+    return mutate_zip(content, rng, {".json": mutate_json}, marker)
+
+
 def mutate_any(content: bytes, rng: random.Random, marker: str) -> bytes:
     """Damage bytes."""
     return mutate_bytes(content, rng)
@@ -157,6 +164,7 @@ KINDS = {
     "report": Kind("study/results.json", mutate_json, verb("report", "{}", "-o", "{}/report")),
     "rows": Kind("study/results.json", mutate_json, verb("visualize", "bars", "{}/results.json", "-o", "{}/x.png")),
     "policy.json": Kind("export/policy.json", mutate_json, read_description),
+    "run state": Kind(f"state/{RUN_STATE}", mutate_state, lambda folder: read_state(folder / RUN_STATE)),
     "starts": Kind("starts/starts.npz", mutate_npz, lambda folder: HeldOutStarts.load(folder / "starts.npz")),
     **{
         f"{name} of {what}": Kind(f"{what}/{name}", mutate, read_recording)
@@ -190,6 +198,7 @@ def make_files(folder: Path) -> None:
     model = PolicyDistillation("MlpPolicy", "CartPole-v1", teacher=teacher, buffer_size=10, **kwargs)
     model.save(student / "CartPole-v1.zip")
     np.savez(student / "evaluations.npz", timesteps=np.arange(3), results=np.ones((3, 2)), ep_lengths=np.ones((3, 2)))
+    model.learn(20).save_run_state(folder / "state" / RUN_STATE)
     curves = folder / "rtpd/CartPole-v1_1/learning_curves.csv"
     curves.parent.mkdir(parents=True)
     curves.write_text("player,n_timesteps,mean_reward\nteacher,10,1\nsmall,10,2\nteacher,20,1\nsmall,20,3\n")

@@ -123,11 +123,18 @@ class ResumableMixin(OffPolicyAlgorithm):
                     f"{path} is the state of another run: its {name.replace('_', ' ')} is {state.get(name)}, and that "
                     f"of this model is {value}. Make the model as the run made it."
                 )
-        # The attributes first: with them, parameters are read at their precision (see ``QPD.set_parameters``).
-        set_plain_attributes(self, state["attributes"])
-        self.set_parameters(state["parameters"], exact_match=True, device=self.device)
         assert self.replay_buffer is not None
-        restore_buffer(self.replay_buffer, state["replay_buffer"])
+        try:
+            # The attributes first: with them, parameters are read at their precision (see ``QPD.set_parameters``).
+            set_plain_attributes(self, state["attributes"])
+            self.set_parameters(state["parameters"], exact_match=True, device=self.device)
+            restore_buffer(self.replay_buffer, state["replay_buffer"])
+        except Exception as error:
+            # Networks, optimizers and buffers raise many different types of exceptions.
+            raise StateFileError(
+                f"{path} does not fit this model ({type(error).__name__}: {' '.join(str(error).split())}): make it as "
+                "the run made it, with the same policy, policy_kwargs and buffer_size."
+            ) from error
         self._pending_state = state
         self._checkpoint_state = Path(path)
 

@@ -13,6 +13,9 @@ import numpy as np
 import torch as th
 
 from sb3_distill.common.files import whole_file
+from sb3_distill.reading.files import open_zip
+from sb3_distill.reading.limits import ReadError
+from sb3_distill.reading.text import parse_json
 
 FORMAT = 1
 _CONTENT = "state.json"
@@ -124,8 +127,10 @@ def read_state(path: Path) -> dict[str, Any]:
     :raises FileNotFoundError: there is no such file
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            stored = json.loads(archive.read(_CONTENT))
+        with open_zip(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ReadError("a member of it is compressed")
+            stored = parse_json(archive.read(_CONTENT))
             if stored["format"] != FORMAT:
                 raise StateFileError(
                     f"{path} has format {stored['format']}; this version reads format {FORMAT}: use the version of "
@@ -160,19 +165,27 @@ def _decode(value: Any, read: Callable[[int], bytes], archive: zipfile.ZipFile) 
     if "scalar" in value:
         return decode(value["scalar"])[()]
     if "tensor" in value:
-        tensor, dtype = th.from_numpy(decode(value["tensor"])), getattr(th, value["dtype"])
-        return th.empty_strided(tensor.shape, value["stride"], dtype=dtype).copy_(tensor.view(dtype))
+        return _tensor(decode(value["tensor"]), value["dtype"], value["stride"])
     if "blocks" in value:
         return Blocks(_read_blocks(archive, str(value["blocks"]), value["size"], value["count"]))
     dtype, shape = np.dtype(value["dtype"]), tuple(value["shape"])
     if dtype.hasobject or archive.getinfo(str(value["array"])).file_size != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"an array of type {dtype} and shape {shape} has another size")
+        raise ReadError(f"an array of type {dtype} and shape {shape} has another size")
     # A bytearray, because arrays must be writable.
     return np.frombuffer(bytearray(read(value["array"])), dtype).reshape(shape)
 
 
+def _tensor(array: np.ndarray, dtype: str, stride: list[int]) -> th.Tensor:
+    tensor, kind = th.from_numpy(array), getattr(th, dtype)
+    # Dense, in whatever order of dimensions
+    room = 1 + sum((length - 1) * step for length, step in zip(array.shape, stride, strict=True))
+    if tensor.numel() > 0 and (room != tensor.numel() or min(stride, default=0) < 0):
+        raise ReadError(f"a tensor of shape {array.shape} has the strides {stride}")
+    return th.empty_strided(tensor.shape, stride, dtype=kind).copy_(tensor.view(kind))
+
+
 def _read_blocks(archive: zipfile.ZipFile, name: str, size: int, count: int) -> list[bytes]:
-    if archive.getinfo(name).file_size != size * count:
-        raise ValueError(f"{count} pieces of {size} bytes have another size")
+    if archive.getinfo(name).file_size != size * count or (size == 0 and count > 0):
+        raise ReadError(f"{count} pieces of {size} bytes have another size")
     with archive.open(name) as stream:
         return [stream.read(size) for _ in range(count)]

@@ -260,6 +260,8 @@ def test_a_state_of_another_run_is_refused(tmp_path):
         RUNS["pd, one environment"]().load_run_state(tmp_path / "state.zip")
     with pytest.raises(StateFileError, match="its algorithm is PolicyDistillation, and that of this model is QPD"):
         RUNS["qpd"]().load_run_state(tmp_path / "state.zip")
+    with pytest.raises(StateFileError, match="does not fit this model"):
+        pd(cartpole(), policy_kwargs={"net_arch": [3]})().load_run_state(tmp_path / "state.zip")
     with pytest.raises(FileNotFoundError):
         RUNS["pd"]().load_run_state(tmp_path / "nothing.zip")
     (tmp_path / "damaged.zip").write_bytes((tmp_path / "state.zip").read_bytes()[:5000])
