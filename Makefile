@@ -30,7 +30,7 @@ demo: $(READY)
 
 $(READY): setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e ".[box2d,dev,export,minari,minatar,plots,ray,visualize]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[box2d,dev,export,minari,minatar,mujoco,plots,ray,visualize]"
 	touch $@
 
 clean:

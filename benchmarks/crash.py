@@ -105,7 +105,8 @@ def zoo_run(algo: str, *arguments: str, env: str = "CartPole-v1", env_kwargs: Se
             raise SystemExit(sb3_distill(["resume", str(folder)]))
         # Killed before there was a run
         shutil.rmtree(folder, ignore_errors=True)
-        options = f"--env {env} -f {root / 'logs'} -n {STEPS} --save-freq {SAVE_FREQ} --eval-freq 170 --seed 3"
+        eval_freq = 170 if algo in ("pd", "qpd") else -1
+        options = f"--env {env} -f {root / 'logs'} -n {STEPS} --save-freq {SAVE_FREQ} --eval-freq {eval_freq} --seed 3"
         more = ["--eval-episodes", "1", "--device", "cpu", "--verbose", "0", "--algo", algo]
         kwargs = ["--env-kwargs", *env_kwargs] if env_kwargs else []
         raise SystemExit(sb3_distill(["zoo", "train", *options.split(), *more, *kwargs, "-params", *arguments]))
@@ -114,8 +115,8 @@ def zoo_run(algo: str, *arguments: str, env: str = "CartPole-v1", env_kwargs: Se
         last = folder_of(root) / f"{env}.zip"
         if not last.exists() or (folder_of(root) / RUN_STATE).exists():
             return None
-        evaluations = np.load(folder_of(root) / "evaluations.npz")["results"].tolist()
-        return hash_of(last), evaluations
+        evaluations = folder_of(root) / "evaluations.npz"
+        return hash_of(last), np.load(evaluations)["results"].tolist() if evaluations.exists() else None
 
     return Job(algo, start, result)
 
@@ -245,12 +246,12 @@ def make_jobs(folder: Path, names: Sequence[str] | None) -> list[Job]:
     jobs = [
         zoo_run("pd", *quick, small, f"teacher:'{dqn}'", "n_teacher_episodes:1"),
         zoo_run("qpd", *quick, f"teacher:'{a2c}'", "n_teacher_episodes:1", "weight_bits:4", "activation_bits:4"),
-        zoo_run("rtpd", "learning_starts:100", "buffer_size:1000", "eval_freq:60", "n_eval_episodes:1"),
+        zoo_run("rtpd", "learning_starts:100", "train_freq:8", "gradient_steps:2", "eval_freq:60", "n_eval_episodes:1"),
         zoo_run(
             "mtpd",
             *quick,
             f"teachers:{teachers}",
-            "n_eval_episodes:1",
+            "n_eval_episodes:0",
             "policy:'MultiTaskMlpPolicy'",
             env="MultiTask-v0",
             env_kwargs=tasks,
