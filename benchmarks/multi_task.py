@@ -21,6 +21,7 @@ from benchmarks.records import step_record
 from sb3_distill.base.students import student_model
 from sb3_distill.buffers.tasks import MultiTaskDistillationBuffer
 from sb3_distill.common.answers import Answers, TaskAnswers
+from sb3_distill.common.files import write_whole
 from sb3_distill.envs.multitask import Task
 from sb3_distill.mtpd.mtpd import MultiTaskDistillation
 from sb3_distill.networks.multi_task import MultiTaskCnnPolicy
@@ -110,7 +111,7 @@ def main() -> None:
         f"{figures['rss_bytes'] / 1e9:.2f} GB resident for the process"
     )
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_whole(args.json, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.files import write_whole
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
@@ -46,8 +47,7 @@ def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bi
 
 def draw(cells: list[dict[str, Any]], output: Path) -> None:
     """Write the results so far, as a figure and as JSON."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.with_suffix(".json").write_text(json.dumps(cells, indent=2) + "\n")
+    write_whole(output.with_suffix(".json"), json.dumps(cells, indent=2) + "\n")
     figure, axes = make_axes("bytes of the student's policy", "% of the teacher's return")
     labels = {"full": "float32", "qpd": "QPD", "ptq": "quantized after training"}
     for color, marker, (method, label) in zip(COLOURS, "so^", labels.items(), strict=False):

@@ -90,7 +90,9 @@ def main() -> None:
         f"({min(figures['rtpd_ratios']):.2f} to {max(figures['rtpd_ratios']):.2f})"
     )
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        from sb3_distill.common.files import write_whole
+
+        write_whole(args.json, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,9 @@ def main() -> None:
         results.append(compare(options, args.repeats))
         print_row(results[-1])
     if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
+        from sb3_distill.common.files import write_whole
+
+        write_whole(args.json, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """What test files of several rooms use."""
 
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,22 @@ def run_python(
     )
     assert result.returncode == status, f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """A disk on which not one byte more can be written. New names are possible, as on a real one."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def preferences(player: Any, obs: Any) -> th.Tensor:

@@ -1,5 +1,6 @@
 """Callbacks of the algorithms: scores as a percentage of the teacher's, and the statistics of saved models."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import BEST_STATISTICS
 from sb3_distill.base.reference import PlayRule, TeacherReferences, TeacherScore
+from sb3_distill.common.files import whole_file
 from sb3_distill.results.statistics import percent_of_teacher
 
 
@@ -55,6 +58,18 @@ def find_eval_callbacks(callback: BaseCallback) -> Iterator[EvalCallback]:
             yield found
 
 
+def save_statistics(vec_normalize: VecNormalize, path: Path) -> None:
+    """
+    Save the statistics of ``VecNormalize`` as its own ``save`` does, in a file that appears whole or not at all.
+
+    :param vec_normalize: the wrapper
+    :param path: the file
+    :raises OSError: the file cannot be written
+    """
+    with whole_file(path) as file:
+        pickle.dump(vec_normalize, file)
+
+
 class BestStatisticsCallback(BaseCallback):
     """
     Keeps the statistics of ``VecNormalize`` with the best model that an ``EvalCallback`` saves (it is called on a new
@@ -73,7 +88,7 @@ class BestStatisticsCallback(BaseCallback):
             # Those of an earlier run in the same folder
             self.path.unlink(missing_ok=True)
         else:
-            vec_normalize.save(str(self.path))
+            save_statistics(vec_normalize, self.path)
         return True
 
 
@@ -85,7 +100,8 @@ def keep_statistics(callbacks: list[BaseCallback]) -> None:
     """
     for callback in (found for item in callbacks for found in walk_callbacks(item)):
         if isinstance(callback, CheckpointCallback):
-            callback.save_vecnormalize = True
+            # Our save writes them, whole.
+            callback.save_vecnormalize = False
         elif isinstance(callback, EvalCallback) and callback.best_model_save_path is not None:
             known = callback.callback_on_new_best
             present = known.callbacks if isinstance(known, CallbackList) else [known] if known is not None else []

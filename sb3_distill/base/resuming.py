@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -12,10 +13,11 @@ from stable_baselines3.common.save_util import save_to_pkl
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_distill.agents.files import BEST_MODEL
-from sb3_distill.base.callbacks import walk_callbacks
+from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT
+from sb3_distill.base.callbacks import save_statistics, walk_callbacks
 from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
 from sb3_distill.common.files import whole_file
+from sb3_distill.common.locks import locked
 from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state
 from sb3_distill.state.file import StateFileError, read_state, write_state
 from sb3_distill.state.generators import (
@@ -53,6 +55,8 @@ class ResumableMixin(OffPolicyAlgorithm):
         "ep_success_buffer",
     )
     _is_running = False
+    # Held while the model learns: those of the folders of its checkpoints
+    _locks: ExitStack
     # Where the state is to be written when the rollout is over, and where that of the newest checkpoint is
     _state_due: Path | None = None
     _checkpoint_state: Path | None = None
@@ -72,6 +76,11 @@ class ResumableMixin(OffPolicyAlgorithm):
             super().save(path, exclude, include)
             return
         target = _with_suffix(Path(path), ".zip")
+        checkpoint, vec_normalize = CHECKPOINT.fullmatch(target.stem), self.get_vec_normalize_env()
+        if self._is_running and checkpoint is not None and vec_normalize is not None:
+            # Under the name that SB3's CheckpointCallback gives them
+            name = f"{checkpoint['prefix']}_vecnormalize_{checkpoint['steps']}_steps.pkl"
+            save_statistics(vec_normalize, target.with_name(name))
         with whole_file(target) as file:
             super().save(file, exclude, include)  # type: ignore[arg-type]
         state = target.with_name(RUN_STATE)
@@ -218,6 +227,8 @@ class ResumableMixin(OffPolicyAlgorithm):
         for each in callbacks:
             if isinstance(each, EvalCallback):
                 install_tapes(each.eval_env)
+        for folder in sorted({folder.resolve() for each in callbacks for folder in _folders_of(each)}):
+            self._locks.enter_context(locked(folder, "saves its models"))
         if any(isinstance(each, CheckpointCallback) for each in callbacks):
             self._announce_state(is_known)
         return total_timesteps, callback
@@ -249,13 +260,23 @@ class ResumableMixin(OffPolicyAlgorithm):
         self._is_running = True
         try:
             is_new = reset_num_timesteps and self._pending_state is None
-            return super().learn(total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar)
+            with ExitStack() as self._locks:
+                return super().learn(total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar)
         finally:
             self._is_running = False
             self._state_due = self._pending_state = None
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_is_running", "_state_due", "_checkpoint_state", "_pending_state"]
+        own = ["_is_running", "_state_due", "_checkpoint_state", "_pending_state", "_locks"]
+        return [*super()._excluded_save_params(), *own]
+
+
+def _folders_of(callback: BaseCallback) -> list[Path]:
+    """Where a callback saves models."""
+    folder = getattr(
+        callback, "save_path" if isinstance(callback, CheckpointCallback) else "best_model_save_path", None
+    )
+    return [] if folder is None else [Path(folder)]
 
 
 def _eval_env_state(callback: BaseCallback) -> dict[str, Any] | None:

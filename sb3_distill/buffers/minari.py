@@ -2,7 +2,12 @@
 
 import ast
 import copy
+import os
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +16,10 @@ from gymnasium.envs.registration import EnvSpec
 
 from sb3_distill.buffers.recording_meta import RecordingError, RecordingSettings
 from sb3_distill.buffers.recordings import Recording
+from sb3_distill.common.files import dead_partials, file_name, flush_all, naming_errors, partial_path
+
+# Names the folder of Minari's datasets
+_ROOT = "MINARI_DATASETS_PATH"
 
 
 def _spec_of(settings: RecordingSettings) -> EnvSpec | None:
@@ -44,6 +53,44 @@ def _spec_of(settings: RecordingSettings) -> EnvSpec | None:
     return spec
 
 
+@contextmanager
+def _whole_dataset(dataset_id: str) -> Iterator[None]:
+    """Let Minari write a dataset into a folder of its own, from where it is moved to the others when it is whole."""
+    from minari.namespace import create_namespace, list_local_namespaces
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    root = get_dataset_path()
+    folder = root / dataset_id
+    if folder.exists():
+        raise RecordingError(f"{folder} exists: choose another dataset_id, or delete it with minari.delete_dataset.")
+    aside = partial_path(root / file_name(dataset_id))
+    for left in [aside, *dead_partials(root, file_name(dataset_id))]:
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with naming_errors(folder):
+            with _datasets_in(aside):
+                yield
+            flush_all(aside, folder)
+            *namespace, _ = dataset_id.rsplit("/", 1)
+            if namespace and namespace[0] not in list_local_namespaces():
+                create_namespace(namespace[0])
+            (aside / dataset_id).rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _datasets_in(root: Path) -> Iterator[None]:
+    before = os.environ.get(_ROOT)
+    os.environ[_ROOT] = str(root)
+    try:
+        yield
+    finally:
+        del os.environ[_ROOT]
+        if before is not None:
+            os.environ[_ROOT] = before
+
+
 def to_minari(recording: Recording, dataset_id: str) -> Any:
     """
     Write the episodes that came to their end as a Minari dataset. Stacked frames are written whole, once per step. The
@@ -52,7 +99,9 @@ def to_minari(recording: Recording, dataset_id: str) -> Any:
     :param recording: recording of a teacher's play
     :param dataset_id: such as "pong/dqn-v0"
     :return: the dataset
-    :raises RecordingError: Minari is not installed, no episode is whole, or the environment is not registered
+    :raises RecordingError: Minari is not installed, no episode is whole, the environment is not registered, or there is
+        a dataset of this name
+    :raises OSError: the dataset cannot be written
     """
     try:
         import minari
@@ -77,14 +126,17 @@ def to_minari(recording: Recording, dataset_id: str) -> Any:
         )
     if not buffers:
         raise RecordingError(f"No episode of {recording.folder} came to its end: record more steps.")
-    return minari.create_dataset_from_buffers(
-        dataset_id,
-        buffers,
-        env=_spec_of(recording.settings),
-        algorithm_name=f"teacher with sha256 {recording.settings.teacher}",
-        description="Recorded by sb3_distill",
-        observation_space=recording.observation_space,
-        action_space=recording.action_space,
-        # Otherwise Minari writes some images as JPEG, which are not the same afterwards.
-        jpeg_encoding=False,
-    )
+    spec = _spec_of(recording.settings)
+    with _whole_dataset(dataset_id):
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            env=spec,
+            algorithm_name=f"teacher with sha256 {recording.settings.teacher}",
+            description="Recorded by sb3_distill",
+            observation_space=recording.observation_space,
+            action_space=recording.action_space,
+            # Otherwise Minari writes some images as JPEG, which are not the same afterwards.
+            jpeg_encoding=False,
+        )
+    return minari.load_dataset(dataset_id)

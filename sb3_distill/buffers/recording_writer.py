@@ -27,9 +27,9 @@ from sb3_distill.buffers.recording_meta import (
     RecordingError,
     RecordingSettings,
 )
-from sb3_distill.buffers.recordings import BLACK, BLOCK
+from sb3_distill.buffers.recordings import BLACK, BLOCK, Recording
 from sb3_distill.common.answers import Answers
-from sb3_distill.common.files import dead_partials, partial_path
+from sb3_distill.common.files import dead_partials, flush_all, naming_errors, partial_path
 
 # In an unfinished recording: the mark by which the run that goes on with it knows it
 _TOKEN = "token"
@@ -70,8 +70,9 @@ class RecordingWriter:
             _find_unfinished(folder, token).rename(self.partial)
         for left in [self.partial, *dead_partials(folder.parent, folder.name)] if token is None else []:
             shutil.rmtree(left, ignore_errors=True)
-        self.partial.mkdir(parents=True, exist_ok=True)
-        (self.partial / _TOKEN).write_text(self.token)
+        with naming_errors(folder):
+            self.partial.mkdir(parents=True, exist_ok=True)
+            (self.partial / _TOKEN).write_text(self.token)
         self.columns: dict[str, list[np.ndarray]] = {}
         self.observations: list[np.ndarray] = []
         self.terminals: list[np.ndarray] = []
@@ -140,7 +141,8 @@ class RecordingWriter:
     def _write_block(self) -> None:
         if self._pending:
             data = zlib.compress(b"".join(self._pending), 1)
-            self._file.write(data)
+            with naming_errors(self.folder):
+                self._file.write(data)
             self._offsets.append(self._offsets[-1] + len(data))
             self._pending = []
 
@@ -151,7 +153,9 @@ class RecordingWriter:
         :param keep: keep its frames, for a run that goes on with it
         """
         if self.images:
-            self._file.close()
+            # A full disk has been told already.
+            with suppress(OSError):
+                self._file.close()
         if not keep:
             shutil.rmtree(self.partial, ignore_errors=True)
 
@@ -161,7 +165,29 @@ class RecordingWriter:
 
         :param teacher_score: the teacher's score in the training environment, if it was measured
         :raises RecordingError: the folder's name is taken by something else; the message says where the recording is
+        :raises OSError: the recording cannot be written
         """
+        with naming_errors(self.folder):
+            self._write_rest(teacher_score)
+        flush_all(self.partial, self.folder)
+        try:
+            self.partial.rename(self.folder)
+        except OSError as error:
+            there = _recording_in(self.folder)
+            if there is not None and (there.settings, there.n_envs) == (self.settings, self.n_envs):
+                # Another run has finished the same recording first.
+                shutil.rmtree(self.partial)
+                return
+            # Under a name that no other run writes to or cleans up
+            kept = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.", dir=self.folder.parent)) / self.folder.name
+            self.partial.rename(kept)
+            found = "no recording" if there is None else "a recording with other settings, of another run"
+            raise RecordingError(
+                f"The recording cannot be written to {self.folder} ({error.strerror}): what is there is {found}. "
+                f"The recording is finished and was left in {kept}: move it, or pass recording={str(kept)!r}."
+            ) from error
+
+    def _write_rest(self, teacher_score: RecordedScore | None) -> None:
         for name, rows in self.columns.items():
             np.save(self.partial / f"{name}.npy", np.stack(rows))
         np.save(self.partial / "observations.npy", np.stack(self.observations))
@@ -183,20 +209,12 @@ class RecordingWriter:
         }
         (self.partial / _TOKEN).unlink()
         (self.partial / META).write_text(json.dumps(meta))
-        try:
-            self.partial.rename(self.folder)
-        except OSError as error:
-            if (self.folder / META).is_file():
-                # Another run has finished the same recording first.
-                shutil.rmtree(self.partial)
-                return
-            # Under a name that no other run writes to or cleans up
-            kept = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.", dir=self.folder.parent)) / self.folder.name
-            self.partial.rename(kept)
-            raise RecordingError(
-                f"The recording cannot be written to {self.folder} ({error.strerror}): what is there is no recording. "
-                f"The recording is finished and was left in {kept}: move it, or pass recording={str(kept)!r}."
-            ) from error
+
+
+def _recording_in(folder: Path) -> Recording | None:
+    with suppress(RecordingError):
+        return Recording(folder)
+    return None
 
 
 def _find_unfinished(folder: Path, token: str) -> Path:

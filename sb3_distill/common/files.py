@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -60,40 +60,115 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Write a file that appears under its name whole or not at all, also if the process is killed or the disk is full: it
     is written beside, flushed to the disk, and renamed. What killed processes have left in the folder is removed.
 
-    :param path: the file
+    :param path: the file; what is no file, such as ``/dev/stdout``, is written to directly
     :return: a context with the open file; if it is left by an exception, an older file stays as it was
     :raises OSError: the file cannot be written; the message names it
     """
+    # The file that a link names is replaced, and not the link.
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with naming_errors(path), path.open("wb") as file:
+            yield file
+        return
     partial = partial_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_partials(path.parent)
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with naming_errors(path):
+            with _written_beside(path, partial) as file:
+                yield file
+            partial.replace(path)
         _flush_folder(path.parent)
+    finally:
+        _remove(partial)
+
+
+@contextmanager
+def _written_beside(path: Path, partial: Path) -> Iterator[IO[bytes]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path.parent)
+    with partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove(partial: Path) -> None:
+    # Where it could not be made, it may be that nothing can be removed either.
+    with suppress(OSError):
+        partial.unlink()
+
+
+@contextmanager
+def naming_errors(path: Path) -> Iterator[None]:
+    """
+    Name the path in errors: that of a full disk says nothing but that it is full.
+
+    :param path: what is written
+    :return: a context
+    :raises OSError: what the content of the context raises, with the path
+    """
+    try:
+        yield
     except OSError as error:
         raise type(error)(
             error.errno,
             f"{path} cannot be written ({error.strerror or error}); what was there before is unchanged. Make room, or "
             "choose a folder that can be written",
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """
-    Write a text file that appears under its name whole or not at all.
+    Write a file that appears under its name whole or not at all.
 
     :param path: the file
-    :param text: the content
+    :param content: the content
     :raises OSError: the file cannot be written
     """
     with whole_file(path) as file:
-        file.write(text.encode())
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_together(files: Mapping[Path, str | bytes], gone: Iterable[Path] = ()) -> None:
+    """
+    Replace several files that belong together. All are written before the first one is replaced. The last one describes
+    the others: it never stands beside others than those that it describes.
+
+    :param files: the contents, of files in one folder; no other process may write there meanwhile (see ``locked``)
+    :param gone: files of an earlier time that do not belong to them
+    :raises OSError: a file cannot be written
+    """
+    description = list(files)[-1]
+    partials = {path: partial_path(path) for path in files}
+    try:
+        for path, content in files.items():
+            with naming_errors(path), _written_beside(path, partials[path]) as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+        description.unlink(missing_ok=True)
+        _flush_folder(description.parent)
+        for path in gone:
+            path.unlink(missing_ok=True)
+        for path, partial in partials.items():
+            with naming_errors(path):
+                partial.replace(path)
+        _flush_folder(description.parent)
+    finally:
+        for partial in partials.values():
+            _remove(partial)
+
+
+def flush_all(partial: Path, folder: Path) -> None:
+    """
+    Have the disk hold all that is in a folder, before the folder gets its name.
+
+    :param partial: the folder
+    :param folder: its name, for errors
+    :raises OSError: the disk is full
+    """
+    with naming_errors(folder):
+        for place, _, names in os.walk(partial):
+            for name in names:
+                _flush(Path(place, name))
+            _flush_folder(Path(place))
 
 
 def partial_path(path: Path) -> Path:
@@ -144,11 +219,15 @@ def _is_running(pid: int) -> bool:
 def _flush_folder(folder: Path) -> None:
     """Have the disk remember a rename. Some file systems know no such thing for folders."""
     with suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def check_writable(path: Path) -> None:

@@ -14,7 +14,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, probability, whole_number
-from sb3_distill.common.files import check_writable
+from sb3_distill.common.files import check_writable, write_whole
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id, recipe_of
 from sb3_distill.evaluation.scoring import Score, architecture_of, row_of, score_agent
@@ -338,7 +338,6 @@ def write_output(path: Path, results: Results, margin: float) -> None:
     :param results: the results to write
     :param margin: per cent of the teacher by which a student may be worse
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
         text = to_json(results.to_dict())
     elif path.suffix == ".md":
@@ -346,7 +345,7 @@ def write_output(path: Path, results: Results, margin: float) -> None:
         text = format_markdown(table, n_left=3) + "".join(f"\n{note}\n" for note in footnotes(results.rows, margin))
     else:
         text = format_csv(results.rows)
-    path.write_text(text)
+    write_whole(path, text)
 
 
 def main(argv: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,6 +15,7 @@ import numpy as np
 from ale_py import ALEState
 
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.common.files import whole_file
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
 from sb3_distill.evaluation.environments import recipe_of
@@ -70,11 +70,9 @@ class HeldOutStarts:
     def save(self, path: str | Path) -> None:
         """
         :param path: the ``.npz`` to write
+        :raises OSError: it cannot be written
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
+        with whole_file(Path(path)) as file:
             np.savez_compressed(
                 file,
                 env_id=np.array(self.env_id),
@@ -86,7 +84,6 @@ class HeldOutStarts:
                 games=np.array(self.games),
                 states=np.frombuffer(b"".join(self.states), dtype=np.uint8),
             )
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "HeldOutStarts":

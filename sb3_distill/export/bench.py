@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, whole_number
+from sb3_distill.common.files import write_whole
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, trust_packages
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
@@ -328,11 +330,13 @@ def main(argv: list[str]) -> int:
         return 1
     print(format_rows(rows))
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
-        with (args.output / "bench.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows(astuple(row) for row in rows)
-        if args.n_episodes > 0:
-            save_figure(plot_returns(rows), args.output / "bench.png")
+        table = io.StringIO()
+        csv.writer(table).writerows([COLUMNS, *(astuple(row) for row in rows)])
+        try:
+            write_whole(args.output / "bench.csv", table.getvalue())
+            if args.n_episodes > 0:
+                save_figure(plot_returns(rows), args.output / "bench.png")
+        except OSError as error:
+            print(f"sb3-distill export bench: {error}", file=sys.stderr)
+            return 1
     return 0

@@ -1,7 +1,6 @@
 """Writes an agent as files that run without Python's reinforcement learning: ONNX, a description, a runner."""
 
 import json
-import shutil
 from collections.abc import Container, Mapping
 from contextlib import closing
 from dataclasses import asdict
@@ -19,6 +18,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.common.files import write_together
+from sb3_distill.common.locks import locked
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export import runner
@@ -28,7 +29,7 @@ from sb3_distill.export.post_training import check_quantizable, quantize_on
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
 from sb3_distill.quantization.quantizer import MAX_BITS
 
-FLOAT_FILE, INTEGER_FILE = "policy.onnx", "policy_int.onnx"
+FLOAT_FILE, INTEGER_FILE, DESCRIPTION_FILE = "policy.onnx", "policy_int.onnx", "policy.json"
 
 
 class ExportError(ValueError):
@@ -199,6 +200,8 @@ def export_agent(
     :raises ValueError: bits out of range, or the environment is not one for this agent
     :raises ExportError: the agent is a student still in its transition; or it was rebuilt with other spaces than those
         of its environment; or a file would disagree with the agent more often: that one is not written, the others are
+        where the folder holds no earlier export, which would stay
+    :raises OSError: a file cannot be written
     """
     check_opset(opset)
     agent = load_teacher(source, device="cpu", allow_pickle=allow_pickle)
@@ -227,28 +230,31 @@ def export_agent(
     actions = actions_of(source, agent, checked.values)
 
     written: dict[str, ExportedFile] = {}
+    files: dict[str, bytes] = {}
     refused = []
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (FLOAT_FILE, INTEGER_FILE):
-        # What an earlier export left
-        (folder / name).unlink(missing_ok=True)
     for name, model in models.items():
         data = model.SerializeToString()
         share = disagreement(runner.PolicyRunner(data).predict(checked.values)[0], actions, agent.action_space)
         if share > max_disagreement:
             refused.append(f"{name} would choose another action than {agent.source} at {share:.1%}")
             continue
-        (folder / name).write_bytes(data)
+        files[name] = data
         written[name] = ExportedFile(len(data), share)
     description = _describe(agent, env_id, opset, checked, checked_against, written)
-    (folder / "policy.json").write_text(json.dumps(asdict(description), indent=2) + "\n")
-    shutil.copy(runner.__file__, folder / "runner.py")
+    files["runner.py"] = Path(runner.__file__).read_bytes()
+    files[DESCRIPTION_FILE] = (json.dumps(asdict(description), indent=2) + "\n").encode()
+    with locked(folder, "exports", wait=True):
+        is_kept = bool(refused) and (folder / DESCRIPTION_FILE).exists()
+        if written and not is_kept:
+            gone = [folder / name for name in (FLOAT_FILE, INTEGER_FILE) if name not in files]
+            write_together({folder / name: data for name, data in files.items()}, gone)
     if refused:
         names = ", ".join(f"{folder / name}" for name in written) or "no file"
         raise ExportError(
             f"Not written: {'; '.join(refused)} of {len(checked.values)} observations from {checked.n_episodes} "
-            f"episodes, more than the {max_disagreement:.1%} of --max-disagreement; written: {names}. "
+            f"episodes, more than the {max_disagreement:.1%} of --max-disagreement; "
+            f"{f'the earlier export in {folder} stays' if is_kept else f'written: {names}'}. "
             f"{_advice(agent, bits, written)}"
         )
     return description

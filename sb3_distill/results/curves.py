@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from matplotlib.figure import Figure
 
+from sb3_distill.common.files import write_whole
 from sb3_distill.reading.arrays import read_npz
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_ARRAY_BYTES, MAX_DATA_BYTES
@@ -148,12 +149,13 @@ def write_csv(evaluations: Sequence[Evaluation], path: Path) -> None:
     """
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :param path: file to write, one line per evaluation and player
+    :raises OSError: it cannot be written
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(evaluations[0]))
-        writer.writeheader()
-        writer.writerows(evaluations)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(evaluations[0]))
+    writer.writeheader()
+    writer.writerows(evaluations)
+    write_whole(path, buffer.getvalue())
 
 
 def read_csv(path: Path) -> list[Evaluation]:

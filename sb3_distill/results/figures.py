@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from sb3_distill.common.files import whole_file
 from sb3_distill.results.statistics import NORMALIZED
 
 # Palette of Okabe & Ito, which colour-blind readers can distinguish. After its seven colours come those of Matplotlib's
@@ -180,7 +181,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     :param figure: the figure
     :param path: file to write; its extension chooses the format
+    :raises OSError: it cannot be written
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     show_literally(figure)
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix[1:])

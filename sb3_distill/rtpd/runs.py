@@ -1,6 +1,5 @@
 """Writes the students of a run as separate runs, which the Zoo's ``enjoy --algo pd`` and ``load_teacher`` can read."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_distill.agents.config import read_yaml
+from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.results.curves import Evaluation
@@ -77,14 +77,13 @@ def write_student_run(run: StudentsRun, name: str, folder: Path) -> Path:
     env_name = config.parent.name if config is not None else file_name(env_id)
     own = run_folder(folder / "students" / name, "pd", env_name)
     settings = own / env_name
-    settings.mkdir(parents=True, exist_ok=True)
     if config is not None:
         write_whole(settings / "config.yml", yaml.safe_dump(student_config(read_yaml(config), run.students[name])))
         if (config.parent / "args.yml").is_file():
-            shutil.copy(config.parent / "args.yml", settings / "args.yml")
+            write_whole(settings / "args.yml", (config.parent / "args.yml").read_bytes())
     vec_normalize = run.get_vec_normalize_env()
     if vec_normalize is not None:
-        vec_normalize.save(str(settings / "vecnormalize.pkl"))
+        save_statistics(vec_normalize, settings / "vecnormalize.pkl")
     path = model_zip(own, env_name)
     run.student_model(name).save(path)
     return path

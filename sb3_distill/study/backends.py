@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
+from sb3_distill.common.files import flush_all, write_whole
 from sb3_distill.study.cell import StudyError
 from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS
 
@@ -26,28 +27,35 @@ def run_process(command: Sequence[str], environment: dict[str, str], stop: threa
     Run a process in its own process group, so that Ctrl-C reaches only the study, which then kills the whole group.
     (If Ctrl-C reached the Zoo, it would stop the training and save the model as if it were finished.)
 
-    :param command: the command to run
+    :param command: the command to run; it gets one more argument, for ``end_with``
     :param environment: environment variables of the process
     :param stop: event that is set when the study is interrupted
     :return: exit status, and the standard error output
     """
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    while True:
-        try:
-            _, stderr = process.communicate(timeout=_PATIENCE)
-            return process.returncode, stderr
-        except subprocess.TimeoutExpired:
-            if stop.is_set():
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+    # The process reads the end of this pipe when this process has ended, however it ended (see ``end_with``).
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [*command, str(reader)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            pass_fds=[reader],
+        )
+        while True:
+            try:
+                _, stderr = process.communicate(timeout=_PATIENCE)
+                return process.returncode, stderr
+            except subprocess.TimeoutExpired:
+                if stop.is_set():
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def describe_death(status: int) -> str:
@@ -74,8 +82,7 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
     """
     finished, failed = (Path(study).resolve() / place / key for place in ("cells", "failed"))
     folder = finished.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
-    folder.mkdir(parents=True)
-    (folder / SETTINGS).write_text(settings)
+    write_whole(folder / SETTINGS, settings)
     # The order of floating-point sums depends on the number of threads: fix it, so that results are bit-equal on all
     # machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
@@ -87,8 +94,8 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
     if status != 0 or not (folder / MANIFEST).is_file():
         said = (stderr.strip() or f"ended with status {status}").splitlines()[-1]
         problem = describe_death(status) if status < 0 else said
-        (folder / "stderr.txt").write_text(stderr)
-        (folder / PROBLEM).write_text(problem + "\n")
+        write_whole(folder / "stderr.txt", stderr)
+        write_whole(folder / PROBLEM, problem + "\n")
         # Keep the folder of the failed cell: it may hold a trained model whose evaluation failed.
         shutil.rmtree(failed, ignore_errors=True)
         failed.parent.mkdir(exist_ok=True)
@@ -97,6 +104,7 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
     if finished.exists():
         shutil.rmtree(folder)
     else:
+        flush_all(folder, finished)
         folder.rename(finished)
     shutil.rmtree(failed, ignore_errors=True)
     return ""

@@ -24,7 +24,7 @@ from sb3_distill.study.run import (
     estimate_seconds,
     find_replaced,
     format_seconds,
-    locked,
+    only_study_in,
     put_aside,
     run_study,
 )
@@ -118,7 +118,7 @@ def main(argv: list[str]) -> int:
             backend = run_on_ray(args.address, args.jobs, args.threads)
         else:
             backend = run_locally(args.jobs, args.threads)
-        with locked(folder):
+        with only_study_in(folder):
             settle_replaced(study, folder, args.anew)
             try:
                 failures = run_study(study, folder, backend)

@@ -1,9 +1,10 @@
-"""Trains and evaluates one cell of a study: ``python -m sb3_distill.study.job FOLDER``."""
+"""Trains and evaluates one cell of a study: ``python -m sb3_distill.study.job FOLDER [PIPE]``."""
 
 import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -98,18 +99,23 @@ def run_cell(folder: Path) -> None:
     write_whole(folder / MANIFEST, to_json(manifest.to_dict()))
 
 
-def _end_with_parent() -> None:
-    """End this process when its parent process ends, e.g. when a Ray worker is killed."""
-    parent = os.getppid()
+def end_with(reader: int) -> None:
+    """
+    Let this process end, with the processes that it has started, as soon as its parent has ended, also if the parent
+    was killed. It must be the first one of its process group.
+
+    :param reader: the end of a pipe of which the parent alone holds the other one
+    """
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
+        while os.read(reader, 1):
+            pass
+        os.killpg(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    if len(sys.argv) > 2:
+        end_with(int(sys.argv[2]))
     run_cell(Path(sys.argv[1]))

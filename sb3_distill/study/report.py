@@ -15,7 +15,8 @@ import gymnasium as gym
 from matplotlib.figure import Figure
 
 from sb3_distill.common.arguments import add_gym_packages, percentage
-from sb3_distill.common.files import model_zip
+from sb3_distill.common.files import model_zip, write_together
+from sb3_distill.common.locks import locked
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.schema import conform, read_fields
@@ -356,17 +357,21 @@ def write_report(folders: Sequence[Path], output: Path, title: str, margin: floa
     :param title: title of the report
     :param margin: per cent of the teacher by which a student may be worse
     :raises StudyError: a folder holds no results
+    :raises OSError: a file cannot be written
     """
     from jinja2 import Environment, PackageLoader
 
     sections = [describe_study(folder, margin) for folder in folders]
     environment = Environment(loader=PackageLoader("sb3_distill.study", "."), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(title=title, studies=sections)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "index.html").write_text(page)
-    (output / "tables.md").write_text("\n".join(map(to_markdown, sections)))
     latex = [to_latex(section.table, section.n_left, section.title) for section in sections if section.table]
-    (output / "tables.tex").write_text("\n".join(latex))
+    files = {
+        "tables.md": "\n".join(map(to_markdown, sections)),
+        "tables.tex": "\n".join(latex),
+        "index.html": page,
+    }
+    with locked(output, "writes a report", wait=True):
+        write_together({output / name: content for name, content in files.items()})
 
 
 def main(argv: list[str]) -> int:

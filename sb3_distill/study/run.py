@@ -10,19 +10,18 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
+from sb3_distill.common.locks import locked
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
-from sb3_distill.study.cell import Cell, Study, StudyError
+from sb3_distill.study.cell import Cell, Study
 from sb3_distill.study.manifest import PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
 
 RESULTS, TABLE = "results.json", "results.csv"
@@ -215,27 +214,17 @@ def put_aside(replaced: Iterable[Replaced], folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def only_study_in(folder: Path) -> Iterator[None]:
     """
     Lock a study's folder for this process, and delete unfinished cells and recordings of a process that was killed.
 
     :param folder: the study's folder
-    :raises StudyError: another process runs the study
+    :raises InUseError: another process runs the study
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StudyError(
-            f"{folder} is in use: another process runs its cells. Wait for it, or name another folder with -o."
-        ) from error
-    try:
+    with locked(folder, "runs the cells of a study"):
         for left in [*folder.glob("cells/.*"), *folder.glob("recordings/*.partial")]:
             shutil.rmtree(left, ignore_errors=True)
         yield
-    finally:
-        lock.release()
 
 
 def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:

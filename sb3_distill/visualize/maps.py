@@ -1,13 +1,16 @@
 """Localization maps: feature maps before the global max-pool, drawn over the frames of the game."""
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.files import whole_file
 from sb3_distill.visualize.activations import feature_maps, geometry_of, normalize_maps, place_on_frame, rank_maps
 from sb3_distill.visualize.episodes import Episode
 
@@ -104,28 +107,41 @@ def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_
     :param fps: pictures per second
     :param n_rows: number of pictures in a PNG
     :raises ValueError: the file's extension is not one of ``FORMATS``
+    :raises OSError: it cannot be written
     """
     check_format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".png":
-        rows = np.linspace(0, len(pictures) - 1, min(n_rows, len(pictures))).round().astype(int)
-        Image.fromarray(np.concatenate([pictures[row] for row in rows])).save(path, optimize=True)
-    elif path.suffix == ".gif":
-        images = (Image.fromarray(picture).quantize(64, method=Image.Quantize.FASTOCTREE) for picture in pictures)
-        next(images).save(path, save_all=True, append_images=images, duration=1000 // fps, loop=0, optimize=True)
-    else:
-        _write_mp4(pictures, path, fps)
+    with whole_file(path) as file:
+        if path.suffix == ".png":
+            rows = np.linspace(0, len(pictures) - 1, min(n_rows, len(pictures))).round().astype(int)
+            Image.fromarray(np.concatenate([pictures[row] for row in rows])).save(file, "PNG", optimize=True)
+        elif path.suffix == ".gif":
+            images = (Image.fromarray(picture).quantize(64, method=Image.Quantize.FASTOCTREE) for picture in pictures)
+            animation: dict[str, Any] = {"save_all": True, "append_images": images, "duration": 1000 // fps, "loop": 0}
+            next(images).save(file, "GIF", **animation, optimize=True)
+        else:
+            _write_mp4(pictures, file.name, fps)
 
 
-def _write_mp4(pictures: Sequence[np.ndarray], path: Path, fps: int) -> None:
+def _write_mp4(pictures: Sequence[np.ndarray], path: str, fps: int) -> None:
     # This package contains ffmpeg, so that users need not install it.
     import imageio_ffmpeg
 
     height, width = (side - side % 2 for side in pictures[0].shape[:2])
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=fps, macro_block_size=2, quality=7, ffmpeg_log_level="error"
-    )
+    options: dict[str, Any] = {
+        "macro_block_size": 2,
+        "quality": 7,
+        "ffmpeg_log_level": "error",
+        "output_params": ["-f", "mp4"],
+    }
+    writer = imageio_ffmpeg.write_frames(path, (width, height), fps=fps, **options)
     writer.send(None)
     for picture in pictures:
         writer.send(np.ascontiguousarray(picture[:height, :width]))
     writer.close()
+    # ffmpeg does not say that it could not write the end.
+    try:
+        n_frames, _ = imageio_ffmpeg.count_frames_and_secs(path)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, "ffmpeg could not write it") from error
+    if n_frames != len(pictures):
+        raise OSError(errno.EIO, f"ffmpeg wrote {n_frames} of {len(pictures)} pictures")

@@ -10,6 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_distill import PolicyDistillation
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
+from tests.helpers import content_of, full_disk
 
 minari = pytest.importorskip("minari")
 to_minari = pytest.importorskip("sb3_distill.buffers.minari").to_minari
@@ -131,3 +132,15 @@ def test_games_that_are_not_registered_are_named(tmp_path):
 def test_unfinished_play_has_no_episodes(tmp_path):
     with pytest.raises(RecordingError, match="came to its end: record more steps"):
         to_minari(record(tmp_path, n_steps=4), "noise/dqn-v0")
+
+
+@pytest.mark.parametrize("dataset_id", ["noise-v0", "deep/noise/teacher-v0"])
+def test_datasets_are_whole_or_not_there(dataset_id, tmp_path):
+    recording = record(tmp_path)
+    with full_disk(), pytest.raises(OSError, match=f"{dataset_id} cannot be written"):
+        to_minari(recording, dataset_id)
+    assert not content_of(tmp_path / "minari")
+    assert to_minari(recording, dataset_id).total_episodes == len(list(recording.finished_episodes()))
+    assert list(minari.list_local_datasets()) == [dataset_id] and not list((tmp_path / "minari").glob(".*"))
+    with pytest.raises(RecordingError, match="choose another dataset_id"):
+        to_minari(recording, dataset_id)

@@ -1,6 +1,7 @@
 """A recording gives back exactly what was played, and a student cannot tell it from the game."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -279,6 +280,13 @@ def test_a_recording_that_another_run_has_finished_first_stays(tmp_path):
         writer.close()
     assert Recording(tmp_path / "play").n_rows == 3
     assert [path.name for path in tmp_path.iterdir()] == ["play"]
+    # That of another teacher is another one: it is not dropped without a word.
+    writer = RecordingWriter(tmp_path / "play", replace(told, teacher="1"), space, n_envs=2)
+    writer.add(step_record(np.zeros((2, 3), np.float32)))
+    with pytest.raises(RecordingError, match="with other settings, of another run"):
+        writer.close()
+    (kept,) = tmp_path.glob("play.*/play")
+    assert Recording(kept).settings.teacher == "1" and Recording(tmp_path / "play").settings.teacher == "0"
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

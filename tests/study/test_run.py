@@ -19,10 +19,11 @@ from sb3_distill.study.backends import run_locally, run_on_ray
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
+from sb3_distill.study.job import end_with
 from sb3_distill.study.manifest import Manifest, manifest_of
 from sb3_distill.study.report import main as report
-from sb3_distill.study.run import collect, estimate_seconds, locked, ready_cells, run_study
-from tests.helpers import run_python
+from sb3_distill.study.run import collect, estimate_seconds, only_study_in, ready_cells, run_study
+from tests.helpers import REPOSITORY, content_of, full_disk, run_python
 from tests.study.studies import CARTPOLE, write
 
 
@@ -154,7 +155,11 @@ def cells_under_way(folder: Path) -> list[int]:
     import psutil
 
     commands = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
-    return [pid for pid, words in commands.items() if "sb3_distill.study.job" in words and str(folder) in words[-1]]
+    return [
+        pid
+        for pid, words in commands.items()
+        if "sb3_distill.study.job" in words and any(str(folder) in word for word in words)
+    ]
 
 
 def test_interrupted_studies_end_at_once(study_file, tmp_path):
@@ -185,15 +190,76 @@ def test_interrupted_studies_end_at_once(study_file, tmp_path):
     assert study.returncode == 130 and len(errors.splitlines()) == 1 and "interrupted" in errors
     assert not cells_under_way(tmp_path) and not list((tmp_path / "out" / "cells").iterdir())
     assert json.loads((tmp_path / "out" / "results.json").read_text())["agents"] == []
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_a_killed_study_leaves_no_worker_behind(study_file, tmp_path):
+    import psutil
+
+    content = yaml.safe_load(study_file.read_text())
+    content = {**content, "settings": {**content["settings"], "n_timesteps": 50_000_000}, "record": False}
+    path = write(tmp_path / "s.yml", **content)
+    study = os.fork()
+    if study == 0:
+        # The workers import this checkout, too.
+        os.chdir(REPOSITORY)
+        os._exit(main([str(path), "-o", str(tmp_path / "out"), "-j", "2"]))
+    workers: list[psutil.Process] = []
+    # Before they have even imported what they need
+    while len(workers) < 2 and os.waitpid(study, os.WNOHANG) == (0, 0):
+        workers = psutil.Process(study).children()
+    os.kill(study, signal.SIGKILL)
+    os.waitpid(study, 0)
+    assert len(workers) == 2
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    # It can be run again.
+    with only_study_in(tmp_path / "out"):
+        assert not list((tmp_path / "out" / "cells").iterdir())
+
+
+def test_a_worker_ends_with_all_that_it_has_started(tmp_path):
+    import psutil
+
+    reader, writer = os.pipe()
+    told, tell = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        os.setsid()
+        os.close(writer)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        os.write(tell, str(child.pid).encode())
+        end_with(reader)
+        signal.pause()
+    child = psutil.Process(int(os.read(told, 100)))
+    # As when the process that holds it is killed
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGKILL
+    _, alive = psutil.wait_procs([child], timeout=60)
+    assert not alive
+    for end in (reader, told, tell):
+        os.close(end)
+
+
+def test_a_study_and_its_report_on_a_full_disk(finished, study_file, tmp_path, capsys):
+    assert report([str(finished), "-o", str(tmp_path / "report")]) == 0
+    assert set(content_of(tmp_path)) == {"report/index.html", "report/tables.md", "report/tables.tex"}
+    before = content_of(tmp_path)
+    with full_disk():
+        assert report([str(finished), "-o", str(tmp_path / "report")]) == 1
+        assert f"{tmp_path / 'report' / 'tables.md'} cannot be written" in capsys.readouterr().err
+        assert main([str(study_file), "-o", str(tmp_path / "out")]) == 1
+    assert f"{tmp_path / 'out' / 'results.json'} cannot be written" in capsys.readouterr().err
+    assert content_of(tmp_path) == before
 
 
 def test_a_folder_is_of_one_study_at_a_time_and_cleared_of_what_was_killed(study_file, finished, capsys):
     for name in ("cells/.key.0123", "recordings/x.7.partial"):
         (finished / name).mkdir()
-    with locked(finished):
+    with only_study_in(finished):
         assert not list(finished.glob("*/*.partial")) and not list(finished.glob("cells/.*"))
         assert main([str(study_file), "-o", str(finished)]) == 1
-    assert "another process runs its cells" in capsys.readouterr().err
+    assert "another process runs the cells of a study there" in capsys.readouterr().err
     assert main([str(study_file), "-o", str(finished)]) == 0
 
 
@@ -225,7 +291,7 @@ def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file,
             for process in psutil.process_iter(["cmdline", "ppid"]):
                 command = process.info["cmdline"] or []
                 # A cell that is under way, whose parent is the worker
-                if "sb3_distill.study.job" in command and str(tmp_path) in command[-1]:
+                if "sb3_distill.study.job" in command and any(str(tmp_path) in word for word in command):
                     os.kill(process.info["ppid"], signal.SIGKILL)
                     killed.set()
                     break

@@ -1,0 +1,43 @@
+"""Locks of folders, so that two processes never mix what they write."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class InUseError(OSError):
+    """Another process writes to the folder."""
+
+
+@contextmanager
+def locked(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
+    """
+    Lock a folder for this process. The lock ends with the process, however it ends.
+
+    :param folder: the folder, which is made where there is none
+    :param doing: what the lock is for, such as "trains"
+    :param wait: wait until the folder is free
+    :raises InUseError: another process has locked the folder
+    :raises OSError: the folder cannot be written
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise InUseError(
+            f"{folder} is in use: another process {doing} there. Wait for it, or choose another folder."
+        ) from error
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"{folder} cannot be written ({error.strerror or error}): choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        # While it is held: whoever has opened it meanwhile sees that it is gone, and tries again.
+        path.unlink(missing_ok=True)
+        lock.release()
