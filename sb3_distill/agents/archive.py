@@ -7,10 +7,14 @@ from typing import Any
 import torch as th
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.common.formats import format_problem
 from sb3_distill.reading.files import hash_file, open_zip, read_member
 from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_WEIGHTS_BYTES, MAX_ZIP_BYTES
 from sb3_distill.reading.tensors import read_state_dict
 from sb3_distill.reading.text import parse_json
+
+# Version of what our algorithms add to SB3's zip, and its name there; SB3's own zips and our first ones do not have it
+FORMAT, FORMAT_NAME = 1, "sb3_distill_format"
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ def read_archive(path: Path) -> Archive:
 
     :param path: path of the zip, as the user gave it
     :return: the content of the zip
-    :raises AgentError: the file is damaged, is not an SB3 zip, is larger than is read, or holds weights that are not
-        plain finite numbers
+    :raises AgentError: the file is damaged, is not an SB3 zip, is larger than is read, is of a later version, or holds
+        weights that are not plain finite numbers
     """
     try:
         with path.open("rb") as file:
@@ -69,4 +73,7 @@ def read_archive(path: Path) -> Archive:
             f"{path} cannot be read as an SB3 zip ({type(error).__name__}: {reason}). It is damaged, was not written "
             "by model.save(), or holds more than weights; download or save it again."
         ) from error
+    problem = format_problem(path, data.get(FORMAT_NAME, FORMAT), FORMAT)
+    if problem is not None:
+        raise AgentError(problem)
     return Archive(data, weights, sha256, zip_bytes)

@@ -13,10 +13,12 @@ from stable_baselines3.common.save_util import save_to_pkl
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_distill.agents.archive import FORMAT
 from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT
 from sb3_distill.base.callbacks import save_statistics, walk_callbacks
 from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
 from sb3_distill.common.files import whole_file
+from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
 from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state
 from sb3_distill.state.file import StateFileError, read_state, write_state
@@ -54,6 +56,7 @@ class ResumableMixin(OffPolicyAlgorithm):
         "ep_info_buffer",
         "ep_success_buffer",
     )
+    sb3_distill_format = FORMAT
     _is_running = False
     # Held while the model learns: those of the folders of its checkpoints
     _locks: ExitStack
@@ -62,6 +65,14 @@ class ResumableMixin(OffPolicyAlgorithm):
     _checkpoint_state: Path | None = None
     # The state with which the next rollout begins
     _pending_state: dict[str, Any] | None = None
+
+    def _setup_model(self) -> None:
+        # Of a zip that is loaded
+        problem = format_problem("The zip", self.sb3_distill_format, FORMAT)
+        if problem is not None:
+            raise ValueError(problem)
+        self.sb3_distill_format = FORMAT
+        super()._setup_model()
 
     def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """

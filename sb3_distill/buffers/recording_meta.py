@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sb3_distill.common.formats import format_problem
 from sb3_distill.reading.arrays import check_dtype
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_DIMENSIONS, MAX_SPACE_ELEMENTS, ReadError, check_size
@@ -127,7 +128,10 @@ def read_meta(folder: Path) -> RecordingMeta:
     """
     content = parse_json(read_file(folder / META, _MAX_META_BYTES))
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    problem = format_problem(folder, found, FORMAT)
+    if problem is not None:
+        raise RecordingError(problem)
+    if found is None or found < FORMAT:
         raise RecordingError(f"{folder} has format {found}, not {FORMAT}: record it anew.")
     meta = read_fields(RecordingMeta, content, META)
     check_size("the shape in it", len(meta.shape), MAX_DIMENSIONS, "numbers")

@@ -21,7 +21,7 @@ from sb3_distill.evaluation.scoring import Score, architecture_of, row_of, score
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.evaluation.table import cells_of, footnotes, geometric_means, header
 from sb3_distill.results.comparison import MARGIN
-from sb3_distill.results.row import Row
+from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, format_markdown, format_table, interval_text, to_json
 
 FORMATS = (".json", ".csv", ".md")
@@ -128,6 +128,7 @@ class Results:
         env_kwargs = {game.env_id: game.env_kwargs for game in self.games if game.env_kwargs}
         native = [game.env_id for game in self.games if game.native]
         return {
+            "format": FORMAT,
             "env": names[0] if len(names) == 1 else names,
             "n_episodes": self.n_episodes,
             "epsilon": self.epsilon,

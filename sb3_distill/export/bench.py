@@ -21,13 +21,14 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, whole_number
 from sb3_distill.common.files import write_whole
+from sb3_distill.common.formats import format_problem
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, trust_packages
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.evaluation.environments import transpose_for
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
-from sb3_distill.export.description import Description
+from sb3_distill.export.description import FORMAT, Description
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.reading.text import read_json
@@ -83,9 +84,8 @@ def latencies(function: Callable[[], Any], n_runs: int) -> tuple[float, float]:
     return float(np.percentile(times, 50)), float(np.percentile(times, 99))
 
 
-# Prints the peak memory of a process that did nothing but load a policy and use it. (Not getrusage's, which begins with
-# that of the process that started it.)
-_MEMORY_OF_FILE = """
+# Loads a policy and uses it
+_FILE = """
 import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
@@ -95,9 +95,8 @@ shape, dtype = sys.argv[3].split(":")
 observation = np.zeros([1, *map(int, shape.split(","))], dtype)
 for _ in range(20):
     player.predict(observation)
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
-_MEMORY_OF_AGENT = """
+_AGENT = """
 import sys
 import numpy as np
 from sb3_distill import load_teacher
@@ -106,24 +105,31 @@ shape, dtype = sys.argv[3].split(":")
 observation = np.zeros([1, *map(int, shape.split(","))], dtype)
 for _ in range(20):
     player.predict(observation)
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
+# Prints the peak memory of a program that it runs. It stands between that program and this process, because a process
+# begins with the peak of the one that started it.
+_LAUNCHER = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, *sys.argv[1:]], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+# Bytes in which it is counted
+_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def peak_memory(code: str, folder: Path, policy: str, shape: Sequence[int], dtype: str) -> float | None:
     """
-    :param code: a program that uses a policy and prints its peak memory
+    :param code: a program that uses a policy
     :param folder: folder of the export
     :param policy: file or agent
     :param shape: shape of an observation
     :param dtype: its type
-    :return: megabytes of the whole process; None where the system is not Linux and does not tell
+    :return: peak memory of the whole process, in megabytes; None if it failed
     """
     observation = f"{','.join(map(str, shape))}:{dtype}"
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(folder), policy, observation], capture_output=True, text=True
-    )
-    return int(result.stdout.split()[-1]) / 1024 if result.returncode == 0 else None
+    command = [sys.executable, "-c", _LAUNCHER, "-c", code, str(folder), policy, observation]
+    result = subprocess.run(command, capture_output=True, text=True)
+    return int(result.stdout.split()[-1]) * _UNIT / 2**20 if result.returncode == 0 else None
 
 
 class FilePlayer:
@@ -171,13 +177,19 @@ def read_description(folder: Path) -> Description:
     """
     :param folder: folder that ``sb3-distill export`` wrote
     :return: its ``policy.json``
-    :raises ExportError: there is none, or it is not complete
+    :raises ExportError: there is none, or it is not complete, or of a later version
     """
     path = folder / "policy.json"
     if not path.is_file():
         raise ExportError(f"{path} is not there: name folders that `sb3-distill export` wrote.")
     try:
-        description = Description.from_dict(read_json(path))
+        content = read_json(path)
+        problem = format_problem(path, content.pop("format", FORMAT), FORMAT) if isinstance(content, dict) else None
+        if problem is not None:
+            raise ExportError(problem)
+        description = Description.from_dict(content)
+    except ExportError:
+        raise
     except ValueError as error:
         raise ExportError(f"{path} cannot be read ({error}): export the agent again.") from error
     unknown = sorted(description.files.keys() - KINDS.keys())
@@ -237,13 +249,13 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
     for file in description.files:
         path, name = folder / file, f"{folder.name}/{file}"
         own = open_file(path)
-        players.append((name, KINDS[file], path.stat().st_size, own, _MEMORY_OF_FILE, str(path)))
+        players.append((name, KINDS[file], path.stat().st_size, own, _FILE, str(path)))
     agent = find_source(folder, description)
     if not players and agent is None:
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
         name = f"{folder.name} under torch"
-        players.append((name, "torch", agent.n_bytes, agent, _MEMORY_OF_AGENT, description.source))
+        players.append((name, "torch", agent.n_bytes, agent, _AGENT, description.source))
     rows = []
     for name, kind, n_bytes, player, code, source in players:
         median, tail = latencies(partial(player.predict, observation), n_runs)

@@ -11,6 +11,9 @@ from sb3_distill.reading.arrays import check_dtype
 from sb3_distill.reading.limits import MAX_SPACE_ELEMENTS, ReadError, check_size
 from sb3_distill.reading.schema import read_fields
 
+# Version of the content of policy.json; files of the first versions do not say it
+FORMAT = 1
+
 
 @dataclass(frozen=True)
 class ObservationFormat:

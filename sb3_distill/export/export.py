@@ -23,7 +23,7 @@ from sb3_distill.common.locks import locked
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export import runner
-from sb3_distill.export.description import Description, ExportedFile, ObservationFormat
+from sb3_distill.export.description import FORMAT, Description, ExportedFile, ObservationFormat
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
 from sb3_distill.export.post_training import check_quantizable, quantize_on
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
@@ -243,7 +243,7 @@ def export_agent(
         written[name] = ExportedFile(len(data), share)
     description = _describe(agent, env_id, opset, checked, checked_against, written)
     files["runner.py"] = Path(runner.__file__).read_bytes()
-    files[DESCRIPTION_FILE] = (json.dumps(asdict(description), indent=2) + "\n").encode()
+    files[DESCRIPTION_FILE] = (json.dumps({"format": FORMAT, **asdict(description)}, indent=2) + "\n").encode()
     with locked(folder, "exports", wait=True):
         is_kept = bool(refused) and (folder / DESCRIPTION_FILE).exists()
         if written and not is_kept:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_distill.common.formats import format_problem
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.schema import conform, read_fields
 from sb3_distill.reading.text import parse_json
@@ -141,6 +142,8 @@ def teachers_of(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(row.teacher_sha256 for row in rows if row.teacher_sha256 is not None))
 
 
+# Version of the JSON files with rows that evaluate and studies write; files of the first versions do not say it
+FORMAT = 1
 # Labels of a study's grid must not have these names.
 ROW_FIELDS = tuple(entry.name for entry in fields(Row) if entry.name not in ("labels", "conditions", "settings"))
 
@@ -149,11 +152,14 @@ def parse_rows(text: str) -> list[Row]:
     """
     :param text: a JSON file of ``sb3-distill evaluate`` or of a study
     :return: its rows
-    :raises ValueError: the text has no rows of results
+    :raises ValueError: the text has no rows of results, or is of a later version
     """
     content = parse_json(text)
     if not isinstance(content, dict) or not isinstance(content.get("agents"), list):
         raise ValueError("The JSON has no rows of results: no list with the name agents.")
+    problem = format_problem("The JSON", content.get("format", FORMAT), FORMAT)
+    if problem is not None:
+        raise ValueError(problem)
     rows = [Row.from_dict(row) for row in content["agents"]]
     try:
         cells = {row["agent"]: each["cell"] for each in content.get("manifests", ()) for row in each["rows"]}

@@ -13,6 +13,7 @@ import numpy as np
 import torch as th
 
 from sb3_distill.common.files import whole_file
+from sb3_distill.common.formats import format_problem
 from sb3_distill.reading.files import open_zip
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.text import parse_json
@@ -131,11 +132,9 @@ def read_state(path: Path) -> dict[str, Any]:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ReadError("a member of it is compressed")
             stored = parse_json(archive.read(_CONTENT))
-            if stored["format"] != FORMAT:
-                raise StateFileError(
-                    f"{path} has format {stored['format']}; this version reads format {FORMAT}: use the version of "
-                    "sb3_distill that wrote it."
-                )
+            problem = format_problem(path, stored["format"], FORMAT)
+            if problem is not None:
+                raise StateFileError(problem)
             content = _decode(stored["content"], lambda index: archive.read(str(index)), archive)
     except (StateFileError, FileNotFoundError):
         raise

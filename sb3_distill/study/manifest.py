@@ -3,7 +3,10 @@
 import contextlib
 import os
 import platform
-from collections.abc import Iterable, Mapping
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +20,8 @@ from sb3_distill.reading.text import read_json
 from sb3_distill.results.row import Row
 from sb3_distill.study.cell import Cell, StudyError
 
+# Commands that tell it, where Python does not
+_NAME_OF_PROCESSOR = {"Linux": ["lscpu"], "Darwin": ["sysctl", "machdep.cpu.brand_string"]}
 MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "problem.txt"
 
 
@@ -131,6 +136,29 @@ def manifests_of(study: Path, cells: Iterable[Cell]) -> list[Manifest]:
     return [manifest for cell in cells if (manifest := manifest_of(study, cell)) is not None]
 
 
+def first_seeds(manifests: Sequence[Manifest]) -> list[Manifest]:
+    """
+    :param manifests: manifests of finished cells
+    :return: of manifests that differ only in their seed, the first one
+    """
+    first: dict[tuple[str, ...], Manifest] = {}
+    for manifest in manifests:
+        labels = manifest.cell.labels
+        first.setdefault(tuple(value for name, value in labels.items() if name != "seed"), manifest)
+    return list(first.values())
+
+
+def describe_versions(manifests: Sequence[Manifest]) -> list[str]:
+    """
+    :param manifests: manifests of finished cells
+    :return: versions and hardware as text, one entry per combination; if there are several, with their numbers of cells
+    """
+    found = Counter(
+        ", ".join(f"{name} {version}" for name, version in manifest.versions.items()) for manifest in manifests
+    )
+    return [versions if len(found) == 1 else f"{versions} (cells: {count})" for versions, count in found.items()]
+
+
 def versions() -> dict[str, str]:
     """
     :return: versions of packages and hardware, on which results depend
@@ -145,7 +173,11 @@ def processor() -> str:
     :return: the processor's name and number of cores
     """
     name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    command = _NAME_OF_PROCESSOR.get(platform.system())
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if command is not None:
+            environment = {**os.environ, "LC_ALL": "C"}
+            text = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+            found = re.search(r"^(?:Model name|machdep\.cpu\.brand_string):\s*(.+)$", text, re.MULTILINE)
+            name = name if found is None else found[1]
     return f"{name}, {os.cpu_count()} cores"

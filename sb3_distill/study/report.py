@@ -4,7 +4,6 @@ import argparse
 import base64
 import io
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 
 from sb3_distill.common.arguments import add_gym_packages, percentage
 from sb3_distill.common.files import model_zip, write_together
+from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.reading.limits import ReadError
@@ -24,11 +24,11 @@ from sb3_distill.reading.text import read_json
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.curves import CURVES_FILE, N_LAST
 from sb3_distill.results.figures import show_literally
-from sb3_distill.results.row import Row
+from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.results.tables import escape_markdown, format_markdown
 from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
-from sb3_distill.study.manifest import Manifest
+from sb3_distill.study.manifest import Manifest, describe_versions, first_seeds
 from sb3_distill.study.run import RESULTS, describe_replaced, find_replaced
 from sb3_distill.study.tables import (
     Group,
@@ -148,6 +148,9 @@ def load_results(folder: Path) -> Results:
         content = read_json(folder / RESULTS)
         if not isinstance(content, dict):
             raise ReadError(f"it is no mapping, but {type(content).__name__}")
+        problem = format_problem(RESULTS, content.pop("format", FORMAT), FORMAT)
+        if problem is not None:
+            raise ReadError(problem)
         results = read_fields(Results, {_FIELDS.get(name, name): value for name, value in content.items()}, RESULTS)
         study = results.study | {
             name: conform(results.study.get(name), annotation, f"study.{name}") for name, annotation in _STUDY.items()
@@ -230,29 +233,6 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[Mani
             labels = " ".join(cell.labels.values())
             figures.append((plot_runs([run]), f"Learning curves: {labels}, seed {cell.seed}."))
     return [Picture(encode(figure), caption, figure.get_figwidth()) for figure, caption in figures]
-
-
-def first_seeds(manifests: Sequence[Manifest]) -> list[Manifest]:
-    """
-    :param manifests: manifests of finished cells
-    :return: of manifests that differ only in their seed, the first one
-    """
-    first: dict[tuple[str, ...], Manifest] = {}
-    for manifest in manifests:
-        labels = manifest.cell.labels
-        first.setdefault(tuple(value for name, value in labels.items() if name != "seed"), manifest)
-    return list(first.values())
-
-
-def describe_versions(manifests: Sequence[Manifest]) -> list[str]:
-    """
-    :param manifests: manifests of finished cells
-    :return: versions and hardware as text, one entry per combination; if there are several, with their numbers of cells
-    """
-    found = Counter(
-        ", ".join(f"{name} {version}" for name, version in manifest.versions.items()) for manifest in manifests
-    )
-    return [versions if len(found) == 1 else f"{versions} (cells: {count})" for versions, count in found.items()]
 
 
 def describe_protocol(cells: Sequence[Cell]) -> str:

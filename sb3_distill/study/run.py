@@ -18,7 +18,7 @@ from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.envs.recipe import is_atari
-from sb3_distill.results.row import Row
+from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
 from sb3_distill.study.cell import Cell, Study
@@ -100,6 +100,7 @@ def collect(study: Study, folder: Path) -> list[Row]:
         if (path := folder / "failed" / cell.key / PROBLEM).is_file()
     ]
     results = {
+        "format": FORMAT,
         "study": described,
         "agents": [row.to_dict() for row in rows],
         "manifests": [manifest.to_dict() for manifest in manifests],

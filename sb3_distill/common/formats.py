@@ -1,0 +1,18 @@
+"""Versions of the formats of our files: earlier ones are read, later ones are refused."""
+
+from typing import Any
+
+
+def format_problem(what: object, found: Any, known: int) -> str | None:
+    """
+    :param what: the file
+    :param found: the format that it says it has
+    :param known: the latest format that this version reads
+    :return: why it cannot be read; None if it can
+    """
+    if type(found) is int and found <= known:
+        return None
+    return (
+        f"{what} has format {found}, and this version of sb3_distill reads format {known} at most: install the version "
+        "that wrote it, or a later one."
+    )
