@@ -12,6 +12,11 @@ import pytest
 from tests.helpers import REPOSITORY, run_python
 
 
+def test_nothing_needs_what_linux_alone_has():
+    needy = [path for path in (REPOSITORY / "sb3_distill").rglob("*.py") if "/proc/" in path.read_text()]
+    assert not needy
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the files that git has or would take: no build folder can fill a gap."""

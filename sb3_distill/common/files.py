@@ -1,5 +1,6 @@
 """Paths of the Zoo's files, and helpers to write files."""
 
+import errno
 import os
 import platform
 import re
@@ -66,7 +67,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """
     # The file that a link names is replaced, and not the link.
     path = path.resolve() if path.is_symlink() else path
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if _is_device(path):
         with naming_errors(path), path.open("wb") as file:
             yield file
         return
@@ -81,8 +82,17 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         _remove(partial)
 
 
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 @contextmanager
 def _written_beside(path: Path, partial: Path) -> Iterator[IO[bytes]]:
+    # What a rename would not ask: whether the file may be written itself
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(path.parent)
     with partial.open("wb") as file:
@@ -237,11 +247,12 @@ def check_writable(path: Path) -> None:
     :param path: the file
     :raises OSError: it cannot be written
     """
+    partial = partial_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        path.open("ab").close()
+        if not _is_device(path):
+            with _written_beside(path, partial):
+                pass
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror}): name another file with -o.") from error
-    if is_new:
-        path.unlink()
+    finally:
+        _remove(partial)

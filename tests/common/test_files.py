@@ -14,7 +14,7 @@ from sb3_distill import PolicyDistillation
 from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import RecordingSettings
-from sb3_distill.common.files import partial_path, whole_file, write_together, write_whole
+from sb3_distill.common.files import check_writable, partial_path, whole_file, write_together, write_whole
 from sb3_distill.evaluation.cli import Results, write_output
 from sb3_distill.evaluation.starts import HeldOutStarts
 from sb3_distill.results.curves import write_csv
@@ -93,31 +93,42 @@ def test_recordings_on_a_full_disk(tmp_path: Path):
     assert not content_of(tmp_path)
 
 
-@pytest.mark.parametrize("is_root", [False, True], ids=["read-only", "no folder"])
-def test_folders_that_cannot_be_written(is_root, tmp_path: Path):
-    """Root writes into read-only folders, too: for it the folder's name is that of a file."""
-    folder = tmp_path / "folder"
-    if is_root:
-        folder.touch()
-    elif os.geteuid() == 0:
+def read_only_folder(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    folder.chmod(0o500)
+
+
+def read_only_file(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    (folder / "file").chmod(0o400)
+
+
+PLACES = {"read-only folder": read_only_folder, "read-only file": read_only_file, "no folder": Path.touch}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_places_that_cannot_be_written(kind, tmp_path: Path):
+    if kind != "no folder" and os.geteuid() == 0:
         pytest.skip("run as root, who may write everywhere")
-    else:
-        folder.mkdir()
-        write_whole(folder / "file", "old")
-        folder.chmod(0o500)
+    folder = tmp_path / "folder"
+    PLACES[kind](folder)
     before = content_of(tmp_path)
-    with pytest.raises(OSError, match=str(folder / "file")):
-        write_whole(folder / "file", "new")
-    assert content_of(tmp_path) == before
+    for write in (check_writable, lambda path: write_whole(path, "new")):
+        with pytest.raises(OSError, match=f"{folder / 'file'} cannot be written"):
+            write(folder / "file")
+        assert content_of(tmp_path) == before
 
 
-def test_links_and_devices_stay_what_they_are(tmp_path: Path, capfd):
+def test_links_and_devices_stay_what_they_are(tmp_path: Path):
     write_whole(tmp_path / "target", "old")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     write_whole(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
     (tmp_path / "null").symlink_to("/dev/null")
     write_whole(tmp_path / "null", "nothing")
+    check_writable(tmp_path / "null")
     assert Path("/dev/null").is_char_device()
 
 
@@ -143,8 +154,9 @@ def test_files_that_belong_together_are_replaced_together(tmp_path: Path):
     assert content_of(tmp_path) == before
     write_together({first: "3", description: "3"}, gone=[second])
     assert content_of(tmp_path) == {"first": b"3", "description": b"3"}
-    # What the description describes is not there: there is none, either.
+    # A name that is taken is found before anything is replaced.
+    before = content_of(tmp_path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         write_together({first: "4", tmp_path / "folder": "4", description: "4"})
-    assert content_of(tmp_path) == {"first": b"4"}
+    assert content_of(tmp_path) == before
