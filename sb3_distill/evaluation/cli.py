@@ -338,6 +338,7 @@ def write_output(path: Path, results: Results, margin: float) -> None:
     :param path: the file; its ending chooses the format
     :param results: the results to write
     :param margin: per cent of the teacher by which a student may be worse
+    :raises OSError: the file cannot be written
     """
     if path.suffix == ".json":
         text = to_json(results.to_dict())
@@ -378,11 +379,17 @@ def main(argv: list[str]) -> int:
 
     means = geometric_means(rows, {agent.source: architecture_of(agent) for game in games for agent in game.agents})
     results = Results(games, args.n_episodes, args.epsilon, args.stochastic, args.seed, starts_sha256, rows, means)
+    status = 0
     for path in args.output:
-        write_output(path, results, args.margin)
+        try:
+            write_output(path, results, args.margin)
+        except OSError as error:
+            # What was measured is printed all the same.
+            print(f"sb3-distill evaluate: {error}", file=sys.stderr)
+            status = 1
     if args.json:
         print(to_json(results.to_dict()), end="")
-        return 0
+        return status
     for game in games:
         protocol = [game.env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]
         print(", ".join(protocol + ["sampled actions"] * args.stochastic + ["stepped in C++"] * game.native))
@@ -391,4 +398,4 @@ def main(argv: list[str]) -> int:
         print(f"geometric mean over the games, {label}: {mean:.1f}%{interval_text((low, high))}")
     for note in footnotes(rows, args.margin, bool(means)):
         print(note)
-    return 0
+    return status

@@ -19,6 +19,7 @@ from sb3_distill.evaluation.table import footnotes, geometric_means
 from sb3_distill.results.comparison import verdict
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import summarize
+from tests.helpers import content_of, full_disk
 
 
 class OneStart(gym.Env):
@@ -107,6 +108,16 @@ def test_agents_that_differ_in_their_game_alone(student, cartpole_teacher):
     assert architecture_of(load_teacher(acrobot)) == architecture_of(load_teacher(cartpole))
     assert architecture_of(load_teacher(cartpole)) != architecture_of(load_teacher(cartpole_teacher, device="cpu"))
     assert architecture_of(load_teacher(cartpole)) != architecture_of(agent)
+
+
+def test_scores_are_not_lost_on_a_full_disk(student, tmp_path, capsys):
+    path = tmp_path / "scores.json"
+    path.write_text("old")
+    with full_disk():
+        assert main([str(student), "-n", "2", "-o", str(path)]) == 1
+    printed = capsys.readouterr()
+    assert f"{path} cannot be written" in printed.err and str(student) in printed.out
+    assert content_of(tmp_path) == {"scores.json": b"old"}
 
 
 def test_best_models_and_files(student, tmp_path, capsys):
