@@ -10,7 +10,7 @@ import pytest
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.archive import FORMAT as ZIP_FORMAT
 from sb3_distill.agents.archive import FORMAT_NAME, read_archive
-from sb3_distill.buffers.recordings import FORMAT as RECORDING_FORMAT
+from sb3_distill.buffers.recording_meta import FORMAT as RECORDING_FORMAT
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.export.bench import read_description
 from sb3_distill.export.description import FORMAT as EXPORT_FORMAT

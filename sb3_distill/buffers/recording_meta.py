@@ -128,10 +128,10 @@ def read_meta(folder: Path) -> RecordingMeta:
     """
     content = parse_json(read_file(folder / META, _MAX_META_BYTES))
     found = content.get("format") if isinstance(content, dict) else None
-    problem = format_problem(folder, found, FORMAT)
+    problem = format_problem(folder, found, FORMAT) if isinstance(found, int) else None
     if problem is not None:
         raise RecordingError(problem)
-    if found is None or found < FORMAT:
+    if found != FORMAT:
         raise RecordingError(f"{folder} has format {found}, not {FORMAT}: record it anew.")
     meta = read_fields(RecordingMeta, content, META)
     check_size("the shape in it", len(meta.shape), MAX_DIMENSIONS, "numbers")

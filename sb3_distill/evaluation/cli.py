@@ -384,7 +384,6 @@ def main(argv: list[str]) -> int:
         try:
             write_output(path, results, args.margin)
         except OSError as error:
-            # What was measured is printed all the same.
             print(f"sb3-distill evaluate: {error}", file=sys.stderr)
             status = 1
     if args.json:
