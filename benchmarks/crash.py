@@ -16,10 +16,8 @@ import sys
 import tempfile
 import time
 import traceback
-import zipfile
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +28,14 @@ from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.env_util import make_vec_env
 
 import sb3_distill_zoo
+from benchmarks.crash_report import Report, check_files
 from sb3_distill import PolicyDistillation
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.cli import main as sb3_distill
-from sb3_distill.state.file import read_state
 
 STEPS, SAVE_FREQ = 800, 100
-# What SB3 and the Zoo write around us
-_AROUND_US = ("evaluations.npz", "args.yml", "config.yml", "command.txt", "monitor.csv", "vecnormalize.pkl")
 TASKS = ["CartPole-v1", "Acrobot-v1"]
 
 
@@ -58,39 +54,6 @@ class Job:
     start: Callable[[Path], None]
     result: Callable[[Path], Any]
     kills_leader: bool = False
-
-
-@dataclass
-class Report:
-    """What was counted."""
-
-    kills: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-    broken_around_us: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    left_behind: list[str] = field(default_factory=list)
-    same: Counter[str] = field(default_factory=Counter)
-    different: list[str] = field(default_factory=list)
-
-    @property
-    def is_good(self) -> bool:
-        """Whether nothing was broken, lost, left behind or different."""
-        return not (self.broken or self.lost or self.left_behind or self.different)
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                f"kills                        {sum(self.kills.values())} ("
-                + ", ".join(f"{name} {count}" for name, count in self.kills.items())
-                + ")",
-                f"broken files                 {len(self.broken)} {self.broken[:3] or ''}",
-                f"broken files of SB3 and Zoo  {len(self.broken_around_us)} {self.broken_around_us[:3] or ''}",
-                f"lost checkpoints             {len(self.lost)} {self.lost[:3] or ''}",
-                f"processes left behind        {len(self.left_behind)} {self.left_behind[:3] or ''}",
-                f"complete, with the same rows {sum(self.same.values())} of "
-                f"{sum(self.same.values()) + len(self.different)} {self.different[:3] or ''}",
-            ]
-        )
 
 
 def zoo_run(algo: str, *arguments: str, env: str = "CartPole-v1", env_kwargs: Sequence[str] = ()) -> Job:
@@ -308,42 +271,6 @@ def processes_of(root: Path) -> list[str]:
     ]
 
 
-def check_files(root: Path, name: str, report: Report) -> set[Path]:
-    """Look at all files that a killed job has left. Returns the whole models and states among them."""
-    whole = set()
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        # Files that are being written
-        if any(part.endswith(".partial") for part in path.relative_to(root).parts):
-            continue
-        try:
-            if path.name == RUN_STATE or path.name == "state.zip":
-                read_state(path)
-                whole.add(path)
-            elif path.suffix == ".zip":
-                with zipfile.ZipFile(path) as archive:
-                    assert archive.testzip() is None
-                read_archive(path)
-                whole.add(path)
-            elif path.name == "policy.json":
-                for file, described in json.loads(path.read_text())["files"].items():
-                    assert (path.parent / file).stat().st_size == described["bytes"], f"{file} is another one"
-            elif path.suffix == ".json":
-                json.loads(path.read_text())
-            elif path.suffix == ".npz":
-                np.load(path, allow_pickle=False)
-            elif path.suffix == ".yml":
-                # With the tags of the Zoo's files, composed only
-                assert yaml.compose(path.read_text()) is not None
-            elif path.suffix == ".onnx":
-                import onnx
-
-                onnx.checker.check_model(str(path))
-        except Exception as error:
-            found = report.broken_around_us if path.name.endswith(_AROUND_US) else report.broken
-            found.append(f"{name}: {path.name}: {type(error).__name__}: {error}")
-    return whole
-
-
 def kill_until_complete(
     job: Job, root: Path, expected: Any, seconds: float, n_kills: int, rng: random.Random, report: Report
 ) -> None:
@@ -367,8 +294,8 @@ def kill_until_complete(
                 report.left_behind.append(f"{job.name}: {process[:120]}")
                 os.kill(int(process.split()[0]), signal.SIGKILL)
         whole = check_files(root, job.name, report)
-        # States are removed at the end of a run.
-        gone = {path for path in known - whole if path.name != RUN_STATE}
+        # States are removed at the end of a run, and a study runs a cell that was not finished anew.
+        gone = {path for path in known - whole if path.name != RUN_STATE and not job.kills_leader}
         report.lost += [f"{job.name}: {path.name}" for path in gone]
         known = whole
         if status is not None and attempt >= n_kills - 1:

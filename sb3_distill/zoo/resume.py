@@ -18,6 +18,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.common.files import model_zip
+from sb3_distill.common.locks import InUseError, locked
 from sb3_distill.state.file import StateFileError, read_state
 
 # Arguments of the Zoo's train that the resumed run does not get: it has the hyperparameters of config.yml, which those
@@ -109,9 +110,11 @@ def resume(run: StoppedRun) -> None:
         os.chdir(root.parents[len(logs.parts) - 1] if logs.parts else root)
     sb3_distill_zoo.add_finder()
     train: Any = importlib.import_module("rl_zoo3.train")
-    for name, size in run.monitor_files.items():
-        # Episodes after the checkpoint are played again.
-        os.truncate(run.folder / name, size)
+    # The lock is that of the run's learn(), which takes it again.
+    with locked(run.folder, "saves its models"):
+        for name, size in run.monitor_files.items():
+            # Episodes after the checkpoint are played again.
+            os.truncate(run.folder / name, size)
 
     class ResumedExperiment(train.ExperimentManager):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -186,7 +189,7 @@ def main(argv: list[str]) -> int:
         print(run or f"{args.folder} is complete: its last model is saved.")
         if run is not None and not args.dry_run:
             resume(run)
-    except (AgentError, StateFileError) as error:
+    except (AgentError, StateFileError, InUseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
