@@ -1,8 +1,12 @@
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from stable_baselines3 import A2C, DQN, PPO
+
+from sb3_distill.cli import main
 
 # Networks this small lose time to a second thread, and much of it where others use the machine.
 torch.set_num_threads(1)
@@ -29,3 +33,18 @@ def gaussian_teacher() -> A2C:
     with torch.no_grad():
         model.policy.log_std.fill_(-0.7)
     return model
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command of the Zoo in a folder, but in this process, and returns what it prints."""
+    # The command sets it.
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+    def run(folder: Path, command: str, *arguments: object) -> str:
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        assert main(["zoo", command, *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    return run

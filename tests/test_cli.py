@@ -12,10 +12,8 @@ from tests.helpers import run_python
 @pytest.mark.parametrize("command", [[], ["zoo"]])
 def test_verbs_are_listed_and_typing_errors_caught(tmp_path: Path, command: list[str]) -> None:
     script = ["-m", "sb3_distill", *command]
-    assert all(
-        verb in run_python(tmp_path, *script, "--help").stdout
-        for verb in (COMMANDS if command else ("teachers", "zoo"))
-    )
+    shown = run_python(tmp_path, *script, "--help").stdout
+    assert all(verb in shown for verb in (COMMANDS if command else ("teachers", "zoo")))
     typo, meant = ("trian", "train") if command else ("zooo", "zoo")
     assert f"unknown verb '{typo}', did you mean '{meant}'?" in run_python(tmp_path, *script, typo, status=2).stderr
     assert "a verb is missing" in run_python(tmp_path, *script, status=2).stderr

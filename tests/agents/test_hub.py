@@ -1,6 +1,7 @@
 """``hub:`` teachers, against a small hub of the test's own on 127.0.0.1."""
 
 import hashlib
+import json
 import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,24 +15,28 @@ from tests.helpers import run_python
 
 REPOSITORY = "sb3/dqn-CartPole-v1"
 COMMITS = {"main": "a" * 40, "v1": "b" * 40, "broken": "c" * 40}
-SHOW = """
+NAMES = [f"hub:{REPOSITORY}", f"hub:{REPOSITORY}@v1", "zoo:dqn/CartPole-v1"]
+# What is found by itself has a name that stays the same agent for ever.
+PINNED = f"hub:{REPOSITORY}@{'a' * 40}"
+NEVER_ASKED = "hub:sb3/dqn-Acrobot-v1"
+MISSING = ["hub:sb3/dqn-Nothing-v1", f"hub:{REPOSITORY}@v9", "zoo:ppo/CartPole-v1", f"hub:{REPOSITORY}@broken"]
+# The client reads the address and the cache of the hub once, so that each state of them needs a process.
+ASK = """
+import json, sys
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
-for name in {}:
-    teacher = load_teacher(name)
-    print(teacher.algo, teacher.env_id, teacher.normalization is not None, teacher.sha256)
-print(find_zoo_teacher('CartPole-v1', ['qrdqn', 'dqn', 'ppo']))
-"""
-FAIL = """
-from sb3_distill import load_teacher
-try:
-    load_teacher('{}')
-except ValueError as error:
-    print(type(error).__name__, error)
+answers = {"found": find_zoo_teacher("CartPole-v1", ["qrdqn", "dqn", "ppo"])}
+for name in sys.argv[1:]:
+    try:
+        teacher = load_teacher(name)
+        answers[name] = [teacher.algo, teacher.env_id, teacher.normalization is not None, teacher.facts.sha256]
+    except ValueError as error:
+        answers[name] = f"{type(error).__name__} {error}"
+print(json.dumps(answers))
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub(cartpole_teacher):
     """Address of a hub with one repository, and the digests of its files; the second revision is normalised."""
     first = cartpole_teacher.read_bytes()
@@ -97,36 +102,42 @@ def hub(cartpole_teacher):
     server.server_close()
 
 
-def ask(folder, hub, code, offline="0"):
+def ask(folder, address, *names, offline="0"):
     environment = {
-        "HF_ENDPOINT": hub[0],
+        "HF_ENDPOINT": address,
         "HF_HOME": str(folder / "cache"),
         "HF_HUB_OFFLINE": offline,
         "RL_TRAINED_AGENTS": "",
     }
-    return run_python(folder, "-c", code, **environment).stdout.strip()
+    return json.loads(run_python(folder, "-c", ASK, *names, **environment).stdout)
 
 
-def test_revisions_and_the_offline_cache(hub, tmp_path):
+@pytest.fixture(scope="module")
+def online(hub, tmp_path_factory):
+    """Folder with the cache that it leaves, and what the hub answers."""
+    folder = tmp_path_factory.mktemp("hub")
+    return folder, ask(folder, hub[0], *NAMES, *MISSING)
+
+
+@pytest.fixture(scope="module")
+def offline(online):
+    """What the cache answers, and of which nothing was ever asked."""
+    return ask(online[0], "http://127.0.0.1:9", *NAMES, PINNED, NEVER_ASKED, offline="1")
+
+
+def test_revisions_and_the_offline_cache(hub, online, offline):
     sha256 = {commit: digest for (commit, name), digest in hub[1].items() if name.endswith(".zip")}
-    names = [f"hub:{REPOSITORY}", f"hub:{REPOSITORY}@v1", "zoo:dqn/CartPole-v1"]
-    expected = [
-        f"dqn CartPole-v1 False {sha256['a' * 40]}",
-        f"dqn CartPole-v1 True {sha256['b' * 40]}",
-        f"dqn CartPole-v1 False {sha256['a' * 40]}",
-    ]
-    # What is found by itself has a name that stays the same agent for ever.
-    pinned = f"hub:{REPOSITORY}@{'a' * 40}"
-    assert ask(tmp_path, hub, SHOW.format(names)).splitlines() == [*expected, pinned]
-    offline = ("http://127.0.0.1:9", None)
-    shown = ask(tmp_path, offline, SHOW.format([*names, pinned]), offline="1").splitlines()
-    assert shown == [*expected, expected[0], pinned]
+    first = ["dqn", "CartPole-v1", False, sha256["a" * 40]]
+    expected = dict(zip(NAMES, [first, ["dqn", "CartPole-v1", True, sha256["b" * 40]], first], strict=True))
+    assert {name: online[1][name] for name in NAMES} == expected and online[1]["found"] == PINNED
+    expected[PINNED] = first
+    assert {name: offline[name] for name in expected} == expected and offline["found"] == PINNED
 
 
-def test_an_agent_is_never_loaded_without_its_configuration(hub, tmp_path):
+def test_an_agent_is_never_loaded_without_its_configuration(online):
     """The zip came and the next file did not: whether observations are to be normalised is not known."""
-    printed = ask(tmp_path, hub, FAIL.format(f"hub:{REPOSITORY}@broken"))
-    assert "is not completely in the local cache, and the hub cannot be reached" in printed
+    message = "is not completely in the local cache, and the hub cannot be reached"
+    assert message in online[1][f"hub:{REPOSITORY}@broken"]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +148,10 @@ def test_an_agent_is_never_loaded_without_its_configuration(hub, tmp_path):
         ("zoo:ppo/CartPole-v1", "No Zoo agent ppo/CartPole-v1"),
     ],
 )
-def test_what_the_hub_does_not_have(hub, tmp_path, name, message):
-    printed = ask(tmp_path, hub, FAIL.format(name))
+def test_what_the_hub_does_not_have(online, name, message):
+    printed = online[1][name]
     assert message in printed and printed.startswith("Agent")
 
 
-def test_offline_without_a_cache(tmp_path):
-    printed = ask(tmp_path, ("http://127.0.0.1:9", None), FAIL.format(f"hub:{REPOSITORY}"), offline="1")
-    assert "is not completely in the local cache, and the hub cannot be reached" in printed
+def test_offline_without_a_cache(offline):
+    assert "is not completely in the local cache, and the hub cannot be reached" in offline[NEVER_ASKED]

@@ -11,14 +11,12 @@ import pytest
 import stable_baselines3
 import yaml
 
-import sb3_distill_zoo
 from sb3_distill import load_teacher
 from sb3_distill.envs import imports
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.evaluation.cli import main
 from sb3_distill.evaluation.environments import find_env_id, make_env_of
-from tests.helpers import run_python
 
 PACKAGE = "tests.evaluation.walk"
 WALK = "Walk-v0"
@@ -45,47 +43,18 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module")
-def zoo():
-    sb3_distill_zoo.add_finder()
-    import rl_zoo3.enjoy
-    import rl_zoo3.train
-
-    return rl_zoo3
-
-
-@pytest.fixture
-def call(zoo, monkeypatch, capsys):
-    """Runs a command of the Zoo in this process, and returns what it prints."""
-
-    def run(function, *arguments):
-        monkeypatch.setattr(sys, "argv", ["rl_zoo3", *map(str, arguments)])
-        capsys.readouterr()
-        function()
-        return capsys.readouterr().out
-
-    return run
-
-
-def train(call, zoo, folder: Path, algo: str, env: str, hyperparams: dict, *arguments) -> Path:
+def train(zoo, folder: Path, algo: str, env: str, hyperparams: dict, *arguments) -> Path:
     config = folder / f"{algo}.yml"
     config.write_text(yaml.safe_dump({env: hyperparams}))
     packages = ["--gym-packages", PACKAGE] if env == WALK else []
-    call(
-        zoo.train.train,
-        *["--algo", algo, "--env", env, "-f", folder, "--conf-file", config, "--seed", 1, "--eval-freq", -1],
-        *packages,
-        *arguments,
-    )
+    options = ["--conf-file", config, "--seed", 1, "--eval-freq", -1, *packages, *arguments]
+    zoo(folder, "train", "--algo", algo, "--env", env, "-f", folder, *options)
     return folder / algo / f"{env.replace(':', '-').replace('/', '-')}_1"
 
 
-def enjoy(call, zoo, folder: Path, algo: str, env: str, seed: int, n_steps: int, *arguments) -> list[float]:
-    printed = call(
-        zoo.enjoy.enjoy,
-        *["--algo", algo, "--env", env, "-f", folder, "--seed", seed, "-n", n_steps, "--no-render", "--deterministic"],
-        *arguments,
-    )
+def enjoy(zoo, folder: Path, algo: str, env: str, seed: int, n_steps: int) -> list[float]:
+    options = ["--seed", seed, "-n", n_steps, "--no-render", "--deterministic"]
+    printed = zoo(folder, "enjoy", "--algo", algo, "--env", env, "-f", folder, *options)
     return [float(score) for score in re.findall(r"Episode (?:Reward|Score): (\S+)", printed)]
 
 
@@ -96,9 +65,9 @@ def evaluate(capsys, run: Path, *arguments) -> list[float]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_evaluate_gives_the_returns_of_enjoy(name, call, zoo, capsys, tmp_path):
-    run = train(call, zoo, tmp_path, "dqn", WALK, {**DQN, **RUNS[name]})
-    expected = [enjoy(call, zoo, tmp_path, "dqn", WALK, seed, 70)[0] for seed in range(3)]
+def test_evaluate_gives_the_returns_of_enjoy(name, zoo, capsys, tmp_path):
+    run = train(zoo, tmp_path, "dqn", WALK, {**DQN, **RUNS[name]})
+    expected = [enjoy(zoo, tmp_path, "dqn", WALK, seed, 70)[0] for seed in range(3)]
     assert len(set(expected)) == 3
     assert evaluate(capsys, run, "-n", 3) == expected
     assert evaluate(capsys, run, "-n", 1, "--seed", 2) == expected[2:]
@@ -107,7 +76,7 @@ def test_evaluate_gives_the_returns_of_enjoy(name, call, zoo, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("algo", "teacher"), [("pd", DQN), ("qpd", PPO), ("rtpd", None), ("a2c", None), ("qrdqn", None), ("ppo", None)]
 )
-def test_evaluate_gives_the_returns_of_enjoy_for_every_algorithm(algo, teacher, call, zoo, capsys, tmp_path):
+def test_evaluate_gives_the_returns_of_enjoy_for_every_algorithm(algo, teacher, zoo, capsys, tmp_path):
     wrapped = {"frame_stack": 2, "env_wrapper": [{TIME: {"max_steps": 30}}, MIRROR]}
     own = {
         "a2c": {"policy": "MlpPolicy", "n_timesteps": 20},
@@ -116,17 +85,17 @@ def test_evaluate_gives_the_returns_of_enjoy_for_every_algorithm(algo, teacher, 
     }
     hyperparams = {**own.get(algo, DQN), **wrapped}
     if teacher is not None:
-        source = train(call, zoo, tmp_path, "ppo" if algo == "qpd" else "dqn", WALK, {**teacher, **wrapped})
+        source = train(zoo, tmp_path, "ppo" if algo == "qpd" else "dqn", WALK, {**teacher, **wrapped})
         hyperparams = {**STUDENT, **wrapped, "teacher": str(source)}
-    run = train(call, zoo, tmp_path, algo, WALK, hyperparams)
-    expected = [enjoy(call, zoo, tmp_path, algo, WALK, seed, 70)[0] for seed in range(2)]
+    run = train(zoo, tmp_path, algo, WALK, hyperparams)
+    expected = [enjoy(zoo, tmp_path, algo, WALK, seed, 70)[0] for seed in range(2)]
     assert evaluate(capsys, run, "-n", 2) == expected
 
 
-def test_continuous_actions_with_a_history(call, zoo, capsys, tmp_path):
+def test_continuous_actions_with_a_history(zoo, capsys, tmp_path):
     hyperparams = {**PPO, "env_wrapper": [{"rl_zoo3.wrappers.HistoryWrapper": {"horizon": 3}}], "normalize": True}
-    run = train(call, zoo, tmp_path, "ppo", WALK, hyperparams, "--env-kwargs", "continuous:True")
-    assert evaluate(capsys, run, "-n", 1) == enjoy(call, zoo, tmp_path, "ppo", WALK, 0, 70)[:1]
+    run = train(zoo, tmp_path, "ppo", WALK, hyperparams, "--env-kwargs", "continuous:True")
+    assert evaluate(capsys, run, "-n", 1) == enjoy(zoo, tmp_path, "ppo", WALK, 0, 70)[:1]
 
 
 @pytest.mark.parametrize(
@@ -142,33 +111,40 @@ def test_continuous_actions_with_a_history(call, zoo, capsys, tmp_path):
         (BREAKOUT, {"policy": "MlpPolicy"}, ("--env-kwargs", "obs_type:'ram'", "max_num_frames_per_episode:400")),
     ],
 )
-def test_evaluate_gives_the_scores_of_enjoy_on_atari(env, hyperparams, arguments, call, zoo, capsys, tmp_path):
+def test_evaluate_gives_the_scores_of_enjoy_on_atari(env, hyperparams, arguments, zoo, capsys, tmp_path):
     wrapper = "stable_baselines3.common.atari_wrappers.AtariWrapper"
     text = yaml.safe_dump(hyperparams).replace("AtariWrapper", wrapper)
-    run = train(call, zoo, tmp_path, "dqn", env, {**DQN, **yaml.safe_load(text)}, *arguments)
-    scores = enjoy(call, zoo, tmp_path, "dqn", env, 0, 400)
+    run = train(zoo, tmp_path, "dqn", env, {**DQN, **yaml.safe_load(text)}, *arguments)
+    scores = enjoy(zoo, tmp_path, "dqn", env, 0, 400)
     assert evaluate(capsys, run, "-n", 1, "--no-native") == scores[:1]
 
 
-def test_what_files_name_is_not_imported(call, zoo, tmp_path):
-    """In a process of its own, which has not imported the package yet."""
-    run = train(call, zoo, tmp_path, "dqn", WALK, {**DQN, "env_wrapper": [MIRROR]})
-    code = f"""
-from sb3_distill.evaluation.cli import main
-def evaluate(*arguments):
-    return main([{str(run)!r}, "-n", "1", *arguments])
-assert [evaluate(), evaluate("--env", "CartPole-v1"), evaluate("--gym-packages", "nothing_here")] == [1, 1, 1]
-print("refused three times")
-assert evaluate("--gym-packages", {PACKAGE!r}) == 0
-"""
-    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    result = run_python(tmp_path, "-c", code, **path)
-    registered, wrapper, unknown = result.stderr.strip().splitlines()
-    assert f"Its run had --gym-packages {PACKAGE}: pass it if you trust it" in registered
-    assert "Importing tests runs its code: if you trust it, pass --gym-packages tests" in wrapper
-    assert "--gym-packages: nothing_here cannot be imported" in unknown
-    assert result.stdout.startswith("refused three times") and "% of teacher" in result.stdout
-    run_python(tmp_path, "-m", "sb3_distill", "evaluate", run, "-n", "1", "--allow-import", **path)
+def test_what_files_name_is_not_imported(zoo, tmp_path, monkeypatch, capsys):
+    trusted = set(imports._TRUSTED)
+    (tmp_path / "stranger.py").write_text(
+        "import gymnasium\nfrom tests.evaluation import walk\n"
+        "class Mirror(walk.Mirror): pass\ngymnasium.register('Stranger-v0', walk.Walk)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def forget():
+        monkeypatch.setattr(imports, "_TRUSTED", set(trusted))
+        del sys.modules["stranger"], gym.registry["Stranger-v0"]
+
+    options = ["--gym-packages", "stranger"]
+    run = train(zoo, tmp_path, "dqn", "Stranger-v0", {**DQN, "env_wrapper": ["stranger.Mirror"]}, *options)
+    forget()
+    for arguments, message in (
+        ([], "Its run had --gym-packages stranger: pass it if you trust it"),
+        (["--env", "CartPole-v1"], "Importing stranger runs its code: if you trust it, pass --gym-packages stranger"),
+        (["--gym-packages", "nothing_here"], "--gym-packages: nothing_here cannot be imported"),
+    ):
+        assert main([str(run), "-n", "1", *arguments]) == 1
+        assert message in capsys.readouterr().err and "stranger" not in sys.modules
+    for arguments in (options, ["--allow-import"]):
+        assert main([str(run), "-n", "1", *arguments]) == 0
+        assert "% of teacher" in capsys.readouterr().out
+        forget()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from sb3_distill.cli import main
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import mix_random_actions
-from tests.helpers import run_python
 
 
 class Fixed:
@@ -169,12 +168,13 @@ def student(cartpole_teacher, tmp_path_factory):
     return path
 
 
-def test_evaluate_verb(student, cartpole_teacher, tmp_path, capsys):
-    command = ("-m", "sb3_distill", "evaluate", str(student), "-n", "3")
-    table = run_python(tmp_path, *command).stdout.splitlines()
+def test_evaluate_verb(student, cartpole_teacher, capsys):
+    command = ["evaluate", str(student), "-n", "3"]
+    assert main(command) == 0
+    table = capsys.readouterr().out.splitlines()
     # The student names its own teacher.
     assert [line.split()[0] for line in table[1:4]] == ["agent", str(cartpole_teacher), str(student)]
-    assert main([*command[2:], "--json"]) == 0
+    assert main([*command, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     teacher, found = facts["agents"]
     assert teacher["percent_of_teacher"] == 100 and len(found["returns"]) == 3

@@ -233,24 +233,29 @@ def test_teachers_of_other_environments_are_refused(teachers):
 # --- The Zoo
 
 
-def test_zoo_trains_and_enjoys(teachers, tmp_path: Path):
+def test_zoo_trains_and_enjoys(teachers, zoo, tmp_path: Path):
     env_kwargs = ["--env-kwargs", "env_ids:['CartPole-v1','MountainCar-v0']", "pad:True"]
     sources = "dict([" + ",".join(f"('{name}',r'{path}')" for name, path in teachers.items()) + "])"
-    train = ["-m", "rl_zoo3.train", "--algo", "mtpd", "--env", "MultiTask-v0", *env_kwargs, "-n", "600", "-f", "logs"]
-    params = ["-params", f"teachers:{sources}", "learning_starts:100", "n_eval_episodes:2"]
-    result = run_python(tmp_path, *train, "--eval-freq", "200", *params)
-    assert "geometric mean" in result.stdout
     run = ["--env", "MultiTask-v0", "-f", "logs"]
-    run_python(tmp_path, "-m", "rl_zoo3.enjoy", "--algo", "mtpd", *run, "-n", "30", "--no-render")
-    run_python(tmp_path, "-m", "rl_zoo3.record_video", "--algo", "mtpd", *run, "-n", "60", "--deterministic")
-    assert list((tmp_path / "logs" / "mtpd" / "MultiTask-v0_1" / "videos").glob("*.mp4"))
-    saved = str(tmp_path / "logs" / "mtpd" / "MultiTask-v0_1" / "MultiTask-v0.zip")
-    run_python(
-        tmp_path, *train, "--eval-freq", "-1", "-i", saved, "-params", "learning_starts:100", "n_eval_episodes:0"
-    )
-    mtdqn = ["mtdqn" if argument == "mtpd" else argument for argument in train]
-    run_python(tmp_path, *mtdqn, "--eval-freq", "-1", "--vec-env", "subproc", "-params", "learning_starts:100")
-    run_python(tmp_path, "-m", "rl_zoo3.enjoy", "--algo", "mtdqn", *run, "-n", "30", "--no-render")
+    mtpd = ["--algo", "mtpd", *run]
+    train = ["train", *mtpd, *env_kwargs, "-n", 600]
+    params = ["-params", f"teachers:{sources}", "learning_starts:100", "n_eval_episodes:2"]
+    assert "geometric mean" in zoo(tmp_path, *train, "--eval-freq", 200, *params)
+    # Whoever enjoys it has imported nothing of ours.
+    run_python(tmp_path, "-m", "rl_zoo3.enjoy", *mtpd, "-n", "30", "--no-render")
+    zoo(tmp_path, "record_video", *mtpd, "-n", 60, "--deterministic")
+    folder = tmp_path / "logs" / "mtpd" / "MultiTask-v0_1"
+    assert list((folder / "videos").glob("*.mp4"))
+    params = ["-params", "learning_starts:100", "n_eval_episodes:0"]
+    zoo(tmp_path, *train, "--eval-freq", -1, "-i", folder / "MultiTask-v0.zip", *params)
+
+
+def test_zoo_trains_and_enjoys_mtdqn(zoo, tmp_path: Path):
+    run = ["--algo", "mtdqn", "--env", "MultiTask-v0", "-f", "logs"]
+    env_kwargs = ["--env-kwargs", "env_ids:['CartPole-v1','MountainCar-v0']", "pad:True"]
+    options = ["-n", "600", "--eval-freq", "-1", "--vec-env", "subproc", "-params", "learning_starts:100"]
+    run_python(tmp_path, "-m", "rl_zoo3.train", *run, *env_kwargs, *options)
+    zoo(tmp_path, "enjoy", *run, "-n", 30, "--no-render")
 
 
 def test_tasks_whose_names_agree_in_their_first_letters():

@@ -286,19 +286,19 @@ def test_agents_of_other_algorithms_are_hinted_at(tmp_path: Path, monkeypatch):
 # --- The Zoo
 
 
-def test_zoo_trains_enjoys_and_goes_on(ppo_teacher, tmp_path: Path):
+def test_zoo_trains_enjoys_and_goes_on(ppo_teacher, zoo, tmp_path: Path):
     ppo_teacher.save(tmp_path / "teacher")
     params = ["-params", "teacher:'teacher.zip'", "learning_starts:100", "n_teacher_episodes:2"]
     arguments = ["--algo", "qpd", "--env", "CartPole-v1", "-f", "logs"]
-    train = ["-m", "rl_zoo3.train", *arguments, "-n", "800", "--eval-freq", "400"]
-    run_python(tmp_path, *train, *params)
-    run_python(tmp_path, "-m", "rl_zoo3.enjoy", *arguments, "-n", "30", "--no-render")
+    train = [*arguments, "-n", "800", "--eval-freq", "400"]
+    run_python(tmp_path, "-m", "rl_zoo3.train", *train, *params)
+    zoo(tmp_path, "enjoy", *arguments, "-n", 30, "--no-render")
     run = tmp_path / "logs/qpd/CartPole-v1_1"
     with warnings.catch_warnings():
         # Nor of the best model beside the last one
         warnings.simplefilter("error")
         assert (run / "best_model.zip").is_file() and load_teacher(run, device="cpu").n_bytes == 124
-    run_python(tmp_path, *train, "-i", run / "CartPole-v1.zip", *params)
+    zoo(tmp_path, "train", *train, "-i", run / "CartPole-v1.zip", *params)
     resumed = QPD.load(tmp_path / "logs/qpd/CartPole-v1_2/CartPole-v1.zip")
     assert isinstance(resumed.action_space, spaces.Discrete)
     assert resumed.transition_share == 1.0 and resumed.stored_bytes() == 124

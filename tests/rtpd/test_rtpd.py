@@ -293,20 +293,18 @@ def test_students_of_other_spaces_are_refused(cartpole_teacher: Path):
 # --- The Zoo
 
 
-def test_zoo_trains_resumes_and_enjoys_students(tmp_path: Path):
-    arguments = ["-n", "1500", "--eval-freq", "-1", "--seed", "0", "-f", "logs", "-params", "eval_freq:250"]
-    train = ["-m", "rl_zoo3.train", "--algo", "rtpd", "--env", "CartPole-v1", *arguments, "n_eval_episodes:2"]
-    result = run_python(tmp_path, *train)
+def test_zoo_trains_resumes_and_enjoys_students(zoo, tmp_path: Path):
+    game = ["--env", "CartPole-v1", "-f"]
+    train = ["--algo", "rtpd", *game, "logs", "-n", "1500", "--eval-freq", "-1", "--seed", "0"]
+    params = ["-params", "eval_freq:250", "n_eval_episodes:2"]
+    result = run_python(tmp_path, "-m", "rl_zoo3.train", *train, *params)
     run = tmp_path / "logs/rtpd/CartPole-v1_1"
     assert "mean of last" in result.stdout
     assert (run / "learning_curves.png").is_file()
     for name in ("large", "medium", "small"):
-        folder = f"logs/rtpd/CartPole-v1_1/students/{name}"
-        enjoy = ["-m", "rl_zoo3.enjoy", "--algo", "pd", "--env", "CartPole-v1", "-f", folder, "-n", "20", "--no-render"]
-        run_python(tmp_path, *enjoy)
-    enjoy = ["-m", "rl_zoo3.enjoy", "--algo", "rtpd", "--env", "CartPole-v1", "-f", "logs", "-n", "20", "--no-render"]
-    run_python(tmp_path, *enjoy)
-    run_python(tmp_path, *train, "-i", "logs/rtpd/CartPole-v1_1/CartPole-v1.zip")
+        zoo(tmp_path, "enjoy", "--algo", "pd", *game, run / "students" / name, "-n", 20, "--no-render")
+    zoo(tmp_path, "enjoy", "--algo", "rtpd", *game, "logs", "-n", 20, "--no-render")
+    zoo(tmp_path, "train", *train, "-i", run / "CartPole-v1.zip", *params)
     with (tmp_path / "logs/rtpd/CartPole-v1_2/learning_curves.csv").open() as file:
         updates = [int(row["n_updates"]) for row in csv.DictReader(file)]
     with (run / "learning_curves.csv").open() as file:

@@ -16,20 +16,22 @@ from sb3_distill.study.cell import Cell, StudyError
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
 from sb3_distill.study.rows import load_references, score_path, score_teacher, starts_of, starts_path
+from sb3_distill.study.run import collect, run_study
 from tests.evaluation.walk import Walk
 from tests.helpers import REPOSITORY
-from tests.study.studies import CARTPOLE, write
+from tests.study.studies import CARTPOLE, run_here, write
 
 
 def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path):
     settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher), "env_kwargs": {"max_episode_steps": 5}}
     evaluation = {"n_episodes": 2, "select": "best", "eval_freq": 200, "eval_episodes": 1}
     path = write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, grid={"loss": ["kl"]}, record=False)
-    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1"]) == 0
-    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["agents"]
-    assert row["returns"] == [5, 5] and row["teacher_mean"] == 5 and row["percent_of_teacher"] == 100
+    study = read_study(path)
+    assert not run_study(study, tmp_path / "out", run_here)
+    (row,) = collect(study, tmp_path / "out")
+    assert row.returns == [5, 5] and row.teacher_mean == 5 and row.percent_of_teacher == 100
     # Teachers are scored anew where the environment is another one.
-    (cell,) = read_study(path).cells
+    (cell,) = study.cells
     folder = tmp_path / "out" / "teachers"
     protocol = {"n_episodes": 2, "epsilon": 0.0, "seed": 0}
     teacher = load_teacher(cartpole_teacher, device="cpu")
