@@ -104,17 +104,18 @@ def resume(run: StoppedRun) -> None:
     :param run: the run
     """
     # The command may have named files relative to where it was started, such as the folder of the logs.
-    root = run.folder.resolve().parents[1]
+    folder = run.folder.resolve()
+    root = folder.parents[1]
     logs = Path(str(run.arguments.get("log_folder", "logs")))
     if not logs.is_absolute() and root.parts[-len(logs.parts) :] == logs.parts:
         os.chdir(root.parents[len(logs.parts) - 1] if logs.parts else root)
     sb3_distill_zoo.add_finder()
     train: Any = importlib.import_module("rl_zoo3.train")
     # The lock is that of the run's learn(), which takes it again.
-    with locked(run.folder, "saves its models"):
+    with locked(folder, "saves its models"):
         for name, size in run.monitor_files.items():
             # Episodes after the checkpoint are played again.
-            os.truncate(run.folder / name, size)
+            os.truncate(folder / name, size)
 
     class ResumedExperiment(train.ExperimentManager):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -136,7 +137,6 @@ def resume(run: StoppedRun) -> None:
                 self.n_timesteps = run.total_timesteps - model.num_timesteps
             super().learn(model)
 
-    folder = run.folder.resolve()
     state = None if run.state is None else folder / RUN_STATE
     zoo_manager = train.ExperimentManager
     with TemporaryDirectory() as temporary:

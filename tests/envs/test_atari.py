@@ -1,7 +1,5 @@
 """Natively stepped games behave as SB3's Python wrappers do."""
 
-import importlib
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -202,12 +200,7 @@ def test_what_has_no_counterpart_stays_as_it_is(make):
 
 
 def test_other_processes_stay_as_they_are():
-    def make():
-        # The process that is made knows no games yet.
-        gym.register_envs(importlib.import_module("ale_py"))
-        return atari()
-
-    env = SubprocVecEnv([make])
+    env = SubprocVecEnv([atari], start_method="fork")
     assert native_atari(env) is None
     env.close()
 

@@ -173,9 +173,9 @@ def test_older_operators(few_bits):
             build_graph(agent, opset=opset)
 
 
-def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path):
-    result = run_python(tmp_path, "-m", "sb3_distill", "export", few_bits, "-o", "out", "--n-observations", "200")
-    assert "policy_int.onnx" in result.stdout
+def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path, capsys):
+    assert export([str(few_bits), "-o", str(tmp_path / "out"), "--n-observations", "200"]) == 0
+    assert "policy_int.onnx" in capsys.readouterr().out
     description = json.loads((tmp_path / "out/policy.json").read_text())
     assert description["env_id"] == "CartPole-v1" and description["action"] == {"n": 2}
     assert description["sha256"] == load_teacher(few_bits).sha256

@@ -37,12 +37,12 @@ def test_random_actions_are_uniform_in_every_task(learning_starts):
         make_env(),
         learning_starts=learning_starts,
         train_freq=10_000,
-        buffer_size=3_000,
+        buffer_size=1_500,
         seed=0,
         device="cpu",
         **explores,
     )
-    model.learn(2_500)
+    model.learn(1_200)
     obs = {"obs": np.zeros((4_000, 4), np.float32), "task": np.arange(4_000) % 2}
     predicted, _ = model.predict(obs)
     assert model.predict({"obs": np.zeros(4, np.float32), "task": 0})[0] in (0, 1)

@@ -43,8 +43,13 @@ def test_evaluations_use_the_runs_normalisation(tmp_path: Path):
     assert np.array_equal(student.normalization.mean, env.obs_rms.mean)
 
 
+def in_other_processes(folder: Path) -> SubprocVecEnv:
+    kwargs = {"vec_env_cls": SubprocVecEnv, "vec_env_kwargs": {"start_method": "fork"}}
+    return make_vec_env("CartPole-v1", 2, monitor_dir=str(folder), **kwargs)
+
+
 def test_environments_in_other_processes(tmp_path: Path):
-    env = make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv, monitor_dir=str(tmp_path))
+    env = in_other_processes(tmp_path)
     model = make(env=env, eval_freq=40, n_eval_episodes=2, results_dir=str(tmp_path / "results")).learn(300)
     env.close()
     assert model.evaluations and (tmp_path / "results" / "learning_curves.csv").is_file()
@@ -68,7 +73,7 @@ def test_students_are_written_without_evaluations_and_when_stopped(tmp_path: Pat
 
 
 def test_environments_that_hide_their_folder_are_said(tmp_path: Path):
-    env = make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv, monitor_dir=str(tmp_path))
+    env = in_other_processes(tmp_path)
     with pytest.warns(UserWarning, match="only where results_dir= says"):
         make(env=env).learn(50)
     env.close()

@@ -22,10 +22,11 @@ CARTPOLE = {
 def run_here(jobs: Sequence[Job], study: Path) -> Iterator[tuple[str, str]]:
     """A backend that runs cells one by one in this process, and raises their errors."""
     for key, settings in jobs:
-        folder = study / "cells" / key
+        folder = study / "cells" / f".{key}"
         folder.mkdir(parents=True)
         (folder / SETTINGS).write_text(settings)
         run_cell(folder)
+        folder.rename(folder.with_name(key))
         yield key, ""
 
 

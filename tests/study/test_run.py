@@ -24,7 +24,7 @@ from sb3_distill.study.manifest import Manifest, manifest_of
 from sb3_distill.study.report import main as report
 from sb3_distill.study.run import collect, estimate_seconds, only_study_in, ready_cells, run_study
 from tests.helpers import REPOSITORY, content_of, full_disk, run_python
-from tests.study.studies import CARTPOLE, write
+from tests.study.studies import CARTPOLE, run_here, write
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def study_file(tmp_path_factory, cartpole_teacher) -> Path:
 @pytest.fixture(scope="module")
 def finished(study_file, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "losses"
-    assert main([str(study_file), "-o", str(folder), "-j", "1"]) == 0
+    study = read_study(study_file)
+    assert not run_study(study, folder, run_here)
+    collect(study, folder)
     return folder
 
 

@@ -49,12 +49,13 @@ def test_start_file_names_the_hook() -> None:
     assert [pkgutil.resolve_name(line).__name__ for line in lines] == ["install"]
 
 
-def test_installing_twice_adds_one_finder_and_modules_look_untouched(tmp_path: Path) -> None:
+def test_installing_twice_adds_one_finder_and_modules_look_and_run_untouched(tmp_path: Path) -> None:
     code = f"""
-import importlib.machinery, importlib.util, inspect, sys
+import importlib.machinery, importlib.util, inspect, runpy, sys
 import sb3_distill_zoo
 sb3_distill_zoo.install()
 sb3_distill_zoo.install()
+runpy.run_module("rl_zoo3.hyperparams_opt", run_name="__main__")
 import rl_zoo3.exp_manager, rl_zoo3.hyperparams_opt, rl_zoo3.utils
 assert {FINDERS}.count("ZooFinder") == 1
 for module in (rl_zoo3.utils, rl_zoo3.hyperparams_opt, rl_zoo3.exp_manager):
@@ -74,10 +75,6 @@ sb3_distill_zoo.add_finder()
 print(rl_zoo3.ALGOS["pd"].__name__, rl_zoo3.exp_manager.HYPERPARAMS_CONVERTER["pd"].__name__)
 """
     assert run_python(tmp_path, "-c", code, SB3_DISTILL_ZOO="0").stdout == "PolicyDistillation convert_pd_params\n"
-
-
-def test_hooked_module_runs_as_a_script(tmp_path: Path) -> None:
-    assert run_python(tmp_path, "-m", "rl_zoo3.hyperparams_opt").stdout == ""
 
 
 def test_zoo_works_without_us_where_our_package_is_broken(tmp_path: Path) -> None:
