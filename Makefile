@@ -8,8 +8,9 @@ TYPED := sb3_distill sb3_distill_zoo.py setup.py $(wildcard benchmarks/*.py)
 
 .PHONY: test test-slow lint types format demo clean
 
+# Files in their order: those with few tests, which xdist would leave to the end, are among the longest
 test: lint types
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -1,0 +1,90 @@
+"""The Zoo's commands with our algorithms, from end to end."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import optuna
+import pytest
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from sb3_distill.pd import PolicyDistillation
+from sb3_distill.zoo import registration, samplers
+from tests.helpers import run_python
+
+STUDENT = "logs/pd/CartPole-v1_1/CartPole-v1.zip"
+
+
+def arguments_of(teacher: Path, *arguments: str) -> list[str]:
+    quick = ["-params", f"teacher:'{teacher}'", "n_teacher_episodes:1", "learning_starts:100"]
+    return ["--algo", "pd", "--env", "CartPole-v1", *arguments, *quick]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, cartpole_teacher: Path) -> Path:
+    """Folder with a student in ``logs``, from a run with all that goes on beside training switched on."""
+    folder = tmp_path_factory.mktemp("trained")
+    extras = ["--eval-freq", "400", "--eval-episodes", "1", "--save-freq", "500", "--save-replay-buffer", "-P"]
+    command = arguments_of(cartpole_teacher, "-n", "1000", "--seed", "1", "-tb", "tb", *extras)
+    output = run_python(folder, "-m", "rl_zoo3.train", *command).stdout
+    assert f"Loading hyperparameters from: {registration.default_config('pd')}" in output
+    return folder
+
+
+@pytest.fixture
+def train(zoo: Callable[..., str], tmp_path: Path, cartpole_teacher: Path) -> Callable[..., str]:
+    return lambda *arguments: zoo(tmp_path, "train", *arguments_of(cartpole_teacher, *arguments))
+
+
+def test_train_writes_what_the_zoo_writes(trained: Path) -> None:
+    run = (trained / STUDENT).parent
+    files = ["CartPole-v1.zip", "best_model.zip", "rl_model_500_steps.zip", "rl_model_1000_steps.zip"]
+    files += ["evaluations.npz", "0.monitor.csv", "replay_buffer.pkl", "CartPole-v1/config.yml", "CartPole-v1/args.yml"]
+    assert all((run / name).is_file() for name in files)
+    assert list((trained / "tb").rglob("events.*"))
+
+
+def test_train_resumes(train: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    student = str(trained / STUDENT)
+    output = train("-n", "300", "--eval-freq", "-1", "-i", student)
+    assert "Loading replay buffer" in output
+    resumed = PolicyDistillation.load(tmp_path / STUDENT)
+    assert resumed._n_updates > PolicyDistillation.load(student)._n_updates
+
+
+def test_train_takes_a_conf_file(train: Callable[..., str], tmp_path: Path) -> None:
+    config = {"CartPole-v1": {"policy": "MlpPolicy", "n_timesteps": 300, "loss": "nll"}}
+    (tmp_path / "mine.yml").write_text(yaml.dump(config))
+    output = train("--eval-freq", "-1", "--conf-file", "mine.yml")
+    assert "Loading hyperparameters from: mine.yml" in output
+    assert PolicyDistillation.load(tmp_path / STUDENT).loss == "nll"
+
+
+def test_hyperparameters_are_searched_and_a_trial_is_trained(train: Callable[..., str], tmp_path: Path) -> None:
+    study = ["--storage", "study.log", "--study-name", "study"]
+    search = ["--optimize-hyperparameters", "--n-trials", "2", "--n-evaluations", "1", "--no-optim-plots", *study]
+    output = train("-n", "300", "--eval-episodes", "1", *search)
+    assert "Number of finished trials:  2" in output
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    params = optuna.load_study(study_name="study", storage=storage).trials[1].params
+    train("-n", "300", "--eval-freq", "-1", "--trial-id", "1", *study)
+    (saved,) = tmp_path.rglob("CartPole-v1.zip")
+    student = PolicyDistillation.load(saved)
+    assert student.loss == params["loss"] and student.lr_schedule(1.0) == params["learning_rate"]
+    assert student.policy_kwargs["net_arch"] == samplers.NET_ARCH[params["net_arch"]]
+
+
+@pytest.mark.parametrize("script", ["enjoy --no-render --load-best", "record_video -o ."])
+def test_a_student_is_shown(script: str, zoo: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    zoo(tmp_path, *script.split(), "--algo", "pd", "--env", "CartPole-v1", "-f", trained / "logs", "-n", 50)
+    assert len(list(tmp_path.rglob("*.mp4"))) == ("record_video" in script)
+
+
+def test_plot_train(zoo: Callable[..., str], trained: Path) -> None:
+    pytest.importorskip("seaborn", reason="needs the extra [plots]")
+    plt.switch_backend("agg")
+    zoo(trained, "plot_train", "-a", "pd", "-e", "CartPole-v1", "-f", "logs")
+    assert plt.get_fignums()
+    plt.close("all")
