@@ -55,8 +55,9 @@ ENVS = {
 }
 
 
-@pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize("name", ENVS)
+@pytest.mark.parametrize(
+    ("name", "loaded"), [*((name, False) for name in ENVS), ("colour stacks", True), ("Dict", True)]
+)
 def test_it_holds_the_last_observations(name, loaded, tmp_path):
     env = ENVS[name]()
     policy = "MultiInputPolicy" if name == "Dict" else "MlpPolicy"
