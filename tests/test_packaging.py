@@ -79,10 +79,11 @@ def test_zoo_knows_us_once_installed_and_forgets_us_afterwards(
 
     def start() -> str:
         """What is there of us when Python starts."""
-        code = (
-            "import importlib.util, sys; print([type(finder).__name__ for finder in sys.meta_path].count('ZooFinder'),"
-        )
-        code += " importlib.util.find_spec('sb3_distill') is not None, 'torch' in sys.modules)"
+        code = """
+import importlib.util, sys
+n_finders = [type(finder).__name__ for finder in sys.meta_path].count("ZooFinder")
+print(n_finders, importlib.util.find_spec("sb3_distill") is not None, "torch" in sys.modules)
+"""
         result = run_python(tmp_path, "-c", code, python=fresh)
         return result.stdout + result.stderr
 

@@ -27,20 +27,20 @@ from tests.rtpd.students import DQN_KWARGS, SMALL, make
 
 
 @pytest.mark.parametrize(
-    "ours",
+    ("ours", "dqn"),
     [
-        {"students": None},
-        {},
-        {"teacher_source": "best", "eval_freq": 50, "n_eval_episodes": 2},
+        ({"students": None}, {}),
+        ({}, {}),
+        ({}, {"n_steps": 3}),
+        ({"teacher_source": "best", "eval_freq": 50, "n_eval_episodes": 2}, {}),
     ],
-    ids=["no students", "students", "students of the best"],
+    ids=["no students", "students", "three steps", "students of the best"],
 )
-@pytest.mark.parametrize("dqn", [{}, {"n_steps": 3}], ids=["one step", "three steps"])
 def test_the_teacher_is_bit_equal_to_sb3s_dqn(ours, dqn):
-    reference = DQN("MlpPolicy", "CartPole-v1", **DQN_KWARGS, **dqn).learn(800)
+    reference = DQN("MlpPolicy", "CartPole-v1", **DQN_KWARGS, **dqn).learn(600)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = make(**ours, **dqn).learn(800)
+        model = make(**ours, **dqn).learn(600)
     assert same(model.policy, reference.policy)
     assert model._n_updates == reference._n_updates > 0
 
