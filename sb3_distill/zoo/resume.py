@@ -108,7 +108,7 @@ def resume(run: StoppedRun) -> None:
     root = folder.parents[1]
     logs = Path(str(run.arguments.get("log_folder", "logs")))
     if not logs.is_absolute() and root.parts[-len(logs.parts) :] == logs.parts:
-        os.chdir(root.parents[len(logs.parts) - 1] if logs.parts else root)
+        os.chdir(root.parents[len(logs.parts) - 1])
     sb3_distill_zoo.add_finder()
     train: Any = importlib.import_module("rl_zoo3.train")
     # The lock is that of the run's learn(), which takes it again.
