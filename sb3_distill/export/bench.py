@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from matplotlib.figure import Figure
@@ -168,9 +169,15 @@ def mean_return(player: Player, description: Description, n_episodes: int) -> fl
         description.frame_stack,
     )
     shape = description.observation.shape
-    return evaluate_paired(
-        player, lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape), n_episodes
-    ).mean
+    try:
+        return evaluate_paired(
+            player, lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape), n_episodes
+        ).mean
+    except gym.error.UnregisteredEnv as error:
+        raise ExportError(
+            f"policy.json: the environment {env_id} is not registered ({error}): name its package with --gym-packages, "
+            "or play no episodes with --n-episodes 0."
+        ) from error
 
 
 def read_description(folder: Path) -> Description:

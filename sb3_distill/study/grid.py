@@ -212,7 +212,14 @@ def settings_of(cell: Cell) -> tuple[Any, ...]:
     """
     # "package:Env-v0" is "Env-v0".
     env = cell.env.rpartition(":")[2]
-    return (cell.algo, env, cell.seed, cell.n_timesteps, _same(cell.hyperparams), _same(cell.env_kwargs))
+    hyperparams = {name: value for name, value in cell.hyperparams.items() if name not in _idle(cell.hyperparams)}
+    return (cell.algo, env, cell.seed, cell.n_timesteps, _same(hyperparams), _same(cell.env_kwargs))
+
+
+def _idle(hyperparams: Mapping[str, Any]) -> set[str]:
+    """Settings that change nothing, because of others."""
+    idle = {"temperature", "student_temperature"} if hyperparams.get("loss") in ("mse", "nll") else set()
+    return idle | ({"teacher_eps"} if hyperparams.get("rollout_policy") == "student" else set())
 
 
 def check_distinct(where: str, cells: Sequence[Cell]) -> None:
@@ -231,5 +238,5 @@ def check_distinct(where: str, cells: Sequence[Cell]) -> None:
             ]
             raise StudyError(
                 f"{where}: {labels[0]} and {labels[1]} of the grid are the same cell twice: all their settings are "
-                "equal. Leave one of them out."
+                "equal, but for those that have no effect beside the others. Leave one of them out."
             )

@@ -182,3 +182,16 @@ def test_values_that_yaml_cannot_read(tmp_path, text):
     (tmp_path / "s.yml").write_text(text)
     with pytest.raises(StudyError, match="is no YAML in UTF-8"):
         read_study(tmp_path / "s.yml")
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"loss": ["mse"], "temperature": [0.1, 1.0]},
+        {"loss": ["kl", "nll"], "temperature": [0.1, 1.0]},
+        {"rollout_policy": ["student"], "teacher_eps": [0.0, 0.5]},
+    ],
+)
+def test_cells_that_differ_in_what_has_no_effect_are_the_same(grid, tmp_path):
+    with pytest.raises(StudyError, match="are the same cell twice"):
+        read(tmp_path, settings=SETTINGS, grid={**grid, "seed": [0]})
