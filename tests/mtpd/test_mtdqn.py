@@ -43,7 +43,7 @@ def test_random_actions_are_uniform_in_every_task(learning_starts):
         **explores,
     )
     model.learn(1_200)
-    obs = {"obs": np.zeros((4_000, 4), np.float32), "task": np.arange(4_000) % 2}
+    obs = {"obs": np.zeros((1_000, 4), np.float32), "task": np.arange(1_000) % 2}
     predicted, _ = model.predict(obs)
     assert model.predict({"obs": np.zeros(4, np.float32), "task": 0})[0] in (0, 1)
     played = {0: [], 1: []}

@@ -15,8 +15,11 @@ pytestmark = SMALL_STUDENTS
 
 
 @pytest.mark.parametrize("schedule", ["blend", "bits"])
-@pytest.mark.parametrize("reset", [True, False], ids=["reset", "continued"])
-@pytest.mark.parametrize("share", [None, 0.5, 1.0], ids=["before", "in the middle", "after"])
+@pytest.mark.parametrize(
+    ("share", "reset"),
+    [(None, False), (0.5, False), (0.5, True), (1.0, False)],
+    ids=["before", "in the middle", "in the middle, reset", "after"],
+)
 def test_precision_never_goes_back(ppo_teacher, schedule, reset, share, tmp_path: Path):
     kwargs = {"full_precision_fraction": 0.2, "final_fraction": 0.4, "quantization_schedule": schedule, **BITS}
     model = make(ppo_teacher, **kwargs)

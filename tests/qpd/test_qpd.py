@@ -18,7 +18,7 @@ from sb3_distill import QPD, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.common.losses import kl_loss
 from sb3_distill.quantization.layers import quantizers
-from tests.helpers import run_python, same
+from tests.helpers import same
 from tests.qpd.students import BITS, SMALL_STUDENTS, make
 
 pytestmark = SMALL_STUDENTS
@@ -292,7 +292,7 @@ def test_zoo_trains_enjoys_and_goes_on(ppo_teacher, zoo, tmp_path: Path):
     params = ["-params", "teacher:'teacher.zip'", "learning_starts:100", "n_teacher_episodes:2"]
     arguments = ["--algo", "qpd", "--env", "CartPole-v1", "-f", "logs"]
     train = [*arguments, "-n", "800", "--eval-freq", "400"]
-    run_python(tmp_path, "-m", "rl_zoo3.train", *train, *params)
+    zoo(tmp_path, "train", *train, *params)
     zoo(tmp_path, "enjoy", *arguments, "-n", 30, "--no-render")
     run = tmp_path / "logs/qpd/CartPole-v1_1"
     with warnings.catch_warnings():
