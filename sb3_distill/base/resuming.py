@@ -21,7 +21,7 @@ from sb3_distill.common.files import whole_file
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
 from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state
-from sb3_distill.state.file import StateFileError, read_state, write_state
+from sb3_distill.state.file import NotPlainError, StateFileError, read_state, write_state
 from sb3_distill.state.generators import (
     generator_state,
     global_generators,
@@ -63,6 +63,8 @@ class ResumableMixin(OffPolicyAlgorithm):
     # Where the state is to be written when the rollout is over, and where that of the newest checkpoint is
     _state_due: Path | None = None
     _checkpoint_state: Path | None = None
+    # Whether the last learn() came to its end
+    _is_complete = False
     # The state with which the next rollout begins
     _pending_state: dict[str, Any] | None = None
 
@@ -97,7 +99,7 @@ class ResumableMixin(OffPolicyAlgorithm):
         state = target.with_name(RUN_STATE)
         if self._is_running and target.stem != BEST_MODEL:
             self._state_due = self._checkpoint_state = state
-        elif not self._is_running and state == self._checkpoint_state and self.num_timesteps >= self._total_timesteps:
+        elif not self._is_running and state == self._checkpoint_state and self._is_complete:
             # The run is over, and its last model is saved.
             state.unlink(missing_ok=True)
 
@@ -194,6 +196,8 @@ class ResumableMixin(OffPolicyAlgorithm):
                 f"The environment's state could not be restored ({problem}): the episodes under way are lost, and new "
                 "ones begin. All else goes on where it was."
             )
+            # Not with the seeds of the run's beginning, whose episodes would come again
+            self.env.seed((self.seed or 0) + self.num_timesteps)
             self._last_obs = self.env.reset()  # type: ignore[assignment]
             self._last_episode_starts = np.ones((self.env.num_envs,), dtype=bool)
             if self._vec_normalize_env is not None:
@@ -222,10 +226,10 @@ class ResumableMixin(OffPolicyAlgorithm):
         elif self._state_due is not None:
             path, self._state_due = self._state_due, None
             try:
-                # As long as the run is stopped, the rows of later episodes would be there twice.
+                # Later rows are cut off when the run goes on, because it writes them again.
                 sizes = {file.name: file.stat().st_size for file in sorted(path.parent.glob("*monitor.csv"))}
                 write_state(path, {**self._run_state(callback), "monitor_files": sizes})
-            except OSError as error:
+            except (OSError, NotPlainError) as error:
                 # The run is worth more than its state.
                 warnings.warn(f"{error}. Until it can be, the run can be resumed only from an earlier state.")
         return super().collect_rollouts(env, callback, *args, **kwargs)
@@ -268,17 +272,19 @@ class ResumableMixin(OffPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> SelfResumable:
         """As SB3's."""
-        self._is_running = True
+        self._is_running, self._is_complete = True, False
         try:
             is_new = reset_num_timesteps and self._pending_state is None
             with ExitStack() as self._locks:
-                return super().learn(total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar)
+                super().learn(total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar)
+            self._is_complete = self.num_timesteps >= self._total_timesteps
         finally:
-            self._is_running = False
-            self._state_due = self._pending_state = None
+            # A state that is still pending stays so: this call has not come to its first step.
+            self._is_running, self._state_due = False, None
+        return self
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_is_running", "_state_due", "_checkpoint_state", "_pending_state", "_locks"]
+        own = ["_is_running", "_state_due", "_checkpoint_state", "_pending_state", "_is_complete", "_locks"]
         return [*super()._excluded_save_params(), *own]
 
 

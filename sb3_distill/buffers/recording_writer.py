@@ -172,6 +172,8 @@ class RecordingWriter:
         flush_all(self.partial, self.folder)
         try:
             self.partial.rename(self.folder)
+            # Until then, a run that is killed goes on with it.
+            (self.folder / _TOKEN).unlink()
         except OSError as error:
             there = _recording_in(self.folder)
             if there is not None and (there.settings, there.n_envs) == (self.settings, self.n_envs):
@@ -207,7 +209,6 @@ class RecordingWriter:
             "teacher_score": None if teacher_score is None else asdict(teacher_score),
             "episodes": [dict(zip(("row", "env", "r", "l"), end, strict=True)) for end in self.episodes],
         }
-        (self.partial / _TOKEN).unlink()
         (self.partial / META).write_text(json.dumps(meta))
 
 
@@ -219,7 +220,8 @@ def _recording_in(folder: Path) -> Recording | None:
 
 def _find_unfinished(folder: Path, token: str) -> Path:
     """What a stopped run has written of a recording."""
-    for path in folder.parent.glob(f".{folder.name}.*.partial"):
+    # Not those of a run that still writes them
+    for path in (partial_path(folder), *dead_partials(folder.parent, folder.name)):
         with suppress(OSError):
             if (path / _TOKEN).read_text() == token:
                 return path

@@ -1,5 +1,6 @@
 """What is in a replay buffer, as plain values, arrays and blocks of bytes for a state file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,14 +37,22 @@ class _Planes:
         return [tuple(tuple(self.items[number] for number in image) for image in row) for row in table.tolist()]
 
 
+class _Pools(dict[int, _Planes]):
+    """The planes, by their size in bytes."""
+
+    def of(self, shape: Sequence[int]) -> _Planes:
+        """Those of images ``(..., height, width)``."""
+        return self.setdefault(shape[-2] * shape[-1], _Planes())
+
+
 def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
     """
     :param buffer: a replay buffer of ours or of SB3
     :return: its content, in arrays that are not copied
     """
-    planes = _Planes()
-    content = _read(buffer, planes)
-    return {"content": content, "planes": Blocks(planes.items)}
+    pools = _Pools()
+    content = _read(buffer, pools)
+    return {"content": content, "planes": {size: Blocks(planes.items) for size, planes in pools.items()}}
 
 
 def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
@@ -53,7 +62,11 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
     :param buffer: a buffer that was made with the same arguments
     :param state: what ``buffer_state`` returned
     """
-    _write(buffer, state["content"], _Planes(state["planes"].items))
+    stored = state["planes"]
+    # The first states had planes of one size alone.
+    if isinstance(stored, Blocks):
+        stored = {len(stored.items[0]): stored} if stored.items else {}
+    _write(buffer, state["content"], _Pools({size: _Planes(blocks.items) for size, blocks in stored.items()}))
 
 
 def state_bytes(buffer: ReplayBuffer) -> int:
@@ -78,28 +91,29 @@ def state_bytes(buffer: ReplayBuffer) -> int:
     return buffer.buffer_size * buffer.n_envs * per_step
 
 
-def _read(owner: Any, planes: _Planes) -> dict[str, Any]:
+def _read(owner: Any, pools: _Pools) -> dict[str, Any]:
     # Rows that were never written are left out.
     n_rows = owner.size() if not owner.full else owner.buffer_size
     content: dict[str, Any] = {"pos": owner.pos, "full": owner.full}
     for name, value in vars(owner).items():
         if isinstance(value, FrameStore):
-            content[name] = _read_frames(value, n_rows, planes)
+            content[name] = _read_frames(value, n_rows, pools)
         elif isinstance(value, np.ndarray):
             # With optimize_memory_usage, SB3 has the next observation in the row that is written next.
             content[name] = value[: n_rows + 1]
         elif isinstance(value, dict) and name != "obs_shape":
-            content[name] = {key: _read_part(part, n_rows, planes) for key, part in value.items()}
+            content[name] = {key: _read_part(part, n_rows, pools) for key, part in value.items()}
     return content
 
 
-def _read_part(part: Any, n_rows: int, planes: _Planes) -> Any:
+def _read_part(part: Any, n_rows: int, pools: _Pools) -> Any:
     if isinstance(part, ReplayBuffer):
-        return _read(part, planes)
-    return _read_frames(part, n_rows, planes) if isinstance(part, FrameStore) else part[:n_rows]
+        return _read(part, pools)
+    return _read_frames(part, n_rows, pools) if isinstance(part, FrameStore) else part[:n_rows]
 
 
-def _read_frames(store: FrameStore, n_rows: int, planes: _Planes) -> dict[str, Any]:
+def _read_frames(store: FrameStore, n_rows: int, pools: _Pools) -> dict[str, Any]:
+    planes = pools.of(store.shape)
     latest = [image for image in store.latest if image]
     return {
         "shape": list(store.shape),
@@ -108,7 +122,7 @@ def _read_frames(store: FrameStore, n_rows: int, planes: _Planes) -> dict[str, A
     }
 
 
-def _write(owner: Any, content: dict[str, Any], planes: _Planes) -> None:
+def _write(owner: Any, content: dict[str, Any], pools: _Pools) -> None:
     owner.pos, owner.full = content["pos"], content["full"]
     for name, value in content.items():
         current = getattr(owner, name)
@@ -117,19 +131,20 @@ def _write(owner: Any, content: dict[str, Any], planes: _Planes) -> None:
         if isinstance(current, dict):
             for key, part in value.items():
                 if name == "memories":
-                    _write(owner._memory(*key), part, planes)
+                    _write(owner._memory(*key), part, pools)
                 else:
-                    current[key] = _written(current.get(key), part, owner.buffer_size, planes)
+                    current[key] = _written(current.get(key), part, owner.buffer_size, pools)
         else:
-            setattr(owner, name, _written(current, value, owner.buffer_size, planes))
+            setattr(owner, name, _written(current, value, owner.buffer_size, pools))
 
 
-def _written(current: Any, value: Any, n_rows: int, planes: _Planes) -> Any:
+def _written(current: Any, value: Any, n_rows: int, pools: _Pools) -> Any:
     """The array or the store with the saved rows; our own buffers make theirs only when they are written."""
     if isinstance(value, dict):
         if current is None:
             _, n_envs, *shape = value["shape"]
             current = FrameStore(n_rows, n_envs, tuple(shape))
+        planes = pools.of(current.shape)
         rows = planes.rows(value["rows"])
         current.rows[: len(rows)] = rows
         if value["latest"] is not None:

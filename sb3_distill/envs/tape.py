@@ -233,7 +233,8 @@ def _write_parts(env: gym.Env, state: dict[str, Any]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, np.generic))
+    # Not subclasses, such as members of an IntEnum
+    return type(value) in (bool, int, float) or isinstance(value, np.generic)
 
 
 def _parts(env: gym.Env) -> Iterator[tuple[str, Any]]:
