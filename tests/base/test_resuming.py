@@ -1,5 +1,7 @@
 """A run that is stopped and goes on from its state ends with the same bits as one that was never stopped."""
 
+from enum import IntEnum
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from sb3_distill import MultiTaskDQN, PolicyDistillation
 from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
+from sb3_distill.common.locks import InUseError, locked
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.networks.frozen import hash_weights
 from sb3_distill.state.file import StateFileError, read_state
@@ -287,3 +290,69 @@ def test_episodes_that_cannot_be_restored_are_said_to_be_lost(tmp_path):
     with pytest.warns(UserWarning, match="could not be restored .* the episodes under way are lost"):
         model.learn(TOTAL - model.num_timesteps)
     assert model.num_timesteps == TOTAL and model._n_updates == 63
+
+
+def test_a_model_that_is_only_looked_at_leaves_its_state_there(tmp_path):
+    run(RUNS["pd"], tmp_path, stop=130)
+    model = RUNS["pd"]()
+    model.load_run_state(tmp_path / RUN_STATE)
+    model.save(tmp_path / "peek")
+    assert (tmp_path / RUN_STATE).exists()
+
+
+def test_a_run_that_is_refused_has_not_lost_its_state(tmp_path):
+    run(RUNS["pd"], tmp_path, stop=130)
+    model = RUNS["pd"]()
+    model.load_run_state(tmp_path / RUN_STATE)
+    with locked(tmp_path, "saves its models"), pytest.raises(InUseError):
+        model.learn(TOTAL - model.num_timesteps, CheckpointCallback(70, tmp_path))
+    model.learn(TOTAL - model.num_timesteps, CheckpointCallback(70, tmp_path))
+    assert model.num_timesteps == TOTAL
+
+
+class Mode(IntEnum):
+    """A number that is an object, too."""
+
+    FAST = 1
+
+
+class TwoImages(gym.Env):
+    """Images of two sizes, and an attribute that no state file holds."""
+
+    observation_space = gym.spaces.Dict(
+        {size: gym.spaces.Box(0, 255, (1, int(size), int(size)), np.uint8) for size in ("36", "40")}
+    )
+    action_space = gym.spaces.Discrete(2)
+    mode = None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.mode = Mode.FAST
+        return self.show(), {}
+
+    def step(self, action):
+        return self.show(), 1.0, self.np_random.random() < 0.1, False, {}
+
+    def show(self):
+        return {
+            key: self.np_random.integers(0, 255, space.shape, np.uint8)
+            for key, space in self.observation_space.spaces.items()
+        }
+
+
+def test_images_of_two_sizes_and_numbers_that_are_objects(tmp_path):
+    def make():
+        env, other = (make_vec_env(TwoImages, 1, seed=0) for _ in range(2))
+        teacher = DQN("MultiInputPolicy", other, seed=1, device="cpu", buffer_size=10)
+        return PolicyDistillation("MultiInputPolicy", env, teacher, **{**KWARGS, "n_teacher_episodes": 0})
+
+    whole = make()
+    whole.learn(150).save_run_state(tmp_path / "state.zip")
+    whole.learn(50, reset_num_timesteps=False)
+    resumed = make()
+    resumed.load_run_state(tmp_path / "state.zip")
+    rows, envs = np.arange(150), np.zeros(150, int)
+    for key, store in whole.replay_buffer.stores.items():
+        assert np.array_equal(store[rows, envs], resumed.replay_buffer.stores[key][rows, envs])
+    resumed.learn(50, reset_num_timesteps=False)
+    assert weights_of(resumed) == weights_of(whole)
