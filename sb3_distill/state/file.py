@@ -4,7 +4,7 @@ import json
 import math
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def read_state(path: Path) -> dict[str, Any]:
             problem = format_problem(path, stored["format"], FORMAT)
             if problem is not None:
                 raise StateFileError(problem)
-            content = _decode(stored["content"], lambda index: archive.read(str(index)), archive)
+            content = _decode(stored["content"], archive)
     except (StateFileError, FileNotFoundError):
         raise
     except Exception as error:
@@ -149,9 +149,9 @@ def read_state(path: Path) -> dict[str, Any]:
     return content
 
 
-def _decode(value: Any, read: Callable[[int], bytes], archive: zipfile.ZipFile) -> Any:
+def _decode(value: Any, archive: zipfile.ZipFile) -> Any:
     def decode(part: Any) -> Any:
-        return _decode(part, read, archive)
+        return _decode(part, archive)
 
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -171,7 +171,7 @@ def _decode(value: Any, read: Callable[[int], bytes], archive: zipfile.ZipFile) 
     if dtype.hasobject or archive.getinfo(str(value["array"])).file_size != math.prod(shape) * dtype.itemsize:
         raise ReadError(f"an array of type {dtype} and shape {shape} has another size")
     # A bytearray, because arrays must be writable.
-    return np.frombuffer(bytearray(read(value["array"])), dtype).reshape(shape)
+    return np.frombuffer(bytearray(archive.read(str(value["array"]))), dtype).reshape(shape)
 
 
 def _tensor(array: np.ndarray, dtype: str, stride: list[int]) -> th.Tensor:
