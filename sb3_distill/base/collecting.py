@@ -148,8 +148,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             num_collected_steps, num_collected_episodes = n_steps, n_episodes
             callback.update_locals(locals())
             # Only stop training if return value is False, not when it is None.
-            if not callback.on_step():
-                return RolloutReturn(n_steps * env.num_envs, n_episodes, continue_training=False)
+            goes_on = callback.on_step()
 
             # Retrieve reward and episode length if using Monitor wrapper
             self._update_info_buffer(infos, dones)
@@ -165,6 +164,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
                 self._episode_num += 1
                 if log_interval is not None and self._episode_num % log_interval == 0:
                     self.dump_logs()
+            if not goes_on:
+                return RolloutReturn(n_steps * env.num_envs, n_episodes, continue_training=False)
         callback.on_rollout_end()
         return RolloutReturn(n_steps * env.num_envs, n_episodes, continue_training=True)
 

@@ -212,9 +212,13 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
             self._leave_recording(keep=self.has_checkpoint_state)
         return self
 
-    def _run_state(self, callback: BaseCallback | None) -> dict[str, Any]:
+    def _run_state(self, callbacks: list[BaseCallback]) -> dict[str, Any]:
         recording = None if self._recorder is None else writer_state(self._recorder)
-        return {**super()._run_state(callback), "recording": recording}
+        return {**super()._run_state(callbacks), "recording": recording}
+
+    def _state_bytes(self) -> int:
+        recorded = 0 if self._recorder is None else self._recorder.step_bytes(self.action_space)
+        return super()._state_bytes() + recorded * self._total_timesteps
 
     @property
     def _n_observations(self) -> int:

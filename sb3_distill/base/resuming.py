@@ -1,8 +1,9 @@
 """Runs that can be stopped at any moment: whole files, and a state from which they go on as if nothing had happened."""
 
+import shutil
 import warnings
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,13 +15,13 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.archive import FORMAT
-from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT
-from sb3_distill.base.callbacks import save_statistics, walk_callbacks
+from sb3_distill.agents.files import CHECKPOINT
+from sb3_distill.base.callbacks import list_callbacks, save_statistics, walk_callbacks
 from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
-from sb3_distill.common.files import whole_file
+from sb3_distill.common.files import flushed_size, whole_file
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
-from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state
+from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state, vec_wrapper_names
 from sb3_distill.state.file import NotPlainError, StateFileError, read_state, write_state
 from sb3_distill.state.generators import (
     generator_state,
@@ -28,7 +29,12 @@ from sb3_distill.state.generators import (
     set_generator_state,
     set_global_generators,
 )
-from sb3_distill.state.plain import plain_attributes, set_plain_attributes, to_plain
+from sb3_distill.state.plain import (
+    attribute_marks,
+    changed_attributes,
+    set_plain_attributes,
+    to_plain,
+)
 
 # Beside the checkpoints of a run: the state of the newest one
 RUN_STATE = "run_state.zip"
@@ -58,11 +64,14 @@ class ResumableMixin(OffPolicyAlgorithm):
     )
     sb3_distill_format = FORMAT
     _is_running = False
-    # Held while the model learns: those of the folders of its checkpoints
-    _locks: ExitStack
-    # Where the state is to be written when the rollout is over, and where that of the newest checkpoint is
-    _state_due: Path | None = None
-    _checkpoint_state: Path | None = None
+    # The callbacks of the run, and marks of their attributes when it began
+    _callbacks: list[BaseCallback]
+    _callback_marks: list[dict[str, bytes]]
+    # Where the state is to be written when the rollout is over, and where those of the newest checkpoints are
+    _states_due: frozenset[Path] = frozenset()
+    _checkpoint_states: frozenset[Path] = frozenset()
+    # Whether the state stays when the last model is saved, because other files of the end are still to be written
+    _keeps_state = False
     # Whether the last learn() came to its end
     _is_complete = False
     # The state with which the next rollout begins
@@ -96,12 +105,29 @@ class ResumableMixin(OffPolicyAlgorithm):
             save_statistics(vec_normalize, target.with_name(name))
         with whole_file(target) as file:
             super().save(file, exclude, include)  # type: ignore[arg-type]
-        state = target.with_name(RUN_STATE)
-        if self._is_running and target.stem != BEST_MODEL:
-            self._state_due = self._checkpoint_state = state
-        elif not self._is_running and state == self._checkpoint_state and self._is_complete:
+        state = target.resolve().with_name(RUN_STATE)
+        if self._is_running and checkpoint is not None:
+            self._states_due |= {state}
+            self._checkpoint_states |= {state}
+        elif not self._is_running and not self._keeps_state and state in self._checkpoint_states and self._is_complete:
             # The run is over, and its last model is saved.
             state.unlink(missing_ok=True)
+
+    @contextmanager
+    def keeping_state(self, folder: str | Path) -> Iterator[None]:
+        """
+        Keep the state of the run until all files of its end are saved, and not only the last model.
+
+        :param folder: folder of the run, whose state is removed at the end
+        :return: a context
+        """
+        self._keeps_state = True
+        try:
+            yield
+        finally:
+            self._keeps_state = False
+        if self._is_complete:
+            Path(folder, RUN_STATE).unlink(missing_ok=True)
 
     def save_replay_buffer(self, path: Any) -> None:
         """
@@ -119,15 +145,15 @@ class ResumableMixin(OffPolicyAlgorithm):
     def save_run_state(self, path: str | Path) -> None:
         """
         Save the state of the run, from which ``load_run_state`` goes on. While the model learns, it is written when the
-        rollout is over.
+        rollout is over, or when ``learn`` ends.
 
         :param path: path to the file
         :raises OSError: the file cannot be written
         """
         if self._is_running:
-            self._state_due = Path(path)
+            self._states_due |= {Path(path).resolve()}
         else:
-            write_state(Path(path), self._run_state(None))
+            write_state(Path(path), self._run_state([]))
 
     def load_run_state(self, path: str | Path) -> None:
         """
@@ -140,7 +166,8 @@ class ResumableMixin(OffPolicyAlgorithm):
         state = read_state(Path(path))
         own = self._identity()
         for name, value in own.items():
-            if state.get(name) != value:
+            # States of earlier versions do not have all of them.
+            if state.get(name, value) != value:
                 raise StateFileError(
                     f"{path} is the state of another run: its {name.replace('_', ' ')} is {state.get(name)}, and that "
                     f"of this model is {value}. Make the model as the run made it."
@@ -157,13 +184,16 @@ class ResumableMixin(OffPolicyAlgorithm):
                 f"{path} does not fit this model ({type(error).__name__}: {' '.join(str(error).split())}): make it as "
                 "the run made it, with the same policy, policy_kwargs and buffer_size."
             ) from error
+        # These have been restored, and can be large.
+        for name in ("parameters", "replay_buffer"):
+            del state[name]
         self._pending_state = state
-        self._checkpoint_state = Path(path)
+        self._checkpoint_states = frozenset({Path(path).resolve()})
 
     @property
     def has_checkpoint_state(self) -> bool:
         """Whether the run can be resumed from a checkpoint."""
-        return self._checkpoint_state is not None and self._checkpoint_state.is_file()
+        return any(path.is_file() for path in self._checkpoint_states)
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -171,11 +201,11 @@ class ResumableMixin(OffPolicyAlgorithm):
             "observation_space": str(self.observation_space),
             "action_space": str(self.action_space),
             "n_envs": self.n_envs,
+            "vec_env_wrappers": vec_wrapper_names(self.env) if self.env is not None else [],
         }
 
-    def _run_state(self, callback: BaseCallback | None) -> dict[str, Any]:
+    def _run_state(self, callbacks: list[BaseCallback]) -> dict[str, Any]:
         assert self.env is not None and self.replay_buffer is not None
-        callbacks = [] if callback is None else list(walk_callbacks(callback))
         return {
             **self._identity(),
             "total_timesteps": self._total_timesteps,
@@ -183,12 +213,15 @@ class ResumableMixin(OffPolicyAlgorithm):
             "attributes": {name: to_plain(getattr(self, name)) for name in self.run_attributes},
             "replay_buffer": buffer_state(self.replay_buffer),
             "environment": vec_env_state(self.env),
-            "callbacks": [(type(each).__name__, plain_attributes(each), _eval_env_state(each)) for each in callbacks],
+            "callbacks": [
+                (type(each).__name__, changed_attributes(each, marks), _eval_env_state(each))
+                for each, marks in zip(callbacks, self._callback_marks if callbacks else [], strict=True)
+            ],
             "action_generator": generator_state(self.action_space.np_random),
             "generators": global_generators(),
         }
 
-    def _go_on(self, state: dict[str, Any], callback: BaseCallback) -> None:
+    def _go_on(self, state: dict[str, Any]) -> None:
         assert self.env is not None
         problem = restore_vec_env(self.env, state["environment"])
         if problem is not None:
@@ -202,8 +235,7 @@ class ResumableMixin(OffPolicyAlgorithm):
             self._last_episode_starts = np.ones((self.env.num_envs,), dtype=bool)
             if self._vec_normalize_env is not None:
                 self._last_original_obs = self._vec_normalize_env.get_original_obs()
-        callbacks = list(walk_callbacks(callback))
-        names = [type(each).__name__ for each in callbacks]
+        names = [type(each).__name__ for each in self._callbacks]
         if names != [name for name, *_ in state["callbacks"]]:
             known = ", ".join(name for name, *_ in state["callbacks"]) or "none"
             warnings.warn(
@@ -211,55 +243,98 @@ class ResumableMixin(OffPolicyAlgorithm):
                 "counters at zero."
             )
         else:
-            for each, (_, attributes, eval_env) in zip(callbacks, state["callbacks"], strict=True):
+            for each, (_, attributes, eval_env) in zip(self._callbacks, state["callbacks"], strict=True):
                 set_plain_attributes(each, attributes)
                 if isinstance(each, EvalCallback) and eval_env is not None:
-                    restore_vec_env(each.eval_env, eval_env)
+                    problem = restore_vec_env(each.eval_env, eval_env)
+                    if problem is not None:
+                        warnings.warn(
+                            f"The evaluation environment's state could not be restored ({problem}): the evaluations "
+                            "play other episodes than they would have played. All else goes on where it was."
+                        )
         set_generator_state(self.action_space.np_random, state["action_generator"])
         set_global_generators(state["generators"])
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """As SB3's. The state of a run is written and restored before a rollout."""
         if self._pending_state is not None:
-            self._go_on(self._pending_state, callback)
-            self._pending_state = None
-        elif self._state_due is not None:
-            path, self._state_due = self._state_due, None
+            state, self._pending_state = self._pending_state, None
+            self._go_on(state)
+        self._write_states()
+        rollout = super().collect_rollouts(env, callback, *args, **kwargs)
+        if not rollout.continue_training and self._last_obs is not callback.locals["new_obs"]:
+            # SB3 drops the step at which a callback stops the run, but the environment has done it.
+            self._last_obs = callback.locals["new_obs"]
+            if self._vec_normalize_env is not None:
+                self._last_original_obs = self._vec_normalize_env.get_original_obs()
+        return rollout
+
+    def _write_states(self) -> None:
+        paths, self._states_due = self._states_due, frozenset()
+        for path in sorted(paths):
             try:
                 # Later rows are cut off when the run goes on, because it writes them again.
-                sizes = {file.name: file.stat().st_size for file in sorted(path.parent.glob("*monitor.csv"))}
-                write_state(path, {**self._run_state(callback), "monitor_files": sizes})
+                sizes = {file.name: flushed_size(file) for file in sorted(path.parent.glob("*monitor.csv"))}
+                write_state(path, {**self._run_state(self._callbacks), "monitor_files": sizes})
             except (OSError, NotPlainError) as error:
                 # The run is worth more than its state.
                 warnings.warn(f"{error}. Until it can be, the run can be resumed only from an earlier state.")
-        return super().collect_rollouts(env, callback, *args, **kwargs)
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[int, BaseCallback]:
         assert self.env is not None
-        is_known = install_tapes(self.env)
-        total_timesteps, callback = super()._setup_learn(*args, **kwargs)
-        callbacks = list(walk_callbacks(callback))
-        for each in callbacks:
+        install_tapes(self.env)
+        total_timesteps, callback = super()._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, *args, **kwargs
+        )
+        self._callbacks = list(walk_callbacks(callback))
+        self._callback_marks = [attribute_marks(each) for each in self._callbacks]
+        for each in self._callbacks:
             if isinstance(each, EvalCallback):
                 install_tapes(each.eval_env)
-        for folder in sorted({folder.resolve() for each in callbacks for folder in _folders_of(each)}):
-            self._locks.enter_context(locked(folder, "saves its models"))
-        if any(isinstance(each, CheckpointCallback) for each in callbacks):
-            self._announce_state(is_known)
+        folders = [each.save_path for each in self._callbacks if isinstance(each, CheckpointCallback)]
+        if reset_num_timesteps:
+            self._forget_states(folders)
+        if folders:
+            self._announce_state(Path(folders[0]), install_tapes(self.env))
         return total_timesteps, callback
 
-    def _announce_state(self, is_known: bool) -> None:
-        assert self.replay_buffer is not None
-        n_bytes = state_bytes(self.replay_buffer)
+    def _forget_states(self, folders: list[str]) -> None:
+        """A new run replaces the one that was in its folders."""
+        own, self._checkpoint_states = self._checkpoint_states, frozenset()
+        for state in [Path(folder, RUN_STATE).resolve() for folder in folders]:
+            if state.is_file() and state not in own:
+                warnings.warn(f"{state} is removed: it is of an earlier run, and a new run begins in its folder.")
+            state.unlink(missing_ok=True)
+
+    def _state_bytes(self) -> int:
+        """About how much the state takes at the end of the run."""
+        buffer: Any = self.replay_buffer
+        return int(state_bytes(buffer) * min(1.0, self._total_timesteps / (buffer.buffer_size * self.n_envs)))
+
+    def _announce_state(self, folder: Path, problem: str | None) -> None:
+        n_bytes = self._state_bytes()
         if self.verbose > 0:
             print(
                 f"Each checkpoint replaces {RUN_STATE}, with which the run can be resumed. With its replay buffer it "
                 f"takes up to {n_bytes / 1e9:.2g} GB on disk, and twice that while it is replaced."
             )
-        if not is_known:
+        free = shutil.disk_usage(folder).free
+        if free < 2 * n_bytes:
             warnings.warn(
-                "The environment's state cannot be kept, since it has no wrapper, such as Monitor, or is of a kind of "
-                "its own: a run that is resumed begins new episodes. All else is restored."
+                f"{folder} has {free / 1e9:.2g} GB free, and {RUN_STATE} may need {2 * n_bytes / 1e9:.2g} GB while it "
+                "is replaced. Make room, choose another folder, or lower buffer_size."
+            )
+        if problem is not None:
+            warnings.warn(
+                f"The environment's state cannot be kept ({problem}): a run that is resumed begins new episodes. All "
+                "else is restored."
             )
 
     def learn(
@@ -275,25 +350,30 @@ class ResumableMixin(OffPolicyAlgorithm):
         self._is_running, self._is_complete = True, False
         try:
             is_new = reset_num_timesteps and self._pending_state is None
-            with ExitStack() as self._locks:
+            folders = {folder.resolve() for each in list_callbacks(callback) for folder in _folders_of(each)}
+            with ExitStack() as locks:
+                for folder in sorted(folders):
+                    locks.enter_context(locked(folder, "saves its models"))
                 super().learn(total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar)
+                # Those of the last rollout
+                self._write_states()
             self._is_complete = self.num_timesteps >= self._total_timesteps
         finally:
             # A state that is still pending stays so: this call has not come to its first step.
-            self._is_running, self._state_due = False, None
+            self._is_running, self._states_due = False, frozenset()
         return self
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_is_running", "_state_due", "_checkpoint_state", "_pending_state", "_is_complete", "_locks"]
-        return [*super()._excluded_save_params(), *own]
+        own = ["_is_running", "_is_complete", "_keeps_state", "_callbacks", "_callback_marks"]
+        return [*super()._excluded_save_params(), *own, "_states_due", "_checkpoint_states", "_pending_state"]
 
 
-def _folders_of(callback: BaseCallback) -> list[Path]:
-    """Where a callback saves models."""
-    folder = getattr(
-        callback, "save_path" if isinstance(callback, CheckpointCallback) else "best_model_save_path", None
-    )
-    return [] if folder is None else [Path(folder)]
+def _folders_of(callback: BaseCallback) -> Iterator[Path]:
+    """Where a callback, and those that it calls, save models."""
+    for each in walk_callbacks(callback):
+        name = "save_path" if isinstance(each, CheckpointCallback) else "best_model_save_path"
+        if getattr(each, name, None) is not None:
+            yield Path(getattr(each, name))
 
 
 def _eval_env_state(callback: BaseCallback) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Writes a teacher's play to the disk while it plays."""
 
 import json
+import math
 import secrets
 import shutil
 import tempfile
@@ -113,6 +114,18 @@ class RecordingWriter:
                     None if episode is None else int(episode["l"]),
                 )
             )
+
+    def step_bytes(self, action_space: spaces.Space) -> int:
+        """
+        :param action_space: Action space
+        :return: about how many bytes of memory one step takes until the recording is closed, without its frames
+        """
+        n_answers = 2 * math.prod(action_space.shape or ())
+        if isinstance(action_space, spaces.Discrete):
+            n_answers = int(action_space.n)
+        # The action, the reward and two flags come to 14 bytes.
+        observed = 4 * self.shape[0] if self.images else math.prod(self.shape) * self.dtype.itemsize
+        return 4 * (n_answers + 1) + 14 + observed
 
     @property
     def n_steps(self) -> int:

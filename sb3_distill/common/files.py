@@ -181,6 +181,17 @@ def flush_all(partial: Path, folder: Path) -> None:
             _flush_folder(Path(place))
 
 
+def flushed_size(path: Path) -> int:
+    """
+    :param path: a file to which somebody appends
+    :return: its size, all of which the disk holds
+    :raises OSError: the file cannot be read
+    """
+    size = path.stat().st_size
+    _flush(path)
+    return size
+
+
 def partial_path(path: Path) -> Path:
     """
     :param path: a file or a folder

@@ -188,13 +188,22 @@ class NativeAtariVecEnv(VecEnv):
         self._n_resets[env] += 1
         self._actions[env] = []
 
+    @property
+    def why_lost(self) -> str | None:
+        """Why the state of these games cannot be restored; None if it can."""
+        if self.settings.spec.kwargs.get("repeat_action_probability", 0.0) > 0:
+            return "natively stepped Atari games do not tell which of their actions were sticky"
+        if self.schedule is not None:
+            return "the seed of each game is given"
+        if min(self._game_seeds) < 0:
+            return "the Atari games were not seeded"
+        return None
+
     def state(self) -> dict[str, Any] | None:
         """
-        :return: the present state, as plain values and arrays; None if it cannot be restored: without a seed, or with
-            sticky actions, the emulator's random numbers are not known
+        :return: the present state, as plain values and arrays; None if it cannot be restored (see ``why_lost``)
         """
-        is_sticky = self.settings.spec.kwargs.get("repeat_action_probability", 0.0) > 0
-        if is_sticky or self.schedule is not None or min(self._game_seeds) < 0:
+        if self.why_lost is not None:
             return None
         return {
             "seeds": list(self._game_seeds),

@@ -1,9 +1,10 @@
 """The state of an environment in the middle of an episode, for environments that cannot say it themselves: the random
 generators at the start of the episode, and the actions since. To restore it, the actions are played again."""
 
+import copy
 import hashlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +22,12 @@ from sb3_distill.state.plain import plain_attributes, set_plain_attributes
 _DEPTH = 4
 # Entries of a list or dictionary that are looked at; more are data
 _MANY = 100
+# Elements of an array that is kept, such as a mean over all observations; larger ones are screens
+_LARGE = 2**16
+# Steps of an episode that are kept, some 40 bytes each; a longer one is begun anew when the run goes on
+_LONGEST = 2_000_000
+# Where an environment has its tape
+_TAPE = "_sb3_distill_tape"
 
 
 class TapeError(ValueError):
@@ -36,20 +43,32 @@ class Tape:
         # What was done since: an action, or None where a new episode began within the same game (SB3's EpisodicLifeEnv)
         self.calls: list[Any] = []
         self.obs: Any = None
+        self.is_full = False
 
     def note_reset(self, env: gym.Env, kwargs: dict[str, Any]) -> None:
         """Called before the environment is reset."""
         if self.start is None or _begins_game(env):
-            self.start, self.calls = {**_read_parts(env), "reset": kwargs}, []
+            self.start, self.calls, self.is_full = {**_read_parts(env), "reset": kwargs}, [], False
         else:
-            self.calls.append(None)
+            self.note(None)
 
-    def state(self) -> dict[str, Any] | None:
+    def note(self, call: Any) -> None:
+        """Called after a step, with its action."""
+        if len(self.calls) >= _LONGEST:
+            self.calls, self.is_full = [], True
+        if not self.is_full:
+            self.calls.append(call)
+
+    def state(self, env: gym.Env) -> dict[str, Any] | None:
         """
-        :return: the present state, as plain values and arrays; None before the first reset
+        :param env: the environment whose tape this is
+        :return: its present state, as plain values and arrays; None before the first reset
         """
         if self.start is None:
             return None
+        now = {key: value for key, value in _read_parts(env).items() if key in _OUTLIVING}
+        if self.is_full:
+            return {"too_long": True, "now": now}
         emulators = {
             path: np.frombuffer(state.serialize(), np.uint8) for path, state in self.start["emulators"].items()
         }
@@ -59,6 +78,7 @@ class Tape:
             "is_reset": np.array([call is None for call in self.calls], dtype=bool),
             "actions": np.stack(actions) if actions else None,
             "obs": _hash(self.obs),
+            "now": now,
         }
 
     def restore(self, env: gym.Env, state: dict[str, Any] | None) -> None:
@@ -71,6 +91,16 @@ class Tape:
         """
         if state is None:
             return
+        try:
+            if "too_long" in state:
+                raise TapeError(f"its episode had more than {_LONGEST:,} steps")
+            self._replay(env, state)
+        except TapeError:
+            # The caller begins a new episode; statistics over all episodes stay those of the run.
+            _write_parts(env, state.get("now", {}))
+            raise
+
+    def _replay(self, env: gym.Env, state: dict[str, Any]) -> None:
         try:
             # Some make their generators only now.
             env.reset(seed=0)
@@ -89,26 +119,28 @@ class Tape:
 
 def _taped(base: type[gym.Wrapper]) -> type[gym.Wrapper]:
     class Taped(base):  # type: ignore[valid-type, misc]
-        tape: Tape
+        _sb3_distill_tape: Tape
 
         def reset(self, **kwargs: Any) -> Any:
-            self.tape.note_reset(self, kwargs)
+            self._sb3_distill_tape.note_reset(self, kwargs)
             result = super().reset(**kwargs)
-            self.tape.obs = result[0]
+            self._sb3_distill_tape.obs = result[0]
             return result
 
         def step(self, action: Any) -> Any:
+            # Whoever made the array may use it again, and environments may change it.
+            kept = copy.copy(action)
             result = super().step(action)
-            self.tape.calls.append(action)
-            self.tape.obs = result[0]
+            self._sb3_distill_tape.note(kept)
+            self._sb3_distill_tape.obs = result[0]
             return result
 
-        def tape_state(self) -> dict[str, Any] | None:
-            return self.tape.state()
+        def sb3_distill_state(self) -> dict[str, Any] | None:
+            return self._sb3_distill_tape.state(self)
 
-        def restore_tape(self, state: dict[str, Any] | None) -> str | None:
+        def sb3_distill_restore(self, state: dict[str, Any] | None) -> str | None:
             try:
-                self.tape.restore(self, state)
+                self._sb3_distill_tape.restore(self, state)
             except TapeError as error:
                 # As text: the process of an environment dies of an exception.
                 return str(error)
@@ -124,23 +156,31 @@ class _Install:
 
     def __instancecheck__(self, env: Any) -> bool:
         # There is no other way to get at the wrapper there, and a wrapper around it would not be seen by SB3.
-        if not isinstance(vars(env).get("tape"), Tape):
-            env.tape = Tape()
-            env.__class__ = _taped(type(env))
+        if not isinstance(vars(env).get(_TAPE), Tape):
+            try:
+                env.__class__ = _taped(type(env))
+            except TypeError:
+                # Such as classes that allow no subclasses
+                return False
+            setattr(env, _TAPE, Tape())
         return True
 
 
-def install_tapes(env: VecEnv) -> bool:
+def install_tapes(env: VecEnv) -> str | None:
     """
     Have the environments keep what is needed to restore their state. It changes nothing that they do.
 
     :param env: a vector environment; its environments may run in other processes
-    :return: whether their state can be restored. Environments without any wrapper, such as Monitor, cannot be reached.
+    :return: None, or why their state cannot be restored
     """
     base = env.unwrapped
     if isinstance(base, NativeAtariVecEnv):
-        return True
-    return isinstance(base, (DummyVecEnv, SubprocVecEnv)) and all(base.env_is_wrapped(_Install()))  # type: ignore[arg-type]
+        return base.why_lost
+    if not isinstance(base, (DummyVecEnv, SubprocVecEnv)):
+        return f"{type(base).__name__} is a vector environment of its own kind"
+    if not all(base.env_is_wrapped(_Install())):  # type: ignore[arg-type]
+        return "it has no wrapper that can be reached, such as Monitor"
+    return None
 
 
 def vec_env_state(env: VecEnv) -> dict[str, Any]:
@@ -152,8 +192,12 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
     if isinstance(base, NativeAtariVecEnv):
         games: Any = base.state()
     else:
-        games = base.env_method("tape_state") if install_tapes(base) else None
-    return {"wrappers": [plain_attributes(wrapper) for wrapper in wrappers], "games": games}
+        games = base.env_method("sb3_distill_state") if install_tapes(base) is None else None
+    return {
+        "wrappers": [plain_attributes(wrapper) for wrapper in wrappers],
+        "games": games,
+        "why_lost": install_tapes(base),
+    }
 
 
 def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> str | None:
@@ -167,14 +211,12 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> str | None:
     wrappers, base = _vec_wrappers(env)
     problem: str | None = None
     if state["games"] is None:
-        problem = "it was not kept"
+        problem = state.get("why_lost") or "it was not kept"
     elif isinstance(base, NativeAtariVecEnv):
         problem = base.restore(state["games"])
-    elif not install_tapes(base):
-        problem = "it cannot be set"
-    else:
+    elif (problem := install_tapes(base)) is None:
         # Each process is asked on its own, with its own state.
-        replies = [base.env_method("restore_tape", game, indices=i)[0] for i, game in enumerate(state["games"])]
+        replies = [base.env_method("sb3_distill_restore", game, indices=i)[0] for i, game in enumerate(state["games"])]
         problem = next((reply for reply in replies if reply is not None), None)
         if any(game is not None for game in state["games"]):
             # Those of the first reset, which has been
@@ -184,6 +226,14 @@ def restore_vec_env(env: VecEnv, state: dict[str, Any]) -> str | None:
     for wrapper, attributes in zip(wrappers, state["wrappers"], strict=True):
         set_plain_attributes(wrapper, attributes)
     return problem
+
+
+def vec_wrapper_names(env: VecEnv) -> list[str]:
+    """
+    :param env: a vector environment
+    :return: the names of the classes of its wrappers, from the outermost on
+    """
+    return [type(wrapper).__name__ for wrapper in _vec_wrappers(env)[0]]
 
 
 def _vec_wrappers(env: VecEnv) -> tuple[list[VecEnvWrapper], VecEnv]:
@@ -206,35 +256,51 @@ def _begins_game(env: gym.Env) -> bool:
 
 def _read_parts(env: gym.Env) -> dict[str, Any]:
     """What an environment's next game depends on."""
-    found: dict[str, dict[str, Any]] = {"generators": {}, "numbers": {}, "emulators": {}}
+    found: dict[str, dict[str, Any]] = {"generators": {}, "numbers": {}, "arrays": {}, "emulators": {}}
     for path, part in _parts(env):
         if isinstance(part, GENERATORS):
             found["generators"][path] = generator_state(part)
             continue
-        # Such as the last action, which MinAtar repeats at random also when a new game has begun
-        numbers = {name: value for name, value in _attributes(part) if _is_number(value)}
-        if numbers:
-            found["numbers"][path] = numbers
+        # Such as the last action, which MinAtar repeats at random also when a new game has begun, or the statistics of
+        # Gymnasium's NormalizeObservation
+        for kind, belongs in _OUTLIVING.items():
+            values = {name: copy.copy(value) for name, value in _attributes(part) if belongs(value)}
+            # The bounds of spaces do not change.
+            if values and not isinstance(part, gym.Space):
+                found[kind][path] = values
         if isinstance(part, AtariEnv):
             found["emulators"][path] = part.clone_state(include_rng=True)
     return found
 
 
 def _write_parts(env: gym.Env, state: dict[str, Any]) -> None:
-    for path, part in _parts(env):
+    """The opposite of ``_read_parts``; some kinds of parts may be missing."""
+    # All parts are found before any of them is replaced.
+    for path, part in list(_parts(env)):
         if isinstance(part, GENERATORS):
-            if path in state["generators"]:
+            if path in state.get("generators", {}):
                 set_generator_state(part, state["generators"][path])
             continue
-        if path in state["numbers"]:
-            (part if isinstance(part, dict) else vars(part)).update(state["numbers"][path])
-        if isinstance(part, AtariEnv) and path in state["emulators"]:
+        for kind in _OUTLIVING:
+            values = state.get(kind, {}).get(path)
+            if values:
+                # Copies: the state may be restored again.
+                (part if isinstance(part, dict) else vars(part)).update(copy.deepcopy(values))
+        if isinstance(part, AtariEnv) and path in state.get("emulators", {}):
             part.restore_state(ALEState(state["emulators"][path].tobytes()))
 
 
 def _is_number(value: Any) -> bool:
     # Not subclasses, such as members of an IntEnum
     return type(value) in (bool, int, float) or isinstance(value, np.generic)
+
+
+def _is_array(value: Any) -> bool:
+    return type(value) is np.ndarray and value.dtype.kind in "biuf" and value.size <= _LARGE
+
+
+# Kinds of values that can outlive an episode
+_OUTLIVING: dict[str, Callable[[Any], bool]] = {"numbers": _is_number, "arrays": _is_array}
 
 
 def _parts(env: gym.Env) -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """The plain attributes of objects: numbers, arrays, random generators, and collections of them."""
 
+import pickle
 from collections import deque
 from typing import Any
 
@@ -31,6 +32,24 @@ def plain_attributes(owner: Any) -> dict[str, Any]:
             continue
         found[name] = plain
     return found
+
+
+def attribute_marks(owner: Any) -> dict[str, bytes]:
+    """
+    :param owner: an object
+    :return: by name, what its plain attributes are now, to be compared later
+    """
+    return {name: pickle.dumps(value) for name, value in plain_attributes(owner).items()}
+
+
+def changed_attributes(owner: Any, marks: dict[str, bytes]) -> dict[str, Any]:
+    """
+    :param owner: an object
+    :param marks: what ``attribute_marks`` returned of it earlier
+    :return: its plain attributes that have changed since: settings have not
+    """
+    now = attribute_marks(owner)
+    return {name: value for name, value in plain_attributes(owner).items() if now[name] != marks.get(name)}
 
 
 def to_plain(value: Any) -> Any:
