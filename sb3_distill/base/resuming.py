@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -176,6 +177,8 @@ class ResumableMixin(OffPolicyAlgorithm):
         try:
             # The attributes first: with them, parameters are read at their precision (see ``QPD.set_parameters``).
             set_plain_attributes(self, state["attributes"])
+            for name in ("ep_info_buffer", "ep_success_buffer"):
+                setattr(self, name, deque(state["attributes"][name], maxlen=self._stats_window_size))
             self.set_parameters(state["parameters"], exact_match=True, device=self.device)
             restore_buffer(self.replay_buffer, state["replay_buffer"])
         except Exception as error:

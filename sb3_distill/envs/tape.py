@@ -154,13 +154,19 @@ class _Install:
     """Stands for a class of wrappers: SB3 asks in the environment's own process whether it is wrapped in it, and the
     question installs the tape."""
 
+    has_failed = False
+
     def __instancecheck__(self, env: Any) -> bool:
+        # SB3 asks for the outermost wrapper first. One below it does not know all of the state.
+        if self.has_failed:
+            return False
         # There is no other way to get at the wrapper there, and a wrapper around it would not be seen by SB3.
         if not isinstance(vars(env).get(_TAPE), Tape):
             try:
                 env.__class__ = _taped(type(env))
             except TypeError:
                 # Such as classes that allow no subclasses
+                self.has_failed = True
                 return False
             setattr(env, _TAPE, Tape())
         return True
