@@ -34,8 +34,7 @@ class Seen(BaseCallback):
 
     def _on_step(self):
         self.n_left -= 1
-        if self.n_left > 0:
-            self.observations.append(self.locals["record"].observations.copy())
+        self.observations.append(self.locals["record"].observations.copy())
         return self.n_left > 0
 
 
@@ -47,14 +46,14 @@ def test_native_games_that_are_left_and_taken_up_again(between):
     assert isinstance(model.env.unwrapped, NativeAtariVecEnv)
     seen = Seen()
     for n_steps in (40, 70, 60):
-        # The last step is not stored, as SB3 has it, but the game has gone on.
+        # Unlike in SB3, the last step is stored, too: the game has gone on.
         seen.n_left = n_steps
         model.learn(10_000, callback=seen, reset_num_timesteps=between == "reset")
         if between == "play":
             evaluate_policy(model, model.get_env(), n_eval_episodes=1, warn=False)
     store = model.replay_buffer.stores[""]
     rows = len(seen.observations)
-    assert rows == 40 + 70 + 60 - 3 == model.replay_buffer.size()
+    assert rows == 40 + 70 + 60 == model.replay_buffer.size()
     rebuilt = [store[np.full(2, row), np.arange(2)] for row in range(rows)]
     assert np.array_equal(rebuilt, seen.observations)
 

@@ -136,7 +136,9 @@ def run(make, folder, stop=10_000):
     state = folder / RUN_STATE
     if state.exists():
         model.load_run_state(state)
-    evaluation = EvalCallback(make_vec_env("CartPole-v1", 2, seed=3), eval_freq=55, n_eval_episodes=3, verbose=0)
+    evaluation = EvalCallback(
+        make_vec_env("CartPole-v1", 2, seed=3), eval_freq=55, n_eval_episodes=3, verbose=0, log_path=str(folder)
+    )
     # Of other environments, the evaluations alone are not comparable.
     own = [evaluation] if model.get_env().observation_space == evaluation.eval_env.observation_space else []
     callbacks = [CheckpointCallback(70, folder), Stop(stop), *own]
