@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _REGISTER = {
     "rl_zoo3.utils": "register_algorithms",
     "rl_zoo3.hyperparams_opt": "register_samplers",
-    "rl_zoo3.exp_manager": "register_default_configs",
+    "rl_zoo3.exp_manager": "register_experiments",
 }
 
 

@@ -123,3 +123,13 @@ def test_later_formats_are_refused_by_name(kind, tmp_path: Path):
     with pytest.raises(ValueError, match=rf"format {known + 1}, .* format {known} at most: install") as error:
         read(files)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 1.0, "1", None, [1]])
+@pytest.mark.parametrize("kind", [kind for kind in NEWER if "SB3" not in kind])
+def test_what_is_no_format_is_refused(kind, wrong, tmp_path: Path):
+    _, change, read = NEWER[kind]
+    files = shutil.copytree(FORMATS[-1], tmp_path / "files")
+    change(files, wrong)
+    with pytest.raises(ValueError, match="none that ever was: formats are numbered from 1"):
+        read(files)

@@ -128,7 +128,7 @@ def read_meta(folder: Path) -> RecordingMeta:
     """
     content = parse_json(read_file(folder / META, _MAX_META_BYTES))
     found = content.get("format") if isinstance(content, dict) else None
-    problem = format_problem(folder, found, FORMAT) if isinstance(found, int) else None
+    problem = format_problem(folder, found, FORMAT)
     if problem is not None:
         raise RecordingError(problem)
     if found != FORMAT:

@@ -10,8 +10,10 @@ def format_problem(what: object, found: Any, known: int) -> str | None:
     :param known: the latest format that this version reads
     :return: why it cannot be read; None if it can
     """
-    if type(found) is int and found <= known:
+    if type(found) is int and 1 <= found <= known:
         return None
+    if type(found) is not int or found < 1:
+        return f"{what} has the format {str(found)[:40]!r}, which is none that ever was: formats are numbered from 1."
     return (
         f"{what} has format {found}, and this version of sb3_distill reads format {known} at most: install the version "
         "that wrote it, or a later one."

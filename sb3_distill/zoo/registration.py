@@ -2,11 +2,13 @@
 
 import functools
 import inspect
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from sb3_distill.algorithms import ALGORITHMS, resolve
+from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
@@ -34,9 +36,10 @@ def register_samplers(hyperparams_opt: ModuleType) -> None:
         hyperparams_opt.HYPERPARAMS_CONVERTER.setdefault(key, HYPERPARAMS_CONVERTER[key])
 
 
-def register_default_configs(exp_manager: ModuleType) -> None:
+def register_experiments(exp_manager: ModuleType) -> None:
     """
-    Let the Zoo read our hyperparameters if no ``--conf-file`` is given; by itself it searches only its own package.
+    Let the Zoo read our hyperparameters if no ``--conf-file`` is given; by itself it searches only its own package. And
+    let the state of a run stay until the Zoo has saved the model, its memory and its statistics.
 
     :param exp_manager: ``rl_zoo3.exp_manager``
     """
@@ -54,7 +57,14 @@ def register_default_configs(exp_manager: ModuleType) -> None:
             bound.arguments["config"] = str(default_config(algo))
         zoo_init(*bound.args, **bound.kwargs)
 
-    manager.__init__ = init_with_our_defaults
+    zoo_save = manager.save_trained_model
+
+    @functools.wraps(zoo_save)
+    def save_before_the_state_goes(self: Any, model: Any) -> None:
+        with model.keeping_state(self.save_path) if isinstance(model, ResumableMixin) else nullcontext():
+            zoo_save(self, model)
+
+    manager.__init__, manager.save_trained_model = init_with_our_defaults, save_before_the_state_goes
 
 
 def default_config(algo: str) -> Path:

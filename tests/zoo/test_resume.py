@@ -5,6 +5,8 @@ import re
 import pytest
 import yaml
 from rl_zoo3.utils import StoreDict
+from stable_baselines3 import DQN
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill.cli import main
 from sb3_distill.zoo.resume import command_line
@@ -74,3 +76,22 @@ def test_ten_kills(tmp_path):
     for line in ("broken files", "lost checkpoints", "processes left behind"):
         assert re.search(rf"^{line} +0 *$", result.stdout, re.MULTILINE)
     assert re.search(r"^complete, with the same rows (\d+) of \1 *$", result.stdout, re.MULTILINE)
+
+
+def test_the_state_stays_until_the_zoo_has_saved_everything(zoo, tmp_path, monkeypatch):
+    """The statistics are the last file that the Zoo writes."""
+    command = ("--algo", "pd", "--env", "CartPole-v1", "-n", 200, "--save-freq", 50, "--eval-freq", -1, "-f", "logs")
+    params = ("normalize:True", "n_teacher_episodes:0", "learning_starts:100", "teacher:'teacher.zip'")
+    DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [4]}, seed=0).save(tmp_path / "teacher")
+    with monkeypatch.context() as context:
+        context.setattr(VecNormalize, "save", full)
+        with pytest.raises(OSError, match="full"):
+            zoo(tmp_path, "train", *command, "-params", *params)
+    folder = tmp_path / "logs" / "pd" / "CartPole-v1_1"
+    assert (folder / "CartPole-v1.zip").exists() and not (folder / "CartPole-v1" / "vecnormalize.pkl").exists()
+    assert main(["resume", str(folder)]) == 0
+    assert (folder / "CartPole-v1" / "vecnormalize.pkl").exists() and not (folder / "run_state.zip").exists()
+
+
+def full(self, path):
+    raise OSError("full")
