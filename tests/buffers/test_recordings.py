@@ -259,12 +259,13 @@ def test_an_interrupted_recording_is_none(cartpole_teacher, tmp_path):
     assert not list(tmp_path.iterdir())
     model.learn(400, callback=lambda local, global_: local["self"].num_timesteps < 100)
     assert not list(tmp_path.iterdir())
-    # Before its first and its last step, and before any
-    for n_steps in (1, 400):
-        model.learn(n_steps, callback=lambda local, global_, last=n_steps: local["self"].num_timesteps < last)
+    # After its first step, before its last, and before any
+    for n_steps in (2, 400):
+        model.learn(n_steps, callback=lambda local, global_, last=n_steps - 1: local["self"].num_timesteps < last)
     model.learn(0)
     assert not list(tmp_path.iterdir())
-    model.learn(400)
+    # After its last step, it is whole.
+    model.learn(400, callback=lambda local, global_: local["self"].num_timesteps < 400)
     assert Recording(tmp_path / "play").n_rows == 400
 
 
