@@ -1,6 +1,7 @@
 """Finds the files of the agent that a user names (zip, run folder, ``zoo:`` or ``hub:``)."""
 
 import difflib
+import glob
 import os
 import re
 import warnings
@@ -241,7 +242,7 @@ def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
         f"zoo:{run.parent.name}/{env_name_of_run(run)}"
         for root in zoo_roots()
         for algo in algos
-        for run in (root / algo).glob(f"{name}-v*_*")
+        for run in (root / algo).glob(f"{glob.escape(name)}-v*_*")
     }
     hint = ""
     if found:

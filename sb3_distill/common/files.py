@@ -1,6 +1,7 @@
 """Paths of the Zoo's files, and helpers to write files."""
 
 import errno
+import glob
 import os
 import platform
 import re
@@ -211,14 +212,15 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def dead_partials(folder: Path, name: str = "*") -> list[Path]:
+def dead_partials(folder: Path, name: str | None = None) -> list[Path]:
     """
     :param folder: a folder
-    :param name: name of a file or folder in it; "*" for all
+    :param name: name of a file or folder in it; None for all
     :return: what processes of this machine were writing under this name when they were killed
     """
     host = _host()
-    found = [(path, _PARTIAL.fullmatch(path.name)) for path in folder.glob(f".{name}.*.partial")]
+    pattern = f".{'*' if name is None else glob.escape(name)}.*.partial"
+    found = [(path, _PARTIAL.fullmatch(path.name)) for path in folder.glob(pattern)]
     return [path for path, by in found if by is not None and by["host"] == host and not _is_running(int(by["pid"]))]
 
 

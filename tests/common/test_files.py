@@ -14,7 +14,7 @@ from sb3_distill import PolicyDistillation
 from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import RecordingSettings
-from sb3_distill.common.files import check_writable, partial_path, whole_file, write_together, write_whole
+from sb3_distill.common.files import check_writable, dead_partials, partial_path, whole_file, write_together, write_whole
 from sb3_distill.evaluation.cli import Results, write_output
 from sb3_distill.evaluation.starts import HeldOutStarts
 from sb3_distill.results.curves import write_csv
@@ -142,6 +142,15 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path):
     assert left != partial_path(tmp_path / "file").name
     write_whole(tmp_path / "other", "whole")
     assert list(content_of(tmp_path)) == ["other"]
+
+
+def test_names_are_no_patterns(tmp_path: Path):
+    """Those of users can hold brackets and stars."""
+    for name in ("run[1]", "run1", "*"):
+        (tmp_path / partial_path(tmp_path / name).name.replace(f"-{os.getpid()}", "-99999999")).mkdir()
+    assert [path.name[:7] for path in dead_partials(tmp_path, "run[1]")] == [".run[1]"]
+    assert [path.name[:3] for path in dead_partials(tmp_path, "*")] == [".*."]
+    assert len(dead_partials(tmp_path)) == 3
 
 
 def test_files_that_belong_together_are_replaced_together(tmp_path: Path):
