@@ -60,7 +60,7 @@ def replace_block(folder):
 
 
 DAMAGES = {
-    "meta is a list": (lambda folder: (folder / "recording.json").write_text("[1]"), "has the format .None., which is none"),
+    "meta is a list": (lambda folder: (folder / "recording.json").write_text("[1]"), "format .None., which is none"),
     "meta is nested": (lambda folder: (folder / "recording.json").write_text("[" * 10**5), "nested more than"),
     "no episodes": (change_meta(episodes=[]), "episodes are not those that its steps end|terminals"),
     "an episode elsewhere": (change_meta(episodes=[{"row": 10**9, "env": 0, "r": 1, "l": 1}]), "ends outside of it"),

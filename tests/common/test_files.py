@@ -14,7 +14,14 @@ from sb3_distill import PolicyDistillation
 from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import RecordingSettings
-from sb3_distill.common.files import check_writable, dead_partials, partial_path, whole_file, write_together, write_whole
+from sb3_distill.common.files import (
+    check_writable,
+    dead_partials,
+    partial_path,
+    whole_file,
+    write_together,
+    write_whole,
+)
 from sb3_distill.evaluation.cli import Results, write_output
 from sb3_distill.evaluation.starts import HeldOutStarts
 from sb3_distill.results.curves import write_csv
