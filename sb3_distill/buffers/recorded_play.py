@@ -1,5 +1,6 @@
 """Reads a recording in place of playing."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sb3_distill.buffers.recording_meta import RecordingError, RecordingSettings
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.buffers.unfinished import resume_writer
+from sb3_distill.common.files import dead_partials
 
 
 class RecordedPlay:
@@ -91,6 +93,9 @@ def read_or_record(
     if folder.exists():
         recording = Recording(folder)
         recording.check(settings, n_envs, start + total_timesteps)
+        # What stopped runs had recorded of it is not needed any more.
+        for left in dead_partials(folder.parent, folder.name):
+            shutil.rmtree(left, ignore_errors=True)
         return RecordedPlay(recording, start // n_envs), None
     if unfinished is not None:
         return None, resume_writer(folder, settings, observation_space, n_envs, unfinished)

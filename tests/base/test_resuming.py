@@ -1,6 +1,8 @@
 """A run that is stopped and goes on from its state ends with the same bits as one that was never stopped."""
 
+import os
 from enum import IntEnum
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from sb3_distill import MultiTaskDQN, PolicyDistillation
 from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
+from sb3_distill.common.files import partial_path
 from sb3_distill.common.locks import InUseError, locked
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.networks.frozen import hash_weights
@@ -223,11 +226,14 @@ def test_a_recording_is_finished_and_read(images, tmp_path):
     for row in range(first.n_rows):
         assert np.array_equal(first.observations(row), second.observations(row))
     assert not list(tmp_path.rglob("*.partial"))
+    # What a killed run had recorded, before another one finished, is removed by the next one.
+    (tmp_path / "stopped" / partial_path(Path("recording")).name.replace(str(os.getpid()), "99999999")).mkdir()
     # Readers go on, too.
     (tmp_path / "stopped" / RUN_STATE).unlink()
     run(make, tmp_path / "stopped", stop=130)
     reader, _ = run(make, tmp_path / "stopped")
     assert weights_of(reader) == weights_of(whole)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_state_goes_with_its_checkpoint(tmp_path):
