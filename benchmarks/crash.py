@@ -5,8 +5,6 @@ python -m benchmarks.crash --kills 200 --seed 0
 """
 
 import argparse
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -16,216 +14,16 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch as th
-import yaml
-from stable_baselines3 import A2C, DQN
-from stable_baselines3.common.env_util import make_vec_env
 
 import sb3_distill_zoo
+from benchmarks.crash_jobs import Job, make_jobs
 from benchmarks.crash_report import Report, check_files
-from sb3_distill import PolicyDistillation
-from sb3_distill.agents.archive import read_archive
 from sb3_distill.base.resuming import RUN_STATE
-from sb3_distill.buffers.recordings import Recording
-from sb3_distill.cli import main as sb3_distill
-
-STEPS, SAVE_FREQ = 800, 100
-TASKS = ["CartPole-v1", "Acrobot-v1"]
-
-
-@dataclass
-class Job:
-    """
-    Something that is killed and started again until it is complete.
-
-    :param name: its name
-    :param start: runs it, or goes on with it, in a folder
-    :param result: what it came to, once it is complete; None before
-    :param kills_leader: whether only its first process is killed, and the others must end by themselves
-    """
-
-    name: str
-    start: Callable[[Path], None]
-    result: Callable[[Path], Any]
-    kills_leader: bool = False
-
-
-def zoo_run(algo: str, *arguments: str, env: str = "CartPole-v1", env_kwargs: Sequence[str] = ()) -> Job:
-    """A run of the Zoo with checkpoints, which is resumed."""
-
-    def folder_of(root: Path) -> Path:
-        return root / "logs" / algo / f"{env}_1"
-
-    def start(root: Path) -> None:
-        folder = folder_of(root)
-        if (folder / env / "args.yml").exists() and (folder / env / "config.yml").exists():
-            raise SystemExit(sb3_distill(["resume", str(folder)]))
-        # Killed before there was a run
-        shutil.rmtree(folder, ignore_errors=True)
-        eval_freq = 170 if algo in ("pd", "qpd") else -1
-        options = f"--env {env} -f {root / 'logs'} -n {STEPS} --save-freq {SAVE_FREQ} --eval-freq {eval_freq} --seed 3"
-        more = ["--eval-episodes", "1", "--device", "cpu", "--verbose", "0", "--algo", algo]
-        kwargs = ["--env-kwargs", *env_kwargs] if env_kwargs else []
-        raise SystemExit(sb3_distill(["zoo", "train", *options.split(), *more, *kwargs, "-params", *arguments]))
-
-    def result(root: Path) -> Any:
-        last = folder_of(root) / f"{env}.zip"
-        if not last.exists() or (folder_of(root) / RUN_STATE).exists():
-            return None
-        evaluations = folder_of(root) / "evaluations.npz"
-        return hash_of(last), np.load(evaluations)["results"].tolist() if evaluations.exists() else None
-
-    return Job(algo, start, result)
-
-
-def hash_of(zip_path: Path) -> str:
-    """The hash of a model's weights."""
-    weights = read_archive(zip_path).weights
-    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
-
-
-def recording_job(teacher: Path) -> Job:
-    """A run that records its teacher's play while it learns; from Python."""
-
-    def model_of(root: Path) -> PolicyDistillation:
-        env = make_vec_env("CartPole-v1", 2, seed=0)
-        return PolicyDistillation(
-            "MlpPolicy",
-            env,
-            str(teacher),
-            recording=root / "recording",
-            buffer_size=500,
-            learning_starts=100,
-            n_teacher_episodes=0,
-            seed=0,
-            device="cpu",
-        )
-
-    def start(root: Path) -> None:
-        from stable_baselines3.common.callbacks import CheckpointCallback
-
-        model = model_of(root)
-        if (root / RUN_STATE).exists():
-            model.load_run_state(root / RUN_STATE)
-        elif (root / "last.zip").exists():
-            return
-        model.learn(4 * STEPS - model.num_timesteps, CheckpointCallback(SAVE_FREQ, str(root)))
-        model.save(root / "last.zip")
-
-    def result(root: Path) -> Any:
-        if not (root / "last.zip").exists() or (root / RUN_STATE).exists():
-            return None
-        recording = Recording(root / "recording")
-        return hash_of(root / "last.zip"), [recording.observations(row).tolist() for row in range(recording.n_rows)]
-
-    return Job("recording", start, result)
-
-
-def study_job(teacher: Path) -> Job:
-    """A study with two workers."""
-
-    def start(root: Path) -> None:
-        file = root / "study.yml"
-        content = {
-            "settings": {"algo": "pd", "env": "CartPole-v1", "n_timesteps": 300, "teacher": str(teacher)},
-            "grid": {"loss": ["kl", "mse"], "seed": [0, 1]},
-            "evaluation": {"n_episodes": 2},
-        }
-        file.write_text(yaml.safe_dump(content))
-        raise SystemExit(sb3_distill(["study", str(file), "-o", str(root / "out"), "--jobs", "2"]))
-
-    def result(root: Path) -> Any:
-        path = root / "out" / "results.json"
-        if not path.exists():
-            return None
-        rows = json.loads(path.read_text())["agents"]
-        return None if len(rows) < 4 else sorted((row["loss"], row["seed"], row["mean"]) for row in rows)
-
-    return Job("study", start, result, kills_leader=True)
-
-
-def export_job(student: Path) -> Job:
-    """Exports of one agent after the other into one folder."""
-
-    def start(root: Path) -> None:
-        for _ in range(3):
-            if sb3_distill(["export", str(student), "--env", "CartPole-v1", "-o", str(root / "export")]) != 0:
-                raise SystemExit(1)
-        (root / "complete").write_text("")
-
-    def result(root: Path) -> Any:
-        if not (root / "complete").exists():
-            return None
-        content = json.loads((root / "export" / "policy.json").read_text())
-        # The files are those that it describes.
-        sizes = {name: (root / "export" / name).stat().st_size for name in content["files"]}
-        assert sizes == {name: described["bytes"] for name, described in content["files"].items()}
-        return sorted(sizes)
-
-    return Job("export", start, result)
-
-
-def save_job(teacher: Path) -> Job:
-    """Saves a model, its memory and its state again and again."""
-
-    def start(root: Path) -> None:
-        model = PolicyDistillation(
-            "MlpPolicy", "CartPole-v1", str(teacher), n_teacher_episodes=0, seed=0, device="cpu", buffer_size=2_000
-        ).learn(2_000)
-        for _ in range(60):
-            model.save(root / "model")
-            model.save_replay_buffer(root / "memory")
-            model.save_run_state(root / "state.zip")
-        (root / "complete").write_text("")
-
-    def result(root: Path) -> Any:
-        return hash_of(root / "model.zip") if (root / "complete").exists() else None
-
-    return Job("save loop", start, result)
-
-
-def make_jobs(folder: Path, names: Sequence[str] | None) -> list[Job]:
-    """All jobs, and the agents that they need."""
-    dqn, a2c = folder / "dqn.zip", folder / "a2c.zip"
-    DQN("MlpPolicy", "CartPole-v1", seed=0, device="cpu", policy_kwargs={"net_arch": [8]}).save(dqn)
-    A2C("MlpPolicy", "CartPole-v1", seed=0, device="cpu", policy_kwargs={"net_arch": [8]}).save(a2c)
-    teachers = {}
-    for task in TASKS:
-        teachers[task] = str(folder / f"{task}.zip")
-        DQN("MlpPolicy", task, seed=0, device="cpu", policy_kwargs={"net_arch": [8]}).save(teachers[task])
-    student = folder / "student.zip"
-    PolicyDistillation("MlpPolicy", "CartPole-v1", str(dqn), n_teacher_episodes=0, seed=0, device="cpu").learn(
-        1_200
-    ).save(student)
-    quick = ["learning_starts:100", "buffer_size:1000", "n_envs:2"]
-    tasks = [f"env_ids:{TASKS}", "pad:True"]
-    small = "policy_kwargs:\"{'net_arch': [8]}\""
-    jobs = [
-        zoo_run("pd", *quick, small, f"teacher:'{dqn}'", "n_teacher_episodes:1"),
-        zoo_run("qpd", *quick, f"teacher:'{a2c}'", "n_teacher_episodes:1", "weight_bits:4", "activation_bits:4"),
-        zoo_run("rtpd", "learning_starts:100", "train_freq:8", "gradient_steps:2", "eval_freq:60", "n_eval_episodes:1"),
-        zoo_run(
-            "mtpd",
-            *quick,
-            f"teachers:{teachers}",
-            "n_eval_episodes:0",
-            "policy:'MultiTaskMlpPolicy'",
-            env="MultiTask-v0",
-            env_kwargs=tasks,
-        ),
-        zoo_run("mtdqn", *quick, "policy:'MultiTaskMlpPolicy'", env="MultiTask-v0", env_kwargs=tasks),
-        recording_job(dqn),
-        study_job(dqn),
-        export_job(student),
-        save_job(dqn),
-    ]
-    return [job for job in jobs if names is None or job.name in names]
 
 
 def begin(job: Job, root: Path, log: Path) -> int:
@@ -264,11 +62,9 @@ def wait(pid: int, seconds: float) -> int | None:
 
 
 def processes_of(root: Path) -> list[str]:
-    """Processes whose command line names the folder."""
+    """Other processes whose command line names the folder."""
     shown = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True).stdout
-    return [
-        line.strip() for line in shown.splitlines() if str(root) in line and str(os.getpid()) not in line.split()[0]
-    ]
+    return [line.strip() for line in shown.splitlines() if str(root) in line and int(line.split()[0]) != os.getpid()]
 
 
 def kill_until_complete(

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
 import yaml
 
 from sb3_distill.agents.archive import read_archive
+from sb3_distill.agents.normalization import read_normalization
 from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.state.file import read_state
 
 # What SB3 and the Zoo write around us
-_AROUND_US = ("evaluations.npz", "args.yml", "config.yml", "command.txt", "monitor.csv", "vecnormalize.pkl")
+_AROUND_US = ("evaluations.npz", "args.yml", "config.yml", "command.txt", "monitor.csv", "/vecnormalize.pkl")
 
 
 @dataclass
@@ -58,29 +60,36 @@ def check_files(root: Path, name: str, report: Report) -> set[Path]:
         if any(part.endswith(".partial") for part in path.relative_to(root).parts):
             continue
         try:
-            if path.name == RUN_STATE or path.name == "state.zip":
-                read_state(path)
+            if _read(path):
                 whole.add(path)
-            elif path.suffix == ".zip":
-                with zipfile.ZipFile(path) as archive:
-                    assert archive.testzip() is None
-                read_archive(path)
-                whole.add(path)
-            elif path.name == "policy.json":
-                for file, described in json.loads(path.read_text())["files"].items():
-                    assert (path.parent / file).stat().st_size == described["bytes"], f"{file} is another one"
-            elif path.suffix == ".json":
-                json.loads(path.read_text())
-            elif path.suffix == ".npz":
-                np.load(path, allow_pickle=False)
-            elif path.suffix == ".yml":
-                # With the tags of the Zoo's files, composed only
-                assert yaml.compose(path.read_text()) is not None
-            elif path.suffix == ".onnx":
-                import onnx
-
-                onnx.checker.check_model(str(path))
         except Exception as error:
-            found = report.broken_around_us if path.name.endswith(_AROUND_US) else report.broken
+            found = report.broken_around_us if str(path).endswith(_AROUND_US) else report.broken
             found.append(f"{name}: {path.name}: {type(error).__name__}: {error}")
     return whole
+
+
+def _read(path: Path) -> bool:
+    """Read a file whole, and return whether it is a model or a state."""
+    if path.name in (RUN_STATE, "state.zip"):
+        read_state(path)
+        return True
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+        read_archive(path)
+        return True
+    if path.name == "policy.json":
+        for file, described in json.loads(path.read_text())["files"].items():
+            assert (path.parent / file).stat().st_size == described["bytes"], f"{file} is another one"
+    elif "vecnormalize" in path.name:
+        assert read_normalization(path) is not None
+    elif path.suffix == ".json":
+        json.loads(path.read_text())
+    elif path.suffix == ".npz":
+        np.load(path, allow_pickle=False)
+    elif path.suffix == ".yml":
+        # With the tags of the Zoo's files, composed only
+        assert yaml.compose(path.read_text()) is not None
+    elif path.suffix == ".onnx":
+        onnx.checker.check_model(str(path))
+    return False
