@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill.agents.archive import FORMAT
 from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT
 from sb3_distill.base.callbacks import save_statistics, walk_callbacks
+from sb3_distill.base.tensorboard import tensorboard_goes_on, tensorboard_run
 from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
 from sb3_distill.common.files import whole_file
 from sb3_distill.common.formats import format_problem
@@ -186,6 +187,7 @@ class ResumableMixin(OffPolicyAlgorithm):
             "callbacks": [(type(each).__name__, plain_attributes(each), _eval_env_state(each)) for each in callbacks],
             "action_generator": generator_state(self.action_space.np_random),
             "generators": global_generators(),
+            "tensorboard_run": tensorboard_run(self),
         }
 
     def _go_on(self, state: dict[str, Any], callback: BaseCallback) -> None:
@@ -237,7 +239,8 @@ class ResumableMixin(OffPolicyAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         assert self.env is not None
         is_known = install_tapes(self.env)
-        total_timesteps, callback = super()._setup_learn(*args, **kwargs)
+        with tensorboard_goes_on(self, (self._pending_state or {}).get("tensorboard_run")):
+            total_timesteps, callback = super()._setup_learn(*args, **kwargs)
         callbacks = list(walk_callbacks(callback))
         for each in callbacks:
             if isinstance(each, EvalCallback):
