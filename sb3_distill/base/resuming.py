@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.archive import FORMAT
-from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT
+from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT, RUN_STATE
 from sb3_distill.base.callbacks import save_statistics, walk_callbacks
 from sb3_distill.base.tensorboard import tensorboard_goes_on, tensorboard_run
 from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
@@ -31,8 +31,6 @@ from sb3_distill.state.generators import (
 )
 from sb3_distill.state.plain import plain_attributes, set_plain_attributes, to_plain
 
-# Beside the checkpoints of a run: the state of the newest one
-RUN_STATE = "run_state.zip"
 SelfResumable = TypeVar("SelfResumable", bound="ResumableMixin")
 
 

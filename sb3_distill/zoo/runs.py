@@ -6,10 +6,9 @@ from typing import Any
 
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.files import CHECKPOINT, AgentError
+from sb3_distill.agents.files import CHECKPOINT, RUN_STATE, AgentError
 from sb3_distill.agents.rebuild.classes import with_classes
 from sb3_distill.algorithms import ALGORITHMS
-from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.common.files import model_zip
 from sb3_distill.state.file import StateFileError, read_state
 

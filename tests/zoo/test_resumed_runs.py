@@ -132,3 +132,11 @@ def test_a_run_in_use_is_left_alone(train, tmp_path: Path, capsys):
     with FileLock(folder / ".lock"):
         assert main(["resume", str(folder)]) == 2
     assert "is in use" in capsys.readouterr().err and (folder / "0.monitor.csv").read_bytes() == monitor
+
+
+@pytest.mark.parametrize("logs", [".", "logs", "some/logs"])
+def test_relative_paths_are_those_of_the_start(logs: str, train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    train(tmp_path / "a", "-f", logs, stop=200)
+    monkeypatch.chdir(tmp_path)
+    assert main(["resume", f"a/{logs}/pd/CartPole-v1_1"]) == 0
+    assert Path.cwd() == tmp_path / "a"
