@@ -31,7 +31,7 @@ import sb3_distill_zoo
 from benchmarks.crash_report import Report, check_files
 from sb3_distill import PolicyDistillation
 from sb3_distill.agents.archive import read_archive
-from sb3_distill.agents.files import RUN_STATE
+from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.cli import main as sb3_distill
 

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from sb3_distill.agents.archive import read_archive
-from sb3_distill.agents.files import RUN_STATE
+from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.state.file import read_state
 
 # What SB3 and the Zoo write around us

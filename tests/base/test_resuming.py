@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from sb3_distill import MultiTaskDQN, PolicyDistillation
-from sb3_distill.agents.files import RUN_STATE
+from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.locks import InUseError, locked
 from sb3_distill.envs.minatar import register_minatar
