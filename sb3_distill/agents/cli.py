@@ -11,7 +11,7 @@ import numpy as np
 import torch as th
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.agents.files import AgentError, EvaluationScore
+from sb3_distill.agents.files import RUN_STATE, AgentError, EvaluationScore
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.results.tables import format_table
 
@@ -199,6 +199,8 @@ def main(argv: list[str]) -> int:
         except (AgentError, OSError) as error:
             print(f"sb3-distill teachers: {error}", file=sys.stderr)
             failed = True
+        if Path(source, RUN_STATE).is_file():
+            print(f"{source} is not complete: `sb3-distill resume {source}` goes on with the run.", file=sys.stderr)
     if args.json:
         # A run's YAML may have dates in it.
         print(json.dumps([asdict(entry) for entry in facts], indent=2, default=str))

@@ -10,12 +10,14 @@ from typing import Any
 import yaml
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.rebuild.classes import ClassName
+from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.text import BoundedLoader, load_yaml
 from sb3_distill.reading.yaml_keys import DuplicateKeyError
 
 
 class _ZooLoader(BoundedLoader):
-    """A safe loader that also reads the two Python tags (OrderedDict and tuple) that occur in the Zoo's files."""
+    """A safe loader that also reads the Python tags of the Zoo's files: OrderedDict, tuple, names of known classes."""
 
 
 def _ordered_dict(loader: BoundedLoader, node: yaml.Node) -> OrderedDict[Any, Any]:
@@ -29,10 +31,20 @@ def _tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
     return tuple(loader.construct_sequence(node, deep=True))  # type: ignore[arg-type]
 
 
+def _other(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> ClassName:
+    try:
+        if not tag.startswith("name:"):
+            raise ValueError(f"{tag} makes a Python object, which is not read")
+        return ClassName(tag.removeprefix("name:"))
+    except ValueError as error:
+        mark = node.start_mark
+        line = str(mark.buffer).rstrip("\0").splitlines()[mark.line].strip()
+        raise ReadError(f"line {mark.line + 1}, {line!r:.150}: {error}") from error
+
+
 _ZooLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered_dict)
-
-
 _ZooLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
+_ZooLoader.add_multi_constructor("tag:yaml.org,2002:python/", _other)
 
 
 def read_yaml(path: Path | None) -> dict[str, Any]:
@@ -40,13 +52,13 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
     Read a run folder's ``config.yml``, ``args.yml`` or ``results.yml``.
 
     :param path: the file; None, or a file that does not exist, gives an empty dictionary
-    :return: the content of the file
-    :raises AgentError: the file is not a mapping, has a key twice, or has tags that would create Python objects
+    :return: the content of the file; classes are a ``ClassName``
+    :raises AgentError: the file is not a mapping, has a key twice, or has tags that would create other Python objects
     """
     if path is None or not path.is_file():
         return {}
     try:
-        # Safe: _ZooLoader is a SafeLoader with two more constructors, both for plain containers.
+        # Safe: _ZooLoader is a SafeLoader whose other constructors are for plain containers and for text.
         content = load_yaml(path, _ZooLoader)
     except DuplicateKeyError as error:
         raise AgentError(f"{path}: {error}") from error

@@ -11,6 +11,8 @@ STATISTICS = (ZOO_STATISTICS, HUB_STATISTICS)
 SETTINGS = ("args.yml", "config.yml", *STATISTICS)
 # Name of the zip that SB3's EvalCallback writes, without the ending, and of the statistics that are kept with it
 BEST_MODEL, BEST_STATISTICS = "best_model", "best_model_vecnormalize.pkl"
+# Beside the checkpoints of a run: the state of the newest one, with which the run can be resumed
+RUN_STATE = "run_state.zip"
 # Name of the zip that SB3's CheckpointCallback writes, without the ending
 CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")
 

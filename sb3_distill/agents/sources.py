@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT, SETTINGS, AgentError, AgentFiles, AgentNotFoundError
+from sb3_distill.agents.files import (
+    BEST_MODEL,
+    CHECKPOINT,
+    RUN_STATE,
+    SETTINGS,
+    AgentError,
+    AgentFiles,
+    AgentNotFoundError,
+)
 from sb3_distill.agents.hub import download
 from sb3_distill.common.files import file_name
 
@@ -122,7 +130,7 @@ def _around_zip(zip_path: Path) -> AgentFiles:
 
 
 def _find_in_run_folder(folder: Path) -> AgentFiles:
-    zips = sorted(folder.glob("*.zip"))
+    zips = sorted(path for path in folder.glob("*.zip") if path.name != RUN_STATE)
     if not zips:
         raise AgentNotFoundError(
             f"{folder} holds no agent: no .zip in it. Pass a run folder such as rl-trained-agents/dqn/CartPole-v1_1."

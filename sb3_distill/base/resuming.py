@@ -16,8 +16,9 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.archive import FORMAT
-from sb3_distill.agents.files import CHECKPOINT
+from sb3_distill.agents.files import CHECKPOINT, RUN_STATE
 from sb3_distill.base.callbacks import list_callbacks, save_statistics, walk_callbacks
+from sb3_distill.base.tensorboard import tensorboard_goes_on, tensorboard_run
 from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
 from sb3_distill.common.files import flushed_size, whole_file
 from sb3_distill.common.formats import format_problem
@@ -37,8 +38,8 @@ from sb3_distill.state.plain import (
     to_plain,
 )
 
-# Beside the checkpoints of a run: the state of the newest one
-RUN_STATE = "run_state.zip"
+# What every state has, besides what ``_identity`` returns
+_ENTRIES = {"parameters", "attributes", "replay_buffer", "environment", "callbacks", "action_generator", "generators"}
 SelfResumable = TypeVar("SelfResumable", bound="ResumableMixin")
 
 
@@ -165,6 +166,9 @@ class ResumableMixin(OffPolicyAlgorithm):
         :raises StateFileError: the file is damaged, or is of another algorithm or environment
         """
         state = read_state(Path(path))
+        missing = _ENTRIES - state.keys()
+        if missing:
+            raise StateFileError(f"{path} is not the state of a run: it has no {', '.join(sorted(missing))}.")
         own = self._identity()
         for name, value in own.items():
             # States of earlier versions do not have all of them.
@@ -222,6 +226,7 @@ class ResumableMixin(OffPolicyAlgorithm):
             ],
             "action_generator": generator_state(self.action_space.np_random),
             "generators": global_generators(),
+            "tensorboard_run": tensorboard_run(self),
         }
 
     def _go_on(self, state: dict[str, Any]) -> None:
@@ -262,7 +267,12 @@ class ResumableMixin(OffPolicyAlgorithm):
         """As SB3's. The state of a run is written and restored before a rollout."""
         if self._pending_state is not None:
             state, self._pending_state = self._pending_state, None
-            self._go_on(state)
+            try:
+                self._go_on(state)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise StateFileError(
+                    f"The state does not fit the run ({type(error).__name__}: {error}): use another, or begin anew."
+                ) from error
         self._write_states()
         rollout = super().collect_rollouts(env, callback, *args, **kwargs)
         if not rollout.continue_training and self._last_obs is not callback.locals["new_obs"]:
@@ -293,9 +303,10 @@ class ResumableMixin(OffPolicyAlgorithm):
     ) -> tuple[int, BaseCallback]:
         assert self.env is not None
         install_tapes(self.env)
-        total_timesteps, callback = super()._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, *args, **kwargs
-        )
+        with tensorboard_goes_on(self, (self._pending_state or {}).get("tensorboard_run")):
+            total_timesteps, callback = super()._setup_learn(
+                total_timesteps, callback, reset_num_timesteps, *args, **kwargs
+            )
         self._callbacks = list(walk_callbacks(callback))
         self._callback_marks = [attribute_marks(each) for each in self._callbacks]
         for each in self._callbacks:

@@ -11,18 +11,27 @@ class InUseError(OSError):
     """Another process writes to the folder."""
 
 
+# Folders whose lock this process holds for the code within
+_lent: set[Path] = set()
+
+
 @contextmanager
-def locked(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, doing: str, wait: bool = False, lend: bool = False) -> Iterator[None]:
     """
     Lock a folder for this process. The lock ends with the process, however it ends.
 
     :param folder: the folder, which is made where there is none
     :param doing: what the lock is for, such as "trains"
     :param wait: wait until the folder is free
+    :param lend: code within may lock the folder, too, and does so under this lock
     :raises InUseError: another process has locked the folder
     :raises OSError: the folder cannot be written
     """
     path = folder / ".lock"
+    own = folder.resolve()
+    if own in _lent:
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -35,9 +44,12 @@ def locked(folder: Path, doing: str, wait: bool = False) -> Iterator[None]:
         raise type(error)(
             error.errno, f"{folder} cannot be written ({error.strerror or error}): choose another folder"
         ) from error
+    if lend:
+        _lent.add(own)
     try:
         yield
     finally:
+        _lent.discard(own)
         # While it is held: whoever has opened it meanwhile sees that it is gone, and tries again.
         path.unlink(missing_ok=True)
         lock.release()

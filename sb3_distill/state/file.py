@@ -4,7 +4,7 @@ import json
 import math
 import zipfile
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,11 +118,12 @@ def _chunks(member: np.ndarray | Blocks) -> Iterable[bytes | memoryview]:
             yield data[start : start + _CHUNK].data
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path, only: Collection[str] | None = None) -> dict[str, Any]:
     """
     Read a state file. Nothing in it is unpickled.
 
     :param path: the file
+    :param only: names of the entries that are read, without the arrays of others; None: all
     :return: its content; deques come back as lists
     :raises StateFileError: the file is damaged, or of another version
     :raises FileNotFoundError: there is no such file
@@ -135,7 +136,10 @@ def read_state(path: Path) -> dict[str, Any]:
             problem = format_problem(path, stored["format"], FORMAT)
             if problem is not None:
                 raise StateFileError(problem)
-            content = _decode(stored["content"], archive)
+            content = stored["content"]
+            if only is not None:
+                content = {"dict": [(name, value) for name, value in content["dict"] if name in only]}
+            content = _decode(content, archive)
     except (StateFileError, FileNotFoundError):
         raise
     except Exception as error:

@@ -10,18 +10,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.rebuild.classes import CLASSES
 from sb3_distill.agents.rebuild.weights import ACTIVATIONS, read_activation
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, find_wrapper
 from sb3_distill.envs.recipe import read_wrappers
 from sb3_distill.study.cell import Cell, StudyError
 
-# By the argument that takes a class, the text by which the Zoo finds it; activations are those of `read_activation`
-_CLASSES = {
-    "optimizer_class": {name: f"th.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD", "NAdam", "RAdam")},
-    "features_extractor_class": {
-        name: f"sb3.common.torch_layers.{name}" for name in ("FlattenExtractor", "NatureCNN", "CombinedExtractor")
-    },
-}
+# By the argument that takes a class of `CLASSES`, where the Zoo finds it; activations are those of `read_activation`
+_ZOO_MODULES = {"optimizer_class": "th.optim", "features_extractor_class": "sb3.common.torch_layers"}
 _MODULES = ("", "th.optim", "torch.optim", "sb3.common.torch_layers", "stable_baselines3.common.torch_layers")
 # The Zoo evaluates these where they are text.
 _EVALUATED = ("policy_kwargs", "normalize", "replay_buffer_kwargs", "replay_buffer_class", "monitor_kwargs")
@@ -69,11 +65,11 @@ def _text(where: str, key: Any, value: Any) -> str:
             return f"nn.{read_activation(value, nn.ReLU).__name__}"
         except AgentError as error:
             raise StudyError(f"{where} names {value!r}; known are nn.{', nn.'.join(ACTIVATIONS)}.") from error
-    if isinstance(value, str) and key in _CLASSES:
+    if isinstance(value, str) and key in _ZOO_MODULES:
         module, _, short = value.rpartition(".")
-        if short not in _CLASSES[key] or module not in _MODULES:
-            raise StudyError(f"{where} names {value!r}; known are {', '.join(_CLASSES[key])}.")
-        return _CLASSES[key][short]
+        if short not in CLASSES[key] or module not in _MODULES:
+            raise StudyError(f"{where} names {value!r}; known are {', '.join(CLASSES[key])}.")
+        return f"{_ZOO_MODULES[key]}.{short}"
     if isinstance(value, Mapping):
         for name in value:
             if name is not None and not isinstance(name, (str, int, float)):

@@ -2,173 +2,182 @@
 
 import argparse
 import importlib
+import itertools
 import os
 import sys
-from dataclasses import dataclass
+import time
+import warnings
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
-import yaml
+import gymnasium as gym
+from stable_baselines3.common.monitor import ResultsWriter
 
 import sb3_distill_zoo
-from sb3_distill.agents.archive import read_archive
-from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import AgentError
-from sb3_distill.algorithms import ALGORITHMS
-from sb3_distill.base.resuming import RUN_STATE
-from sb3_distill.common.files import model_zip
-from sb3_distill.common.locks import InUseError, locked
-from sb3_distill.state.file import StateFileError, read_state
+from sb3_distill.buffers.recording_meta import RecordingError
+from sb3_distill.common.locks import locked
+from sb3_distill.reading.limits import ReadError
+from sb3_distill.state.file import StateFileError
+from sb3_distill.zoo.runs import StoppedRun, check_run_folder, find_stopped_run
 
 # Arguments of the Zoo's train that the resumed run does not get: it has the hyperparameters of config.yml, which those
 # arguments have led to, and the folder of the run
-_LEFT_OUT = {"hyperparams", "conf_file", "uuid", "truncate_last_trajectory"}
-# Arguments with several values, and those whose values have names
-_LISTS, _NAMED = {"gym_packages", "wandb_tags"}, {"env_kwargs", "eval_env_kwargs"}
+_LEFT_OUT = {"hyperparams", "conf_file", "storage", "study_name", "trial_id", "uuid", "truncate_last_trajectory"}
+# Those whose values have names: the Zoo would evaluate their text
+_NAMED = {"env_kwargs", "eval_env_kwargs"}
+_EXPECTED = (AgentError, StateFileError, RecordingError, ReadError, OSError, gym.error.Error)
 
 
-@dataclass(frozen=True)
-class StoppedRun:
-    """
-    A run of the Zoo that can go on.
-
-    :param folder: the run folder
-    :param arguments: the command line with which it was started
-    :param config: its hyperparameters
-    :param state: path of the state of its newest checkpoint; None if it has none
-    :param n_timesteps: steps that were done at that checkpoint
-    :param total_timesteps: steps that it was started for; None if only the hyperparameters say it
-    :param monitor_files: sizes of the Monitor files at that checkpoint
-    """
-
-    folder: Path
-    arguments: dict[str, Any]
-    config: dict[str, Any]
-    state: Path | None
-    n_timesteps: int
-    total_timesteps: int | None
-    monitor_files: dict[str, int]
-
-    def __str__(self) -> str:
-        if self.state is None:
-            return f"{self.folder} has no {RUN_STATE}, since no checkpoint was saved: the run begins anew, at step 0."
-        return f"{self.folder} goes on at step {self.n_timesteps:,} of {self.total_timesteps:,}, from {RUN_STATE}."
-
-
-def find_stopped_run(folder: Path) -> StoppedRun | None:
-    """
-    :param folder: a run folder of the Zoo
-    :return: the run; None if it is complete
-    :raises AgentError: the folder is none of a run of one of our algorithms
-    :raises StateFileError: its state is damaged
-    """
-    settings = sorted(path.parent for path in folder.glob("*/args.yml"))
-    if len(settings) != 1:
-        raise AgentError(
-            f"{folder} is no run folder of the Zoo's train: there should be one <environment>/args.yml in it, not "
-            f"{len(settings)}. Name a folder such as logs/pd/CartPole-v1_1."
-        )
-    arguments, config = read_yaml(settings[0] / "args.yml"), read_yaml(settings[0] / "config.yml")
-    algo, env_id = arguments.get("algo"), arguments.get("env")
-    if algo not in ALGORITHMS:
-        raise AgentError(
-            f"{folder} is a run of {algo}: only runs of {', '.join(ALGORITHMS)} can be resumed. Use the Zoo's "
-            "--trained-agent to train this agent further."
-        )
-    state = folder / RUN_STATE
-    if state.is_file():
-        content = read_state(state)
-        return StoppedRun(
-            folder,
-            arguments,
-            config,
-            state,
-            content["attributes"]["num_timesteps"],
-            content["total_timesteps"],
-            content["monitor_files"],
-        )
-    last = model_zip(folder, str(env_id))
-    if last.is_file():
-        # The Zoo saves it also if the run was interrupted.
-        data = read_archive(last).data
-        if data.get("num_timesteps", 0) >= data.get("_total_timesteps", 0):
-            return None
-    return StoppedRun(folder, arguments, config, None, 0, None, {})
-
-
-def resume(run: StoppedRun) -> None:
+def resume(folder: Path) -> None:
     """
     Go on with a run, in its folder. This runs its command line again.
 
-    :param run: the run
+    :param folder: the run folder
+    :raises AgentError: there is no run that can go on
+    :raises StateFileError: its state is damaged
+    :raises InUseError: another process saves models in the folder
     """
-    # The command may have named files relative to where it was started, such as the folder of the logs.
-    folder = run.folder.resolve()
-    root = folder.parents[1]
-    logs = Path(str(run.arguments.get("log_folder", "logs")))
-    if not logs.is_absolute() and root.parts[-len(logs.parts) :] == logs.parts:
-        os.chdir(root.parents[len(logs.parts) - 1])
+    check_run_folder(folder)
+    # Before the folder is looked at, until the last file is written; learn() runs under this lock, too.
+    with locked(folder, "saves its models", lend=True):
+        # The Zoo runs where it was started.
+        run = find_stopped_run(folder.resolve())
+        print(run or _complete(folder.resolve()))
+        if run is not None:
+            _go_on(run)
+
+
+def _go_on(run: StoppedRun) -> None:
+    _go_where_it_was_started(run)
+    agent = str(run.arguments.get("trained_agent") or "")
+    if agent and not Path(agent).is_file():
+        raise AgentError(f"The run was started from {agent}, which is no longer there. Put it back.")
     sb3_distill_zoo.add_finder()
     train: Any = importlib.import_module("rl_zoo3.train")
-    # The lock is that of the run's learn(), which takes it again.
-    with locked(folder, "saves its models"):
-        for name, size in run.monitor_files.items():
-            # Episodes after the checkpoint are played again.
-            os.truncate(folder / name, size)
+    manager = _experiment_manager(run, train.ExperimentManager)
+    zoo = train.ExperimentManager, train.argparse
+    train.ExperimentManager, train.argparse = manager, SimpleNamespace(ArgumentParser=_argument_parser(run))
+    try:
+        train.train()
+    except (ValueError, ImportError) as error:
+        # What refuses the settings says why. Later, such an error is a fault of the program.
+        if manager.is_learning or isinstance(error, _EXPECTED):
+            raise
+        raise AgentError(str(error)) from error
+    finally:
+        train.ExperimentManager, train.argparse = zoo
 
-    class ResumedExperiment(train.ExperimentManager):
+
+def _go_where_it_was_started(run: StoppedRun) -> None:
+    """The command may have named files relative to that folder, as it named the folder of the logs."""
+    root, logs = run.folder.parents[1], Path(str(run.arguments.get("log_folder", "logs")))
+    start = Path(*root.parts[: len(root.parts) - len(logs.parts)])
+    if not logs.is_absolute() and start / logs == root:
+        os.chdir(start)
+
+
+def _argument_parser(run: StoppedRun) -> type[argparse.ArgumentParser]:
+    """A parser that gives the Zoo the arguments of the run."""
+
+    class ResumedParser(argparse.ArgumentParser):
+        def parse_args(self, *_: Any) -> argparse.Namespace:  # type: ignore[override]
+            # --track adds some that the Zoo does not know, such as `command`.
+            known = {action.dest for action in self._actions} - _LEFT_OUT
+            given = {name: value for name, value in run.arguments.items() if name in known}
+            args = super().parse_args(command_line(given))
+            for name in _NAMED:
+                setattr(args, name, given.get(name))
+            return args
+
+        def error(self, message: str) -> NoReturn:
+            raise AgentError(f"The args.yml in {run.folder} holds no command line of the Zoo's train: {message}.")
+
+    return ResumedParser
+
+
+def _experiment_manager(run: StoppedRun, manager: Any) -> Any:
+    """The Zoo's, but for the folder and the hyperparameters of the run, from its state on."""
+
+    class ResumedExperiment(manager):
+        is_learning = False
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.save_path = str(folder)
+            self.save_path = str(run.folder)
             self.params_path = f"{self.save_path}/{self.env_name}"
+            if run.arguments.get("tensorboard_log"):
+                # With --track, the Zoo chooses a new one.
+                self.tensorboard_log: str | None = f"{run.arguments['tensorboard_log']}/{self.env_name}"
+
+        def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+            return dict(run.config), run.config
 
         def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> Any:
             if run.state is not None and not eval_env:
                 self.monitor_kwargs |= {"override_existing": False}
             return super().create_envs(n_envs, eval_env, no_log)
 
+        def _begin_monitor_file(self, name: str) -> None:
+            columns = (self.monitor_kwargs.get(key, ()) for key in ("reset_keywords", "info_keywords"))
+            header = {"t_start": time.time(), "env_id": self.env_name.gym_id}
+            ResultsWriter(str(run.folder / name), header, tuple(itertools.chain(*columns))).close()
+
         def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
             print(f"Log path: {self.save_path}")
 
         def learn(self, model: Any) -> None:
-            if state is not None:
-                model.load_run_state(state)
+            if run.state is not None:
+                model.load_run_state(run.state)
+                for name, size in run.monitor_files.items():
+                    if not _cut(run.folder / name, size):
+                        self._begin_monitor_file(name)
                 self.n_timesteps = run.total_timesteps - model.num_timesteps
+            type(self).is_learning = True
             super().learn(model)
 
-    state = None if run.state is None else folder / RUN_STATE
-    zoo_manager = train.ExperimentManager
-    with TemporaryDirectory() as temporary:
-        config = Path(temporary) / "config.yml"
-        config.write_text(yaml.safe_dump({run.arguments["env"]: dict(run.config)}))
-        sys.argv = ["rl_zoo3.train", *command_line(run.arguments), f"--conf-file={config}"]
-        train.ExperimentManager = ResumedExperiment
-        try:
-            train.train()
-        finally:
-            train.ExperimentManager = zoo_manager
+    return ResumedExperiment
+
+
+def _cut(path: Path, size: int) -> bool:
+    """
+    Cut a Monitor file to the size that it had at the checkpoint: later episodes are played again.
+
+    :param path: the file
+    :param size: the size
+    :return: whether the run can append to it; else it has to be begun anew
+    """
+    content = path.read_bytes()[:size]
+    if len(content) < size:
+        warnings.warn(f"{path} is shorter than at the checkpoint: rows of it are lost. All else goes on where it was.")
+        # A row that is not whole would be one with the next one.
+        content = content[: content.rfind(b"\n") + 1]
+    os.truncate(path, len(content))
+    return content.count(b"\n") >= 2
 
 
 def command_line(arguments: dict[str, Any]) -> list[str]:
     """
     :param arguments: the content of args.yml
-    :return: the command line that leads to it, without the hyperparameters
+    :return: the command line that leads to it, without hyperparameters and the arguments of environments
     """
     words = []
     for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"
-        if name in _LEFT_OUT or value is None or value is False or value in ("", [], {}):
+        if name in _LEFT_OUT | _NAMED or value is None or value is False or value in ("", [], {}):
             continue
         if value is True:
             words.append(option)
-        elif name in _LISTS:
+        elif isinstance(value, list):
             words += [option, *map(str, value)]
-        elif name in _NAMED:
-            words += [option, *(f"{key}:{part!r}" for key, part in value.items())]
         else:
             words.append(f"{option}={value}")
     return words
+
+
+def _complete(folder: Path) -> str:
+    return f"{folder} is complete: its last model is saved."
 
 
 def main(argv: list[str]) -> int:
@@ -185,11 +194,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="only say from where the run would go on")
     args = parser.parse_args(argv)
     try:
-        run = find_stopped_run(args.folder)
-        print(run or f"{args.folder} is complete: its last model is saved.")
-        if run is not None and not args.dry_run:
-            resume(run)
-    except (AgentError, StateFileError, InUseError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if args.dry_run:
+            print(find_stopped_run(args.folder) or _complete(args.folder))
+        else:
+            resume(args.folder)
+    except _EXPECTED as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

@@ -19,12 +19,15 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy
+from torch import nn
 
 from sb3_distill import load_teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import read_normalization
+from sb3_distill.agents.rebuild.classes import with_classes
+from sb3_distill.agents.rebuild.weights import read_activation
 from tests.helpers import preferences
 
 
@@ -217,6 +220,20 @@ def test_the_zoos_yaml_is_read(tmp_path):
     )
     assert read_yaml(path) == {"frame_stack": 4, "betas": (0.9, 0.99)}
     assert read_yaml(tmp_path / "nothing.yml") == read_yaml(None) == {}
+
+
+def test_classes_in_the_zoos_yaml_are_read_by_name(tmp_path):
+    kwargs = {"activation_fn": nn.Tanh, "optimizer_class": th.optim.AdamW, "sizes": (1, 2)}
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.dump({"policy_kwargs": kwargs}))
+    names = {"activation_fn": "torch.nn.modules.activation.Tanh", "optimizer_class": "torch.optim.adamw.AdamW"}
+    content = read_yaml(path)
+    assert content == {"policy_kwargs": {**names, "sizes": (1, 2)}}
+    assert read_activation(content["policy_kwargs"]["activation_fn"], nn.ReLU) is nn.Tanh
+    assert with_classes(content) == {"policy_kwargs": kwargs}
+    path.write_text("policy_kwargs:\n  activation_fn: !!python/name:os.system ''")
+    with pytest.raises(AgentError, match=r"line 2, .*activation_fn: .*: the class os.system is not known; known are"):
+        read_yaml(path)
 
 
 @pytest.mark.parametrize("start", ["", "!!python/object/apply:collections.OrderedDict\n"])

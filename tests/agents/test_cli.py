@@ -1,6 +1,7 @@
 """The verb that lists agents."""
 
 import json
+import shutil
 
 import numpy as np
 from stable_baselines3 import DQN
@@ -22,3 +23,17 @@ def test_teachers_verb(cartpole_teacher, tmp_path, capsys):
     assert main(["teachers", str(run), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts[0]["n_parameters"] == 226 and len(facts[0]["sha256"]) == 64
+
+
+def test_a_state_is_no_agent_and_says_that_the_run_can_go_on(cartpole_teacher, tmp_path, capsys, recwarn):
+    run = tmp_path / "dqn" / "CartPole-v1_1"
+    run.mkdir(parents=True)
+    (run / "run_state.zip").write_bytes(b"state")
+    assert main(["teachers", str(run)]) == 1
+    assert "holds no agent" in capsys.readouterr().err
+    for name in ("rl_model_10_steps.zip", "CartPole-v1.zip"):
+        shutil.copy(cartpole_teacher, run / name)
+        assert main(["teachers", str(run)]) == 0
+        output = capsys.readouterr()
+        assert "dqn" in output.out and f"`sb3-distill resume {run}` goes on with the run" in output.err
+    assert not [warning for warning in recwarn if "run_state" in str(warning.message)]

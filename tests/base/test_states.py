@@ -7,7 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 
 from sb3_distill.base.resuming import RUN_STATE
-from sb3_distill.state.file import StateFileError, read_state
+from sb3_distill.state.file import StateFileError, read_state, write_state
 from tests.base.test_resuming import RUNS, Moody, Stop, cartpole, cnn_teacher, pd, weights_of
 
 
@@ -149,6 +149,21 @@ def test_other_wrappers_of_the_environment_are_refused(tmp_path):
     RUNS["pd, VecNormalize"]().learn(120).save_run_state(tmp_path / "state.zip")
     with pytest.raises(StateFileError, match=r"its vec env wrappers is \['ObservationView', 'VecNormalize'\], and"):
         RUNS["pd"]().load_run_state(tmp_path / "state.zip")
+
+
+def test_states_that_are_not_whole_are_refused(tmp_path):
+    path = tmp_path / "state.zip"
+    RUNS["pd"]().learn(120).save_run_state(path)
+    state = read_state(path)
+    for name in ("environment", "generators", "replay_buffer", "attributes"):
+        write_state(path, {key: value for key, value in state.items() if key != name})
+        with pytest.raises(StateFileError, match=f"state.zip is not the state of a run: it has no {name}"):
+            RUNS["pd"]().load_run_state(path)
+        write_state(path, {**state, name: {"nothing": 1}})
+        with pytest.raises(StateFileError, match="fit"):
+            model = RUNS["pd"]()
+            model.load_run_state(path)
+            model.learn(10)
 
 
 def test_the_memory_is_not_held_twice(tmp_path):

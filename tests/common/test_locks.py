@@ -3,6 +3,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from sb3_distill.common.locks import InUseError, locked
 from tests.helpers import content_of
@@ -44,3 +45,14 @@ def test_locks_end_with_the_process(with_child, tmp_path: Path):
     with locked(tmp_path, "trains"):
         pass
     assert not content_of(tmp_path)
+
+
+def test_a_lock_can_be_lent(tmp_path: Path):
+    with locked(tmp_path, "resumes", lend=True):
+        with locked(tmp_path / ".." / tmp_path.name, "trains"):
+            pass
+        # It is still held.
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".lock").acquire(timeout=0)
+    with locked(tmp_path, "trains"), pytest.raises(InUseError), locked(tmp_path, "trains"):
+        pass
