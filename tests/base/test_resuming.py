@@ -139,9 +139,10 @@ def run(make, folder, stop=10_000):
     state = folder / RUN_STATE
     if state.exists():
         model.load_run_state(state)
-    evaluation = EvalCallback(
-        make_vec_env("CartPole-v1", 2, seed=3), eval_freq=55, n_eval_episodes=3, verbose=0, log_path=str(folder)
-    )
+    eval_env = make_vec_env("CartPole-v1", 2, seed=3)
+    if model.get_vec_normalize_env() is not None:
+        eval_env = VecNormalize(eval_env, training=False, norm_reward=False)
+    evaluation = EvalCallback(eval_env, eval_freq=55, n_eval_episodes=3, verbose=0, log_path=str(folder))
     # Of other environments, the evaluations alone are not comparable.
     own = [evaluation] if model.get_env().observation_space == evaluation.eval_env.observation_space else []
     callbacks = [CheckpointCallback(70, folder), Stop(stop), *own]
