@@ -1,5 +1,6 @@
 """Writes a teacher's play to the disk while it plays."""
 
+import glob
 import json
 import math
 import secrets
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
@@ -34,6 +36,8 @@ from sb3_distill.common.files import dead_partials, flush_all, naming_errors, pa
 
 # In an unfinished recording: the mark by which the run that goes on with it knows it
 _TOKEN = "token"
+# And the lock that its writer holds
+_LOCK = ".lock"
 
 
 class RecordingWriter:
@@ -68,11 +72,15 @@ class RecordingWriter:
         self.partial = partial_path(folder)
         self.token = secrets.token_hex(8) if token is None else token
         if token is not None:
-            _find_unfinished(folder, token).rename(self.partial)
+            left, self._lock = _take_unfinished(folder, token)
+            left.rename(self.partial)
         for left in [self.partial, *dead_partials(folder.parent, folder.name)] if token is None else []:
             shutil.rmtree(left, ignore_errors=True)
         with naming_errors(folder):
             self.partial.mkdir(parents=True, exist_ok=True)
+            if token is None:
+                self._lock = FileLock(self.partial / _LOCK)
+                self._lock.acquire(timeout=0)
             (self.partial / _TOKEN).write_text(self.token)
         self.columns: dict[str, list[np.ndarray]] = {}
         self.observations: list[np.ndarray] = []
@@ -171,6 +179,7 @@ class RecordingWriter:
                 self._file.close()
         if not keep:
             shutil.rmtree(self.partial, ignore_errors=True)
+        self._lock.release()
 
     def close(self, teacher_score: RecordedScore | None = None) -> None:
         """
@@ -183,6 +192,8 @@ class RecordingWriter:
         with naming_errors(self.folder):
             self._write_rest(teacher_score)
         flush_all(self.partial, self.folder)
+        (self.partial / _LOCK).unlink(missing_ok=True)
+        self._lock.release()
         try:
             self.partial.rename(self.folder)
             # Until then, a run that is killed goes on with it.
@@ -231,13 +242,21 @@ def _recording_in(folder: Path) -> Recording | None:
     return None
 
 
-def _find_unfinished(folder: Path, token: str) -> Path:
-    """What a stopped run has written of a recording."""
-    # Not those of a run that still writes them
-    for path in (partial_path(folder), *dead_partials(folder.parent, folder.name)):
+def _take_unfinished(folder: Path, token: str) -> tuple[Path, FileLock]:
+    """What a stopped run has written of a recording, locked. Its process may have had any number, on any machine."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.partial"):
         with suppress(OSError):
-            if (path / _TOKEN).read_text() == token:
-                return path
+            if (path / _TOKEN).read_text() != token:
+                continue
+            lock = FileLock(path / _LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise RecordingError(
+                    f"The unfinished recording {folder} is still being written by the run that began it: wait until "
+                    "that run has ended."
+                ) from error
+            return path, lock
     raise RecordingError(
         f"The frames of the unfinished recording {folder} are gone, so the run cannot go on with it: delete the run's "
         "folder, and start anew."

@@ -1,6 +1,7 @@
 """A recording gives back exactly what was played, and a student cannot tell it from the game."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,8 @@ from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.buffers.recording_meta import RecordedScore, RecordingError, RecordingSettings
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import Recording
+from sb3_distill.common.files import partial_path
+from tests.buffers.images import images
 from tests.buffers.records import step_record
 
 KWARGS = {"learning_starts": 32, "buffer_size": 600, "train_freq": 8, "gradient_steps": 4, "device": "cpu", "seed": 0}
@@ -323,3 +326,19 @@ def test_bounds_of_a_recording_are_those_of_its_type(dtype, tmp_path):
     recording = Recording(tmp_path / "play")
     assert recording.observation_space.dtype == dtype
     assert recording.observation_space.contains(recording.observations(0)[0])
+
+
+def test_an_unfinished_recording_is_known_by_its_lock(tmp_path):
+    """After a restart, another process may have the number of the one that was killed."""
+    told = RecordingSettings(
+        algorithm="PolicyDistillation", teacher="0", env_id=None, observation_space="images", teacher_eps=0.0
+    )
+    folder = tmp_path / "play"
+    writer = RecordingWriter(folder, told, images(), 1)
+    with pytest.raises(RecordingError, match="still being written"):
+        RecordingWriter(folder, told, images(), 1, writer.token)
+    writer.abort(keep=True)
+    foreign = partial_path(folder).name.replace(f"-{os.getpid()}.", f"-{os.getppid()}.")
+    writer.partial.rename(tmp_path / foreign)
+    RecordingWriter(folder, told, images(), 1, writer.token).abort()
+    assert not list(tmp_path.iterdir())
