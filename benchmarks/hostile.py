@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from benchmarks import mutations
 from benchmarks.mutations import mutate_bytes, mutate_json, mutate_npy, mutate_pickle, mutate_yaml, mutate_zip
-from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.base.resuming import RUN_STATE
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay
@@ -56,7 +57,7 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.state.file import read_state
 from sb3_distill.study.file import read_study
 from sb3_distill.study.job import train_arguments
-from sb3_distill.study.manifest import Manifest
+from sb3_distill.study.manifest import MANIFEST, Manifest, manifest_of
 from sb3_distill.study.run import collect
 
 MEMORY, CPU_SECONDS, SECONDS = 2 * 2**30, 60, 600
@@ -111,6 +112,11 @@ def read_recording(folder: Path) -> None:
     list(recording.finished_episodes())
 
 
+def read_manifest(folder: Path) -> None:
+    """Read the manifest of a cell, as a study that goes on does."""
+    manifest_of(folder.parents[1], SimpleNamespace(key=folder.name))  # type: ignore[arg-type]
+
+
 def mutate_agent(content: bytes, rng: random.Random, marker: str) -> bytes:
     """Damage a zip of SB3, or the zip of PyTorch in it."""
     weights = partial(mutate_zip, members={"data.pkl": mutate_weights, "data/0": mutate_any})
@@ -153,6 +159,7 @@ _LIST, _PLAY = verb("teachers", "{}", "--json"), verb("evaluate", "{}", "-n", "1
 KINDS = {
     "agent's zip": Kind("dqn/CartPole-v1_1/CartPole-v1.zip", mutate_agent, _LIST),
     "student's zip": Kind("pd/CartPole-v1_1/CartPole-v1.zip", mutate_agent, _PLAY),
+    "quantized student's zip": Kind("qpd/CartPole-v1_1/CartPole-v1.zip", mutate_agent, _PLAY),
     "args.yml": Kind("dqn/CartPole-v1_1/CartPole-v1/args.yml", mutate_yaml, _PLAY),
     "config.yml": Kind("dqn/CartPole-v1_1/CartPole-v1/config.yml", mutate_yaml, _PLAY),
     "results.yml": Kind("dqn/CartPole-v1_1/results.yml", mutate_yaml, _LIST),
@@ -163,6 +170,7 @@ KINDS = {
     "study": Kind("plan/study.yml", mutate_yaml, read_plan),
     "report": Kind("study/results.json", mutate_json, verb("report", "{}", "-o", "{}/report")),
     "rows": Kind("study/results.json", mutate_json, verb("visualize", "bars", "{}/results.json", "-o", "{}/x.png")),
+    "manifest": Kind(f"manifest/cells/cell/{MANIFEST}", mutate_json, read_manifest),
     "policy.json": Kind("export/policy.json", mutate_json, read_description),
     "run state": Kind(f"state/{RUN_STATE}", mutate_state, lambda folder: read_state(folder / RUN_STATE)),
     "starts": Kind("starts/starts.npz", mutate_npz, lambda folder: HeldOutStarts.load(folder / "starts.npz")),
@@ -199,6 +207,9 @@ def make_files(folder: Path) -> None:
     model.save(student / "CartPole-v1.zip")
     np.savez(student / "evaluations.npz", timesteps=np.arange(3), results=np.ones((3, 2)), ep_lengths=np.ones((3, 2)))
     model.learn(20).save_run_state(folder / "state" / RUN_STATE)
+    settings = {"learning_starts": 16, "n_teacher_episodes": 0, "weight_bits": 3, "activation_bits": 4, **kwargs}
+    quantized = QPD("MlpPolicy", "CartPole-v1", A2C("MlpPolicy", "CartPole-v1", **kwargs), **settings)
+    quantized.learn(40).save(folder / "qpd/CartPole-v1_1/CartPole-v1.zip")
     curves = folder / "rtpd/CartPole-v1_1/learning_curves.csv"
     curves.parent.mkdir(parents=True)
     curves.write_text("player,n_timesteps,mean_reward\nteacher,10,1\nsmall,10,2\nteacher,20,1\nsmall,20,3\n")
@@ -235,6 +246,7 @@ def write_results(folder: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text(to_json(manifest.to_dict()))
     collect(study, folder / "study")
+    shutil.copytree(path.parent, folder / "manifest/cells/cell")
     assert len(json.loads((folder / "study/results.json").read_text())["manifests"]) == 4, asdict(study)
 
 
@@ -279,7 +291,7 @@ def limit_and_read(kind: Kind, folder: Path) -> str:
                 problem = f"no sentence: {said.getvalue()}"
         except (ValueError, OSError) as error:
             # Functions of the library end in these, verbs do not; their message names the file or the argument.
-            if kind.read.__name__ == "<lambda>" and kind.file.startswith(("dqn", "pd", "rtpd", "a2c", "study")):
+            if kind.read.__name__ == "<lambda>" and kind.file.startswith(("dqn", "pd", "qpd", "rtpd", "a2c", "study")):
                 problem = f"no sentence: {traceback.format_exc()}"
             elif str(folder.name) not in str(error):
                 problem = f"no sentence: {type(error).__name__}: {error}"
