@@ -75,6 +75,11 @@ def pong():
     return VecFrameStack(make_atari_env("PongNoFrameskip-v4", n_envs=2, seed=0), 4)
 
 
+def pong_in_processes():
+    """These are not stepped natively."""
+    return VecFrameStack(make_atari_env("ale_py:PongNoFrameskip-v4", 2, seed=0, vec_env_cls=SubprocVecEnv), 4)
+
+
 def pendulum_qpd():
     env = make_vec_env("Pendulum-v1", 2, seed=0)
     return make_qpd(A2C("MlpPolicy", env, seed=1, device="cpu"), env, weight_bits=4, activation_bits=4)
@@ -124,6 +129,7 @@ RUNS = {
 SLOW = {
     "pd, LunarLander": pd(lambda: make_vec_env("LunarLander-v3", 2, seed=0)),
     "pd, Pong": pd(pong, "Net3Policy", cnn_teacher),
+    "pd, Pong in Python": pd(pong_in_processes, "Net3Policy", lambda env: cnn_teacher(pong())),
     "qpd, Hopper": hopper_qpd,
 }
 
