@@ -31,12 +31,7 @@ from sb3_distill.state.generators import (
     set_generator_state,
     set_global_generators,
 )
-from sb3_distill.state.plain import (
-    attribute_marks,
-    changed_attributes,
-    set_plain_attributes,
-    to_plain,
-)
+from sb3_distill.state.plain import attribute_marks, changed_attributes, set_plain_attributes, to_plain
 
 # What every state has, besides what ``_identity`` returns
 _ENTRIES = {"parameters", "attributes", "replay_buffer", "environment", "callbacks", "action_generator", "generators"}
@@ -46,8 +41,9 @@ SelfResumable = TypeVar("SelfResumable", bound="ResumableMixin")
 class ResumableMixin(OffPolicyAlgorithm):
     """
     Mixin of off-policy algorithms. All that ``save`` and ``save_replay_buffer`` write appears whole or not at all, and
-    a model that is saved while it learns (but not as ``best_model``) gets ``run_state.zip`` beside it: what SB3's zip
-    does not hold, such as the replay buffer, the optimizer, the random generators, the environment and the callbacks.
+    a checkpoint (a model that is saved while it learns as ``PREFIX_N_steps.zip``) gets ``run_state.zip`` beside it:
+    what SB3's zip does not hold, such as the replay buffer, the optimizer, the random generators, the environment and
+    the callbacks.
 
     SB3 calls callbacks before it stores the step, so that the state is that of the end of the rollout and its updates.
     """
@@ -76,7 +72,7 @@ class ResumableMixin(OffPolicyAlgorithm):
     _keeps_state = False
     # Whether the last learn() came to its end
     _is_complete = False
-    # The state with which the next rollout begins
+    # That with which the next rollout begins
     _pending_state: dict[str, Any] | None = None
 
     def _setup_model(self) -> None:
@@ -118,7 +114,7 @@ class ResumableMixin(OffPolicyAlgorithm):
     @contextmanager
     def keeping_state(self, folder: str | Path) -> Iterator[None]:
         """
-        Keep the state of the run until all files of its end are saved, and not only the last model.
+        Keep the state of the run until all files of its end are saved.
 
         :param folder: folder of the run, whose state is removed at the end
         :return: a context
@@ -154,6 +150,8 @@ class ResumableMixin(OffPolicyAlgorithm):
         """
         if self._is_running:
             self._states_due |= {Path(path).resolve()}
+        elif self._pending_state is not None:
+            raise ValueError("This model goes on from a state with its next learn(): until then, that is its state.")
         else:
             write_state(Path(path), self._run_state([]))
 
@@ -199,7 +197,7 @@ class ResumableMixin(OffPolicyAlgorithm):
 
     @property
     def has_checkpoint_state(self) -> bool:
-        """Whether the run can be resumed from a checkpoint."""
+        """Whether the run can be resumed."""
         return any(path.is_file() for path in self._checkpoint_states)
 
     def _identity(self) -> dict[str, Any]:
@@ -328,7 +326,7 @@ class ResumableMixin(OffPolicyAlgorithm):
             state.unlink(missing_ok=True)
 
     def _state_bytes(self) -> int:
-        """About how much the state takes at the end of the run."""
+        # About as much as it takes at the end of the run
         buffer: Any = self.replay_buffer
         return int(state_bytes(buffer) * min(1.0, self._total_timesteps / (buffer.buffer_size * self.n_envs)))
 
@@ -378,8 +376,8 @@ class ResumableMixin(OffPolicyAlgorithm):
         return self
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_is_running", "_is_complete", "_keeps_state", "_callbacks", "_callback_marks"]
-        return [*super()._excluded_save_params(), *own, "_states_due", "_checkpoint_states", "_pending_state"]
+        own = "_is_running _is_complete _keeps_state _callbacks _callback_marks _states_due _checkpoint_states"
+        return [*super()._excluded_save_params(), *own.split(), "_pending_state"]
 
 
 def _folders_of(callback: BaseCallback) -> Iterator[Path]:

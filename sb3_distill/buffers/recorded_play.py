@@ -1,6 +1,5 @@
 """Reads a recording in place of playing."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,9 @@ from gymnasium import spaces
 
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recording_meta import RecordingError, RecordingSettings
-from sb3_distill.buffers.recording_writer import RecordingWriter
+from sb3_distill.buffers.recording_writer import RecordingWriter, remove_dead_recordings
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.buffers.unfinished import resume_writer
-from sb3_distill.common.files import dead_partials
 
 
 class RecordedPlay:
@@ -94,8 +92,7 @@ def read_or_record(
         recording = Recording(folder)
         recording.check(settings, n_envs, start + total_timesteps)
         # What stopped runs had recorded of it is not needed any more.
-        for left in dead_partials(folder.parent, folder.name):
-            shutil.rmtree(left, ignore_errors=True)
+        remove_dead_recordings(folder)
         return RecordedPlay(recording, start // n_envs), None
     if unfinished is not None:
         return None, resume_writer(folder, settings, observation_space, n_envs, unfinished)

@@ -74,8 +74,10 @@ class RecordingWriter:
         if token is not None:
             left, self._lock = _take_unfinished(folder, token)
             left.rename(self.partial)
-        for left in [self.partial, *dead_partials(folder.parent, folder.name)] if token is None else []:
-            shutil.rmtree(left, ignore_errors=True)
+        else:
+            remove_dead_recordings(folder)
+            if self.partial.exists():
+                raise RecordingError(f"The recording {folder} is being written already, by a run in this process.")
         with naming_errors(folder):
             self.partial.mkdir(parents=True, exist_ok=True)
             if token is None:
@@ -240,6 +242,18 @@ def _recording_in(folder: Path) -> Recording | None:
     with suppress(RecordingError):
         return Recording(folder)
     return None
+
+
+def remove_dead_recordings(folder: Path) -> None:
+    """
+    Remove what processes of this machine had recorded when they were killed.
+
+    :param folder: folder of the recording
+    """
+    for left in (partial_path(folder), *dead_partials(folder.parent, folder.name)):
+        # A process in a container may have a number that is free here.
+        with suppress(OSError, Timeout), FileLock(left / _LOCK).acquire(timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _take_unfinished(folder: Path, token: str) -> tuple[Path, FileLock]:

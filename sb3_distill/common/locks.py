@@ -27,8 +27,9 @@ def locked(folder: Path, doing: str, wait: bool = False, lend: bool = False) -> 
     :raises InUseError: another process has locked the folder
     :raises OSError: the folder cannot be written
     """
-    path = folder / ".lock"
+    # The code within may go to another folder.
     own = folder.resolve()
+    path = own / ".lock"
     if own in _lent:
         yield
         return

@@ -4,6 +4,7 @@ generators at the start of the episode, and the actions since. To restore it, th
 import copy
 import hashlib
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -262,7 +263,7 @@ def _begins_game(env: gym.Env) -> bool:
 
 def _read_parts(env: gym.Env) -> dict[str, Any]:
     """What an environment's next game depends on."""
-    found: dict[str, dict[str, Any]] = {"generators": {}, "numbers": {}, "arrays": {}, "emulators": {}}
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in ("generators", "emulators", *_OUTLIVING)}
     for path, part in _parts(env):
         if isinstance(part, GENERATORS):
             found["generators"][path] = generator_state(part)
@@ -289,11 +290,24 @@ def _write_parts(env: gym.Env, state: dict[str, Any]) -> None:
             continue
         for kind in _OUTLIVING:
             values = state.get(kind, {}).get(path)
-            if values:
-                # Copies: the state may be restored again.
-                (part if isinstance(part, dict) else vars(part)).update(copy.deepcopy(values))
+            for name, value in (values or {}).items():
+                _set(part if isinstance(part, dict) else vars(part), name, value)
         if isinstance(part, AtariEnv) and path in state.get("emulators", {}):
             part.restore_state(ALEState(state["emulators"][path].tobytes()))
+
+
+def _set(owner: dict[str, Any], name: str, value: Any) -> None:
+    current = owner.get(name)
+    if isinstance(current, (list, deque)):
+        # Others may hold the same collection.
+        current.clear()
+        current.extend(value)
+    elif isinstance(current, dict):
+        current.clear()
+        current.update(value)
+    else:
+        # A copy: the state may be restored again.
+        owner[name] = copy.copy(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -305,8 +319,21 @@ def _is_array(value: Any) -> bool:
     return type(value) is np.ndarray and value.dtype.kind in "biuf" and value.size <= _LARGE
 
 
+def _is_collection(value: Any) -> bool:
+    """Whether it is a list or a mapping of numbers, such as the returns of all episodes."""
+    if type(value) not in (list, deque, dict) or len(value) > _LARGE:
+        return False
+    if isinstance(value, dict):
+        return all(type(key) in (int, str) and _is_number(entry) for key, entry in value.items())
+    return all(map(_is_number, value))
+
+
 # Kinds of values that can outlive an episode
-_OUTLIVING: dict[str, Callable[[Any], bool]] = {"numbers": _is_number, "arrays": _is_array}
+_OUTLIVING: dict[str, Callable[[Any], bool]] = {
+    "numbers": _is_number,
+    "arrays": _is_array,
+    "collections": _is_collection,
+}
 
 
 def _parts(env: gym.Env) -> Iterator[tuple[str, Any]]:

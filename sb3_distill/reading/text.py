@@ -17,6 +17,9 @@ from sb3_distill.reading.limits import (
 )
 from sb3_distill.reading.yaml_keys import DuplicateKeyError, UniqueKeyLoader
 
+# Far more than 64 bits need
+_MAX_INT_CHARACTERS = 100
+
 
 def parse_json(content: bytes | str) -> Any:
     """
@@ -83,12 +86,21 @@ class BoundedLoader(UniqueKeyLoader):
             raise ReadError(f"it has more than the {MAX_YAML_VALUES:,} values that are read, with its aliases")
         return node
 
+    def construct_bounded_int(self, node: yaml.ScalarNode) -> int:
+        """As PyYAML's, up to a length: Python refuses to write numbers of thousands of digits."""
+        if len(node.value) > _MAX_INT_CHARACTERS:
+            raise ReadError(f"it has a whole number of {len(node.value):,} characters")
+        return self.construct_yaml_int(node)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """As PyYAML's, without the error of a key that is a list."""
         try:
             return super().construct_mapping(node, deep)
         except TypeError as error:
             raise ReadError(f"it has a key that is no text or number ({error})") from error
+
+
+BoundedLoader.add_constructor("tag:yaml.org,2002:int", BoundedLoader.construct_bounded_int)
 
 
 def load_yaml(path: Path, loader: type[BoundedLoader] = BoundedLoader) -> Any:

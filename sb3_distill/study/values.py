@@ -17,8 +17,17 @@ from sb3_distill.envs.recipe import read_wrappers
 from sb3_distill.study.cell import Cell, StudyError
 
 # By the argument that takes a class of `CLASSES`, where the Zoo finds it; activations are those of `read_activation`
-_ZOO_MODULES = {"optimizer_class": "th.optim", "features_extractor_class": "sb3.common.torch_layers"}
-_MODULES = ("", "th.optim", "torch.optim", "sb3.common.torch_layers", "stable_baselines3.common.torch_layers")
+_ZOO_MODULES = {
+    "optimizer_class": "th.optim",
+    "features_extractor_class": "sb3.common.torch_layers",
+    "replay_buffer_class": "sb3.common.buffers",
+}
+_MODULES = (
+    "",
+    "torch.optim",
+    *_ZOO_MODULES.values(),
+    *(f"stable_baselines3.common.{n}" for n in ("torch_layers", "buffers")),
+)
 # The Zoo evaluates these where they are text.
 _EVALUATED = ("policy_kwargs", "normalize", "replay_buffer_kwargs", "replay_buffer_class", "monitor_kwargs")
 _IMPORTED = {"env_wrapper": gym.Wrapper, "callback": BaseCallback}
@@ -54,9 +63,13 @@ def as_argument(name: str, value: Any) -> str:
     :return: text that the Zoo's command line can evaluate: literals, and names of classes from our own list
     :raises StudyError: the value is anything else
     """
+    key = name.rpartition(".")[2]
     if name in _EVALUATED and isinstance(value, str):
         value = _parse(name, value)
-    return _text(name, name.rpartition(".")[2], value)
+        if isinstance(value, str) and key not in _ZOO_MODULES:
+            # The Zoo would evaluate it once more.
+            raise StudyError(f"{name} must be a mapping, a number or true or false, not the text {value!r:.80}.")
+    return _text(name, key, value)
 
 
 def _text(where: str, key: Any, value: Any) -> str:
@@ -97,6 +110,10 @@ def _parse(name: str, text: str) -> Any:
         ) from error
 
 
+def _is_dotted_name(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_dotted_name(node.value))
+
+
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if any(keyword.arg is None for keyword in node.keywords):
@@ -107,6 +124,6 @@ def _literal(node: ast.expr) -> Any:
             ast.literal_eval(key or ast.Constant(...)): _literal(value)
             for key, value in zip(node.keys, node.values, strict=True)
         }
-    if isinstance(node, (ast.Name, ast.Attribute)):
+    if _is_dotted_name(node):
         return ast.unparse(node)
     return ast.literal_eval(node)

@@ -61,18 +61,18 @@ def _go_on(run: StoppedRun) -> None:
     train.ExperimentManager, train.argparse = manager, SimpleNamespace(ArgumentParser=_argument_parser(run))
     try:
         train.train()
-    except (ValueError, ImportError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         # What refuses the settings says why. Later, such an error is a fault of the program.
         if manager.is_learning or isinstance(error, _EXPECTED):
             raise
-        raise AgentError(str(error)) from error
+        raise AgentError(f"The settings of {run.folder} are refused: {error}") from error
     finally:
         train.ExperimentManager, train.argparse = zoo
 
 
 def _go_where_it_was_started(run: StoppedRun) -> None:
     """The command may have named files relative to that folder, as it named the folder of the logs."""
-    root, logs = run.folder.parents[1], Path(str(run.arguments.get("log_folder", "logs")))
+    root, logs = run.folder.parent.parent, Path(str(run.arguments.get("log_folder", "logs")))
     start = Path(*root.parts[: len(root.parts) - len(logs.parts)])
     if not logs.is_absolute() and start / logs == root:
         os.chdir(start)

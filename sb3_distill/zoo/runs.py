@@ -1,12 +1,12 @@
 """Runs of the Zoo that were stopped: what their folders say."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.files import CHECKPOINT, RUN_STATE, AgentError
+from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT, RUN_STATE, AgentError
 from sb3_distill.agents.rebuild.classes import with_classes
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.files import model_zip
@@ -27,6 +27,7 @@ class StoppedRun:
     :param n_timesteps: steps that were done at that checkpoint
     :param total_timesteps: steps that it was started for; None if only the hyperparameters say it
     :param monitor_files: sizes of the Monitor files at that checkpoint
+    :param checkpoint: a checkpoint without a state, at which the run was stopped
     """
 
     folder: Path
@@ -36,14 +37,20 @@ class StoppedRun:
     n_timesteps: int = 0
     total_timesteps: int | None = None
     monitor_files: dict[str, int] = field(default_factory=dict)
+    checkpoint: Path | None = None
 
     def __str__(self) -> str:
-        if self.state is None:
-            return (
-                f"{self.folder} has no {RUN_STATE}, since it was stopped before the first one was written: the run "
-                "begins anew, at step 0."
+        if self.state is not None:
+            return f"{self.folder} goes on at step {self.n_timesteps:,} of {self.total_timesteps:,}, from {RUN_STATE}."
+        said = (
+            f"{self.folder} has no {RUN_STATE}, since it was stopped before the first one was written: the run begins "
+            "anew, at step 0."
+        )
+        if self.checkpoint is not None:
+            said += (
+                f" {self.checkpoint.name} will come again. To train it further instead: the Zoo's train -i <its path>."
             )
-        return f"{self.folder} goes on at step {self.n_timesteps:,} of {self.total_timesteps:,}, from {RUN_STATE}."
+        return said
 
 
 def check_run_folder(folder: Path) -> Path:
@@ -98,17 +105,26 @@ def find_stopped_run(folder: Path) -> StoppedRun | None:
     if last.is_file():
         # The Zoo saves it also if the run was interrupted.
         data = read_archive(last).data
-        if data.get("num_timesteps", 0) >= data.get("_total_timesteps", 0):
+        done, total = data.get("num_timesteps"), data.get("_total_timesteps")
+        if isinstance(done, int) and isinstance(total, int) and done >= total:
             return None
     saved = {int(match["steps"]): path for path in folder.glob("*.zip") if (match := CHECKPOINT.fullmatch(path.stem))}
-    if last.is_file() or len(saved) > 1 or not all(_is_ours(path) for path in saved.values()):
-        newest = last if last.is_file() else saved[max(saved)]
+    best = folder / f"{BEST_MODEL}.zip"
+    has_only_best = best.is_file() and not _saves_states(arguments)
+    if last.is_file() or has_only_best or len(saved) > 1 or not all(_is_ours(path) for path in saved.values()):
+        newest = last if last.is_file() else saved[max(saved)] if saved else best
         raise AgentError(
             f"{folder} has saved models, but no {RUN_STATE}, which holds what their zips do not: an older version has "
             "trained here, or the run had no --save-freq, or the file was removed. To train the newest model further, "
             f"give the Zoo's train `-i {newest}`. To begin anew, delete the saved models, or use another folder."
         )
-    return run
+    return replace(run, checkpoint=next(iter(saved.values()), None))
+
+
+def _saves_states(arguments: dict[str, Any]) -> bool:
+    """Whether the run would have had a state later. Before its first one, beginning anew repeats what it has done."""
+    frequency = arguments.get("save_freq", -1)
+    return isinstance(frequency, int) and frequency > 0
 
 
 def _is_ours(checkpoint: Path) -> bool:

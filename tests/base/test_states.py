@@ -173,6 +173,17 @@ def test_the_memory_is_not_held_twice(tmp_path):
     assert "replay_buffer" not in model._pending_state
 
 
+def test_a_state_that_is_still_to_be_taken_up_is_not_written_over(tmp_path):
+    path = tmp_path / "state.zip"
+    RUNS["pd"]().learn(120).save_run_state(path)
+    model, before = RUNS["pd"](), path.read_bytes()
+    model.load_run_state(path)
+    with pytest.raises(ValueError, match="goes on from a state with its next learn"):
+        model.save_run_state(path)
+    assert path.read_bytes() == before
+    model.learn(10).save_run_state(path)
+
+
 @pytest.mark.parametrize("name", ["pd", "rtpd"])
 def test_a_loaded_checkpoint_goes_on(name, tmp_path):
     """As the documentation says: load, the state, and the remaining steps."""

@@ -272,6 +272,25 @@ def test_an_interrupted_recording_is_none(cartpole_teacher, tmp_path):
     assert Recording(tmp_path / "play").n_rows == 400
 
 
+def test_a_recording_that_is_being_written_is_left_alone(tmp_path):
+    space = spaces.Box(-9, 9, (3,), np.float32)
+    told = RecordingSettings(
+        algorithm="PolicyDistillation", teacher="0", env_id=None, observation_space=str(space), teacher_eps=0.0
+    )
+    writer = RecordingWriter(tmp_path / "play", told, space, n_envs=2)
+    with pytest.raises(RecordingError, match="is being written already, by a run in this process"):
+        RecordingWriter(tmp_path / "play", told, space, n_envs=2)
+    # As from a container, where the number of the process is another one
+    elsewhere = writer.partial.with_name(writer.partial.name.replace(f"-{os.getpid()}.", "-99999999."))
+    writer.partial.rename(elsewhere)
+    other = RecordingWriter(tmp_path / "play", told, space, n_envs=2)
+    assert elsewhere.exists()
+    for each in (writer, other):
+        each.abort()
+    RecordingWriter(tmp_path / "play", told, space, n_envs=2).abort()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_recording_that_another_run_has_finished_first_stays(tmp_path):
     space = spaces.Box(-9, 9, (3,), np.float32)
     told = RecordingSettings(

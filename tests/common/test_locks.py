@@ -47,6 +47,14 @@ def test_locks_end_with_the_process(with_child, tmp_path: Path):
     assert not content_of(tmp_path)
 
 
+def test_the_code_within_may_go_to_another_folder(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    with locked(Path("run"), "resumes"):
+        monkeypatch.chdir(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_a_lock_can_be_lent(tmp_path: Path):
     with locked(tmp_path, "resumes", lend=True):
         with locked(tmp_path / ".." / tmp_path.name, "trains"):

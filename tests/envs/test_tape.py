@@ -1,5 +1,7 @@
 """Environments come back to the state that they were in."""
 
+from collections import deque
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -64,6 +66,32 @@ def test_in_processes_that_are_spawned():
 
 def normalized(env):
     return NormalizeReward(NormalizeObservation(env))
+
+
+class Curriculum(gym.Wrapper):
+    """Its rewards depend on the episodes before, which it keeps in all sorts of collections."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.lengths, self.recent, self.counts, self.by_name = [], deque(maxlen=3), {0: 0}, {"episodes": 0}
+        self.mine = self.lengths
+
+    def reset(self, **kwargs):
+        self.lengths.append(0)
+        self.recent.append(len(self.mine))
+        self.counts[0] += 1
+        self.by_name["episodes"] += 1
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        self.lengths[-1] += 1
+        level = len(self.mine) + sum(self.recent) + self.counts[0] + self.by_name["episodes"] + sum(self.lengths)
+        return obs, float(level), *rest
+
+
+def test_collections_that_outlive_episodes():
+    check_restored(lambda: make_vec_env("CartPole-v1", 2, seed=0, wrapper_class=Curriculum), 150)
 
 
 def test_statistics_over_all_episodes():

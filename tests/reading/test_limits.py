@@ -24,6 +24,7 @@ ALIASES = "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}
     [
         (ALIASES, "more than the 50,000 values"),
         ("a: &x [*x]", "an alias in it refers to the value that holds it"),
+        ("a: 0x" + "F" * 5_000, "a whole number of 5,002 characters"),
         ("a: " + "[" * 60 + "]" * 60, "nested more than 50 levels"),
         ("a: " + "x" * 300_000, "more than the 262,144 that are read"),
     ],

@@ -2,6 +2,7 @@
 
 import pytest
 import rl_zoo3.utils
+from stable_baselines3.common.buffers import ReplayBuffer
 from torch import nn
 
 from sb3_distill.study.cell import Cell, StudyError
@@ -25,6 +26,8 @@ def evaluated(text):
         ("policy_kwargs", "dict(net_arch=[8], activation_fn=nn.ReLU)", {"net_arch": [8], "activation_fn": nn.ReLU}),
         ("policy_kwargs", "{'optimizer_kwargs': {'eps': 1e-5}}", {"optimizer_kwargs": {"eps": 1e-5}}),
         ("normalize", "dict(norm_obs=False)", {"norm_obs": False}),
+        ("normalize", "True", True),
+        ("replay_buffer_class", "ReplayBuffer", ReplayBuffer),
         (
             "students",
             {"small": {"policy_kwargs": {"activation_fn": "ReLU"}}},
@@ -53,6 +56,11 @@ def test_optimizers_and_extractors():
         ({"policy_kwargs": {"activation_fn": CODE}}, "names .*; known are nn.Tanh, nn.ReLU"),
         ({"policy_kwargs": {"optimizer_class": "os.system"}}, "names 'os.system'; known are Adam"),
         ({"normalize": CODE}, "text is not evaluated"),
+        # An attribute of what a call returns
+        ({"normalize": f"({CODE}).real"}, "text is not evaluated"),
+        ({"policy_kwargs": f"dict(activation_fn=({CODE}).real)"}, "text is not evaluated"),
+        # A name, which the Zoo would evaluate once more
+        ({"normalize": "antigravity.fly"}, "normalize must be a mapping, a number or true or false, not the text"),
         ({"env_kwargs": {f"a:{CODE}#": 1}}, "no name of an argument"),
         (
             {"env_kwargs": {"env_ids": ["nowhere:Env-v0"]}},
@@ -72,6 +80,13 @@ def test_code_is_refused(settings, message, tmp_path):
     path = write(tmp_path / "s.yml", settings=own, grid=grid, published=None, evaluation={})
     with pytest.raises(StudyError, match=rf"(?s)s.yml.*{message}"):
         read_study(path)
+
+
+def test_settings_that_the_zoo_would_evaluate():
+    with pytest.raises(StudyError, match=r"names 'subprocess.Popen'; known are ReplayBuffer"):
+        as_argument("replay_buffer_class", "subprocess.Popen")
+    with pytest.raises(StudyError, match=r"monitor_kwargs must be a mapping, .* not the text 'x'"):
+        as_argument("monitor_kwargs", "x")
 
 
 def test_the_zoo_gets_no_text_to_evaluate():

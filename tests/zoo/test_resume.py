@@ -140,7 +140,25 @@ def test_a_run_that_was_stopped_before_its_first_state_begins_anew(run_folder, c
     model.sb3_distill_format = FORMAT
     model.save(run_folder / "rl_model_10_steps.zip")
     assert main(["resume", str(run_folder), "--dry-run"]) == 0
-    assert "begins anew" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "begins anew" in said and "rl_model_10_steps.zip will come again" in said
+
+
+@pytest.mark.parametrize(("save_freq", "status"), [(-1, 2), (1_000, 0)])
+def test_a_best_model_is_kept_where_no_state_would_come(save_freq, status, run_folder, capsys):
+    """With checkpoints, beginning anew finds the same best model again."""
+    (run_folder / "CartPole-v1" / "args.yml").write_text(yaml.safe_dump({**ARGUMENTS, "save_freq": save_freq}))
+    DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [4]}, buffer_size=1).save(run_folder / "best_model.zip")
+    assert main(["resume", str(run_folder), "--dry-run"]) == status
+    assert ("best_model.zip" in capsys.readouterr().err) == bool(status)
+
+
+def test_a_last_model_that_says_no_steps_is_no_complete_run(run_folder, capsys):
+    model = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [4]}, buffer_size=1)
+    model.num_timesteps = model._total_timesteps = None
+    model.save(run_folder / "CartPole-v1.zip")
+    assert main(["resume", str(run_folder), "--dry-run"]) == 2
+    assert "has saved models, but no run_state.zip" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
