@@ -10,6 +10,7 @@ from sb3_distill.version import __version__
 if TYPE_CHECKING:
     from sb3_distill.agents.agent import Teacher
     from sb3_distill.agents.load import load_teacher
+    from sb3_distill.envs.native import NativeAtari
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.pd import PolicyDistillation
     from sb3_distill.qpd import QPD
@@ -19,6 +20,7 @@ __all__ = [
     "QPD",
     "MultiTaskDQN",
     "MultiTaskDistillation",
+    "NativeAtari",
     "PolicyDistillation",
     "RealTimeDistillDQN",
     "Teacher",
@@ -36,6 +38,7 @@ _PUBLIC = {
     "QPD": "sb3_distill.qpd",
     "MultiTaskDQN": "sb3_distill.mtpd",
     "MultiTaskDistillation": "sb3_distill.mtpd",
+    "NativeAtari": "sb3_distill.envs.native",
     "PolicyDistillation": "sb3_distill.pd",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
     "Teacher": "sb3_distill.agents.agent",

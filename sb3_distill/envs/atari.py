@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
-from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.monitor import Monitor, ResultsWriter
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
@@ -62,7 +62,8 @@ class NativeAtariVecEnv(VecEnv):
     :param settings: the settings of the Python wrappers
     :param n_envs: number of games
     :param n_stack: number of stacked frames
-    :param monitors: the Monitors to whose files the episodes are written, if there are any
+    :param writers: the Monitor files to which the episodes are written, if there are any
+    :param t_start: when the run began, from which the episodes' times count; None: now
     :param source: the environment that this one replaces; it is closed together with this one
     """
 
@@ -71,7 +72,8 @@ class NativeAtariVecEnv(VecEnv):
         settings: AtariSettings,
         n_envs: int,
         n_stack: int = 4,
-        monitors: Sequence[Monitor] = (),
+        writers: Sequence[ResultsWriter | None] = (),
+        t_start: float | None = None,
         source: VecEnv | None = None,
     ) -> None:
         self.settings = settings
@@ -100,8 +102,8 @@ class NativeAtariVecEnv(VecEnv):
         shape = (n_stack, settings.screen_size, settings.screen_size)
         super().__init__(n_envs, spaces.Box(0, 255, shape, np.uint8), self.games.single_action_space)
         self.source = source
-        self._writers = [monitor.results_writer for monitor in monitors]
-        self._t_start = monitors[0].t_start if monitors else time.time()
+        self.writers = list(writers)
+        self.t_start = time.time() if t_start is None else t_start
         self._stacks = np.zeros((n_envs, *shape), dtype=np.uint8)
         self._lives = np.zeros(n_envs, dtype=np.int64)
         self._returns = np.zeros(n_envs)
@@ -265,16 +267,19 @@ class NativeAtariVecEnv(VecEnv):
             "r": round(float(self._returns[env]), 6),
             # The emulator's frame counter is that of the next game already, so add the last step to the previous count.
             "l": int(self._frames[env]) + self.settings.frame_skip,
-            "t": round(time.time() - self._t_start, 6),
+            "t": round(time.time() - self.t_start, 6),
         }
         self._returns[env] = 0
-        if self._writers and self._writers[env] is not None:
-            self._writers[env].write_row(dict(episode))  # type: ignore[union-attr]
+        if self.writers and (writer := self.writers[env]) is not None:
+            writer.write_row(dict(episode))
         return episode
 
     def close(self) -> None:
         if self.source is not None:
             self.source.close()
+        for writer in self.writers:
+            if writer is not None:
+                writer.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]

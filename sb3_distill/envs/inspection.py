@@ -21,8 +21,9 @@ def monitor_folder(env: VecEnv) -> Path | None:
         write them
     """
     base = env.unwrapped
-    if isinstance(base, NativeAtariVecEnv) and base.source is not None:
-        base = base.source
+    if isinstance(base, NativeAtariVecEnv):
+        writers = base.writers or [None]
+        return None if writers[0] is None else Path(writers[0].file_handler.name).parent
     # Open files cannot be read from the processes of a SubprocVecEnv.
     if not isinstance(base, DummyVecEnv):
         return None

@@ -1,8 +1,12 @@
 """Replaces Atari games with SB3's Python wrappers by the same games stepped in C++."""
 
+import warnings
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from ale_py.env import AtariEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from stable_baselines3.common.atari_wrappers import (
@@ -14,10 +18,83 @@ from stable_baselines3.common.atari_wrappers import (
     NoopResetEnv,
     WarpFrame,
 )
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.monitor import Monitor, ResultsWriter
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecTransposeImage,
+)
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_distill.envs.atari import AtariSettings, NativeAtariVecEnv
+
+_READ = "sb3_distill_native"
+
+
+class NotNativeError(ValueError):
+    """Something in the environment cannot be stepped natively; the message says what."""
+
+
+@dataclass(frozen=True)
+class AtariGame:
+    """
+    What was read of one Atari game in Python.
+
+    :param settings: its settings
+    :param has_monitor: whether it has a ``Monitor``
+    :param monitor_file: the file that its ``Monitor`` writes, if it writes one
+    :param t_start: when its ``Monitor`` was made
+    """
+
+    settings: AtariSettings
+    has_monitor: bool = False
+    monitor_file: str | None = None
+    t_start: float | None = None
+
+
+class NativeAtari(VecEnvWrapper):
+    """
+    Steps the Atari games of any algorithm of the Zoo in C++ (``ale_py.vector_env``), instead of one by one in Python:
+    ``-params vec_env_wrapper:"'sb3_distill.NativeAtari'"``. Observations, rewards, ends of episodes and Monitor files
+    are those of ``AtariWrapper``, but for the differences that ``NativeAtariVecEnv`` lists.
+
+    Games that cannot be stepped natively (other wrappers, rendered games) stay as they are, with a warning that says
+    why. The games that are replaced are closed with this environment; processes of a ``SubprocVecEnv`` end at once.
+
+    :param venv: Atari games in ``AtariWrapper``, in a ``DummyVecEnv`` or a ``SubprocVecEnv``
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        space = venv.observation_space
+        try:
+            # SB3's own make_atari_env asks for frames to be rendered, unless it is told otherwise.
+            if venv.render_mode is not None:
+                raise NotNativeError(
+                    f"they are rendered (render_mode={venv.render_mode!r}; if you do not look at them, pass "
+                    'env_kwargs={"render_mode": None})'
+                )
+            venv = _make_native(venv)
+        except NotNativeError as reason:
+            warnings.warn(f"NativeAtari leaves the games as they are: {reason}.", stacklevel=2)
+        super().__init__(venv, observation_space=space)
+        self._channels_last = venv.observation_space != space
+
+    def reset(self) -> VecEnvObs:
+        return self._like_the_games(self.venv.reset())
+
+    def step_wait(self) -> VecEnvStepReturn:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        if self._channels_last:
+            for info in infos:
+                if "terminal_observation" in info:
+                    info["terminal_observation"] = np.moveaxis(info["terminal_observation"], 0, -1)
+        return self._like_the_games(obs), rewards, dones, infos
+
+    def _like_the_games(self, obs: Any) -> Any:
+        return np.moveaxis(obs, 1, -1) if self._channels_last else obs
 
 
 def native_atari(env: VecEnv) -> VecEnv | None:
@@ -29,62 +106,150 @@ def native_atari(env: VecEnv) -> VecEnv | None:
         environment has no counterpart (other wrappers, a SubprocVecEnv, colour frames, sticky actions of
         ``AtariWrapper``, ``render_mode="human"``)
     """
-    n_stack = 1
-    while isinstance(env, (VecTransposeImage, VecFrameStack)):
-        if isinstance(env, VecFrameStack):
-            n_stack *= env.stacked_obs.n_stack
-        env = env.venv
-    if type(env) is not DummyVecEnv:
+    # Nobody has asked for the processes of a SubprocVecEnv to be ended.
+    if isinstance(env.unwrapped, SubprocVecEnv):
         return None
-    chains = [read_wrappers(sub_env) for sub_env in env.envs]
-    read = [chain for chain in chains if chain is not None]
-    if len(read) < env.num_envs or any(settings != read[0][0] for settings, _ in read):
+    try:
+        native = _make_native(env)
+    except NotNativeError:
         return None
-    settings = read[0][0]
-    monitors = [monitor for _, monitor in read if monitor is not None]
-    if len(monitors) not in (0, env.num_envs):
-        return None
-    native = NativeAtariVecEnv(settings, env.num_envs, n_stack, monitors, source=env)
-    if native.action_space != env.action_space:
-        return None
-    native._seeds = list(env._seeds)
     # EvalCallback warns if the types of training and evaluation environment differ; skip=True transposes nothing.
     return VecTransposeImage(native, skip=True)
 
 
-def read_wrappers(env: gym.Env) -> tuple[AtariSettings, Monitor | None] | None:
+def _make_native(env: VecEnv) -> NativeAtariVecEnv:
+    """The native games in the place of others, which are closed with them; processes of others end at once."""
+    n_stack, source = 1, env
+    while isinstance(source, (VecTransposeImage, VecFrameStack, NativeAtari)):
+        if isinstance(source, VecFrameStack):
+            n_stack *= source.stacked_obs.n_stack
+        inner = source.venv
+        if isinstance(source, NativeAtari) and isinstance(inner, NativeAtariVecEnv):
+            # Its own stack of one frame gives way to the whole one.
+            native = NativeAtariVecEnv(inner.settings, inner.num_envs, n_stack, inner.writers, inner.t_start, inner)
+            native._seeds = list(inner._seeds)
+            return native
+        source = inner
+    games = _read_games(source)
+    settings = games[0].settings
+    if any(game.settings != settings for game in games):
+        raise NotNativeError("their settings differ from each other")
+    if any(game.has_monitor != games[0].has_monitor for game in games):
+        raise NotNativeError("only some of them have a Monitor")
+    files = [game.monitor_file for game in games]
+    # The header has been written already.
+    writers = [None if file is None else ResultsWriter(file, override_existing=False) for file in files]
+    native = NativeAtariVecEnv(settings, len(games), n_stack, writers, games[0].t_start, source)
+    if native.action_space != source.action_space:
+        raise NotNativeError(f"their actions are {source.action_space}, not {native.action_space}")
+    native._seeds = list(source._seeds)
+    if isinstance(source, SubprocVecEnv):
+        source.close()
+    return native
+
+
+def _read_games(env: VecEnv) -> list[AtariGame]:
+    """What the games of a vector environment are, if they can be stepped natively."""
+    if type(env) not in (DummyVecEnv, SubprocVecEnv):
+        raise NotNativeError(f"they are in a {type(env).__name__}, not in a DummyVecEnv or a SubprocVecEnv")
+    if isinstance(env, DummyVecEnv):
+        return [read_game(game) for game in env.envs]
+    if not all(env.env_is_wrapped(_Read())):  # type: ignore[arg-type]
+        raise NotNativeError("they have no wrappers, but AtariWrapper is needed")
+    found = env.get_attr(_READ)
+    for reason in found:
+        if isinstance(reason, str):
+            raise NotNativeError(reason)
+    return found
+
+
+class _Read:
+    """
+    Stands for a wrapper's class in ``VecEnv.env_is_wrapped``, which asks it inside the environment's process, first of
+    the outermost wrapper: the question keeps there what ``read_game`` finds, or why it finds nothing.
+    """
+
+    def __instancecheck__(self, env: Any) -> bool:
+        try:
+            found: AtariGame | str = read_game(env)
+            # A process ends when it is asked for what it cannot pickle.
+            ForkingPickler.dumps(found)
+        except NotNativeError as reason:
+            found = str(reason)
+        except Exception as error:
+            # Arguments are objects of any kind.
+            found = f"their arguments cannot be sent from their processes ({error})"
+        setattr(env, _READ, found)
+        return True
+
+
+def read_game(env: gym.Env) -> AtariGame:
     """
     Read the settings of an Atari environment from its wrappers.
 
     :param env: one sub-environment
-    :return: its settings and its Monitor; None if something in the environment has no native counterpart
+    :return: what it is
+    :raises NotNativeError: something in the environment has no native counterpart
     """
     found: dict[str, Any] = {}
     monitor: Monitor | None = None
     while isinstance(env, gym.Wrapper):
-        if isinstance(env, ClipRewardEnv):
-            found["clip_reward"] = True
-        elif isinstance(env, WarpFrame) and env.width == env.height:
-            found["screen_size"] = env.width
-        elif isinstance(env, FireResetEnv):
-            found["fire_reset"] = True
-        elif isinstance(env, EpisodicLifeEnv):
-            found["terminal_on_life_loss"] = True
-        elif isinstance(env, MaxAndSkipEnv):
-            found["frame_skip"] = env._skip
-        elif isinstance(env, NoopResetEnv):
-            found["noop_max"] = env.noop_max
-        elif isinstance(env, Monitor) and "frame_skip" in found and not env.info_keywords:
-            # Accept a Monitor only below the frame skip: there it sees raw rewards and whole games, as the native
-            # environment reports them.
+        if not isinstance(env, Monitor):
+            found.update(_settings_of(env))
+        # Below the frame skip it sees raw rewards and whole games, as the native environment reports them.
+        elif "frame_skip" not in found:
+            raise NotNativeError("their Monitor stands around AtariWrapper, not inside of it")
+        elif env.info_keywords or env.reset_keywords:
+            raise NotNativeError("their Monitor has info_keywords or reset_keywords")
+        else:
             monitor = env
-        elif not isinstance(env, (AtariWrapper, OrderEnforcing, PassiveEnvChecker)):
-            return None
         env = env.env
-    if not isinstance(env, AtariEnv) or env.spec is None or not {"screen_size", "frame_skip"} <= set(found):
-        return None
-    kwargs = env.spec.kwargs
-    native_kwargs = {
+    if not isinstance(env, AtariEnv):
+        raise NotNativeError(f"{type(env).__name__} is not an Atari game")
+    if env.spec is None:
+        raise NotNativeError("they were not made with gymnasium.make")
+    if not {"screen_size", "frame_skip"} <= set(found):
+        raise NotNativeError("they are not in an AtariWrapper with frame_skip > 1")
+    _check_arguments(env.spec.kwargs)
+    writer = None if monitor is None else monitor.results_writer
+    return AtariGame(
+        AtariSettings(env.spec, **found),
+        has_monitor=monitor is not None,
+        monitor_file=None if writer is None else writer.file_handler.name,
+        t_start=None if monitor is None else monitor.t_start,
+    )
+
+
+def _settings_of(wrapper: gym.Wrapper) -> dict[str, Any]:
+    if isinstance(wrapper, ClipRewardEnv):
+        return {"clip_reward": True}
+    if isinstance(wrapper, FireResetEnv):
+        return {"fire_reset": True}
+    if isinstance(wrapper, EpisodicLifeEnv):
+        return {"terminal_on_life_loss": True}
+    if isinstance(wrapper, MaxAndSkipEnv):
+        return {"frame_skip": wrapper._skip}
+    if isinstance(wrapper, NoopResetEnv):
+        return {"noop_max": wrapper.noop_max}
+    if isinstance(wrapper, WarpFrame):
+        if wrapper.width != wrapper.height:
+            raise NotNativeError(f"their frames of {wrapper.height} x {wrapper.width} pixels are not square")
+        return {"screen_size": wrapper.width}
+    if not isinstance(wrapper, (AtariWrapper, OrderEnforcing, PassiveEnvChecker)):
+        raise NotNativeError(f"they have the wrapper {type(wrapper).__name__}, which has no native counterpart")
+    return {}
+
+
+def _check_arguments(kwargs: dict[str, Any]) -> None:
+    """Refuse arguments of an Atari environment that have no native counterpart."""
+    if kwargs.get("frameskip") != 1:
+        raise NotNativeError("the environment skips frames itself (frameskip=1 leaves that to AtariWrapper)")
+    if kwargs.get("obs_type", "rgb") != "rgb":
+        raise NotNativeError(f"obs_type is {kwargs['obs_type']!r}, not 'rgb'")
+    # make_vec_env always sets "rgb_array", although training environments are normally not rendered.
+    if kwargs.get("render_mode") == "human":
+        raise NotNativeError("they are shown on the screen (render_mode='human')")
+    unknown = set(kwargs) - {
         "game",
         "obs_type",
         "frameskip",
@@ -93,14 +258,8 @@ def read_wrappers(env: gym.Env) -> tuple[AtariSettings, Monitor | None] | None:
         "max_num_frames_per_episode",
         "render_mode",
     }
-    has_counterpart = (
-        set(kwargs) <= native_kwargs
-        and kwargs.get("frameskip") == 1
-        and kwargs.get("obs_type", "rgb") == "rgb"
-        # make_vec_env always sets "rgb_array", although training environments are normally not rendered.
-        and kwargs.get("render_mode") != "human"
-    )
-    return (AtariSettings(env.spec, **found), monitor) if has_counterpart else None
+    if unknown:
+        raise NotNativeError(f"their argument {min(unknown)} has no native counterpart")
 
 
 def native_or_same(env: VecEnv, verbose: int = 0) -> VecEnv:

@@ -10,6 +10,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from sb3_distill.envs.imports import find_wrapper, registered_spec
+from sb3_distill.envs.native import NativeAtari
 
 ATARI_WRAPPER = "stable_baselines3.common.atari_wrappers.AtariWrapper"
 
@@ -84,6 +85,9 @@ class EnvRecipe:
 
 def _put_on(env: Any, wrapper: NamedWrapper, base: type, where: str, kwargs: dict[str, Any]) -> Any:
     found = find_wrapper(wrapper.name, base, where)
+    if found is NativeAtari:
+        # It changes no game. Whoever makes the environment says how the games are stepped.
+        return env
     try:
         return found(env, **{**wrapper.kwargs, **kwargs})
     except Exception as error:
