@@ -21,7 +21,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 from sb3_distill import NativeAtari
 
-KINDS: dict[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv, "native": DummyVecEnv}
+KINDS: dict[str, type[DummyVecEnv] | type[SubprocVecEnv]] = {
+    "dummy": DummyVecEnv,
+    "subproc": SubprocVecEnv,
+    "native": DummyVecEnv,
+}
 WARM_UP = 50
 # The Zoo's hyperparameters of PPO for Atari
 PPO_KWARGS: dict[str, Any] = {

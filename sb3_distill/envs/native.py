@@ -191,6 +191,8 @@ def read_game(env: gym.Env) -> AtariGame:
     :return: what it is
     :raises NotNativeError: something in the environment has no native counterpart
     """
+    if not isinstance(env.unwrapped, AtariEnv):
+        raise NotNativeError(f"{type(env.unwrapped).__name__} is not an Atari game")
     found: dict[str, Any] = {}
     monitor: Monitor | None = None
     while isinstance(env, gym.Wrapper):
@@ -204,8 +206,6 @@ def read_game(env: gym.Env) -> AtariGame:
         else:
             monitor = env
         env = env.env
-    if not isinstance(env, AtariEnv):
-        raise NotNativeError(f"{type(env).__name__} is not an Atari game")
     if env.spec is None:
         raise NotNativeError("they were not made with gymnasium.make")
     if not {"screen_size", "frame_skip"} <= set(found):
