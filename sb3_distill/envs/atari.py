@@ -54,8 +54,8 @@ class NativeAtariVecEnv(VecEnv):
 
     - Frames are converted to grey before the maximum over two frames is taken, not after: a few pixels in a thousand
       differ.
-    - A game starts with 0 to ``noop_max - 1`` no-ops, not with 1 to ``noop_max``. FIRE is pressed for one frame, not for
-      a whole step that one of action 2 follows.
+    - A game starts with 0 to ``noop_max - 1`` no-ops, not with 1 to ``noop_max``. FIRE is pressed for one frame, and
+      no step of action 2 follows.
     - After a lost life, the agent's next action is replaced by FIRE (in games that have it), and
       ``infos[i]["executed_action"]`` holds the action that was played. SB3 plays three hidden steps instead.
     - The length of an episode counts frames, as in SB3, but the last step always counts as ``frame_skip`` frames.

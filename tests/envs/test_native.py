@@ -35,10 +35,9 @@ PLAIN = {"noop_max": 0, "terminal_on_life_loss": False}
 FORKED = partial(SubprocVecEnv, start_method="fork")
 
 
-def games(env_id=BREAKOUT, n_envs=1, vec_env_cls=DummyVecEnv, seed=3, render_mode=None, **kwargs):
-    return make_atari_env(
-        env_id, n_envs, seed, env_kwargs={"render_mode": render_mode}, vec_env_cls=vec_env_cls, **kwargs
-    )
+def games(env_id=BREAKOUT, n_envs=1, vec_env_cls=DummyVecEnv, seed=3, env_kwargs=None, **kwargs):
+    env_kwargs = {"render_mode": None, **(env_kwargs or {})}
+    return make_atari_env(env_id, n_envs, seed, env_kwargs=env_kwargs, vec_env_cls=vec_env_cls, **kwargs)
 
 
 def is_native(env):
@@ -87,7 +86,7 @@ def test_the_layout_of_a_frame_is_that_of_the_games():
 def test_seeds_are_those_of_the_games():
     def play(seed):
         env = NativeAtari(games(n_envs=2, seed=seed))
-        frames = [env.reset()] + [env.step([2, 3])[0] for _ in range(30)]
+        frames = [env.reset()] + [env.step([2, 3])[0] for _ in range(10)]
         return np.array(frames)
 
     assert np.array_equal(play(3), play(3))
@@ -96,7 +95,14 @@ def test_seeds_are_those_of_the_games():
 
 @pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, FORKED], ids=["dummy", "subproc"])
 def test_monitor_files_go_on_and_processes_end(tmp_path, vec_env_cls):
-    python = games(PACMAN, 2, vec_env_cls, monitor_dir=str(tmp_path), wrapper_kwargs={**PLAIN, "clip_reward": False})
+    python = games(
+        PACMAN,
+        2,
+        vec_env_cls,
+        env_kwargs={"max_num_frames_per_episode": 800},
+        wrapper_kwargs={**PLAIN, "clip_reward": False},
+        monitor_dir=str(tmp_path),
+    )
     processes = getattr(python, "processes", [])
     env = NativeAtari(python)
     assert is_native(env) and not any(process.is_alive() for process in processes)
@@ -118,7 +124,11 @@ def test_evaluations_count_whole_games(tmp_path):
     assert is_native(model.get_env())
     for lives_end in (True, False):
         folder = tmp_path / str(lives_end)
-        python = games(wrapper_kwargs={"terminal_on_life_loss": lives_end}, monitor_dir=str(folder))
+        python = games(
+            env_kwargs={"max_num_frames_per_episode": 400},
+            wrapper_kwargs={"terminal_on_life_loss": lives_end},
+            monitor_dir=str(folder),
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             eval_env = as_the_zoo_does(NativeAtari(python))
@@ -162,7 +172,7 @@ def test_what_has_no_counterpart_stays_as_it_is(vec_env_cls, make, reason):
 
 def test_rendered_games_stay_as_they_are():
     with pytest.warns(UserWarning, match=r"rendered \(render_mode='rgb_array'; .* env_kwargs={\"render_mode\": None}"):
-        env = NativeAtari(games(render_mode="rgb_array"))
+        env = NativeAtari(games(env_kwargs={"render_mode": "rgb_array"}))
     env.reset()
     assert env.render().shape == (210, 160, 3)
 
