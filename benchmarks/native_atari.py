@@ -1,7 +1,8 @@
 """
 Speed of Atari games in ``NativeAtari`` beside SB3's ``DummyVecEnv`` and ``SubprocVecEnv``, with random actions and
 while PPO learns. All three have the Zoo's wrappers and PPO's hyperparameters for Atari. They take turns, so that a busy
-machine slows down all of them; a ratio is the median over the rounds.
+machine slows down all of them; a ratio is the median over the rounds. Processor time, of all processes of a
+kind together, says more where other programs run beside it.
 
     python -m benchmarks.native_atari --json native_atari.json
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_atari_env
@@ -47,6 +49,23 @@ def make_env(env_id: str, kind: str, n_envs: int) -> VecEnv:
     return VecTransposeImage(VecFrameStack(env, 4))
 
 
+class Clock:
+    """Seconds since it was made, and seconds of processor time of all processes of an environment."""
+
+    def __init__(self, env: VecEnv) -> None:
+        processes = getattr(env.unwrapped, "processes", ())
+        self.processes = [psutil.Process(), *(psutil.Process(process.pid) for process in processes)]
+        self.start = self.now()
+
+    def now(self) -> np.ndarray:
+        times = [process.cpu_times() for process in self.processes]
+        return np.array([time.perf_counter(), sum(spent.user + spent.system for spent in times)])
+
+    def read(self) -> np.ndarray:
+        """Both kinds of seconds."""
+        return self.now() - self.start
+
+
 class RandomPlay:
     """Steps one environment with random actions."""
 
@@ -56,14 +75,14 @@ class RandomPlay:
         env.reset()
         self.play(WARM_UP)
 
-    def play(self, n_steps: int) -> float:
+    def play(self, n_steps: int) -> np.ndarray:
         """Seconds for so many steps of all games together."""
         n_envs = self.env.num_envs
         actions = self.rng.integers(self.env.action_space.n, size=(n_steps, n_envs))  # type: ignore[attr-defined]
-        start = time.perf_counter()
+        clock = Clock(self.env)
         for row in actions:
             self.env.step(row)
-        return time.perf_counter() - start
+        return clock.read()
 
 
 class Training:
@@ -73,34 +92,42 @@ class Training:
         self.env = env
         self.model = PPO("CnnPolicy", env, seed=0, device="cpu", **PPO_KWARGS)
 
-    def play(self, n_steps: int) -> float:
+    def play(self, n_steps: int) -> np.ndarray:
         """Seconds for learning from so many steps of all games together."""
-        start = time.perf_counter()
+        clock = Clock(self.env)
         self.model.learn(n_steps * self.env.num_envs, reset_num_timesteps=False)
-        return time.perf_counter() - start
+        return clock.read()
 
 
 def compare(env_id: str, n_envs: int, play: Any, n_steps: int, repeats: int) -> dict[str, Any]:
     """Steps per second of each kind, and how many times as fast the native one is."""
     players = {kind: play(make_env(env_id, kind, n_envs)) for kind in KINDS}
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    rounds: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     for _ in range(repeats):
         for kind, player in players.items():
-            seconds[kind].append(player.play(n_steps))
+            rounds[kind].append(player.play(n_steps))
     for player in players.values():
         player.env.close()
-    ratios = {
-        kind: [other / native for other, native in zip(seconds[kind], seconds["native"], strict=True)]
-        for kind in ("dummy", "subproc")
-    }
+    # Axes: round, kind of seconds
+    seconds = {kind: np.array(measured) for kind, measured in rounds.items()}
+    ratios = {kind: seconds[kind] / seconds["native"] for kind in ("dummy", "subproc")}
     return {
         "env": env_id,
         "n_envs": n_envs,
         "what": play.__name__,
-        "steps_per_second": {kind: n_envs * n_steps / statistics.median(times) for kind, times in seconds.items()},
-        "ratio": {kind: statistics.median(values) for kind, values in ratios.items()},
-        "ratios": ratios,
+        "steps_per_second": {kind: n_envs * n_steps / float(np.median(s[:, 0])) for kind, s in seconds.items()},
+        "cpu_ms_per_step": {kind: 1000 * float(np.median(s[:, 1])) / (n_envs * n_steps) for kind, s in seconds.items()},
+        "ratios": {kind: values[:, 0].tolist() for kind, values in ratios.items()},
+        "cpu_ratios": {kind: values[:, 1].tolist() for kind, values in ratios.items()},
     }
+
+
+def in_words(ratios: dict[str, list[float]]) -> str:
+    """Medians, with the range over the rounds."""
+    return ", ".join(
+        f"{statistics.median(values):.2f} over {kind} ({min(values):.2f} to {max(values):.2f})"
+        for kind, values in ratios.items()
+    )
 
 
 def main() -> None:
@@ -123,11 +150,10 @@ def main() -> None:
             result = compare(args.env, n_envs, play, n_steps, args.repeats)
             results.append(result)
             speeds = ", ".join(f"{kind} {speed:.0f}" for kind, speed in result["steps_per_second"].items())
-            ratios = ", ".join(
-                f"{result['ratio'][kind]:.2f} times {kind} ({min(values):.2f} to {max(values):.2f})"
-                for kind, values in result["ratios"].items()
-            )
-            print(f"{result['what']}, {n_envs} games: {speeds} steps/s; native is {ratios}", flush=True)
+            costs = ", ".join(f"{kind} {cost:.2f}" for kind, cost in result["cpu_ms_per_step"].items())
+            print(f"{result['what']}, {n_envs} games")
+            print(f"  {speeds} steps/s; speed-up {in_words(result['ratios'])}")
+            print(f"  {costs} ms of processor time per step; saving {in_words(result['cpu_ratios'])}", flush=True)
     if args.json:
         from sb3_distill.common.files import write_whole
 
