@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sb3_distill.agents.load import load_teacher
     from sb3_distill.envs.native import NativeAtari
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
+    from sb3_distill.networks.muon import Muon
     from sb3_distill.pd import PolicyDistillation
     from sb3_distill.qpd import QPD
     from sb3_distill.rtpd import RealTimeDistillDQN
@@ -20,6 +21,7 @@ __all__ = [
     "QPD",
     "MultiTaskDQN",
     "MultiTaskDistillation",
+    "Muon",
     "NativeAtari",
     "PolicyDistillation",
     "RealTimeDistillDQN",
@@ -39,6 +41,7 @@ _PUBLIC = {
     "MultiTaskDQN": "sb3_distill.mtpd",
     "MultiTaskDistillation": "sb3_distill.mtpd",
     "NativeAtari": "sb3_distill.envs.native",
+    "Muon": "sb3_distill.networks.muon",
     "PolicyDistillation": "sb3_distill.pd",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
     "Teacher": "sb3_distill.agents.agent",

@@ -7,12 +7,13 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import optim
 
 from sb3_distill.agents.rebuild.weights import ACTIVATIONS
+from sb3_distill.networks.muon import Muon
 
 # By the argument that takes a class, its classes by their names
 CLASSES: dict[str, dict[str, type]] = {
     "activation_fn": dict(ACTIVATIONS),
     "optimizer_class": {
-        cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.NAdam, optim.RAdam)
+        cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.NAdam, optim.RAdam, Muon)
     },
     "features_extractor_class": {cls.__name__: cls for cls in (FlattenExtractor, NatureCNN, CombinedExtractor)},
     "replay_buffer_class": {cls.__name__: cls for cls in (ReplayBuffer, DictReplayBuffer)},
@@ -30,7 +31,7 @@ class ClassName(str):
         """
         if name not in _BY_PATH:
             known = ", ".join(known for named in CLASSES.values() for known in named)
-            raise ValueError(f"the class {name} is not known; known are those of SB3 and torch: {known}")
+            raise ValueError(f"the class {name} is not known; known are: {known}")
         return super().__new__(cls, name)
 
 
