@@ -57,9 +57,16 @@ class PlainDistillation(OffPolicyAlgorithm):
     policy: DQNPolicy
     replay_buffer: LabelledReplayBuffer
 
-    def __init__(self, env: VecEnv, teacher: DQNPolicy, temperature: float = 0.01, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        env: VecEnv,
+        teacher: DQNPolicy | None,
+        temperature: float = 0.01,
+        policy: str | type[DQNPolicy] = "CnnPolicy",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
-            "CnnPolicy",
+            policy,
             env,
             replay_buffer_class=LabelledReplayBuffer,
             replay_buffer_kwargs={"n_actions": env.action_space.n},  # type: ignore[attr-defined]
@@ -73,6 +80,7 @@ class PlainDistillation(OffPolicyAlgorithm):
         self._setup_model()
 
     def _sample_action(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+        assert self.teacher is not None
         with th.no_grad():
             obs, _ = self.teacher.obs_to_tensor(self._last_obs)  # type: ignore[arg-type]
             self._q_values = self.teacher.q_net(obs).numpy()

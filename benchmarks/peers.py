@@ -1,0 +1,267 @@
+"""
+The pipelines of ``time_to_teacher``. All learn from one recording of the teacher's play, with the same layers and the
+same pixel statistics; ours and plain SB3 also with the same initialisation.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+import yaml
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from benchmarks.plain_sb3 import PlainDistillation
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.agents.rebuild.classes import CLASSES
+from sb3_distill.buffers.recorded_play import RecordedPlay
+from sb3_distill.buffers.recordings import Recording
+from sb3_distill.common.schedules import read_schedule
+from sb3_distill.envs.recipe import is_atari
+from sb3_distill.evaluation.environments import find_env_id, make_env_of
+from sb3_distill.networks.policies import STUDENT_POLICIES
+from sb3_distill.zoo.registration import default_config
+
+POLICIES = {"maxpool": "MaxPoolCnnPolicy", **{f"net{number}": f"Net{number}Policy" for number in range(1, 6)}}
+# Read by the Zoo, not by the algorithm
+ZOO_KEYS = ("env_wrapper", "frame_stack", "n_envs", "n_timesteps", "normalize", "policy", "teacher", "vec_env_wrapper")
+# imitation 1.0 asks for Stable-Baselines3 2.2, but its BC runs with 2.9: hence without its dependencies, and no extra
+INSTALL = (
+    "pip install --no-deps imitation sacred seals datasets huggingface_sb3 multiprocess dill pyarrow xxhash aiohttp "
+    "docopt-ng munch wrapt py-cpuinfo colorama GitPython gitdb smmap jsonpickle lxml"
+)
+# How often a pipeline without rollouts looks at the clock, in updates
+LOOK_EVERY = 20
+
+# Called between updates with the student, the teacher's steps so far and the updates so far; False: stop
+OnProgress = Callable[[Any, int, int], bool]
+
+
+@dataclass
+class Task:
+    """
+    What a run of a pipeline learns.
+
+    :param env_id: the environment
+    :param teacher: the teacher's run folder or zip
+    :param student: a key of ``POLICIES``, or "default": the policy of the hyperparameters
+    :param n_timesteps: steps of the teacher
+    :param recording: folder of the teacher's recorded play
+    :param seed: seed of the student
+    :param params: hyperparameters of ours in place of the defaults
+    """
+
+    env_id: str
+    teacher: str
+    student: str
+    n_timesteps: int
+    recording: Path
+    seed: int
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def section(self) -> dict[str, Any]:
+        """The hyperparameters that the Zoo reads for the environment from ``hyperparams/pd.yml``."""
+        config = yaml.safe_load(default_config("pd").read_text())
+        return dict(config.get(self.env_id) or config["atari" if is_atari(self.env_id) else "default"])
+
+    def hyperparams(self) -> dict[str, Any]:
+        """The arguments of ``PolicyDistillation``: the teacher plays, because its play is recorded."""
+        own = {name: value for name, value in self.section().items() if name not in ZOO_KEYS}
+        if self.student != "default":
+            own.pop("policy_kwargs", None)
+        own |= {"allow_env_mismatch": True, **self.params, "rollout_policy": "teacher", "n_teacher_episodes": 0}
+        if isinstance(own.get("learning_rate"), str):
+            # The Zoo's lin_1e-3
+            own["learning_rate"] = read_schedule(own["learning_rate"])
+        optimizer = own.get("policy_kwargs", {}).get("optimizer_class")
+        if isinstance(optimizer, str):
+            own["policy_kwargs"] = {**own["policy_kwargs"], "optimizer_class": CLASSES["optimizer_class"][optimizer]}
+        return own
+
+    def policy(self) -> str:
+        """Name of the student's policy."""
+        return self.section()["policy"] if self.student == "default" else POLICIES[self.student]
+
+    def make_env(self, n_envs: int | None = None) -> VecEnv:
+        """The environment of the teacher's run, with as many copies as the hyperparameters say."""
+        teacher = load_teacher(self.teacher, device="cpu")
+        find_env_id(teacher, self.env_id)
+        return make_env_of(teacher, self.env_id, n_envs or self.section().get("n_envs", 1))
+
+
+def record(task: Task) -> None:
+    """Record the teacher's play, without updates of a student."""
+    arguments = {**task.hyperparams(), "learning_starts": task.n_timesteps + 1, "buffer_size": 1_000}
+    arguments |= {"compile_update": False, "seed": task.seed, "device": "cpu", "recording": task.recording}
+    PolicyDistillation(task.policy(), task.make_env(), task.teacher, **arguments).learn(task.n_timesteps)
+
+
+class ProgressCallback(BaseCallback):
+    """Reports after every rollout and its updates."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        super().__init__()
+        self.on_progress = on_progress
+        self.goes_on = True
+
+    def _on_rollout_start(self) -> None:
+        self.goes_on = self.on_progress(self.model, self.num_timesteps, self.model._n_updates)
+
+    def _on_step(self) -> bool:
+        return self.goes_on
+
+
+def make_ours(task: Task) -> Callable[[OnProgress], Any]:
+    """Our pipeline."""
+    model = PolicyDistillation(
+        task.policy(),
+        task.make_env(),
+        task.teacher,
+        **{**task.hyperparams(), "seed": task.seed, "device": "cpu", "recording": task.recording},
+    )
+    return lambda on_progress: model.learn(task.n_timesteps, ProgressCallback(on_progress))
+
+
+class RecordedPlainDistillation(PlainDistillation):
+    """SB3's loop on recorded steps: the environment gives the recorded observations, whatever is done in it."""
+
+    def _sample_action(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+        play = self.env
+        assert isinstance(play, RecordedVecEnv)
+        answers = play.play.recording.answers(play.play.row)
+        self._q_values = answers.preferences
+        actions = np.array(play.play.recording.columns["actions"][play.play.row])
+        return actions, actions
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        if self._n_updates == 0:
+            # The pixel statistics that our students have
+            self.policy.fit_frame_scalers(self.replay_buffer.sample_labelled(1_000)[0])  # type: ignore[operator]
+        super().train(gradient_steps, batch_size)
+
+
+class RecordedVecEnv(VecEnv):
+    """A recording as a vector environment."""
+
+    def __init__(self, recording: Recording, env: VecEnv) -> None:
+        self.play = RecordedPlay(recording)
+        self.render_mode = None
+        super().__init__(recording.n_envs, env.observation_space, env.action_space)
+
+    def reset(self) -> Any:
+        return self.play.observations(self.play.row)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        pass
+
+    def step_wait(self) -> Any:
+        record, obs = self.play.step()
+        return obs, record.rewards, record.dones, record.infos
+
+    def close(self) -> None:
+        pass
+
+    def seed(self, seed: int | None = None) -> list[None]:
+        return [None] * self.num_envs
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [None] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise AttributeError(attr_name)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        raise AttributeError(method_name)
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False] * self.num_envs
+
+
+def make_plain(task: Task) -> Callable[[OnProgress], Any]:
+    """SB3's own loop and replay buffer, with our network and the hyperparameters that both know."""
+    hyperparams = task.hyperparams()
+    names = ("learning_rate", "buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps")
+    policy_kwargs = dict(hyperparams.get("policy_kwargs", {}))
+    # SB3's Adam is not fused
+    policy_kwargs["optimizer_kwargs"] = {"fused": False}
+    arguments = {name: hyperparams[name] for name in (*names, "temperature") if name in hyperparams}
+    # A larger memory than there are steps is never filled; SB3 would allocate it.
+    arguments["buffer_size"] = min(arguments["buffer_size"], task.n_timesteps)
+    policy: Any = STUDENT_POLICIES[task.policy()]
+    env = RecordedVecEnv(Recording(task.recording), task.make_env(1))
+    model = RecordedPlainDistillation(
+        env, None, policy=policy, policy_kwargs=policy_kwargs, seed=task.seed, device="cpu", **arguments
+    )
+    return lambda on_progress: model.learn(task.n_timesteps, ProgressCallback(on_progress))
+
+
+def make_imitation(task: Task) -> Callable[[OnProgress], Any]:
+    """
+    Behavioural cloning as the package ``imitation`` does it, with its own defaults: Adam at 1e-3, an entropy bonus, and
+    minibatches of 32. It learns from all recorded steps from the start, in passes over them until it is stopped.
+
+    :raises SystemExit: the package is missing
+    """
+    try:
+        from imitation.algorithms.bc import BC
+        from imitation.data.types import Transitions
+    except ImportError as error:
+        raise SystemExit(f"--against imitation: {error}. Install it in an environment of its own: {INSTALL}") from error
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    recording = Recording(task.recording)
+    n_rows = task.n_timesteps // recording.n_envs
+    obs = np.concatenate([recording.observations(row) for row in range(n_rows)])
+    actions = np.concatenate([recording.columns["actions"][row] for row in range(n_rows)])
+    env = task.make_env(1)
+    policy_class: Any = STUDENT_POLICIES[task.policy()]
+    student = policy_class(
+        env.observation_space, env.action_space, lambda _: 1e-3, **task.hyperparams().get("policy_kwargs", {})
+    )
+    rng = np.random.default_rng(task.seed)
+    th.manual_seed(task.seed)
+    policy = ActorCriticPolicy(
+        env.observation_space,
+        env.action_space,
+        lambda _: 1e-3,
+        net_arch=list(student.net_arch),
+        activation_fn=th.nn.ReLU,
+        features_extractor_class=student.features_extractor_class,
+        features_extractor_kwargs=student.features_extractor_kwargs,
+        normalize_images=student.normalize_images,
+    )
+    scaler_fit = student.fit_frame_scalers.__func__
+    scaler_fit(policy, th.as_tensor(obs[rng.choice(len(obs), min(1_000, len(obs)), replace=False)]))
+    infos = np.array([{}] * len(obs))
+    trainer = BC(
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        rng=rng,
+        policy=policy,
+        # BC does not look at the observations after a step, but its loader wants them.
+        demonstrations=Transitions(obs=obs, acts=actions, infos=infos, next_obs=obs, dones=np.zeros(len(obs), bool)),
+        device="cpu",
+    )
+
+    def learn(on_progress: OnProgress) -> None:
+        n_updates = 0
+
+        def after_batch() -> None:
+            nonlocal n_updates
+            n_updates += 1
+            if n_updates % LOOK_EVERY == 0 and not on_progress(policy, len(obs), n_updates):
+                raise StopIteration
+            policy.set_training_mode(True)
+
+        # BC has no other way to stop by time.
+        with contextlib.suppress(StopIteration):
+            trainer.train(n_epochs=10**6, on_batch_end=after_batch, log_interval=10**9, progress_bar=False)
+
+    return learn
+
+
+MAKERS = {"ours": make_ours, "plain": make_plain, "imitation": make_imitation}

@@ -1,0 +1,98 @@
+"""The rules of ``benchmarks.time_to_teacher``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from stable_baselines3 import DQN
+
+from benchmarks.crossing import CpuClock, Look, budgeted_returns, crossing, within_reach
+from benchmarks.peers import Task, make_ours, make_plain, record
+from sb3_distill.buffers.recordings import Recording
+from tests.helpers import same
+
+
+def looks(*means_and_games: tuple[float, int]) -> list[Look]:
+    return [Look(float(i), 100 * i, 10 * i, games, mean) for i, (mean, games) in enumerate(means_and_games, 1)]
+
+
+def test_the_first_of_two_full_evaluations_in_a_row_counts() -> None:
+    run = looks((9.0, 100), (11.0, 100), (9.0, 100), (11.0, 100), (12.0, 100))
+    assert crossing(run, 100, 10.0) is run[3]
+
+
+def test_one_lucky_evaluation_does_not_count() -> None:
+    assert crossing(looks((9.0, 100), (11.0, 100)), 100, 10.0) is None
+    assert crossing([], 100, 10.0) is None
+
+
+def test_an_evaluation_of_few_games_does_not_count() -> None:
+    assert crossing(looks((11.0, 20), (11.0, 100)), 100, 10.0) is None
+
+
+def test_all_games_are_played_only_within_reach() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def play(first: int, n_games: int) -> list[float]:
+        asked.append((first, n_games))
+        return [float(i % 2) for i in range(n_games)]
+
+    assert len(budgeted_returns(play, 20, 100, bar=5.0)) == 20
+    assert len(budgeted_returns(play, 20, 100, bar=0.6)) == 100
+    assert asked == [(0, 20), (0, 20), (20, 80)]
+
+
+def test_reach_is_two_standard_errors() -> None:
+    # Mean 0.5, standard error 0.118
+    returns = [0.0, 1.0] * 9 + [0.5]
+    assert within_reach(returns, 0.7)
+    assert not within_reach(returns, 0.8)
+    assert not within_reach([-21.0] * 20, 10.0)
+
+
+def test_the_clock_does_not_count_evaluations() -> None:
+    seconds = iter([1.0, 4.0, 100.0, 102.0])
+    clock = CpuClock(lambda: next(seconds))
+    clock.go()
+    clock.stop()
+    clock.go()
+    assert clock.seconds == 5.0
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    folder = tmp_path_factory.mktemp("task")
+    DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [8]}, buffer_size=10, seed=0, device="cpu").save(
+        folder / "teacher.zip"
+    )
+    params = {"learning_starts": 100}
+    task = Task("CartPole-v1", str(folder / "teacher.zip"), "default", 400, folder / "recording", 0, params)
+    record(task)
+    return task
+
+
+@pytest.mark.parametrize("pipeline", [make_ours, make_plain])
+def test_pipelines_repeat_and_learn_from_all_recorded_steps(
+    task: Task, pipeline: Callable[[Task], Callable[[Any], Any]]
+) -> None:
+    first, second = (pipeline(task)(lambda *_: True) for _ in range(2))
+    assert first.num_timesteps == 400
+    assert first._n_updates > 0
+    assert same(first.policy, second.policy)
+
+
+def test_plain_sees_the_recorded_steps_and_the_teachers_answers(task: Task) -> None:
+    memory = make_plain(task)(lambda *_: True).replay_buffer
+    recording = Recording(task.recording)
+    for row in range(400):
+        assert (memory.observations[row] == recording.observations(row)).all()
+        assert (memory.q_values[row] == recording.answers(row).q_values).all()
+
+
+def test_ours_and_plain_have_the_same_network(task: Task) -> None:
+    ours, plain = (make(task)(lambda *_: False) for make in (make_ours, make_plain))
+    shapes = [{name: value.shape for name, value in model.policy.state_dict().items()} for model in (ours, plain)]
+    assert shapes[0] == shapes[1]
+    # Stopped before the first update
+    assert ours._n_updates == plain._n_updates == 0
+    assert same(ours.policy, plain.policy)
