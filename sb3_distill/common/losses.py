@@ -154,6 +154,11 @@ class DistillationLoss:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"{field} must be a positive finite number (the papers use 0.01 or 1), not {value!r}.")
 
+    @property
+    def has_temperature(self) -> bool:
+        """Whether the loss depends on the temperatures."""
+        return self.name in ("kl", "reverse_kl")
+
     def __call__(self, teacher: Answers, student: Answers) -> th.Tensor:
         """
         :param teacher: the teacher's answers
@@ -164,7 +169,7 @@ class DistillationLoss:
         if teacher.gaussian is not None and student.gaussian is not None and self.name == "kl":
             return gaussian_kl_loss(teacher.gaussian, student.gaussian, self.temperature)
         loss_fn = LOSSES[self.name]
-        if self.name in ("kl", "reverse_kl"):
+        if self.has_temperature:
             return loss_fn(teacher.preferences, student.preferences, self.temperature, self.student_temperature)
         return loss_fn(teacher.preferences, student.preferences)
 
