@@ -19,3 +19,13 @@ def resolve(key: str) -> Any:
     :return: its class
     """
     return pkgutil.resolve_name(ALGORITHMS[key])
+
+
+def key_of(algorithm: type) -> str:
+    """
+    :param algorithm: one of the classes, or a subclass of one
+    :return: its key in the Zoo
+    """
+    keys = {name: key for key, name in ALGORITHMS.items()}
+    names = (f"{cls.__module__.rpartition('.')[0]}:{cls.__name__}" for cls in algorithm.__mro__)
+    return next(keys[name] for name in names if name in keys)

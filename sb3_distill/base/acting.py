@@ -1,5 +1,6 @@
 """Epsilon-greedy actions of students with discrete actions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,17 @@ class EpsilonGreedyMixin:
     teacher_eps: float
     student_eps: float
     _rollout_rng: np.random.Generator
+    _student_actions: Callable[[Any], np.ndarray]
 
     def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         actions = answers.preferences.cpu().numpy().argmax(axis=1)
         if not teacher_acts.all():
-            student_actions, _ = self.policy.predict(obs, deterministic=True)
-            actions = np.where(teacher_acts, actions, student_actions)
+            actions = np.where(teacher_acts, actions, self._student_actions(obs))
         epsilon = np.where(teacher_acts, self.teacher_eps, self.student_eps)
         return mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng)
+
+    def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
+        return self.policy.predict(obs, deterministic=True)[0]
 
     def _n_actions_of(self, obs: Any) -> int | np.ndarray:
         """Number of available actions: one number for all observations, or one for each observation."""

@@ -226,6 +226,7 @@ class TeacherReferenceCallback(BaseCallback):
         plays += [(self.training_env, rule) for rule in self.rollout_rules]
         scores = [self.references.score(self.teacher, env, rule) for env, rule in plays]
         self.rollout_scores = scores[len(callbacks) :]
+        self.evaluation_scores = dict(zip(callbacks, scores, strict=False))
         PercentOfTeacherWriter(list(zip(callbacks, scores, strict=False)), self.verbose).put_first(self.logger)
         for (env, rule), score in zip(plays, scores, strict=True):
             if score is not None:

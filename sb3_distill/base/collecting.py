@@ -202,6 +202,21 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :return: the actions ``(n_envs, ...)``; continuous ones are clipped afterwards
         """
 
+    def _student_actions(self, obs: Any) -> np.ndarray:
+        """
+        :param obs: the student's observations
+        :return: the student's actions
+        """
+        return self._policy_actions(obs, self._rollout_rng)
+
+    @abstractmethod
+    def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
+        """
+        :param obs: observations
+        :param rng: draws the actions, if they are drawn
+        :return: the actions of the policy
+        """
+
     def _evaluation_rule(self, deterministic: bool) -> PlayRule:
         """How the student acts in ``predict``."""
         return PlayRule(False, 0.0) if deterministic else PlayRule(self.samples_actions, self.student_eps)

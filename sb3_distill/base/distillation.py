@@ -10,17 +10,19 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.collecting import CollectingAlgorithm
+from sb3_distill.base.inheritance import inherit_filters
 from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.unfinished import writer_state
 from sb3_distill.common.schedules import RolloutPolicy
-from sb3_distill.common.utils import check_device, check_probability, compile_or_same
+from sb3_distill.common.utils import check_device, check_probability, compile_or_same, unchanged_randomness
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.envs.views import ObservationView
 
@@ -69,6 +71,10 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         "_teacher_state",
     )
     buffer_class: ClassVar[type[ReplayBuffer]] = DistillationBuffer
+    # Under which the student's updates are logged
+    _heading = "train"
+    # Whether an image student begins with filters of its teacher
+    init_from_teacher: bool = False
     replay_buffer: Any
     student: Student
 
@@ -228,41 +234,67 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
         if self._n_observations < self.learning_starts:
             return
-        self._prepare_updates()
-        # Switch to train mode (this affects batch norm / dropout)
-        self.policy.set_training_mode(True)
-        # Update learning rate according to schedule
-        self._update_learning_rate(self.student.optimizer)
-
-        losses, records = [], []
+        self._begin_updates()
+        further = self._further_models()
+        if further:
+            # The first student learns as it would alone.
+            with unchanged_randomness():
+                for model in further:
+                    model._begin_updates()
+        models = [self, *further]
+        records: list[list[dict[str, th.Tensor]]] = [[] for _ in models]
         for step in range(gradient_steps):
             if self._progress_bar is not None:
                 self._progress_bar.show_updates(step + 1, gradient_steps)
             samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-            loss, metrics = self._forward_loss(samples)
-            self.student.update(loss, self.max_grad_norm)
-            losses.append(loss.detach())
-            records.append(metrics)
+            for model, record in zip(models, records, strict=True):
+                record.append(model._update(samples))
 
         # Increase update counter
         self._n_updates += gradient_steps
-
-        mean_loss = th.stack(losses).mean().item()
-        if not np.isfinite(mean_loss):
-            raise ValueError(
-                f"The loss became {mean_loss} after {self._n_updates} updates: lower learning_rate, or scale "
-                "observations whose numbers are very large."
-            )
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/loss", mean_loss)
+        for model, record in zip(models, records, strict=True):
+            model._log_updates(record, self._n_updates)
+
+    def _further_models(self) -> "list[DistillationAlgorithm]":
+        """Models of other students that learn from the same minibatches."""
+        return []
+
+    def _begin_updates(self) -> None:
+        self._prepare_updates()
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        # Update learning rate according to schedule
+        learning_rate = self.lr_schedule(self._current_progress_remaining)
+        update_learning_rate(self.student.optimizer, learning_rate)
+        self._record("learning_rate", learning_rate)
+
+    def _update(self, samples: Any) -> dict[str, th.Tensor]:
+        loss, metrics = self._forward_loss(samples)
+        self.student.update(loss, self.max_grad_norm)
+        return {"loss": loss.detach(), **metrics}
+
+    def _log_updates(self, records: list[dict[str, th.Tensor]], n_updates: int) -> None:
         for name in records[0]:
-            self.logger.record(f"train/{name}", th.stack([record[name] for record in records]).mean().item())
+            mean = th.stack([record[name] for record in records]).mean().item()
+            if name == "loss" and not np.isfinite(mean):
+                whose = "" if self._heading == "train" else f" of student {self._heading!r}"
+                raise ValueError(
+                    f"The loss{whose} became {mean} after {n_updates} updates: lower learning_rate, or scale "
+                    "observations whose numbers are very large."
+                )
+            self._record(name, mean)
+
+    def _record(self, name: str, value: float) -> None:
+        self.logger.record(f"{self._heading}/{name}", value)
 
     def _prepare_updates(self) -> None:
         """Called before every series of updates, once ``learning_starts`` observations are stored."""
         # The pixel statistics are estimated once, before the first update.
         if self._n_updates == 0:
             self.student.fit_frame_scalers(self.replay_buffer.sample_observations(1_000))
+            if self.init_from_teacher and inherit_filters(self.policy, self._teacher) and self.verbose > 0:
+                print("The student begins with filters of its teacher.")
 
     def _mean_loss(self, samples: Any) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         losses, metrics = self.student_loss(self.student, samples)

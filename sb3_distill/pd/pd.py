@@ -11,18 +11,21 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from sb3_distill.agents.checks import check_discrete
 from sb3_distill.base.acting import EpsilonGreedyMixin
 from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.base.several.siblings import SeveralStudentsMixin
+from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherSource
 from sb3_distill.buffers.distillation import DistillationSamples
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
+from sb3_distill.common.temperature import AUTO, choose_temperature, describe_temperature
 from sb3_distill.common.utils import check_probability
 from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
 
 
-class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
+class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationAlgorithm):
     """
     Policy Distillation: a student network learns a trained teacher's outputs by supervised regression.
 
@@ -44,7 +47,8 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
     :param train_freq: Update the student every ``train_freq`` steps (of each environment)
     :param gradient_steps: How many updates to do after each rollout; ``-1``: as many as steps done during the rollout
     :param loss: "kl", "reverse_kl", "nll" or "mse" (see ``sb3_distill.common.losses``)
-    :param temperature: divides the teacher's output in the KL losses; below 1 sharpens
+    :param temperature: divides the teacher's output in the KL losses; below 1 sharpens. ``"auto"`` chooses it from the
+        first observations (see ``choose_temperature``): the number is then in the attribute ``temperature``.
     :param student_temperature: divides the student's output in the KL losses: 1 in Rusu et al., ``temperature`` in
         Actor-Mimic and in Sun & Fazli 2019
     :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or
@@ -57,6 +61,14 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
     :param recording: folder with a recording of the teacher's play. If it does not exist, this run writes it; if it
         exists, this run reads it instead of playing (``rollout_policy="teacher"`` only).
+    :param init_from_teacher: whether the convolutions of an image student begin with the largest filters of its teacher
+        (where both have the same kernels and strides); else all layers begin at random, as in the paper
+    :param students: further students, which learn from the same minibatches: a dictionary from names to students. A
+        student is the name of a policy, or a dictionary with any of ``policy``, ``policy_kwargs``, ``learning_rate``,
+        ``loss``, ``temperature``, ``student_temperature``, ``init_from_teacher``, ``max_grad_norm``, ``bf16`` and
+        ``compile_update``. Other entries are those of the first student, which the other arguments describe (but its
+        ``policy_kwargs`` go with its own policy alone). A list of names of policies is accepted too. When students act,
+        student i acts in the environments i, i + number of students, ...
     :param max_grad_norm: The maximum value for the gradient clipping (None, as in the paper: no clipping)
     :param bf16: compute the features extractor of image students in bfloat16 during training; None: do so if the
         device multiplies bfloat16 in hardware. Losses, output layers and acting always use float32.
@@ -73,6 +85,20 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STUDENT_POLICIES}
+    run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "temperature")
+    student_state: ClassVar[tuple[str, ...]] = ("temperature",)
+    student_entries: ClassVar[tuple[str, ...]] = (
+        "policy",
+        "policy_kwargs",
+        "learning_rate",
+        "loss",
+        "temperature",
+        "student_temperature",
+        "init_from_teacher",
+        "max_grad_norm",
+        "bf16",
+        "compile_update",
+    )
     policy: StudentPolicy
 
     def __init__(
@@ -87,7 +113,7 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
         train_freq: int | tuple[int, str] = 4,
         gradient_steps: int = 1,
         loss: str = "kl",
-        temperature: float = 0.01,
+        temperature: float | str = 0.01,
         student_temperature: float = 1.0,
         rollout_policy: RolloutPolicy = "teacher",
         teacher_eps: float = 0.05,
@@ -95,6 +121,8 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
         recording: str | Path | None = None,
+        init_from_teacher: bool = False,
+        students: StudentsArgument | None = None,
         max_grad_norm: float | None = None,
         bf16: bool | None = None,
         compile_update: bool = False,
@@ -134,7 +162,9 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
         self.student_eps = student_eps
         self.n_teacher_episodes = n_teacher_episodes
         self.recording = recording
+        self.init_from_teacher = init_from_teacher
         self.bf16 = bf16
+        self._name_students(students)
 
         if _init_setup_model:
             self._setup_model()
@@ -146,7 +176,23 @@ class PolicyDistillation(EpsilonGreedyMixin, DistillationAlgorithm):
         super()._setup_model()
 
     def _make_student(self) -> Student:
-        return Student(self.policy, DistillationLoss(self.loss, self.temperature, self.student_temperature), self.bf16)
+        return Student(self.policy, self._make_loss(), self.bf16)
+
+    def _make_loss(self) -> DistillationLoss:
+        # Until there are answers from which to choose it, the temperature is not used.
+        temperature = 1.0 if self.temperature == AUTO else self.temperature
+        return DistillationLoss(self.loss, temperature, self.student_temperature)  # type: ignore[arg-type]
+
+    def _prepare_updates(self) -> None:
+        super()._prepare_updates()
+        if self._n_updates == 0:
+            answers = self.replay_buffer.sample(1_000).answers
+            if self.temperature == AUTO:
+                self.temperature = choose_temperature(answers)
+            if self.verbose > 0 and self.student.loss.has_temperature:
+                print(describe_temperature(answers, float(self.temperature)))
+        # Also that of a run that goes on
+        self.student.loss = self._make_loss()
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         assert self.env is not None

@@ -14,11 +14,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
-from sb3_distill.agents.agent import ActorCriticTeacher
-from sb3_distill.agents.checks import check_discrete
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.base.several.siblings import SeveralStudentsMixin
+from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherSource
 from sb3_distill.buffers.distillation import DistillationSamples
@@ -30,8 +30,8 @@ from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     ActorCriticMlpPolicy,
     actor_critic_answers,
-    is_known_distribution,
 )
+from sb3_distill.qpd.checks import check_actor_critic
 from sb3_distill.quantization.layers import calibrate, freeze_steps
 from sb3_distill.quantization.precision import (
     BITS,
@@ -47,16 +47,20 @@ from sb3_distill.quantization.precision import (
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 
 TEACHER_ALGORITHMS = ("ppo", "a2c", "trpo")
+# What a student can have for itself, besides its bits
+_STUDENT_ENTRIES = (
+    *("policy", "policy_kwargs", "learning_rate", "temperature", "value_coef", "ent_coef", "init_from_teacher"),
+    *("max_grad_norm", "quantization_schedule", "full_precision_fraction", "final_fraction", "compile_update"),
+)
 
 
-class QPD(DistillationAlgorithm):
+class QPD(SeveralStudentsMixin, DistillationAlgorithm):
     """
     Quantization-aware Policy Distillation: an actor-critic student learns from an actor-critic teacher, first at full
     precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. The
     precision never rises again: if ``learn`` is called once more, with the timesteps reset or not, a student keeps its
     precision until the schedule of the new run asks for a lower one, and a finished student keeps its final precision.
     The schedule is that of one call of ``learn``: the first of several calls goes through all of it.
-
     A student at full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, then ``learn``.
 
     Paper: Avé et al. 2022. The loss is the KL divergence between the teacher's and the student's distributions over
@@ -71,8 +75,7 @@ class QPD(DistillationAlgorithm):
     :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution
     :param value_coef: coefficient of the critic's squared error
     :param ent_coef: coefficient of the student's entropy bonus, which is subtracted from the loss
-    :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or a
-        function from the remaining progress to the probability that the teacher acts; actions are sampled
+    :param rollout_policy: who acts (see ``PolicyDistillation``); actions are sampled
     :param weight_bits: precision of the weights of the actor's layers between the first and the last: 2 to 8 bits, or a
         mapping from "conv" and "linear" to bits, with all kinds of layers that the actor has. None: distillation
         without quantization
@@ -83,9 +86,12 @@ class QPD(DistillationAlgorithm):
         interpolates between full-precision and quantized values, with a growing share of the latter
     :param full_precision_fraction: share of the run at full precision
     :param final_fraction: share of the run at the final precision with frozen step sizes
-    :param n_teacher_episodes: how many episodes the teacher plays before training, to measure the score with which the
-        student's scores are compared (0: none)
+    :param n_teacher_episodes: see ``PolicyDistillation``
     :param recording: folder with a recording of the teacher's play (see ``PolicyDistillation``)
+    :param init_from_teacher: see ``PolicyDistillation``
+    :param students: further students (see ``PolicyDistillation``). Entries of their own can be ``policy``,
+        ``policy_kwargs``, ``learning_rate``, ``temperature``, ``value_coef``, ``ent_coef``, ``init_from_teacher``,
+        ``max_grad_norm``, ``compile_update``, and the arguments of the precision.
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
 
     All other parameters are those of ``DistillationAlgorithm``.
@@ -95,7 +101,9 @@ class QPD(DistillationAlgorithm):
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
     asks_values: ClassVar[bool] = True
     samples_actions: ClassVar[bool] = True
-    run_attributes: ClassVar[tuple[str, ...]] = (*DistillationAlgorithm.run_attributes, "transition_share")
+    run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "transition_share")
+    student_state: ClassVar[tuple[str, ...]] = ("transition_share",)
+    student_entries: ClassVar[tuple[str, ...]] = (*BITS, *_STUDENT_ENTRIES)
     policy: ActorCriticMlpPolicy
 
     def __init__(
@@ -117,6 +125,8 @@ class QPD(DistillationAlgorithm):
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
         recording: str | Path | None = None,
+        init_from_teacher: bool = False,
+        students: StudentsArgument | None = None,
         max_grad_norm: float | None = 0.5,
         weight_bits: Bits = None,
         activation_bits: Bits = None,
@@ -168,6 +178,8 @@ class QPD(DistillationAlgorithm):
         self.final_fraction = final_fraction
         self.n_teacher_episodes = n_teacher_episodes
         self.recording = recording
+        self.init_from_teacher = init_from_teacher
+        self._name_students(students)
         # Progress of the transition to the final precision, from 0 to 1; None before it begins
         self.transition_share: float | None = None
         if _init_setup_model:
@@ -223,31 +235,7 @@ class QPD(DistillationAlgorithm):
         return find_zoo_teacher(env_id, TEACHER_ALGORITHMS)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
-        assert self.env is not None
-        if not isinstance(teacher, ActorCriticTeacher):
-            raise ValueError(
-                f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions and "
-                "no critic: distill it with PolicyDistillation (--algo pd)."
-            )
-        if not teacher.has_critic:
-            raise ValueError(
-                f"The teacher {teacher.source} has no value_net, so its critic cannot be distilled: pass the whole "
-                "agent, as SB3 saves it."
-            )
-        if isinstance(self.action_space, spaces.Discrete):
-            check_discrete(teacher, self.env)
-        elif teacher.action_space.shape != self.action_space.shape:
-            raise ValueError(
-                f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
-                f"{self.action_space}: they must have the same shape."
-            )
-        distribution = teacher.policy.action_dist
-        if not is_known_distribution(distribution):
-            raise ValueError(
-                f"The teacher {teacher.source} draws actions from a squashed {type(distribution).__name__}; "
-                "distillation supports only categorical and diagonal Gaussian distributions. Train the teacher without "
-                "squash_output."
-            )
+        check_actor_critic(teacher, self._known_env())
         super()._check_teacher(teacher, env_id)
 
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
@@ -261,7 +249,8 @@ class QPD(DistillationAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        is_finished = self.weight_bits is None or self.transition_share == 1.0
+        models: list[Any] = [self, *self._further_models()]
+        is_finished = all(model.weight_bits is None or model.transition_share == 1.0 for model in models)
         start = 0 if reset_num_timesteps else min(self.num_timesteps, self._n_observations)
         if not is_finished and start + total_timesteps <= self.learning_starts:
             raise ValueError(
@@ -290,16 +279,19 @@ class QPD(DistillationAlgorithm):
 
     def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         # SB3's own sampling would keep one sample of the noise matrix of state-dependent exploration.
-        rngs = [self._rollout_rng] * len(teacher_acts)
-        actions = answers.sample(rngs)
+        actions = answers.sample([self._rollout_rng] * len(teacher_acts))
         if not teacher_acts.all():
-            student = actor_critic_answers(self.policy, obs_as_tensor(obs, self.device), with_values=False)
-            student_actions = student.sample(rngs)
-            actions = np.where(teacher_acts.reshape(-1, *[1] * (actions.ndim - 1)), actions, student_actions)
+            by_teacher = teacher_acts.reshape(-1, *[1] * (actions.ndim - 1))
+            actions = np.where(by_teacher, actions, self._student_actions(obs))
         if isinstance(self.action_space, spaces.Box):
             return actions.reshape(-1, *self.action_space.shape)
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         return mix_random_actions(actions, n_actions, np.where(teacher_acts, self.teacher_eps, 0.0), self._rollout_rng)
+
+    def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
+        answers = actor_critic_answers(self.policy, obs_as_tensor(obs, self.device), with_values=False)
+        n_observations = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        return answers.sample([rng] * n_observations)
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()
@@ -321,7 +313,7 @@ class QPD(DistillationAlgorithm):
         set_precision(self.policy, self.quantization_schedule, self.transition_share)
         if self.transition_share == 1.0:
             freeze_steps(self.policy)
-        self.logger.record("train/quantized", self.transition_share)
+        self._record("quantized", self.transition_share)
 
     def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         teacher, answers = samples.answers, student.policy.answer(samples.observations)

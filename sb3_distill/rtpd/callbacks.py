@@ -10,6 +10,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
+from sb3_distill.base.several.runs import write_student_run
 from sb3_distill.common.utils import show_whole_keys
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder, spec_of
@@ -17,7 +18,7 @@ from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import atari_recipe, default_recipe, is_atari
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.results.curves import CURVES_FILE, TEACHER, format_summary, plot_curves, write_csv
-from sb3_distill.rtpd.runs import StudentsRun, write_student_run
+from sb3_distill.rtpd.runs import RealTimeRun
 
 
 def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
@@ -115,7 +116,7 @@ class StudentEvalCallback(BaseCallback):
 
     def __init__(
         self,
-        run: StudentsRun,
+        run: RealTimeRun,
         eval_freq: int,
         n_eval_episodes: int,
         epsilon: float,

@@ -19,6 +19,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import lacks_statistics
 from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.resuming import ResumableMixin
+from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.losses import DistillationLoss
@@ -28,7 +29,7 @@ from sb3_distill.networks.dqn_policies import DQN_POLICIES
 from sb3_distill.results.curves import TEACHER, Evaluation
 from sb3_distill.rtpd.callbacks import StudentEvalCallback
 from sb3_distill.rtpd.players import DQNWithStudents
-from sb3_distill.rtpd.spec import StudentsArgument, check_student_arguments, complete_spec, read_students
+from sb3_distill.rtpd.spec import check_student_arguments, complete_spec, read_students
 from sb3_distill.rtpd.students import SharedBatch, StudentGroup
 
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")

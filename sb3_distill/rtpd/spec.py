@@ -2,24 +2,20 @@
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
-from torch import nn
 
 from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.base.several.spec import StudentsArgument, check_policy, name_students, read_entries
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import describe_space_mismatch
 from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
-from sb3_distill.results.curves import TEACHER
 
 TEACHER_SOURCES = ("latest", "best")
-
-StudentsArgument = Mapping[str, Any] | Sequence[str]
 
 
 @dataclass
@@ -48,33 +44,6 @@ class StudentSpec:
     self_learning: float | None = None
     imitation: bool | None = None
     teacher_source: str | None = None
-
-
-def name_students(students: StudentsArgument) -> Mapping[str, Any]:
-    """
-    :param students: see ``read_students``
-    :return: the students by name; those of a list are named after their policies
-    :raises ValueError: it is neither a dictionary nor a list of names of policies, or a name occurs twice
-    """
-    if isinstance(students, str) or not isinstance(students, (Mapping, Sequence)):
-        raise ValueError(
-            "students must be a dictionary from names to policies, such as {'small': 'Net3Policy'}, or a list of "
-            f"policies, not {students!r}."
-        )
-    if not isinstance(students, Mapping):
-        for name in students:
-            if not isinstance(name, str):
-                raise ValueError(
-                    f"A list of students holds names of policies, such as 'Net3Policy', not {name!r}: name this "
-                    "student in a dictionary such as {'small': ...}."
-                )
-        twice = [name for name, count in Counter(students).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"students names {twice[0]!r} twice: give the two students different names, in a dictionary."
-            )
-        return {name.removesuffix("Policy").lower(): name for name in students}
-    return students
 
 
 def read_students(
@@ -112,21 +81,11 @@ def _check_spaces(
 
 
 def _read_student(name: Any, entry: Any) -> dict[str, Any]:
-    if not isinstance(name, str) or not name.isidentifier() or name == TEACHER or hasattr(nn.ModuleDict, name):
-        raise ValueError(
-            f"students: {name!r} cannot be the name of a student: use letters, digits and _, and neither 'teacher' nor "
-            "a method of torch's ModuleDict."
-        )
     if isinstance(entry, DistillationAlgorithm):
         entry = {"policy": type(entry.policy), "policy_kwargs": dict(entry.policy_kwargs)}
-    spec = dict(entry) if isinstance(entry, Mapping) else {"policy": entry}
     known = [item.name for item in dataclasses.fields(StudentSpec)]
-    for key in spec:
-        if key not in known:
-            raise ValueError(f"students[{name!r}]: " + unknown_choice("entry", key, known))
-    policy = spec.get("policy")
-    if not (isinstance(policy, type) and issubclass(policy, StudentPolicy)) and policy not in STUDENT_POLICIES:
-        raise ValueError(f"students[{name!r}]: " + unknown_choice("policy", policy, STUDENT_POLICIES))
+    spec = read_entries(name, entry, known)
+    check_policy(name, spec.get("policy"), STUDENT_POLICIES, StudentPolicy)
     return spec
 
 

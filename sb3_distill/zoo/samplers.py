@@ -96,7 +96,7 @@ def _scored_student(settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     :return: its name, and the settings of its own
     :raises ValueError: there is none, or its name cannot be read
     """
-    from sb3_distill.rtpd.spec import name_students
+    from sb3_distill.base.several.spec import name_students
 
     try:
         students = name_students(ast.literal_eval(settings.get("students", "None")) or {})
