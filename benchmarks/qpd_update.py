@@ -8,17 +8,12 @@ import argparse
 import statistics
 import time
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.logger import Logger
 
-from benchmarks.records import step_record
+from benchmarks.records import fill_with_frames
 from sb3_distill import QPD
 from sb3_distill.common.answers import Answers
 from sb3_distill.networks.actor_critic_policies import ACTOR_CRITIC_POLICIES
-
-FRAMES, ACTIONS = spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6)
 
 
 def make(policy: str, bits: int | None) -> QPD:
@@ -37,15 +32,7 @@ def make(policy: str, bits: int | None) -> QPD:
         seed=0,
         _init_setup_model=False,
     )
-    model.observation_space, model.action_space, model.n_envs = FRAMES, ACTIONS, 1
-    model._setup_model()
-    rng = np.random.default_rng(0)
-    for _ in range(500):
-        frames = rng.integers(0, 255, size=(1, *FRAMES.shape), dtype=np.uint8)
-        outputs = rng.normal(size=(1, 7)).astype(np.float32)
-        model.replay_buffer.add(step_record(frames, Answers(log_probs=outputs[:, :6], values=outputs[:, 6])))
-    model.set_logger(Logger(None, []))
-    model.train(2, 32)
+    fill_with_frames(model, 7, lambda outputs: Answers(log_probs=outputs[:, :6], values=outputs[:, 6]), 32)
     return model
 
 

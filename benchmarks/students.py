@@ -9,16 +9,12 @@ import argparse
 import statistics
 import time
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.logger import Logger
 
-from benchmarks.records import step_record
+from benchmarks.records import fill_with_frames
 from sb3_distill import PolicyDistillation
 from sb3_distill.common.answers import Answers
 
-FRAMES, ACTIONS = spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6)
 POLICIES = ("Net1Policy", "Net2Policy", "Net3Policy")
 N_UPDATES, BATCH_SIZE = 10, 32
 
@@ -37,14 +33,7 @@ def make(*policies: str) -> PolicyDistillation:
         seed=0,
         _init_setup_model=False,
     )
-    model.observation_space, model.action_space, model.n_envs = FRAMES, ACTIONS, 1
-    model._setup_model()
-    rng = np.random.default_rng(0)
-    for _ in range(500):
-        frames = rng.integers(0, 255, size=(1, *FRAMES.shape), dtype=np.uint8)
-        model.replay_buffer.add(step_record(frames, Answers(q_values=rng.normal(size=(1, 6)).astype(np.float32))))
-    model.set_logger(Logger(None, []))
-    model.train(2, BATCH_SIZE)
+    fill_with_frames(model, 6, lambda outputs: Answers(q_values=outputs), BATCH_SIZE)
     return model
 
 
