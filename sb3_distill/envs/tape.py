@@ -196,14 +196,15 @@ def vec_env_state(env: VecEnv) -> dict[str, Any]:
     :return: its state and that of its wrappers, as plain values and arrays
     """
     wrappers, base = _vec_wrappers(env)
+    why_lost = install_tapes(base)
     if isinstance(base, NativeAtariVecEnv):
         games: Any = base.state()
     else:
-        games = base.env_method("sb3_distill_state") if install_tapes(base) is None else None
+        games = base.env_method("sb3_distill_state") if why_lost is None else None
     return {
         "wrappers": [plain_attributes(wrapper) for wrapper in wrappers],
         "games": games,
-        "why_lost": install_tapes(base),
+        "why_lost": why_lost,
     }
 
 

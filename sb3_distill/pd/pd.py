@@ -19,7 +19,7 @@ from sb3_distill.buffers.distillation import DistillationSamples
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, choose_temperature, describe_temperature
-from sb3_distill.common.utils import check_probability
+from sb3_distill.common.utils import check_probability, unchanged_randomness
 from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
@@ -186,11 +186,15 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
     def _prepare_updates(self) -> None:
         super()._prepare_updates()
         if self._n_updates == 0:
-            answers = self.replay_buffer.sample(1_000).answers
-            if self.temperature == AUTO:
-                self.temperature = choose_temperature(answers)
-            if self.verbose > 0 and self.student.loss.has_temperature:
-                print(describe_temperature(answers, float(self.temperature)))
+            describes = self.verbose > 0 and self.student.loss.has_temperature
+            if describes or self.temperature == AUTO:
+                # The minibatches do not depend on it.
+                with unchanged_randomness():
+                    answers = self.replay_buffer.sample(1_000).answers
+                if self.temperature == AUTO:
+                    self.temperature = choose_temperature(answers)
+                if describes:
+                    print(describe_temperature(answers, float(self.temperature)))
         # Also that of a run that goes on
         self.student.loss = self._make_loss()
 

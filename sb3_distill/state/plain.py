@@ -48,8 +48,8 @@ def changed_attributes(owner: Any, marks: dict[str, bytes]) -> dict[str, Any]:
     :param marks: what ``attribute_marks`` returned of it earlier
     :return: its plain attributes that have changed since: settings have not
     """
-    now = attribute_marks(owner)
-    return {name: value for name, value in plain_attributes(owner).items() if now[name] != marks.get(name)}
+    found = plain_attributes(owner)
+    return {name: value for name, value in found.items() if pickle.dumps(value) != marks.get(name)}
 
 
 def to_plain(value: Any) -> Any:
