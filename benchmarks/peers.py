@@ -7,14 +7,17 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch as th
 import yaml
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from benchmarks.crossing import CpuClock
 from benchmarks.plain_sb3 import PlainDistillation
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.rebuild.classes import CLASSES
@@ -39,6 +42,8 @@ LOOK_EVERY = 20
 
 # Called between updates with the student, the teacher's steps so far and the updates so far; False: stop
 OnProgress = Callable[[Any, int, int], bool]
+# A whole training, whose seconds the clock counts
+Learn = Callable[[OnProgress, CpuClock], Any]
 
 
 @dataclass
@@ -115,7 +120,7 @@ class ProgressCallback(BaseCallback):
         return self.goes_on
 
 
-def make_ours(task: Task) -> Callable[[OnProgress], Any]:
+def make_ours(task: Task) -> Learn:
     """Our pipeline."""
     model = PolicyDistillation(
         task.policy(),
@@ -123,7 +128,7 @@ def make_ours(task: Task) -> Callable[[OnProgress], Any]:
         task.teacher,
         **{**task.hyperparams(), "seed": task.seed, "device": "cpu", "recording": task.recording},
     )
-    return lambda on_progress: model.learn(task.n_timesteps, ProgressCallback(on_progress))
+    return lambda on_progress, clock: model.learn(task.n_timesteps, ProgressCallback(on_progress))
 
 
 class RecordedPlainDistillation(PlainDistillation):
@@ -181,13 +186,13 @@ class RecordedVecEnv(VecEnv):
         return [False] * self.num_envs
 
 
-def make_plain(task: Task) -> Callable[[OnProgress], Any]:
+def make_plain(task: Task) -> Learn:
     """SB3's own loop and replay buffer, with our network and the hyperparameters that both know."""
     hyperparams = task.hyperparams()
     names = ("learning_rate", "buffer_size", "learning_starts", "batch_size", "train_freq", "gradient_steps")
     policy_kwargs = dict(hyperparams.get("policy_kwargs", {}))
-    # SB3's Adam is not fused
-    policy_kwargs["optimizer_kwargs"] = {"fused": False}
+    # Our optimizers are not SB3's, whose Adam is not fused
+    policy_kwargs |= {"optimizer_class": th.optim.Adam, "optimizer_kwargs": {"fused": False}}
     arguments = {name: hyperparams[name] for name in (*names, "temperature") if name in hyperparams}
     # A larger memory than there are steps is never filled; SB3 would allocate it.
     arguments["buffer_size"] = min(arguments["buffer_size"], task.n_timesteps)
@@ -196,33 +201,30 @@ def make_plain(task: Task) -> Callable[[OnProgress], Any]:
     model = RecordedPlainDistillation(
         env, None, policy=policy, policy_kwargs=policy_kwargs, seed=task.seed, device="cpu", **arguments
     )
-    return lambda on_progress: model.learn(task.n_timesteps, ProgressCallback(on_progress))
+    return lambda on_progress, clock: model.learn(task.n_timesteps, ProgressCallback(on_progress))
 
 
-def make_imitation(task: Task) -> Callable[[OnProgress], Any]:
+def import_imitation() -> Any:
     """
-    Behavioural cloning as the package ``imitation`` does it, with its own defaults: Adam at 1e-3, an entropy bonus, and
-    minibatches of 32. It learns from all recorded steps from the start, in passes over them until it is stopped.
-
+    :return: the modules ``imitation.algorithms.bc``, ``imitation.algorithms.dagger``, and ``imitation.data.types``
     :raises SystemExit: the package is missing
     """
     try:
-        from imitation.algorithms.bc import BC
-        from imitation.data.types import Transitions
+        from imitation.algorithms import bc, dagger
+        from imitation.data import types
     except ImportError as error:
         raise SystemExit(f"--against imitation: {error}. Install it in an environment of its own: {INSTALL}") from error
-    from stable_baselines3.common.policies import ActorCriticPolicy
+    return bc, dagger, types
 
-    recording = Recording(task.recording)
-    n_rows = task.n_timesteps // recording.n_envs
-    obs = np.concatenate([recording.observations(row) for row in range(n_rows)])
-    actions = np.concatenate([recording.columns["actions"][row] for row in range(n_rows)])
-    env = task.make_env(1)
+
+def actor_of(task: Task, env: VecEnv, frames: np.ndarray) -> BasePolicy:
+    """
+    :param frames: observations for the pixel statistics that our students have
+    :return: the student as a policy of SB3 that ``imitation`` can train
+    """
     policy_class: Any = STUDENT_POLICIES[task.policy()]
-    student = policy_class(
-        env.observation_space, env.action_space, lambda _: 1e-3, **task.hyperparams().get("policy_kwargs", {})
-    )
-    rng = np.random.default_rng(task.seed)
+    kwargs = task.hyperparams().get("policy_kwargs", {})
+    student = policy_class(env.observation_space, env.action_space, lambda _: 1e-3, **kwargs)
     th.manual_seed(task.seed)
     policy = ActorCriticPolicy(
         env.observation_space,
@@ -234,34 +236,106 @@ def make_imitation(task: Task) -> Callable[[OnProgress], Any]:
         features_extractor_kwargs=student.features_extractor_kwargs,
         normalize_images=student.normalize_images,
     )
-    scaler_fit = student.fit_frame_scalers.__func__
-    scaler_fit(policy, th.as_tensor(obs[rng.choice(len(obs), min(1_000, len(obs)), replace=False)]))
-    infos = np.array([{}] * len(obs))
-    trainer = BC(
+    student.fit_frame_scalers.__func__(policy, th.as_tensor(frames))
+    return policy
+
+
+class BatchCounter:
+    """What ``imitation`` calls after every minibatch. Only an exception stops its training."""
+
+    def __init__(self, policy: BasePolicy, on_progress: OnProgress) -> None:
+        self.policy, self.on_progress = policy, on_progress
+        self.n_timesteps = self.n_updates = 0
+
+    def __call__(self) -> None:
+        self.n_updates += 1
+        if self.n_updates % LOOK_EVERY == 0 and not self.on_progress(self.policy, self.n_timesteps, self.n_updates):
+            raise StopIteration
+        self.policy.set_training_mode(True)
+
+
+def make_imitation(task: Task) -> Learn:
+    """
+    Behavioural cloning as the package ``imitation`` does it, with its own defaults: Adam at 1e-3, an entropy bonus, and
+    minibatches of 32. It learns from all recorded steps from the start, in passes over them until it is stopped.
+    """
+    bc, _, types = import_imitation()
+    recording = Recording(task.recording)
+    n_rows = task.n_timesteps // recording.n_envs
+    obs = np.concatenate([recording.observations(row) for row in range(n_rows)])
+    actions = np.concatenate([recording.columns["actions"][row] for row in range(n_rows)])
+    env = task.make_env(1)
+    rng = np.random.default_rng(task.seed)
+    policy = actor_of(task, env, obs[rng.choice(len(obs), min(1_000, len(obs)), replace=False)])
+    trainer = bc.BC(
         observation_space=env.observation_space,
         action_space=env.action_space,
         rng=rng,
         policy=policy,
         # BC does not look at the observations after a step, but its loader wants them.
-        demonstrations=Transitions(obs=obs, acts=actions, infos=infos, next_obs=obs, dones=np.zeros(len(obs), bool)),
+        demonstrations=types.Transitions(
+            obs=obs, acts=actions, infos=np.array([{}] * len(obs)), next_obs=obs, dones=np.zeros(len(obs), bool)
+        ),
         device="cpu",
     )
 
-    def learn(on_progress: OnProgress) -> None:
-        n_updates = 0
-
-        def after_batch() -> None:
-            nonlocal n_updates
-            n_updates += 1
-            if n_updates % LOOK_EVERY == 0 and not on_progress(policy, len(obs), n_updates):
-                raise StopIteration
-            policy.set_training_mode(True)
-
-        # BC has no other way to stop by time.
+    def learn(on_progress: OnProgress, clock: CpuClock) -> None:
+        counter = BatchCounter(policy, on_progress)
+        counter.n_timesteps = len(obs)
         with contextlib.suppress(StopIteration):
-            trainer.train(n_epochs=10**6, on_batch_end=after_batch, log_interval=10**9, progress_bar=False)
+            trainer.train(n_epochs=10**6, on_batch_end=counter, log_interval=10**9, progress_bar=False)
 
     return learn
 
 
-MAKERS = {"ours": make_ours, "plain": make_plain, "imitation": make_imitation}
+def make_dagger(task: Task) -> Learn:
+    """
+    DAgger as the package ``imitation`` does it, with its own defaults: rounds of play in which the student takes over
+    more and more from the teacher, and four passes over everything so far after each. It plays games of its own, for
+    what a student will see cannot be recorded before. Their CPU seconds are not counted, nor are those of recordings.
+    """
+    bc, dagger, _ = import_imitation()
+    env = task.make_env()
+    rng = np.random.default_rng(task.seed)
+    recording = Recording(task.recording)
+    rows = rng.choice(task.n_timesteps // recording.n_envs, 1_000 // recording.n_envs, replace=False)
+    policy = actor_of(task, env, np.concatenate([recording.observations(row) for row in rows]))
+    teacher: Any = load_teacher(task.teacher, device="cpu")
+
+    def learn(on_progress: OnProgress, clock: CpuClock) -> None:
+        counter = BatchCounter(policy, on_progress)
+
+        class Trainer(dagger.SimpleDAggerTrainer):  # type: ignore[name-defined]
+            """Stops the clock during play."""
+
+            def create_trajectory_collector(self) -> Any:
+                clock.stop()
+                return super().create_trajectory_collector()
+
+            def extend_and_update(self, bc_train_kwargs: Any = None) -> int:
+                clock.go()
+                self._try_load_demos()
+                counter.n_timesteps = sum(len(trajectory) for trajectory in self._all_demos)
+                return super().extend_and_update(bc_train_kwargs)
+
+        with TemporaryDirectory() as folder, contextlib.suppress(StopIteration):
+            trainer = Trainer(
+                venv=env,
+                scratch_dir=folder,
+                expert_policy=teacher.policy,
+                rng=rng,
+                bc_trainer=bc.BC(
+                    observation_space=env.observation_space,
+                    action_space=env.action_space,
+                    rng=rng,
+                    policy=policy,
+                    device="cpu",
+                ),
+            )
+            options = {"on_batch_end": counter, "log_interval": 10**9, "progress_bar": False, "log_rollouts_venv": None}
+            trainer.train(task.n_timesteps, bc_train_kwargs={"n_epochs": trainer.DEFAULT_N_EPOCHS, **options})
+
+    return learn
+
+
+MAKERS = {"ours": make_ours, "plain": make_plain, "imitation": make_imitation, "dagger": make_dagger}

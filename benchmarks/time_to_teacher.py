@@ -8,11 +8,13 @@ The teacher's play is recorded once for each seed, and every pipeline learns fro
 training in a process of its own with one thread: reading the recording, updates, and compiling. Not counted: imports,
 making the student, recording, and evaluation. BC gets the recording as arrays, and their reading is not counted.
 
-After every --every CPU seconds the student plays the first 20 of 100 games, the same for all, with 5% random actions.
-The other 80 follow only if the mean of the 20 plus two standard errors is at least the bar: the teacher's mean over
-its 100 games less the margin. The student has reached its teacher at the first of two evaluations in a row with all 100
-games and a mean of at least the bar; the run ends there, after --budget CPU seconds, or at the end of the recording
-(BC passes over it again). The runs take turns after every evaluation, so that other load on the machine hits all.
+After --first CPU seconds, and whenever --growth times as many have passed, the student plays the first 20 of 100
+games, the same for all, with 5% random actions. The other 80 follow only if the mean of the 20 plus two standard
+errors is at least the bar: the teacher's mean over its 100 games less the margin. The student has reached its teacher
+at the first of two evaluations in a row with all 100 games and a mean of at least the bar; the run ends there, after
+--budget CPU seconds, or after its n_timesteps (BC passes over the recording again). A student whose last evaluation
+is good, and whose run is over, plays 100 other games for the second. The runs take turns after every evaluation, so
+that other load on the machine hits all.
 """
 
 import argparse
@@ -47,10 +49,32 @@ def returns_of(player: Any, task: Any, first: int, n_games: int, epsilon: float 
     agent = load_teacher(task.teacher, device="cpu")
     find_env_id(agent, task.env_id)
     make_env = lambda n_envs: make_env_of(agent, task.env_id, n_envs, native=None)  # noqa: E731
-    return evaluate_paired(player, make_env, n_games, epsilon, GAMES_SEED + first).returns
+    return evaluate_paired(player, make_env, n_games, epsilon, GAMES_SEED + first, n_envs=20).returns
 
 
-def worker(connection: Connection, pipeline: str, task: Any, every: float, budget: float, bar: float) -> None:
+@dataclass
+class Times:
+    """
+    When the students are evaluated.
+
+    :param first: CPU seconds until the first evaluation
+    :param growth: CPU seconds until an evaluation, as a multiple of those until the one before
+    :param budget: CPU seconds of a run
+    """
+
+    first: float
+    growth: float
+    budget: float
+
+    def after(self, seconds: float) -> float:
+        """CPU seconds of the next evaluation."""
+        due = self.first
+        while due <= seconds:
+            due *= self.growth
+        return due
+
+
+def worker(connection: Connection, pipeline: str, task: Any, times: Times, bar: float) -> None:
     """Train until the next evaluation for every message; send its ``Look``, and None when the run is over."""
     import torch as th
 
@@ -61,27 +85,31 @@ def worker(connection: Connection, pipeline: str, task: Any, every: float, budge
     clock = CpuClock()
     looks: list[Look] = []
 
-    def look(student: Any, n_timesteps: int, n_updates: int) -> bool:
+    def goes_on() -> bool:
+        return clock.seconds < times.budget and crossing(looks, N_GAMES, bar) is None
+
+    def look(student: Any, n_timesteps: int, n_updates: int, offset: int = 0) -> bool:
         clock.stop()
-        returns = budgeted_returns(lambda first, n: returns_of(student, task, first, n), N_FIRST, N_GAMES, bar)
+        play = lambda first, n: returns_of(student, task, offset + first, n)  # noqa: E731
+        returns = budgeted_returns(play, N_FIRST, N_GAMES, bar)
         looks.append(Look(clock.seconds, n_timesteps, n_updates, len(returns), float(np.mean(returns))))
         connection.send(looks[-1])
         connection.recv()
         clock.go()
-        return clock.seconds < budget and crossing(looks, N_GAMES, bar) is None
+        return goes_on()
 
     def on_progress(student: Any, n_timesteps: int, n_updates: int) -> bool:
-        # Until the end of this interval
-        due = (int(looks[-1].cpu_seconds // every) + 1 if looks else 1) * every
+        due = times.after(looks[-1].cpu_seconds if looks else 0)
         return look(student, n_timesteps, n_updates) if n_updates > 0 and clock.seconds >= due else True
 
     connection.recv()
     clock.go()
-    model = learn(on_progress)
-    is_open = clock.seconds < budget and crossing(looks, N_GAMES, bar) is None
-    if is_open and model is not None:
-        # The recording is over: the student as it is at the end
-        look(model, model.num_timesteps, model._n_updates)
+    model = learn(on_progress, clock)
+    if model is not None and goes_on():
+        # The student as it is at the end; where it is good, once more in other games
+        at_the_end = (model, model.num_timesteps, model._n_updates)
+        if look(*at_the_end) and looks[-1].mean >= bar:
+            look(*at_the_end, offset=N_GAMES)
     connection.send(None)
 
 
@@ -95,13 +123,13 @@ class Run:
     looks: list[Look] = field(default_factory=list)
 
 
-def run_all(runs: Sequence[tuple[Run, str, Any]], every: float, budget: float, bar: float) -> None:
+def run_all(runs: Sequence[tuple[Run, str, Any]], times: Times, bar: float) -> None:
     """Let the runs take turns until all are over. Students of one seed run beside each other, one at a time."""
     context = mp.get_context("spawn")
     open_runs = []
     for run, maker, task in runs:
         connection, child = context.Pipe()
-        process = context.Process(target=worker, args=(child, maker, task, every, budget, bar), daemon=True)
+        process = context.Process(target=worker, args=(child, maker, task, times, bar), daemon=True)
         process.start()
         child.close()
         open_runs.append((run, connection, process))
@@ -147,7 +175,7 @@ def summary(runs: Sequence[Run], bar: float) -> str:
     return "\n".join(lines)
 
 
-def draw(runs: Sequence[Run], teacher: float, every: float, path: Path) -> None:
+def draw(runs: Sequence[Run], teacher: float, path: Path) -> None:
     """Score over CPU seconds: the mean over seeds, from the lowest to the highest, and the teacher."""
     from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
 
@@ -157,11 +185,14 @@ def draw(runs: Sequence[Run], teacher: float, every: float, path: Path) -> None:
         if not own:
             continue
         # Up to where the last seed ends; a run that has ended stays where it is.
-        grid = np.arange(1, max(looks[-1].cpu_seconds for looks in own) / every + 1) * every
+        grid = np.geomspace(
+            min(looks[0].cpu_seconds for looks in own), max(looks[-1].cpu_seconds for looks in own), 100
+        )
         scores = np.array([np.interp(grid, [x.cpu_seconds for x in looks], [x.mean for x in looks]) for looks in own])
         style = line_style(index)
         axes.plot(grid, scores.mean(axis=0), label=f"{pipeline}, {student}", **style)
         axes.fill_between(grid, scores.min(axis=0), scores.max(axis=0), color=style["color"], alpha=0.2, linewidth=0)
+    axes.set_xscale("log")
     axes.axhline(teacher, color="black", linestyle=":", label="teacher")
     add_legend(figure)
     save_figure(figure, path)
@@ -184,11 +215,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--teacher", required=True, help="run folder or zip")
     parser.add_argument("--students", nargs="+", default=["default"], choices=STUDENTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--against", nargs="*", default=[], choices=["plain", "imitation"])
-    parser.add_argument("--params", nargs="+", default=[], help="hyperparameters of ours, key:value")
+    parser.add_argument("--against", nargs="*", default=[], help='plain, imitation, dagger; also "plain=key:value ..."')
+    parser.add_argument("--params", nargs="+", default=[], help="hyperparameters of ours, key:value; n_timesteps too")
     parser.add_argument("--baseline", action="append", default=[], help='other settings of ours: "name=key:value ..."')
-    parser.add_argument("--n-timesteps", type=int, default=54_000, help="steps of the teacher")
-    parser.add_argument("--every", type=float, default=30.0, help="CPU seconds between evaluations")
+    parser.add_argument("--n-timesteps", type=int, default=54_000, help="steps of the teacher that are recorded")
+    parser.add_argument("--first", type=float, default=20.0, help="CPU seconds until the first evaluation")
+    parser.add_argument("--growth", type=float, default=1.3, help="CPU seconds of an evaluation over those of the last")
     parser.add_argument("--budget", type=float, default=900.0, help="CPU seconds of a run")
     parser.add_argument("--margin", type=float, help="points below the teacher (default: 5%% of teacher less random)")
     parser.add_argument("--recordings", type=Path, help="folder in which recordings are kept, one for each seed")
@@ -197,15 +229,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     # Compile in the process whose seconds are counted, and with one thread
     os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    from benchmarks.peers import Task, record
+    from benchmarks.peers import MAKERS, Task, record
     from sb3_distill import load_teacher
+    from sb3_distill.common.files import write_whole
 
-    settings = {"ours": settings_of(args.params)}
+    pipelines = {"ours": ("ours", settings_of(args.params))}
     for text in args.baseline:
         name, equals, words = text.partition("=")
-        if not equals or name in (*settings, "plain", "imitation"):
+        if not equals or name in (*pipelines, *MAKERS):
             raise SystemExit(f'--baseline is "name=key:value ..." with a name of its own, not "{text}".')
-        settings[name] = settings_of(words.split())
+        pipelines[name] = ("ours", settings_of(words.split()))
+    for text in args.against:
+        name, _, words = text.partition("=")
+        if name == "ours" or name not in MAKERS:
+            raise SystemExit(f"--against is one or more of {', '.join(MAKERS)[6:]}, not {name}.")
+        pipelines[name] = (name, settings_of(words.split()))
     with TemporaryDirectory() as temporary:
         folder = args.recordings or Path(temporary)
         task = Task(args.env, args.teacher, "default", args.n_timesteps, folder, 0)
@@ -223,18 +261,20 @@ def main(argv: Sequence[str] | None = None) -> None:
                 record(task)
             for student in args.students:
                 own = replace(task, student=student)
-                jobs = [(Run(name, student, seed), "ours", replace(own, params=p)) for name, p in settings.items()]
-                jobs += [(Run(name, student, seed), name, own) for name in args.against]
-                run_all(jobs, args.every, args.budget, bar)
+                jobs = []
+                for name, (maker, params) in pipelines.items():
+                    # A schedule ends with the run, which may be shorter than the recording.
+                    n_timesteps = int(params.get("n_timesteps", args.n_timesteps))
+                    params = {key: value for key, value in params.items() if key != "n_timesteps"}
+                    jobs.append((Run(name, student, seed), maker, replace(own, params=params, n_timesteps=n_timesteps)))
+                run_all(jobs, Times(args.first, args.growth, args.budget), bar)
                 runs += [run for run, _, _ in jobs]
+                if args.json:
+                    content = {"teacher": teacher, "margin": margin, "runs": [asdict(run) for run in runs]}
+                    write_whole(args.json, json.dumps(content, indent=2) + "\n")
         print(summary(runs, bar))
-        if args.json:
-            from sb3_distill.common.files import write_whole
-
-            content = {"teacher": teacher, "margin": margin, "runs": [asdict(run) for run in runs]}
-            write_whole(args.json, json.dumps(content, indent=2) + "\n")
         if args.output:
-            draw(runs, teacher, args.every, args.output)
+            draw(runs, teacher, args.output)
 
 
 if __name__ == "__main__":
