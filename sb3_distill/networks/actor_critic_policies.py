@@ -18,7 +18,8 @@ from torch import nn
 from sb3_distill.common.answers import Answers, Gaussian
 from sb3_distill.networks.extractors import CNN_SIZES, ExtractorMixin, GridCNN, StudentCNN
 from sb3_distill.networks.layers import count_parameters
-from sb3_distill.networks.policies import StudentMixin, fused_where_possible
+from sb3_distill.networks.optimizers import fused_where_possible, optimizer_of
+from sb3_distill.networks.policies import StudentMixin
 
 
 class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
@@ -40,7 +41,7 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
-        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_class: type[th.optim.Optimizer] | str = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
         quantize: Callable[[nn.Module], None] | None = None,
         **kwargs: Any,
@@ -60,7 +61,7 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
             features_extractor_class=extractor,
             features_extractor_kwargs=extractor_kwargs,
             normalize_images=normalize_images,
-            optimizer_class=optimizer_class,
+            optimizer_class=optimizer_of(optimizer_class),
             optimizer_kwargs=optimizer_kwargs,
             **kwargs,
         )

@@ -14,6 +14,7 @@ from torch import nn
 from sb3_distill.common.answers import Answers
 from sb3_distill.networks.extractors import CNN_SIZES, ExtractorMixin, GridCNN, StudentCNN
 from sb3_distill.networks.layers import FrameScaler
+from sb3_distill.networks.optimizers import fused_where_possible, optimizer_of
 
 
 class StudentMixin:
@@ -37,18 +38,6 @@ class StudentMixin:
                 module.fit(obs)
 
 
-def fused_where_possible(optimizer_class: type[th.optim.Optimizer], optimizer_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """
-    :param optimizer_class: the optimizer
-    :param optimizer_kwargs: the user's arguments for the optimizer
-    :return: the arguments; for Adam and AdamW with ``fused=True`` unless the user chose otherwise: one kernel updates
-        all parameters, which takes a third of the time on small networks
-    """
-    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and "foreach" not in optimizer_kwargs:
-        return {"fused": True, **optimizer_kwargs}
-    return optimizer_kwargs
-
-
 class StudentPolicy(StudentMixin, ExtractorMixin, DQNPolicy):
     """
     A network with one output per action, without DQN's target network.
@@ -65,7 +54,7 @@ class StudentPolicy(StudentMixin, ExtractorMixin, DQNPolicy):
     :param features_extractor_kwargs: Keyword arguments to pass to the features extractor
     :param normalize_images: Whether images are bytes that must be scaled (True by default)
     :param ortho_init: Whether to initialise all layers orthogonally; None: for stacked frames only
-    :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
+    :param optimizer_class: The optimizer to use, or its name, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
     """
 
@@ -83,7 +72,7 @@ class StudentPolicy(StudentMixin, ExtractorMixin, DQNPolicy):
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         ortho_init: bool | None = None,
-        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_class: type[th.optim.Optimizer] | str = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if net_arch is None and self.default_net_arch is not None:
@@ -96,7 +85,7 @@ class StudentPolicy(StudentMixin, ExtractorMixin, DQNPolicy):
             net_arch,
             activation_fn,
             *self.choose_extractor(features_extractor_class, features_extractor_kwargs, normalize_images),
-            optimizer_class,
+            optimizer_of(optimizer_class),
             optimizer_kwargs,
         )
         self.ortho_init = ortho_init

@@ -9,6 +9,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
 from sb3_distill.networks.extractors import StudentCNN
 from sb3_distill.networks.layers import FrameScaler
+from sb3_distill.networks.muon import Muon
 from sb3_distill.networks.policies import STUDENT_POLICIES, CnnPolicy, MaxPoolCnnPolicy, MlpPolicy, Net1Policy
 from tests.helpers import FRAMES, preferences
 
@@ -156,3 +157,11 @@ def test_optimizers_are_those_of_sb3(ours, theirs, optimizer, kwargs):
     own, sb3 = (make(policy, 2, spaces.Box(-1, 1, (3,)), **kwargs).optimizer for policy in (ours, theirs))
     # One kernel for all parameters changes the speed alone.
     assert type(own) is type(sb3) and {**own.defaults, "fused": None} == {**sb3.defaults, "fused": None}
+
+
+@pytest.mark.parametrize("policy", [MlpPolicy, ActorCriticMlpPolicy])
+def test_optimizers_have_names(policy):
+    space = spaces.Box(-1, 1, (3,))
+    assert type(make(policy, 2, space, optimizer_class="Muon").optimizer) is Muon
+    with pytest.raises(ValueError, match=r'optimizer_class must be a class or one of Adam, .*, not "os.system"'):
+        make(policy, 2, space, optimizer_class="os.system")

@@ -4,17 +4,14 @@ from typing import Any
 
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
-from torch import optim
 
 from sb3_distill.agents.rebuild.weights import ACTIVATIONS
-from sb3_distill.networks.muon import Muon
+from sb3_distill.networks.optimizers import OPTIMIZERS
 
 # By the argument that takes a class, its classes by their names
 CLASSES: dict[str, dict[str, type]] = {
     "activation_fn": dict(ACTIVATIONS),
-    "optimizer_class": {
-        cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.NAdam, optim.RAdam, Muon)
-    },
+    "optimizer_class": dict(OPTIMIZERS),
     "features_extractor_class": {cls.__name__: cls for cls in (FlattenExtractor, NatureCNN, CombinedExtractor)},
     "replay_buffer_class": {cls.__name__: cls for cls in (ReplayBuffer, DictReplayBuffer)},
 }
