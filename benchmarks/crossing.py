@@ -41,14 +41,16 @@ def within_reach(returns: Sequence[float], bar: float) -> bool:
 def budgeted_returns(play: Callable[[int, int], list[float]], n_first: int, n_games: int, bar: float) -> list[float]:
     """
     :param play: plays games, given the number of the first one and how many
-    :param n_first: games that are always played
-    :param n_games: games that are played if the first ones are within reach of the bar
+    :param n_first: games that are always played; three times as many follow whenever those so far are within reach of
+        the bar
+    :param n_games: the largest number of games
     :param bar: the lowest mean that counts as the teacher's level
     :return: the returns of the games that were played
     """
     returns = play(0, min(n_first, n_games))
-    if len(returns) < n_games and within_reach(returns, bar):
-        returns = returns + play(len(returns), n_games - len(returns))
+    while len(returns) < n_games and within_reach(returns, bar):
+        n_played = len(returns)
+        returns = returns + play(n_played, min(3 * n_played, n_games) - n_played)
     return returns
 
 

@@ -8,8 +8,8 @@ The teacher's play is recorded once for each seed, and every pipeline learns fro
 training in a process of its own with one thread: reading the recording, updates, and compiling. Not counted: imports,
 making the student, recording, and evaluation. BC gets the recording as arrays, and their reading is not counted.
 
-After --first CPU seconds, and whenever --growth times as many have passed, the student plays the first 20 of 100
-games, the same for all, with 5% random actions. The other 80 follow only if the mean of the 20 plus two standard
+After --first CPU seconds, and whenever --growth times as many have passed, the student plays the first 10 of 100
+games, the same for all, with 5% random actions. It plays 30, and then all, as long as the mean plus two standard
 errors is at least the bar: the teacher's mean over its 100 games less the margin. The student has reached its teacher
 at the first of two evaluations in a row with all 100 games and a mean of at least the bar; the run ends there, after
 --budget CPU seconds, or after its n_timesteps (BC passes over the recording again). A student whose last evaluation
@@ -35,7 +35,7 @@ import yaml
 from benchmarks.crossing import CpuClock, Look, budgeted_returns, crossing
 
 STUDENTS = ["net1", "net2", "net3", "net4", "net5", "maxpool", "default"]
-EPSILON, N_FIRST, N_GAMES = 0.05, 20, 100
+EPSILON, N_FIRST, N_GAMES = 0.05, 10, 100
 # Seed of the first game; no recording begins there
 GAMES_SEED = 2_000_000
 
@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--baseline", action="append", default=[], help='other settings of ours: "name=key:value ..."')
     parser.add_argument("--n-timesteps", type=int, default=54_000, help="steps of the teacher that are recorded")
     parser.add_argument("--first", type=float, default=20.0, help="CPU seconds until the first evaluation")
-    parser.add_argument("--growth", type=float, default=1.3, help="CPU seconds of an evaluation over those of the last")
+    parser.add_argument("--growth", type=float, default=1.5, help="CPU seconds of an evaluation over those of the last")
     parser.add_argument("--budget", type=float, default=900.0, help="CPU seconds of a run")
     parser.add_argument("--margin", type=float, help="points below the teacher (default: 5%% of teacher less random)")
     parser.add_argument("--recordings", type=Path, help="folder in which recordings are kept, one for each seed")

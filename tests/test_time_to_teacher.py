@@ -1,13 +1,12 @@
 """The rules of ``benchmarks.time_to_teacher``."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from stable_baselines3 import DQN
 
 from benchmarks.crossing import CpuClock, Look, budgeted_returns, crossing, within_reach
-from benchmarks.peers import Task, make_ours, make_plain, record
+from benchmarks.peers import Learn, Task, make_ours, make_plain, record
 from sb3_distill.buffers.recordings import Recording
 from tests.helpers import same
 
@@ -39,7 +38,7 @@ def test_all_games_are_played_only_within_reach() -> None:
 
     assert len(budgeted_returns(play, 20, 100, bar=5.0)) == 20
     assert len(budgeted_returns(play, 20, 100, bar=0.6)) == 100
-    assert asked == [(0, 20), (0, 20), (20, 80)]
+    assert asked == [(0, 20), (0, 20), (20, 40), (60, 40)]
 
 
 def test_reach_is_two_standard_errors() -> None:
@@ -72,17 +71,15 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 @pytest.mark.parametrize("pipeline", [make_ours, make_plain])
-def test_pipelines_repeat_and_learn_from_all_recorded_steps(
-    task: Task, pipeline: Callable[[Task], Callable[[Any], Any]]
-) -> None:
-    first, second = (pipeline(task)(lambda *_: True) for _ in range(2))
+def test_pipelines_repeat_and_learn_from_all_recorded_steps(task: Task, pipeline: Callable[[Task], Learn]) -> None:
+    first, second = (pipeline(task)(lambda *_: True, CpuClock()) for _ in range(2))
     assert first.num_timesteps == 400
     assert first._n_updates > 0
     assert same(first.policy, second.policy)
 
 
 def test_plain_sees_the_recorded_steps_and_the_teachers_answers(task: Task) -> None:
-    memory = make_plain(task)(lambda *_: True).replay_buffer
+    memory = make_plain(task)(lambda *_: True, CpuClock()).replay_buffer
     recording = Recording(task.recording)
     for row in range(400):
         assert (memory.observations[row] == recording.observations(row)).all()
@@ -90,7 +87,7 @@ def test_plain_sees_the_recorded_steps_and_the_teachers_answers(task: Task) -> N
 
 
 def test_ours_and_plain_have_the_same_network(task: Task) -> None:
-    ours, plain = (make(task)(lambda *_: False) for make in (make_ours, make_plain))
+    ours, plain = (make(task)(lambda *_: False, CpuClock()) for make in (make_ours, make_plain))
     shapes = [{name: value.shape for name, value in model.policy.state_dict().items()} for model in (ours, plain)]
     assert shapes[0] == shapes[1]
     # Stopped before the first update
