@@ -26,7 +26,6 @@ from gymnasium import spaces
 from torch.nn import functional as F
 
 from sb3_distill import load_teacher
-from sb3_distill.agents.rebuild.classes import CLASSES
 from sb3_distill.base.inheritance import inherit_filters
 from sb3_distill.base.students import Student
 from sb3_distill.buffers.recordings import Recording
@@ -59,6 +58,8 @@ class Idea:
         last, to the power of 0.7; "close", those with a gap between the teacher's best actions below the median three
         times as often
     :param shift: pixels by which frames are shifted at random
+    :param hint: weight of the error with which a linear map of the student's features gives the teacher's (Romero
+        et al. 2015, arXiv 1412.6550, Eq. 3; the teacher's divided by their spread in the minibatch)
     :param average: share of the old weights in a moving average that is looked at; 0: the weights themselves
     :param n_observations: how much of the recording is used
     :param seed: seed of the student and the minibatches
@@ -72,6 +73,7 @@ class Idea:
     temperature: float = 0.01
     sampling: str = "uniform"
     shift: int = 0
+    hint: float = 0.0
     average: float = 0.0
     n_observations: int = 27_000
     seed: int = 0
@@ -139,12 +141,31 @@ def shifted(images: th.Tensor, n_pixels: int, rng: np.random.Generator) -> th.Te
     return padded[:, :, row : row + height, column : column + width]
 
 
+class Hint:
+    """A linear map from the features of a student to those of its teacher, which learns with the student."""
+
+    def __init__(self, policy: Any, teacher: Any) -> None:
+        self.teacher = teacher
+        student, its = policy.q_net.features_extractor, teacher.policy.q_net.features_extractor
+        student.register_forward_hook(lambda module, inputs, features: setattr(self, "features", features))
+        self.map = th.nn.Linear(student.features_dim, its.features_dim)
+        self.optimizer = th.optim.Adam(self.map.parameters(), lr=1e-3)
+
+    def loss(self, images: th.Tensor) -> th.Tensor:
+        """The error at a minibatch that the student has just seen."""
+        with th.no_grad():
+            policy = self.teacher.policy
+            features = policy.extract_features(images, policy.q_net.features_extractor)
+        self.optimizer.zero_grad()
+        return F.mse_loss(self.map(self.features), features / (features.std() + 1e-6))  # type: ignore[attr-defined]
+
+
 def run(idea: Idea, args: argparse.Namespace, play: Play, held_out: Play, teacher: Any) -> list[dict[str, float]]:
     """Train with one idea, and return what the looks at the student have shown."""
     play = Play(play.observations[: idea.n_observations], play.q_values[: idea.n_observations])
     th.manual_seed(idea.seed)
     space = spaces.Box(0, 255, play.observations.shape[1:], np.uint8)
-    kwargs: dict[str, Any] = {"optimizer_class": CLASSES["optimizer_class"][idea.optimizer]}
+    kwargs: dict[str, Any] = {"optimizer_class": idea.optimizer}
     policy = STUDENT_POLICIES[args.student](
         space, spaces.Discrete(play.q_values.shape[1]), lambda _: idea.learning_rate, **kwargs
     )
@@ -153,6 +174,7 @@ def run(idea: Idea, args: argparse.Namespace, play: Play, held_out: Play, teache
     student.fit_frame_scalers(th.as_tensor(play.observations[sampler.rng.choice(len(play.observations), 1_000)]))
     if idea.inherits:
         inherit_filters(policy, teacher)
+    hint = Hint(policy, teacher) if idea.hint else None
     average = [parameter.detach().clone() for parameter in policy.parameters()]
     looks: list[dict[str, float]] = []
     started, n_updates = time.process_time(), 0
@@ -164,7 +186,12 @@ def run(idea: Idea, args: argparse.Namespace, play: Play, held_out: Play, teache
         indices = sampler.draw()
         images = shifted(th.as_tensor(play.observations[indices]).float(), idea.shift, sampler.rng)
         losses = student.loss(Answers(q_values=play.q_values[indices]), policy.answer(images))
-        student.update(losses.mean())
+        loss = losses.mean()
+        if hint is not None:
+            loss = loss + idea.hint * hint.loss(images)
+        student.update(loss)
+        if hint is not None:
+            hint.optimizer.step()
         sampler.note(indices, losses)
         n_updates += 1
         own = [parameter.detach() for parameter in policy.parameters()]
