@@ -70,6 +70,20 @@ def save_statistics(vec_normalize: VecNormalize, path: Path) -> None:
         pickle.dump(vec_normalize, file)
 
 
+def save_best_statistics(vec_normalize: VecNormalize | None, folder: Path) -> None:
+    """
+    :param vec_normalize: the wrapper whose statistics belong to a best model; None: there is none
+    :param folder: folder of the best model
+    :raises OSError: the file cannot be written
+    """
+    path = folder / BEST_STATISTICS
+    if vec_normalize is None:
+        # Those of an earlier run in the same folder
+        path.unlink(missing_ok=True)
+    else:
+        save_statistics(vec_normalize, path)
+
+
 class BestStatisticsCallback(BaseCallback):
     """
     Keeps the statistics of ``VecNormalize`` with the best model that an ``EvalCallback`` saves (it is called on a new
@@ -80,15 +94,10 @@ class BestStatisticsCallback(BaseCallback):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.path = folder / BEST_STATISTICS
+        self.folder = folder
 
     def _on_step(self) -> bool:
-        vec_normalize = self.model.get_vec_normalize_env()
-        if vec_normalize is None:
-            # Those of an earlier run in the same folder
-            self.path.unlink(missing_ok=True)
-        else:
-            save_statistics(vec_normalize, self.path)
+        save_best_statistics(self.model.get_vec_normalize_env(), self.folder)
         return True
 
 

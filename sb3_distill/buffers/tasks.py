@@ -173,7 +173,14 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
         :param env: unused, multi-task environments have no VecNormalize
         :return: observations in the format of the policy's input
         """
-        return self._samples(self._draw(n_observations, "equal")).observations
+        return self.sample_equally(n_observations).observations
+
+    def sample_equally(self, n_observations: int) -> MultiTaskSamples:
+        """
+        :param n_observations: number of observations
+        :return: an equal share of every task, for any ``task_sampling``
+        """
+        return self._samples(self._draw(n_observations, "equal"))
 
     def _samples(self, drawn: Drawn[DistillationBuffer]) -> MultiTaskSamples:
         samples = {task: [memory.sample(count) for memory, count in parts] for task, parts in drawn}

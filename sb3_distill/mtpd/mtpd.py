@@ -20,7 +20,8 @@ from sb3_distill.buffers.tasks import MultiTaskDistillationBuffer, MultiTaskSamp
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
-from sb3_distill.common.utils import check_probability, unknown_choice
+from sb3_distill.common.temperature import AUTO, settle_temperature
+from sb3_distill.common.utils import check_probability, unchanged_randomness, unknown_choice
 from sb3_distill.envs.multitask import Task, tasks_of
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
@@ -45,7 +46,9 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         every task
     :param buffer_size: size of each task's memory, in observations
     :param loss: "kl", "reverse_kl", "nll" or "mse" (see ``sb3_distill.common.losses``)
-    :param temperature: temperature of the teacher's softmax: one number, or one for every task
+    :param temperature: temperature of the teacher's softmax: one number, or one for every task. ``"auto"`` chooses each
+        from the first observations of its task (see ``choose_temperature``); a task can have it for itself. The
+        numbers are then in the attribute ``temperature``, by task.
     :param student_temperature: temperature of the student's softmax
     :param student_eps: share of uniformly random actions while the student acts, in training, in evaluations and in
         ``predict(deterministic=False)``
@@ -62,7 +65,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**MULTI_TASK_POLICIES}
     buffer_class: ClassVar[type[ReplayBuffer]] = MultiTaskDistillationBuffer
-    run_attributes: ClassVar[tuple[str, ...]] = (*DistillationAlgorithm.run_attributes, "evaluations")
+    run_attributes: ClassVar[tuple[str, ...]] = (*DistillationAlgorithm.run_attributes, "evaluations", "temperature")
     teacher_argument: ClassVar[str] = "teachers"
     policy: MultiTaskMlpPolicy
 
@@ -78,7 +81,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         train_freq: int | tuple[int, str] = 4,
         gradient_steps: int = 1,
         loss: str = "kl",
-        temperature: float | Mapping[str, float] = 0.01,
+        temperature: float | str | Mapping[str, float | str] = 0.01,
         student_temperature: float = 1.0,
         rollout_policy: RolloutPolicy = "teacher",
         teacher_eps: float = 0.05,
@@ -152,7 +155,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         """Hashes of the teachers; empty if there were none yet. Files of earlier versions have one hash of them all."""
         return self.teacher_sha256 if isinstance(self.teacher_sha256, dict) else {}
 
-    def _temperatures(self) -> list[float]:
+    def _temperatures(self) -> list[Any]:
         """The temperature of each task."""
         if not isinstance(self.temperature, Mapping):
             return [self.temperature] * len(self.task_names)
@@ -165,10 +168,29 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         return [self.temperature[name] for name in self.task_names]
 
     def _make_student(self) -> Student:
-        losses = [
-            DistillationLoss(self.loss, temperature, self.student_temperature) for temperature in self._temperatures()
-        ]
-        return Student(self.policy, losses, self.bf16)
+        return Student(self.policy, self._make_losses(), self.bf16)
+
+    def _make_losses(self) -> list[DistillationLoss]:
+        # Until there are answers from which to choose them, temperatures are not used.
+        numbers = [1.0 if temperature == AUTO else temperature for temperature in self._temperatures()]
+        return [DistillationLoss(self.loss, number, self.student_temperature) for number in numbers]
+
+    def _prepare_updates(self) -> None:
+        super()._prepare_updates()
+        if self._n_updates == 0:
+            describes = self.verbose > 0 and self.student.loss[0].has_temperature
+            if describes or AUTO in self._temperatures():
+                # The minibatches do not depend on it.
+                with unchanged_randomness():
+                    answers = self.replay_buffer.sample_equally(1_000 * len(self.tasks)).answers
+                settled = {
+                    name: settle_temperature(temperature, answers[task], describes, f"{name}: ")
+                    for task, (name, temperature) in enumerate(zip(self.task_names, self._temperatures(), strict=True))
+                }
+                if AUTO in self._temperatures():
+                    self.temperature = settled
+        # Also those of a run that goes on
+        self.student.loss = self._make_losses()
 
     def _buffer_kwargs(self) -> dict[str, Any]:
         return {"task_sampling": self.task_sampling}

@@ -18,7 +18,7 @@ from sb3_distill.base.teaching import TeacherSource
 from sb3_distill.buffers.distillation import DistillationSamples
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
-from sb3_distill.common.temperature import AUTO, choose_temperature, describe_temperature
+from sb3_distill.common.temperature import AUTO, settle_temperature
 from sb3_distill.common.utils import check_probability, unchanged_randomness
 from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 
@@ -191,10 +191,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
                 # The minibatches do not depend on it.
                 with unchanged_randomness():
                     answers = self.replay_buffer.sample(1_000).answers
-                if self.temperature == AUTO:
-                    self.temperature = choose_temperature(answers)
-                if describes:
-                    print(describe_temperature(answers, float(self.temperature)))
+                self.temperature = settle_temperature(self.temperature, answers, describes)
         # Also that of a run that goes on
         self.student.loss = self._make_loss()
 

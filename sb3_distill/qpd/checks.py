@@ -9,6 +9,12 @@ from sb3_distill.agents.agent import ActorCriticTeacher
 from sb3_distill.agents.checks import check_discrete
 from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
+# Why a temperature is not chosen from the teacher's answers
+NO_AUTO = (
+    "the teachers of QPD answer with distributions over actions, which have no scale of rewards. Pass a number: 1 "
+    "leaves the distributions as they are."
+)
+
 
 def check_actor_critic(teacher: Any, env: VecEnv) -> None:
     """

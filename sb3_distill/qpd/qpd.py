@@ -25,13 +25,15 @@ from sb3_distill.buffers.distillation import DistillationSamples
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
+from sb3_distill.common.temperature import check_number, describe_temperature
+from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.evaluation.players import mix_random_actions
 from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     ActorCriticMlpPolicy,
     actor_critic_answers,
 )
-from sb3_distill.qpd.checks import check_actor_critic
+from sb3_distill.qpd.checks import NO_AUTO, check_actor_critic
 from sb3_distill.quantization.layers import calibrate, freeze_steps
 from sb3_distill.quantization.precision import (
     BITS,
@@ -210,6 +212,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         )
 
     def _check_arguments(self) -> None:
+        check_number(self.temperature, NO_AUTO)
         check_precision(**self.bits)
         check_schedule(self.quantization_schedule, self.full_precision_fraction, self.final_fraction)
         if self.weight_bits is not None and self.compile_update:
@@ -295,6 +298,9 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()
+        if self._n_updates == 0 and self.verbose > 0 and isinstance(self.action_space, spaces.Discrete):
+            with unchanged_randomness():
+                print(describe_temperature(self.replay_buffer.sample(1_000).answers, self.temperature))
         if self.weight_bits is not None:
             self._update_precision()
 

@@ -24,8 +24,7 @@ def conditions_of(row: Row) -> dict[str, Any]:
     :return: how it was scored; scores under other conditions are other quantities
     """
     n_episodes = len(row.returns) or None
-    # Students beside their teacher are scored by the last evaluations of their run.
-    beside = {"scored_by": "evaluations of the run"} if row.player is not None else {"n_episodes": n_episodes}
+    beside = {"scored_by": "evaluations of the run"} if row.is_of_run else {"n_episodes": n_episodes}
     return {
         "percent_definition": row.percent_definition,
         "starts_sha256": row.starts_sha256,

@@ -33,7 +33,7 @@ class Row:
     :param n_bytes: the agent's size in bytes (without a critic)
     :param percent_of_teacher_bytes: ``n_bytes`` as a percentage of the teacher's
     :param n_macs: multiply-accumulate operations per action
-    :param player: name of the student in a run of real-time distillation
+    :param player: name of the student in a run that has several
     :param task: the task of a multi-task student, or ``GEOMETRIC_MEAN`` for all of them
     :param mean: mean return
     :param std: sample standard deviation of the returns
@@ -125,6 +125,11 @@ class Row:
                 raise ReadError(f"the {name} of a row must be two numbers")
         return row
 
+    @property
+    def is_of_run(self) -> bool:
+        """Whether the run itself has scored the agent, as students beside their teacher are."""
+        return self.player is not None and self.algo == "rtpd"
+
     def to_dict(self) -> dict[str, Any]:
         """
         :return: fields and labels in one dictionary, without unknown fields
@@ -183,8 +188,7 @@ def _with_protocol(row: Row, content: Mapping[str, Any]) -> Row:
 
 def _with_cell(row: Row, cell: Mapping[str, Any]) -> Row:
     """The row of a study, with its cell's settings."""
-    # Students beside their teacher are scored during their run.
-    evaluation = {"n_episodes": 30, **cell.get("evaluation", {})} if row.player is None else {}
+    evaluation = {} if row.is_of_run else {"n_episodes": 30, **cell.get("evaluation", {})}
     conditions = {**evaluation, "first_seed": evaluation.get("seed"), "env_kwargs": cell.get("env_kwargs")}
     conditions = {name: value for name, value in conditions.items() if name != "seed" and value != "last"}
     settings = {"n_timesteps": cell.get("n_timesteps"), **cell.get("hyperparams", {}), "records": cell.get("records")}

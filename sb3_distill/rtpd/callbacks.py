@@ -203,4 +203,7 @@ class StudentEvalCallback(BaseCallback):
         if self.verbose > 0:
             players = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
             print(f"Eval n_updates={run._n_updates}: {players}")
+            gaps = run.describe_temperatures()
+            if gaps is not None:
+                print(gaps)
         self._write_results()

@@ -22,7 +22,9 @@ from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss
+from sb3_distill.common.temperature import describe_temperature
 from sb3_distill.common.utils import check_device, check_probability, unchanged_randomness, unknown_choice
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.networks.dqn_policies import DQN_POLICIES
@@ -186,8 +188,8 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
         if self.n_eval_episodes < 0:
             raise ValueError(f"n_eval_episodes must be at least 0 (0: no evaluations), not {self.n_eval_episodes}.")
         # Check the defaults of all students too, which no student may use.
+        check_student_arguments(self.temperature, self.teacher_source, self.self_learning)
         DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)
-        check_student_arguments(self.teacher_source, self.self_learning)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         if teacher.algo != "dqn":
@@ -329,6 +331,19 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
         """Store the current network as the one that students with ``teacher_source="best"`` learn from."""
         if self.best_q_net is not None:
             self.best_q_net.load_state_dict(self.q_net.state_dict())
+
+    def describe_temperatures(self) -> str | None:
+        """
+        :return: how far apart the teacher's actions are now, and what the students' temperatures make of that; None if
+            no student's loss has a temperature, or there is nothing in the replay buffer yet
+        """
+        losses = [student.loss for _, student in self.student_nets.each() if student.loss.has_temperature]
+        temperatures = dict.fromkeys(loss.temperature for loss in losses)
+        if not temperatures or self.replay_buffer is None or self.replay_buffer.size() == 0:
+            return None
+        with unchanged_randomness(), th.no_grad():
+            observations = self.replay_buffer.sample(1_000, env=self._vec_normalize_env).observations
+            return describe_temperature(Answers(q_values=self.q_net(observations)), *temperatures)
 
     def _fit_frame_scalers(self) -> None:
         """Set the pixel statistics of image students, before the first update."""

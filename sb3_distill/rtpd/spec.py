@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.several.spec import StudentsArgument, check_policy, name_students, read_entries
+from sb3_distill.common.temperature import check_number
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import describe_space_mismatch
 from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
@@ -89,12 +90,19 @@ def _read_student(name: Any, entry: Any) -> dict[str, Any]:
     return spec
 
 
-def check_student_arguments(teacher_source: str, self_learning: float) -> None:
+def check_student_arguments(temperature: Any, teacher_source: str, self_learning: float) -> None:
     """
+    :param temperature: see ``StudentSpec``
     :param teacher_source: see ``StudentSpec``
     :param self_learning: see ``StudentSpec``
-    :raises ValueError: the source is unknown, or the coefficient is not a finite number of at least 0
+    :raises ValueError: the temperature is "auto", the source is unknown, or the coefficient is not a finite number of
+        at least 0
     """
+    check_number(
+        temperature,
+        "the teacher's Q-values grow while it learns, so what fits its first ones is wrong for later ones. Pass a "
+        "number (see docs/rtpd.md).",
+    )
     if teacher_source not in TEACHER_SOURCES:
         raise ValueError(unknown_choice("teacher_source", teacher_source, TEACHER_SOURCES))
     if (

@@ -72,8 +72,8 @@ class RealTimeStudent(Student):
     ) -> None:
         assert spec.learning_rate is not None and spec.self_learning is not None and spec.teacher_source is not None
         assert spec.loss is not None and spec.temperature is not None and spec.student_temperature is not None
+        check_student_arguments(spec.temperature, spec.teacher_source, spec.self_learning)
         loss = DistillationLoss(spec.loss, spec.temperature, spec.student_temperature)
-        check_student_arguments(spec.teacher_source, spec.self_learning)
         lr_schedule = read_schedule(spec.learning_rate)
         policy_class = STUDENT_POLICIES[spec.policy] if isinstance(spec.policy, str) else spec.policy
         policy = policy_class(observation_space, action_space, lr_schedule, **spec.policy_kwargs).to(device)

@@ -5,14 +5,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from sb3_distill.common.files import file_name
+from sb3_distill.agents.files import BEST_MODEL
+from sb3_distill.base.several.spec import name_students
+from sb3_distill.common.files import file_name, model_zip, run_folder
 
 # Settings of ``evaluation`` that are whole numbers, each with its smallest allowed value
 COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
 EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
 MULTI_TASK_EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "teachers")
+# Algorithms that distil one game into one or several students of their own
+DISTILLING = ("pd", "qpd")
+# What the results call the first student of a run that has ``students``
+FIRST = "first"
 
 
 class StudyError(ValueError):
@@ -35,6 +42,8 @@ class Cell:
     :param records: which cells share a recording of the teacher's play: those with the same seed, or all of them
         whatever their seed (manifests of earlier versions say True for that); False: there is no recording
     :param gym_packages: packages that are imported first, see ``trust_packages``
+    :param share_play: the dimension of the grid whose values are the students of this run, and their labels there, the
+        first student first; empty: the run stands for one value of every dimension
     """
 
     algo: str
@@ -47,12 +56,50 @@ class Cell:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     records: Literal[False, "per seed", "shared", True] = False
     gym_packages: Sequence[str] = ()
+    share_play: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def students(self) -> dict[str, str]:
+        """
+        By what the results call each student of the run, its name in the run; that of the first is empty. Empty where
+        the run trains one student, or is evaluated otherwise.
+        """
+        further = name_students(self.hyperparams.get("students") or {}) if self.algo in DISTILLING else {}
+        labels = next(iter(self.share_play.values()), [FIRST, *further])
+        return dict(zip(labels, ["", *further], strict=True)) if further else {}
+
+    @property
+    def part(self) -> str:
+        """The field or label that tells the rows of the cell's students apart."""
+        return next(iter(self.share_play), "player")
+
+    @property
+    def row_labels(self) -> dict[str, str]:
+        """The labels that all rows of the cell have."""
+        return {name: label for name, label in self.labels.items() if name not in self.share_play}
+
+    def zips(self, run: Path) -> dict[str, Path]:
+        """
+        :param run: the run folder of a cell that leaves agents for a single game
+        :return: by what the results call each student (empty if there is one alone), the zip of its last or best model,
+            as the evaluation selects
+        """
+        folders = {
+            label: run_folder(run / "students" / name, self.algo, self.env) if name else run
+            for label, name in (self.students or {"": ""}).items()
+        }
+        best = self.evaluation.get("select") == "best"
+        return {
+            label: folder / f"{BEST_MODEL}.zip" if best else model_zip(folder, self.env)
+            for label, folder in folders.items()
+        }
 
     @property
     def key(self) -> str:
         """Name of the cell's folder: readable, and different for cells with different settings."""
-        # The same cell whoever imports its packages
-        settings = {name: value for name, value in asdict(self).items() if name != "gym_packages"}
+        # The same cell whoever imports its packages; cells of earlier versions have no share_play.
+        left_out = {"gym_packages"} | (set() if self.share_play else {"share_play"})
+        settings = {name: value for name, value in asdict(self).items() if name not in left_out}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         words = [re.sub(r"[^A-Za-z0-9.]+", "", str(value)) for value in self.labels.values()]
         # Names of files have 255 bytes at most.
@@ -61,7 +108,7 @@ class Cell:
     @property
     def recording_key(self) -> str | None:
         """Name of the recording, equal for all cells that can share it; None if the cell uses no recording."""
-        if not self.records or self.algo not in ("pd", "qpd"):
+        if not self.records or self.algo not in DISTILLING:
             return None
         # Only these hyperparameters influence the teacher's play; those of the student do not.
         shared = {"teacher", "teacher_eps", "n_envs", "frame_stack", "env_wrapper", "train_freq"}
@@ -97,10 +144,10 @@ def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
     """
     :param algo: key of the Zoo's ``--algo``
     :param hyperparams: hyperparameters of the run
-    :return: whether the result of the run is a single agent for a single game. False for students of real-time
-        distillation and of multi-task distillation, which have other evaluations.
+    :return: whether each agent that the run leaves is one for a single game, which is scored after the run. False for
+        students of real-time distillation and of multi-task distillation, which have other evaluations.
     """
-    return algo in ("pd", "qpd") or (algo == "rtpd" and not hyperparams.get("students", True))
+    return algo in DISTILLING or (algo == "rtpd" and not hyperparams.get("students", True))
 
 
 def evaluation_keys(cell: Cell) -> set[str]:

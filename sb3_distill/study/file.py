@@ -19,7 +19,17 @@ from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.reading.yaml_keys import DuplicateKeyError
-from sb3_distill.study.cell import COUNTS, EVALUATION_KEYS, Cell, Study, StudyError, evaluation_keys, leaves_one_agent
+from sb3_distill.study.cell import (
+    COUNTS,
+    DISTILLING,
+    EVALUATION_KEYS,
+    FIRST,
+    Cell,
+    Study,
+    StudyError,
+    evaluation_keys,
+    leaves_one_agent,
+)
 from sb3_distill.study.grid import (
     RUN_FIELDS,
     Layer,
@@ -28,10 +38,11 @@ from sb3_distill.study.grid import (
     check_distinct,
     mapping_of,
     read_dimension,
+    share_play,
 )
 from sb3_distill.study.values import check_values
 
-KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
+KEYS = ("title", "paper", "settings", "grid", "share_play", "per_env", "evaluation", "record", "published", "notes")
 SELECTIONS = ("last", "best")
 # Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
 ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
@@ -53,13 +64,17 @@ def check_names(where: str, kind: str, names: Iterable[str], known: Iterable[str
             raise StudyError(f"{where}: {unknown_choice(kind, name, known)}")
 
 
+def _algorithm(algo: str) -> Any:
+    return pkgutil.resolve_name(ALGORITHMS[algo])
+
+
 @lru_cache
 def known_hyperparams(algo: str) -> list[str]:
     """
     :param algo: key of the Zoo's ``--algo``
     :return: names of the hyperparameters that the algorithm and the Zoo accept
     """
-    cls = pkgutil.resolve_name(ALGORITHMS[algo])
+    cls = _algorithm(algo)
     names: set[str] = set(ZOO_HYPERPARAMS)
     for base in cls.__mro__:
         if "__init__" in vars(base):
@@ -108,7 +123,7 @@ def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
 def _part_of(cell: Cell) -> str:
     """The field that tells the rows of one cell apart; nothing if it has one row."""
     if leaves_one_agent(cell.algo, cell.hyperparams):
-        return ""
+        return "player" if cell.students else ""
     return "player" if cell.algo == "rtpd" else "task"
 
 
@@ -174,9 +189,14 @@ def _check_cell(where: str, cell: Cell) -> None:
         raise StudyError(f"{where}: there is no environment {cell.env!r}.{hint}")
     policy = cell.hyperparams.get("policy")
     if policy is not None:
-        check_names(
-            where, f"policy of {cell.algo}", [policy], pkgutil.resolve_name(ALGORITHMS[cell.algo]).policy_aliases
-        )
+        check_names(where, f"policy of {cell.algo}", [policy], _algorithm(cell.algo).policy_aliases)
+    if cell.algo in DISTILLING and cell.hyperparams.get("students"):
+        try:
+            names = _algorithm(cell.algo).read_students(cell.hyperparams["students"])
+        except ValueError as error:
+            raise StudyError(f"{where}: {error}") from error
+        if FIRST in names:
+            raise StudyError(f"{where}: students: {FIRST!r} is the name of the first student in results. Rename yours.")
     one_agent = leaves_one_agent(cell.algo, cell.hyperparams)
     if cell.evaluation.get("select") == "best" and not one_agent:
         raise StudyError(
@@ -188,11 +208,29 @@ def _check_cell(where: str, cell: Cell) -> None:
             f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, and rtpd with students: null, "
             f"not for {cell.algo} on {cell.env}. Leave it out."
         )
-    if cell.records and cell.algo in ("pd", "qpd") and cell.hyperparams.get("rollout_policy") != "teacher":
+    if cell.records and cell.algo in DISTILLING and cell.hyperparams.get("rollout_policy") != "teacher":
         raise StudyError(
             f"{where}: record shares the teacher's play between students, so the teacher must act: add rollout_policy: "
             "teacher to settings, or leave record out."
         )
+
+
+def _share_play(where: str, dimension: Any, cells: Sequence[Cell]) -> list[Cell]:
+    labels = cells[0].labels
+    check_names(where, "dimension of share_play", [dimension], labels)
+    for cell in cells:
+        if cell.algo not in DISTILLING or cell.hyperparams.get("students"):
+            name = "students of its own" if cell.algo in DISTILLING else cell.algo
+            raise StudyError(
+                f"{where}: share_play trains the values of grid.{dimension} as students of one run of pd or qpd, but a "
+                f"cell has {name}. Leave one of the two out (rtpd takes its students from the setting students)."
+            )
+    if len({cell.labels[dimension] for cell in cells}) < 2:
+        raise StudyError(
+            f"{where}: grid.{dimension} has one value, which has nobody to share its play with: leave share_play out."
+        )
+    entries = {algo: _algorithm(algo).student_entries for algo in DISTILLING}
+    return share_play(where, dimension, cells, entries)
 
 
 def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
@@ -262,12 +300,13 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
         cells.append(cell)
     overrides.check()
     check_distinct(where, cells)
+    runs = cells if content.get("share_play") is None else _share_play(where, content["share_play"], cells)
     _check_evaluation(where, evaluation, cells)
     check_names(where, "environment of per_env", per_env, {cell.env for cell in cells})
     return Study(
         path.stem,
         str(content.get("title", path.stem)),
-        tuple(cells),
+        tuple(runs),
         _read_published(where, content.get("published"), labels, cells),
         str(content.get("paper", "")),
         str(content.get("notes", "")),

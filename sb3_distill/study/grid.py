@@ -2,8 +2,9 @@
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -203,6 +204,57 @@ def _same_call(expression: ast.expr) -> Any:
         return _same(ast.literal_eval(expression))
     except (ValueError, TypeError, RecursionError):
         return ast.unparse(expression)
+
+
+def share_play(where: str, dimension: str, cells: Sequence[Cell], entries: Mapping[str, Sequence[str]]) -> list[Cell]:
+    """
+    Let cells that differ in one dimension of the grid alone be one run, in which its values are the students.
+
+    :param where: path of the study file, for the message
+    :param dimension: the dimension
+    :param cells: the cells of the grid
+    :param entries: by algorithm, the settings that a student can have for itself
+    :return: the runs
+    :raises StudyError: the values differ in more than their students
+    """
+    runs: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        others = tuple(label for name, label in cell.labels.items() if name != dimension)
+        runs.setdefault(others, []).append(cell)
+    return [_one_run(where, dimension, students, entries[students[0].algo]) for students in runs.values()]
+
+
+def _one_run(where: str, dimension: str, cells: Sequence[Cell], entries: Sequence[str]) -> Cell:
+    first, labels = cells[0], [cell.labels[dimension] for cell in cells]
+    students: dict[str, dict[str, Any]] = {}
+    for cell, label in zip(cells, labels, strict=True):
+        place = f"{where}: grid.{dimension}.{label}"
+        pairs = [{**vars(each), **each.hyperparams} for each in (first, cell)]
+        for name in sorted((pairs[0].keys() | pairs[1].keys()) - {"hyperparams", "labels", *entries}):
+            if any(name not in pair for pair in pairs) or pairs[0][name] != pairs[1][name]:
+                raise StudyError(
+                    f"{place} sets {name}, which students that share their play have in common: set it in settings, or "
+                    "leave share_play out."
+                )
+        missing = sorted(first.hyperparams.keys() - cell.hyperparams.keys())
+        if missing:
+            raise StudyError(
+                f"{place} does not say {missing[0]}, which grid.{dimension}.{labels[0]} says: a student that shares "
+                "its play takes over what it does not say. Say it for every student."
+            )
+        own = {name: value for name, value in cell.hyperparams.items() if first.hyperparams.get(name) != value}
+        if "policy" in own and "policy_kwargs" in cell.hyperparams:
+            own["policy_kwargs"] = cell.hyperparams["policy_kwargs"]
+        students[re.sub(r"\W", "_", f"{dimension}_{label}")] = own
+    if len(students) < len(cells):
+        raise StudyError(f"{where}: labels of grid.{dimension} are alike but for their special characters: rename one.")
+    further = dict(list(students.items())[1:])
+    return replace(
+        first,
+        hyperparams={**first.hyperparams, "students": further},
+        labels={**first.labels, dimension: "+".join(labels)},
+        share_play={dimension: labels},
+    )
 
 
 def settings_of(cell: Cell) -> tuple[Any, ...]:

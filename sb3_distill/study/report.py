@@ -14,7 +14,7 @@ import gymnasium as gym
 from matplotlib.figure import Figure
 
 from sb3_distill.common.arguments import add_gym_packages, percentage
-from sb3_distill.common.files import model_zip, write_together
+from sb3_distill.common.files import write_together
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
 from sb3_distill.envs.imports import trust_packages
@@ -27,7 +27,7 @@ from sb3_distill.results.figures import show_literally
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.results.tables import escape_markdown, format_markdown
-from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
+from sb3_distill.study.cell import DISTILLING, Cell, StudyError, leaves_one_agent
 from sb3_distill.study.manifest import Manifest, describe_versions, first_seeds
 from sb3_distill.study.run import RESULTS, describe_replaced, find_replaced
 from sb3_distill.study.tables import (
@@ -192,13 +192,16 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
     for manifest in manifests:
         cell = manifest.cell
         try:
-            if cell.algo not in ("pd", "qpd") or cell.env in videos or not is_atari(cell.env):
+            if cell.algo not in DISTILLING or cell.env in videos or not is_atari(cell.env):
                 continue
-            agent = load_teacher(model_zip(manifest.run_in(folder), cell.env), device="cpu")
-            if not is_pooled(agent):
-                continue
+            zips = cell.zips(manifest.run_in(folder))
+            agents = {label: load_teacher(path, device="cpu") for label, path in zips.items()}
         except (AgentError, gym.error.Error):
             continue
+        pooled = next(((label, agent) for label, agent in agents.items() if is_pooled(agent)), None)
+        if pooled is None:
+            continue
+        label, agent = pooled
         (episode,) = play_episodes(agent, cell.env, max_steps=_VIDEO_STEPS)
         pictures, chosen = draw_maps(agent, episode)
         with TemporaryDirectory() as temporary:
@@ -207,8 +210,8 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
             data = base64.b64encode(path.read_bytes()).decode()
         videos[cell.env] = Picture(
             data,
-            f"{cell.env}, {' '.join(cell.labels.values())}: the frame, the maps {', '.join(map(str, chosen))} "
-            "that contribute most to its actions, and the maximum over all maps.",
+            f"{' '.join([f'{cell.env},', *cell.row_labels.values(), label]).rstrip()}: the frame, the maps "
+            f"{', '.join(map(str, chosen))} that contribute most to its actions, and the maximum over all maps.",
         )
     return list(videos.values())
 
@@ -272,6 +275,10 @@ def describe_legend(manifests: Sequence[Manifest]) -> str:
     if len(seeds) > 1 and any(cell.recording_key and cell.records in ("shared", True) for cell in cells):
         sentences.append(
             "All seeds learned from one recording of the teacher's play: their spread leaves out that of the play."
+        )
+    if any(cell.students for cell in cells):
+        sentences.append(
+            "Students of one run learned from the same play and the same minibatches: they are no independent runs."
         )
     copies = [row for manifest in manifests for row in manifest.rows if row.n_distinct and len(row.returns)]
     repeated = [row for row in copies if (row.n_distinct or 0) < len(row.returns)]

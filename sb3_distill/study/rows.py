@@ -184,9 +184,19 @@ def check_unchanged(teacher: Teacher, sha256: str | None) -> None:
 
 
 def distilled_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
-    """Score the agent of a run: the last model, or the best one."""
-    best = cell.evaluation.get("select") == "best"
-    student = load_teacher(run / "best_model.zip" if best else model_zip(run, cell.env), device="cpu")
+    """Score the student of a run, or each of its students."""
+    rows = {label: student_row(cell, path, study) for label, path in cell.zips(run).items()}
+    return [Row.from_dict({**row.to_dict(), **({cell.part: label} if label else {})}) for label, row in rows.items()]
+
+
+def student_row(cell: Cell, path: Path, study: Path) -> Row:
+    """
+    :param cell: a cell
+    :param path: zip of one of its students
+    :param study: the study's folder
+    :return: the student's row
+    """
+    student = load_teacher(path, device="cpu")
     source = cell.evaluation.get("teacher") or student.facts.taught_by
     teacher = None if source is None else load_teacher(source, device="cpu")
     if teacher is not None and source == student.facts.taught_by:
@@ -197,15 +207,13 @@ def distilled_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
         protocol["start_wrapper"] = partial(StartFrom, starts=starts, first_seed=protocol["seed"])
     reference = None if teacher is None else score_teacher(cell, teacher, study / "teachers", protocol, starts)
     row = row_of(student, cell.env, score_agent(student, cell.env, **protocol), reference)
-    return [
-        replace(
-            row,
-            # Runs of the same cell write other files of the same agent.
-            agent_sha256=None,
-            teacher_sha256=None if teacher is None else teacher.sha256,
-            starts_sha256=None if starts is None else starts.sha256,
-        )
-    ]
+    return replace(
+        row,
+        # Runs of the same cell write other files of the same agent.
+        agent_sha256=None,
+        teacher_sha256=None if teacher is None else teacher.sha256,
+        starts_sha256=None if starts is None else starts.sha256,
+    )
 
 
 def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
@@ -310,5 +318,5 @@ def rows_of(cell: Cell, run: Path, study: Path) -> list[Row]:
     :return: the rows of the cell's agents, with the cell's labels
     """
     # Name the agent by the cell's key: the path of its files differs between machines.
-    own = {"algo": cell.algo, "seed": cell.seed, **cell.labels, "agent": cell.key}
+    own = {"algo": cell.algo, "seed": cell.seed, **cell.row_labels, "agent": cell.key}
     return [Row.from_dict({**row.to_dict(), **own}) for row in _ROWS[cell.algo](cell, run, study)]

@@ -92,7 +92,8 @@ def collect(study: Study, folder: Path) -> list[Row]:
     """
     manifests = manifests_of(folder, study.cells)
     rows = [row for manifest in manifests for row in manifest.rows]
-    grid = {name: list(dict.fromkeys(cell.labels[name] for cell in study.cells)) for name in study.cells[0].labels}
+    labels = [{name: [label] for name, label in cell.labels.items()} | cell.share_play for cell in study.cells]
+    grid = {name: list(dict.fromkeys(label for own in labels for label in own[name])) for name in labels[0]}
     described = {**asdict(study), "cells": len(study.cells), "grid": grid}
     failures = [
         {"labels": cell.labels, "problem": path.read_text().strip()}

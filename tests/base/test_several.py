@@ -13,10 +13,11 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.files import RUN_STATE
+from sb3_distill.agents.files import BEST_STATISTICS, RUN_STATE
 from sb3_distill.cli import main
 from tests.helpers import same
 from tests.qpd.students import SMALL_STUDENTS
@@ -31,7 +32,7 @@ QPD_STUDENTS = {"three": {"weight_bits": 3}, "eight": {"weight_bits": 8, "learni
 
 def pd(students=None, n_envs=2, **kwargs) -> PolicyDistillation:
     teacher = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [16]}, seed=3, device="cpu", buffer_size=10)
-    env = make_vec_env("CartPole-v1", n_envs, seed=5, monitor_dir=kwargs.pop("folder", None))
+    env = kwargs.pop("env", None) or make_vec_env("CartPole-v1", n_envs, seed=5, monitor_dir=kwargs.pop("folder", None))
     arguments = {"policy_kwargs": {"net_arch": [8]}, "temperature": 0.1, **COMMON, **kwargs}
     return PolicyDistillation("MlpPolicy", env, teacher, students=students, **arguments)
 
@@ -167,6 +168,48 @@ def test_students_are_evaluated_and_saved(make, students, algo, tmp_path: Path):
         means = [float(row[f"eval/{name}_mean_reward"]) for row in rows if row[f"eval/{name}_mean_reward"]]
         assert means == pytest.approx(evaluations["results"].mean(axis=1).tolist(), rel=1e-4)
         assert any(row[f"eval/{name}_percent_of_teacher"] for row in rows)
+
+
+class KeepStudents(BaseCallback):
+    """Keeps the weights that a student has at every evaluation."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.kept: list[dict[str, th.Tensor]] = []
+
+    def _on_step(self) -> bool:
+        parameters = self.model.student_model(self.name).policy.state_dict()
+        self.kept.append({key: value.clone() for key, value in parameters.items()})
+        return True
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_every_student_has_its_best_model(keeps, tmp_path: Path):
+    env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=5, monitor_dir=str(tmp_path)), norm_reward=False)
+    eval_env = VecNormalize(make_vec_env("CartPole-v1", 1), training=False, norm_reward=False)
+    model = pd(PD_STUDENTS, env=env)
+    keep = KeepStudents("small")
+    evaluate = EvalCallback(
+        eval_env,
+        callback_after_eval=keep,
+        eval_freq=60,
+        n_eval_episodes=3,
+        best_model_save_path=str(tmp_path / "best") if keeps else None,
+        verbose=0,
+    )
+    model.learn(1_200, evaluate)
+    folder = tmp_path / "students" / "small" / "pd" / "CartPole-v1_1"
+    assert (folder / "best_model.zip").is_file() == keeps
+    assert (folder / BEST_STATISTICS).is_file() == keeps
+    if keeps:
+        means = np.load(folder / "evaluations.npz")["results"].mean(axis=1)
+        best = keep.kept[means.argmax()]
+        assert 0 < means.argmax() < len(means) - 1
+        agent = load_teacher(folder / "best_model.zip", device="cpu")
+        assert all(th.equal(value, best[key]) for key, value in agent.policy.state_dict().items())
+        mean = agent.normalization.mean
+        assert not np.array_equal(mean, load_teacher(folder, device="cpu").normalization.mean)
 
 
 @SMALL_STUDENTS

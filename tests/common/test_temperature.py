@@ -40,9 +40,12 @@ def test_a_teacher_that_tells_nothing():
 
 def test_the_gaps_are_described():
     said = describe_temperature(q_values([0.0, 1.0, 0.5], [3.0, 0.0, 0.0], [0.0, 0.0, 2.0]), 1.0)
-    assert "there are 1.25 to 2.5 (quartiles; median 2)." in said
+    assert "Q-values of its two best actions differ by 1.25 to 2.5 (quartiles; median 2)." in said
     assert "Temperature 1 gives the best action 73% of the probability on average." in said
     assert "gives the best action 100%" in describe_temperature(q_values([1.0]), 0.1)
+    both = describe_temperature(Answers(log_probs=th.tensor([[0.9, 0.1]]).log()), 1.0, 0.5)
+    assert "log-probabilities of its two best actions differ by 2.2 to 2.2" in both
+    assert "Temperature 1 gives the best action 90%" in both and "Temperature 0.5 gives the best action 99%" in both
 
 
 def make(**kwargs):

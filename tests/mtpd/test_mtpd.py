@@ -15,6 +15,7 @@ from sb3_distill import MultiTaskDistillation, MultiTaskDQN, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.common.answers import Answers, TaskAnswers
 from sb3_distill.common.losses import kl_loss
+from sb3_distill.common.temperature import choose_temperature
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.multitask import tasks_of
 from sb3_distill.evaluation.play import evaluate_paired
@@ -40,6 +41,38 @@ def test_the_loss_is_that_of_each_task(teachers):
     # Task by task, in the order in which the answers stand
     assert list(samples.answers) == tasks.unique_consecutive().tolist()
     assert losses.tolist() == pytest.approx(th.cat([expected[task] for task in samples.answers]).tolist(), rel=1e-5)
+
+
+def test_each_task_has_its_own_temperature_chosen(teachers, tmp_path, capsys):
+    teachers = {**teachers, "MountainCar-v0": DQN("MlpPolicy", "MountainCar-v0", seed=2, device="cpu", buffer_size=10)}
+    whole = make(teachers, temperature="auto", verbose=1)
+    assert whole.temperature == "auto"
+    whole.learn(400)
+    chosen = whole.temperature
+    answers = whole.replay_buffer.sample_equally(4_000).answers
+    assert list(chosen) == IDS and len(set(chosen.values())) == 2
+    for task, name in enumerate(IDS):
+        assert chosen[name] == pytest.approx(choose_temperature(answers[task]), rel=0.2)
+        assert whole.student.loss[task].temperature == chosen[name]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "gives the best action" in line]
+    assert [line.split(": ")[0] for line in lines] == IDS and f"Temperature {chosen[IDS[0]]:.3g}" in lines[0]
+    # The minibatches do not depend on it, and the numbers are kept with the student and with the state of the run.
+    assert same(whole.policy, make(teachers, temperature=chosen).learn(400).policy)
+    whole.save(tmp_path / "student")
+    assert MultiTaskDistillation.load(tmp_path / "student", device="cpu").temperature == chosen
+    whole.save_run_state(tmp_path / "state.zip")
+    resumed = make(teachers, temperature="auto")
+    resumed.load_run_state(tmp_path / "state.zip")
+    for model in (whole, resumed):
+        model.learn(100, reset_num_timesteps=False)
+    assert resumed.temperature == chosen and same(whole.policy, resumed.policy)
+
+
+def test_one_task_alone_can_have_its_temperature_chosen(teachers):
+    model = make(teachers, temperature={"CartPole-v1": "auto", "MountainCar-v0": 2.0}).learn(400)
+    assert isinstance(model.temperature["CartPole-v1"], float) and model.temperature["MountainCar-v0"] == 2.0
+    # A teacher of distributions has no scale of rewards.
+    assert make(teachers, temperature="auto").learn(400).temperature["MountainCar-v0"] == 1.0
 
 
 def test_labels_are_those_of_each_tasks_teacher(teachers):

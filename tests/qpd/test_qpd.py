@@ -263,6 +263,17 @@ def test_teachers_that_do_not_fit_are_refused(ppo_teacher, gaussian_teacher):
             make(source, env=env)
 
 
+def test_the_temperature_is_a_number_and_is_described(ppo_teacher, gaussian_teacher, capsys):
+    for kwargs in ({"temperature": "auto"}, {"students": {"a": {"temperature": "auto"}}, "rollout_policy": "teacher"}):
+        with pytest.raises(ValueError, match=r"temperature='auto' is not possible here.*distributions over actions"):
+            make(ppo_teacher, **kwargs)
+    said = make(ppo_teacher, verbose=1, temperature=0.5).learn(200)
+    assert capsys.readouterr().out.count("Temperature 0.5 gives the best action") == 1
+    assert same(said.policy, make(ppo_teacher, temperature=0.5).learn(200).policy)
+    make(gaussian_teacher, env="Pendulum-v1", verbose=1).learn(200)
+    assert "best action" not in capsys.readouterr().out
+
+
 def test_other_actors_are_named(tmp_path: Path):
     sac = SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [4]}, device="cpu")
     sac.save(tmp_path / "sac")

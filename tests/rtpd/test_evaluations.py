@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.config import read_keywords, read_yaml
 from tests.helpers import preferences, same
-from tests.rtpd.students import make
+from tests.rtpd.students import SMALL, make
 
 
 def test_evaluations_are_paired_logged_and_written(tmp_path: Path):
@@ -33,6 +33,18 @@ def test_evaluations_are_paired_logged_and_written(tmp_path: Path):
     assert (tmp_path / "learning_curves.png").read_bytes()[:4] == b"\x89PNG"
     student = load_teacher(tmp_path / "students/small/pd/CartPole-v1_1")
     assert student.algo == "pd" and student.env_id == "CartPole-v1"
+
+
+def test_what_temperatures_make_of_the_teachers_values_now(capsys):
+    """They grow while the teacher learns, so it is said at every evaluation."""
+    students = {"sharp": SMALL, "flat": {**SMALL, "temperature": 2.0}, "none": {**SMALL, "loss": "mse"}}
+    model = make(students=students, eval_freq=40, n_eval_episodes=1, verbose=1).learn(300)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "its two best actions differ" in line]
+    assert len(lines) == len(set(lines)) == len(model.evaluations) / 4 > 1
+    assert all("Temperature 0.1 gives" in line and line.count("gives the best action") == 2 for line in lines)
+    assert same(model.student_nets, make(students=students, eval_freq=40, n_eval_episodes=1).learn(300).student_nets)
+    make(students={"none": {**SMALL, "loss": "mse"}}, eval_freq=40, n_eval_episodes=1, verbose=1).learn(200)
+    assert "its two best actions" not in capsys.readouterr().out
 
 
 def test_evaluations_use_the_runs_normalisation(tmp_path: Path):

@@ -112,6 +112,12 @@ def test_open_entries_of_a_student_are_the_algorithms():
     assert student.lr_schedule(1.0) == DQN_KWARGS["learning_rate"]
 
 
+@pytest.mark.parametrize("arguments", [{"temperature": "auto"}, {"students": {"a": {**SMALL, "temperature": "auto"}}}])
+def test_no_temperature_fits_a_teacher_that_still_learns(arguments):
+    with pytest.raises(ValueError, match="temperature='auto' is not possible here: the teacher's Q-values grow"):
+        make(**arguments)
+
+
 def test_learning_rate_of_a_student_may_fall():
     model = make(students={"falling": {**SMALL, "learning_rate": "lin_1e-3"}, "steady": SMALL}).learn(400)
     falling, steady = (student.optimizer.param_groups[0]["lr"] for _, student in model.student_nets.each())

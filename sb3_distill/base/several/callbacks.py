@@ -1,6 +1,7 @@
 """Evaluates and writes the further students of a run."""
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from sb3_distill.base.callbacks import find_eval_callbacks
+from sb3_distill.agents.files import BEST_MODEL
+from sb3_distill.base.callbacks import find_eval_callbacks, save_best_statistics
 from sb3_distill.base.several.runs import write_student_run
 from sb3_distill.common.files import whole_file
 from sb3_distill.common.utils import show_whole_keys, unchanged_randomness
@@ -23,7 +25,8 @@ class StudentsEvalCallback(BaseCallback):
     Evaluates the further students after every evaluation of an ``EvalCallback``, as it evaluates the first: as many
     episodes, in a copy of its environment, all students from the same starts.
 
-    Logs ``eval/<name>_mean_reward`` and, where the teacher's score is known, ``eval/<name>_percent_of_teacher``.
+    Logs ``eval/<name>_mean_reward`` and, where the teacher's score is known, ``eval/<name>_percent_of_teacher``. Where
+    the ``EvalCallback`` keeps the first student's best model, those of the further students are kept in their folders.
 
     :param writer: writes the students and their evaluations
     """
@@ -37,18 +40,23 @@ class StudentsEvalCallback(BaseCallback):
         self.timesteps: list[int] = []
         self.results: dict[str, list[list[float]]] = {}
         self.ep_lengths: dict[str, list[list[int]]] = {}
+        self.best_mean_rewards: dict[str, float] = {}
 
     def _on_step(self) -> bool:
         model: Any = self.model
         show_whole_keys(self.logger, [f"{name}_percent_of_teacher" for name in model.students])
         score = None if model._reference is None else model._reference.evaluation_scores.get(self.parent)
         self.timesteps.append(self.num_timesteps)
+        best = []
         for name in model.students:
             returns, lengths = self._play(model.student_model(name), (model.seed or 0) + 1_000_000 + self.num_timesteps)
             self.results.setdefault(name, []).append(returns)
             self.ep_lengths.setdefault(name, []).append(lengths)
             mean = float(np.mean(returns))
             self.logger.record(f"eval/{name}_mean_reward", mean)
+            if mean > self.best_mean_rewards.get(name, -np.inf):
+                self.best_mean_rewards[name] = mean
+                best.append(name)
             if score is not None:
                 self.logger.record(f"eval/{name}_percent_of_teacher", percent_of_teacher(mean, score[0]))
             if self.parent.verbose > 0:
@@ -56,7 +64,7 @@ class StudentsEvalCallback(BaseCallback):
         # The EvalCallback has written its own row already.
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
-        self.writer.write()
+        self.writer.write(best if self.writer.keeper is self else ())
         return True
 
     def _play(self, student: Any, seed: int) -> tuple[list[float], list[int]]:
@@ -122,8 +130,17 @@ class StudentsCallback(BaseCallback):
                 "log_path: the further students are not written. Save them with student_model(name).save(path)."
             )
 
-    def write(self) -> None:
-        """Write all further students as they are now."""
+    @property
+    def keeper(self) -> StudentsEvalCallback | None:
+        """The evaluations by which best models are kept."""
+        return next((each for each in self.evaluations if each.parent.best_model_save_path is not None), None)
+
+    def write(self, best: Collection[str] = ()) -> None:
+        """
+        Write all further students as they are now.
+
+        :param best: names of those that are also kept as their best models
+        """
         if self.folder is None:
             return
         model: Any = self.model
@@ -131,6 +148,9 @@ class StudentsCallback(BaseCallback):
             path = write_student_run(model, name, self.folder)
             for evaluations in self.evaluations[:1]:
                 evaluations.save_evaluations(name, path.parent)
+            if name in best:
+                model.student_model(name).save(path.with_name(BEST_MODEL))
+                save_best_statistics(model.get_vec_normalize_env(), path.parent)
 
     def _on_step(self) -> bool:
         return True

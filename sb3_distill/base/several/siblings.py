@@ -61,7 +61,7 @@ class SeveralStudentsMixin(DistillationAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_has_spaces()
-        self.students = {name: self._complete(name, entry) for name, entry in name_students(self.students).items()}
+        self.students = {name: self._complete(entries) for name, entries in self.read_students(self.students).items()}
         n_students = len(self.students) + 1
         if self.students and self.rollout_policy != "teacher" and n_students > self.n_envs:
             raise ValueError(
@@ -75,14 +75,25 @@ class SeveralStudentsMixin(DistillationAlgorithm):
             for index, name in enumerate(self.students):
                 setattr(self.siblings, name, self._make_sibling(index, name))
 
-    def _complete(self, name: Any, entry: Any) -> dict[str, Any]:
+    @classmethod
+    def read_students(cls, students: StudentsArgument) -> dict[str, dict[str, Any]]:
+        """
+        :param students: the argument of the algorithm
+        :return: by name, the settings that each further student has for itself
+        :raises ValueError: a name is not allowed or occurs twice, or a setting or a policy is unknown
+        """
+        arguments = set(inspect.signature(cls.__init__).parameters) - {"self", *cls.student_entries}
+        read = {}
+        for name, entry in name_students(students).items():
+            read[name] = entries = read_entries(name, entry, cls.student_entries, arguments)
+            if "policy" in entries:
+                check_policy(name, entries["policy"], cls.policy_aliases, BasePolicy)
+                # Those of the first student belong to its own policy.
+                entries.setdefault("policy_kwargs", {})
+        return read
+
+    def _complete(self, entries: dict[str, Any]) -> dict[str, Any]:
         """All settings of a student: those that the user wrote, else those of the first student."""
-        arguments = set(inspect.signature(type(self).__init__).parameters) - {"self", *self.student_entries}
-        entries = read_entries(name, entry, self.student_entries, arguments)
-        if "policy" in entries:
-            check_policy(name, entries["policy"], self.policy_aliases, BasePolicy)
-            # Those of the first student belong to its own policy.
-            entries.setdefault("policy_kwargs", {})
         # By name where it has one, as the Zoo's config.yml needs it
         aliases = {policy: alias for alias, policy in self.policy_aliases.items()}
         policy = aliases.get(self.policy_class, self.policy_class)
