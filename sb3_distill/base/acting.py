@@ -1,33 +1,57 @@
-"""Epsilon-greedy actions of students with discrete actions."""
+"""Actions of students with discrete actions: epsilon-greedy, or drawn from a softmax."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.policies import BasePolicy
 
+from sb3_distill.base.reference import PlayRule
+from sb3_distill.common.answers import Answers
+from sb3_distill.common.utils import check_probability, unknown_choice
 from sb3_distill.evaluation.players import mix_random_actions
+
+EPSILON_GREEDY, SOFTMAX = "epsilon_greedy", "softmax"
 
 
 class EpsilonGreedyMixin:
-    """Mixin of algorithms whose teacher and student act epsilon-greedily on discrete actions."""
+    """
+    Mixin of algorithms whose teacher and student act epsilon-greedily on discrete actions. With
+    ``student_exploration="softmax"``, the student samples its policy instead while it collects steps.
+    """
 
-    policy: BasePolicy
+    policy: Any
     action_space: Any
     teacher_eps: float
     student_eps: float
+    student_exploration: str
+    student_temperature: float
     _rollout_rng: np.random.Generator
     _student_actions: Callable[[Any], np.ndarray]
+
+    def _check_acting(self) -> None:
+        """Check the arguments that say how the student acts."""
+        check_probability("student_eps", self.student_eps)
+        choices = [EPSILON_GREEDY, SOFTMAX]
+        if self.student_exploration not in choices:
+            raise ValueError(unknown_choice("student_exploration", self.student_exploration, choices))
+
+    def _student_rule(self) -> PlayRule:
+        """How the student acts in training episodes."""
+        # A teacher with Q-values has no distribution to draw from: a student that samples is compared with greedy play.
+        return PlayRule(False, 0.0 if self.student_exploration == SOFTMAX else self.student_eps)
 
     def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         actions = answers.preferences.cpu().numpy().argmax(axis=1)
         if not teacher_acts.all():
             actions = np.where(teacher_acts, actions, self._student_actions(obs))
-        epsilon = np.where(teacher_acts, self.teacher_eps, self.student_eps)
+        epsilon = np.where(teacher_acts, self.teacher_eps, self._student_rule().epsilon)
         return mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng)
 
     def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
-        return self.policy.predict(obs, deterministic=True)[0]
+        if self.student_exploration == EPSILON_GREEDY:
+            return self.policy.predict(obs, deterministic=True)[0]
+        outputs = self.policy.answer(self.policy.obs_to_tensor(obs)[0]).preferences / self.student_temperature
+        return Answers(log_probs=outputs).sample([rng] * len(outputs))
 
     def _n_actions_of(self, obs: Any) -> int | np.ndarray:
         """Number of available actions: one number for all observations, or one for each observation."""

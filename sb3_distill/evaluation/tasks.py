@@ -11,7 +11,7 @@ from sb3_distill.envs.recipe import default_recipe
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.results.comparison import Pairs, geometric_mean_interval, percent_interval
-from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, NORMALIZED
+from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, NORMALIZED, geometric_mean, quotient_percent
 from sb3_distill.results.tables import format_spread, format_table, interval_text
 
 
@@ -96,6 +96,18 @@ def task_interval(
     return geometric_mean_interval({name: [pairs] for name, pairs in pair_tasks(scores, teachers, randoms).items()})
 
 
+def task_quotients(scores: Mapping[str, Score], teachers: Mapping[str, Score]) -> dict[str, float | None]:
+    """
+    :param scores: the student's scores, by task
+    :param teachers: the teachers' scores, by task
+    :return: by task, and for ``GEOMETRIC_MEAN``, the percentage of the teacher as Rusu et al. 2015 have it: the
+        quotient of the scores. None where the teacher's score is not positive; the mean leaves these tasks out.
+    """
+    quotients = {name: quotient_percent(score.mean, teachers[name].mean) for name, score in scores.items()}
+    quotients[GEOMETRIC_MEAN] = geometric_mean(list(quotients.values()))
+    return {name: None if np.isnan(quotient) else quotient for name, quotient in quotients.items()}
+
+
 def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], randoms: Mapping[str, Score]) -> str:
     """
     :param scores: the student's scores, by task
@@ -103,14 +115,21 @@ def format_tasks(scores: Mapping[str, Score], teachers: Mapping[str, Score], ran
     :param randoms: the random player's scores, by task
     :return: a table with one line per task, and the geometric mean; below it, what the percentages are
     """
-    rows = [["task", "random", "teacher", "student", "normalized % (95%)"]]
+    rows = [["task", "random", "teacher", "student", "normalized % (95%)", "quotient %"]]
+    quotients = {
+        name: "-" if quotient is None else f"{quotient:.1f}"
+        for name, quotient in task_quotients(scores, teachers).items()
+    }
     paired = pair_tasks(scores, teachers, randoms)
     for name, pairs in paired.items():
         cells = [format_spread(player[name].mean, player[name].std) for player in (randoms, teachers, scores)]
         percent = "-" if np.isnan(pairs.percent) else f"{pairs.percent:.1f}{interval_text(percent_interval(pairs))}"
-        rows.append([name, *cells, percent])
+        rows.append([name, *cells, percent, quotients[name]])
     mean, *interval = task_interval(scores, teachers, randoms)
     unknown = [name for name, pairs in paired.items() if np.isnan(pairs.percent)]
     label = f"{GEOMETRIC_MEAN}, without {', '.join(unknown)}" if unknown else GEOMETRIC_MEAN
-    rows.append([label, "", "", "", f"{mean:.1f}{interval_text(interval)}"])
-    return f"{format_table(rows, n_left=1)}\nnormalized %: {FORMULAS[NORMALIZED]}"
+    rows.append([label, "", "", "", f"{mean:.1f}{interval_text(interval)}", quotients[GEOMETRIC_MEAN]])
+    return (
+        f"{format_table(rows, n_left=1)}\nnormalized %: {FORMULAS[NORMALIZED]}\n"
+        "quotient %: 100 score / teacher, where the teacher's score is positive; the mean is over these tasks"
+    )

@@ -21,7 +21,7 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, settle_temperature
-from sb3_distill.common.utils import check_probability, unchanged_randomness, unknown_choice
+from sb3_distill.common.utils import unchanged_randomness, unknown_choice
 from sb3_distill.envs.multitask import Task, tasks_of
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
@@ -52,6 +52,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     :param student_temperature: temperature of the student's softmax
     :param student_eps: share of uniformly random actions while the student acts, in training, in evaluations and in
         ``predict(deterministic=False)``
+    :param student_exploration: see ``PolicyDistillation``
     :param task_sampling: "random" takes each minibatch from one task, as the paper does; "equal" takes an equal share
         of every task in each
     :param n_eval_episodes: episodes of each task in one evaluation of the student, and of the teachers and a random
@@ -86,6 +87,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         rollout_policy: RolloutPolicy = "teacher",
         teacher_eps: float = 0.05,
         student_eps: float = 0.05,
+        student_exploration: str = "epsilon_greedy",
         task_sampling: str = "random",
         n_eval_episodes: int = 10,
         eval_freq: int = -1,
@@ -127,6 +129,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         self.temperature = temperature
         self.student_temperature = student_temperature
         self.student_eps = student_eps
+        self.student_exploration = student_exploration
         self.task_sampling = task_sampling
         self.n_eval_episodes = n_eval_episodes
         self.eval_freq = eval_freq
@@ -141,7 +144,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             self._setup_teacher()
 
     def _setup_model(self) -> None:
-        check_probability("student_eps", self.student_eps)
+        self._check_acting()
         self._read_tasks()
         super()._setup_model()
 

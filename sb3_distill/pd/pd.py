@@ -19,7 +19,7 @@ from sb3_distill.buffers.distillation import DistillationSamples
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, settle_temperature
-from sb3_distill.common.utils import check_probability, unchanged_randomness
+from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
@@ -56,6 +56,9 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
     :param teacher_eps: share of uniformly random actions while the teacher acts
     :param student_eps: share of uniformly random actions while the student acts, in training and in
         ``predict(deterministic=False)``
+    :param student_exploration: how the student acts while it collects steps: "epsilon_greedy" (greedily, with
+        ``student_eps`` random actions), or "softmax" (it samples softmax(outputs / ``student_temperature``), without
+        further random actions: Actor-Mimic)
     :param n_teacher_episodes: how many episodes the teacher plays before training, to measure the score with which the
         student's scores are compared (0: none)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
@@ -118,6 +121,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         rollout_policy: RolloutPolicy = "teacher",
         teacher_eps: float = 0.05,
         student_eps: float = 0.05,
+        student_exploration: str = "epsilon_greedy",
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
         recording: str | Path | None = None,
@@ -160,6 +164,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         self.temperature = temperature
         self.student_temperature = student_temperature
         self.student_eps = student_eps
+        self.student_exploration = student_exploration
         self.n_teacher_episodes = n_teacher_episodes
         self.recording = recording
         self.init_from_teacher = init_from_teacher
@@ -172,7 +177,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
                 self._setup_teacher()
 
     def _setup_model(self) -> None:
-        check_probability("student_eps", self.student_eps)
+        self._check_acting()
         super()._setup_model()
 
     def _make_student(self) -> Student:

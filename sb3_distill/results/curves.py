@@ -17,7 +17,13 @@ from sb3_distill.reading.arrays import read_npz
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_ARRAY_BYTES, MAX_DATA_BYTES
 from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
-from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT, percent_of_teacher, sample_std
+from sb3_distill.results.statistics import (
+    FORMULAS,
+    SIGNED_QUOTIENT,
+    percent_of_teacher,
+    quotient_percent,
+    sample_std,
+)
 from sb3_distill.results.tables import format_table
 
 # The teacher's name among the players
@@ -50,6 +56,8 @@ class PlayerSummary:
     :param max_percent: ``max`` as a percentage of the teacher's
     :param last: the mean over the last 10 evaluations
     :param last_percent: ``last`` as a percentage of the teacher's
+    :param last_quotient: the mean, over the last 10 evaluations, of the percentage of the teacher's score in the same
+        evaluation (the quotient), as Sun & Fazli 2019 report it; NaN if the teacher's score is not positive in one
     :param last_std: sample standard deviation over the last 10 evaluations, a measure of stability; NaN for one alone
     """
 
@@ -58,6 +66,7 @@ class PlayerSummary:
     max_percent: float
     last: float
     last_percent: float
+    last_quotient: float
     last_std: float
 
 
@@ -99,7 +108,7 @@ def players_of(evaluations: Sequence[Evaluation]) -> list[str]:
 def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
     """
     Table 1 of Sun & Fazli 2019: for each player, the highest score and the mean of the last 10 evaluations, both also
-    as a percentage of the teacher's (the signed quotient).
+    as a percentage of the teacher's (the signed quotient), and the mean of the last 10 percentages.
 
     :param evaluations: ``RealTimeDistillDQN.evaluations``
     :return: one summary per player
@@ -117,6 +126,7 @@ def summarize_players(evaluations: Sequence[Evaluation]) -> list[PlayerSummary]:
                 percent_of_teacher(highest, float(teacher.max())),
                 last,
                 percent_of_teacher(last, teacher_last),
+                float(np.mean([*map(quotient_percent, curve[-N_LAST:], teacher[-N_LAST:])])),
                 sample_std(list(curve[-N_LAST:])),
             )
         )
@@ -129,7 +139,7 @@ def format_summary(evaluations: Sequence[Evaluation]) -> str:
     :return: the result of ``summarize_players`` as a table, and what its percentages are
     """
     n_last = min(N_LAST, len(curve_of(evaluations, TEACHER)))
-    header = ["player", "max", "max, %", f"mean of last {n_last}", "%", f"std of last {n_last}"]
+    header = ["player", "max", "max, %", f"mean of last {n_last}", "%", "mean of %", f"std of last {n_last}"]
     rows = [
         [
             summary.player,
@@ -137,12 +147,16 @@ def format_summary(evaluations: Sequence[Evaluation]) -> str:
             f"{summary.max_percent:.1f}",
             f"{summary.last:.2f}",
             f"{summary.last_percent:.1f}",
+            "-" if np.isnan(summary.last_quotient) else f"{summary.last_quotient:.1f}",
             "" if np.isnan(summary.last_std) else f"{summary.last_std:.2f}",
         ]
         for summary in summarize_players(evaluations)
     ]
     table = format_table([header, *rows], n_left=1)
-    return f"{table}\n%: of the teacher, the {SIGNED_QUOTIENT} {FORMULAS[SIGNED_QUOTIENT]}"
+    return (
+        f"{table}\n%: of the teacher, the {SIGNED_QUOTIENT} {FORMULAS[SIGNED_QUOTIENT]}\n"
+        f"mean of %: the mean of 100 score / teacher over the last {n_last} evaluations"
+    )
 
 
 def write_csv(evaluations: Sequence[Evaluation], path: Path) -> None:

@@ -8,7 +8,7 @@ from sb3_distill.results.row import ROW_FIELDS, Row
 # What was measured, which differs between runs that are alike
 _MEASURED = {
     *("mean", "std", "median", "iqm", "mean_interval", "iqm_interval", "n_distinct", "returns", "lengths", "traces"),
-    *("teacher_mean", "percent_of_teacher", "max_percent", "percent_interval", "n_distinct_pairs"),
+    *("teacher_mean", "percent_of_teacher", "max_percent", "quotient", "percent_interval", "n_distinct_pairs"),
 }
 # Judged after the measurement
 _JUDGED = {"margin", "verdict"}

@@ -49,6 +49,10 @@ class Row:
     :param teacher_mean: the teacher's mean return
     :param percent_of_teacher: the mean return as a percentage of the teacher's; NaN if it is not defined
     :param max_percent: the highest evaluation as a percentage of the teacher's highest one
+    :param quotient: percentage of the teacher as the paper of the algorithm has it, where that is another number than
+        ``percent_of_teacher``: for several tasks ``100 score / teacher`` and the geometric mean of these; for students
+        beside a teacher the mean of ``100 score / teacher`` over the last evaluations. Unknown where a teacher's score
+        is not positive.
     :param percent_definition: definition of the percentages: "signed quotient" or "normalized", see
         ``sb3_distill.results.statistics``
     :param percent_interval: 95% confidence interval of ``percent_of_teacher``, over pairs of episodes
@@ -89,6 +93,7 @@ class Row:
     teacher_mean: float | None = None
     percent_of_teacher: float | None = None
     max_percent: float | None = None
+    quotient: float | None = None
     percent_definition: str | None = None
     percent_interval: Sequence[float] = ()
     n_distinct_pairs: int | None = None

@@ -10,8 +10,7 @@ import numpy as np
 LEAST_PERCENT = 1.0
 # Name of the game or the task in rows with the geometric mean over all of them
 GEOMETRIC_MEAN = "geometric mean"
-# The definitions of the per cent of the teacher, with their formulas. A third one, the papers' quotient 100 score /
-# teacher, equals the signed quotient where the teacher's score is positive.
+# The definitions of the per cent of the teacher, with their formulas. A third one is the papers': `quotient_percent`.
 SIGNED_QUOTIENT, NORMALIZED = "signed quotient", "normalized"
 FORMULAS = {
     SIGNED_QUOTIENT: "100 + 100 (score - teacher) / |teacher|",
@@ -139,6 +138,17 @@ def percent_of_teacher(score: float, teacher_score: float) -> float:
     if teacher_score == 0:
         return float("nan")
     return 100.0 + 100.0 * (score - teacher_score) / abs(teacher_score)
+
+
+def quotient_percent(score: float, teacher_score: float) -> float:
+    """
+    The papers' quotient: ``100 score / teacher``.
+
+    :param score: the student's mean return
+    :param teacher_score: the teacher's mean return
+    :return: the percentage; NaN if the teacher's score is not positive, where it would fall as the student improves
+    """
+    return 100.0 * score / teacher_score if teacher_score > 0 else float("nan")
 
 
 def normalized_percent(score: float, teacher: float, random: float) -> float:

@@ -23,7 +23,7 @@ from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import RandomPlayer
 from sb3_distill.evaluation.scoring import compare, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
-from sb3_distill.evaluation.tasks import pair_tasks, score_task, score_tasks, task_interval
+from sb3_distill.evaluation.tasks import pair_tasks, score_task, score_tasks, task_interval, task_quotients
 from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, find_task_teachers, load_teachers
 from sb3_distill.quantization.packing import packed_bytes
@@ -251,6 +251,7 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
                 percent_of_teacher=summary.last_percent,
                 percent_definition=SIGNED_QUOTIENT,
                 max_percent=summary.max_percent,
+                quotient=None if np.isnan(summary.last_quotient) else summary.last_quotient,
             )
         )
     return rows
@@ -275,12 +276,14 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     n_parameters = sum(parameter.numel() for parameter in model.policy.q_net.parameters())
     row = partial(Row, cell.env, cell.key, cell.algo, n_parameters, packed_bytes([model.policy.q_net]))
     pairs = pair_tasks(students, references, randoms)
+    quotients = task_quotients(students, references)
     rows = [
         row(
             task=name,
             **asdict(summarize(score.returns, score.traces)),
             teacher_mean=references[name].mean,
             teacher_sha256=teacher[name].sha256,
+            quotient=quotients[name],
             **compare(pairs[name]),
         )
         for name, score in students.items()
@@ -293,6 +296,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
             task=GEOMETRIC_MEAN,
             teacher_sha256=hashlib.sha256("".join(teacher.sha256.values()).encode()).hexdigest(),
             percent_of_teacher=mean,
+            quotient=quotients[GEOMETRIC_MEAN],
             percent_definition=NORMALIZED,
             percent_interval=interval or (),
             margin=MARGIN,

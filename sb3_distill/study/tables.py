@@ -39,6 +39,8 @@ class Group:
     :param percents: percentages of the teacher, one per run; empty if unknown
     :param scores: mean returns, one per run; empty if unknown
     :param highest: percentages of the highest evaluations, one per run; empty if unknown
+    :param quotients: percentages of the teacher as the paper of the algorithm has them, one per run; empty if unknown,
+        or if ``percents`` are these
     :param teacher: the teachers' mean returns
     :param n_parameters: number of the student's parameters; None if it differs between games
     :param n_bytes: the student's size in bytes; None if it differs between games
@@ -63,6 +65,12 @@ class Group:
     stds: tuple[float, ...] = ()
     episode_interval: Interval | None = None
     definition: str | None = None
+    quotients: tuple[float, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[tuple[float, ...], ...]:
+        """What the columns of a table average over the runs."""
+        return self.percents, self.scores, self.highest, self.quotients
 
     @property
     def interval(self) -> Interval | None:
@@ -88,6 +96,7 @@ def _group(labels: dict[str, str], members: Sequence[Row], published: float | No
         stds=tuple(row.std for row in members if row.std is not None and not np.isnan(row.std)),
         episode_interval=(alone[0], alone[1]) if alone else None,
         definition=compared[0].percent_definition if compared else None,
+        quotients=tuple(row.quotient for row in members if row.quotient is not None),
     )
 
 
@@ -238,13 +247,18 @@ def describe_numbers(groups: Sequence[Group], margin: float) -> str:
         f"std in runs: of the returns within a run, apart from the spread between runs. margin {margin:g}%: not worse "
         f"if the interval is above {100 - margin:g}%, worse if it is below, else undecided."
     )
-    if any(_counted("", values, group) for group in groups for values in (group.percents, group.scores, group.highest)):
+    if any(_counted("", values, group) for group in groups for values in group.numbers):
         sentences.append("(1 of 2): only so many of the runs have this number, and they alone are averaged.")
     unknown = dict.fromkeys(group.labels["task"] for group in groups if group.labels.get("task") and not group.percents)
     if unknown:
         sentences.append(
             f"No percentage of {', '.join(unknown)}, where the teacher is not better than a random player: geometric "
             "means over the tasks leave these out."
+        )
+    if any(group.quotients for group in groups):
+        sentences.append(
+            "quotient: 100 student / teacher, as the papers have it, where the teacher's score is positive; of "
+            "students beside a teacher the mean over their last evaluations."
         )
     if any(group.published is not None for group in groups):
         sentences.append("paper: the quotient 100 student / teacher, for the same game and network.")
@@ -264,8 +278,15 @@ def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]
     """
     published = any(group.published is not None for group in groups)
     highest = any(group.highest for group in groups)
+    quotients = any(group.quotients for group in groups)
     columns = ["parameters", "bytes", "teacher", "student", "std in runs", percent_name(groups), "95%"]
-    columns += [f"margin {margin:g}%"] + ["max %"] * highest + ["seeds"] + ["paper, %"] * published
+    columns += (
+        [f"margin {margin:g}%"]
+        + ["max %"] * highest
+        + ["quotient %"] * quotients
+        + ["seeds"]
+        + ["paper, %"] * published
+    )
     table = [[*groups[0].labels, *columns]]
     for group in groups:
         cells = [
@@ -279,6 +300,7 @@ def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]
             interval_text(group.interval).strip(" ()"),
             verdict(group.interval, margin) if group.percents else "",
             *([_counted(list_runs(group.highest), group.highest, group)] * highest),
+            *([_counted(list_runs(group.quotients), group.quotients, group)] * quotients),
             str(group.n_seeds),
             *(["" if group.published is None else f"{group.published:.1f}"] * published),
         ]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sb3_distill.evaluation.play import Score
-from sb3_distill.evaluation.tasks import format_tasks, pair_tasks, task_interval
+from sb3_distill.evaluation.tasks import format_tasks, pair_tasks, task_interval, task_quotients
 from sb3_distill.results.comparison import percent_interval
-from sb3_distill.results.statistics import normalized_percent
+from sb3_distill.results.statistics import GEOMETRIC_MEAN, normalized_percent
 from tests.envs.tasks import IDS
 
 
@@ -44,9 +44,21 @@ def test_teachers_that_are_no_better_than_random_give_no_measure():
 def test_tables_name_their_per_cent():
     rng = np.random.default_rng(0)
     scores = [{name: Score(list(rng.normal(mean, 1, 10))) for name in IDS} for mean in (30, 40, 0)]
-    header, *lines, formula = format_tasks(*scores).splitlines()
-    assert header.endswith("normalized % (95%)") and formula.startswith("normalized %: 100 (score - random) / (teacher")
+    header, *lines, formula, quotient = format_tasks(*scores).splitlines()
+    assert "normalized % (95%)" in header and formula.startswith("normalized %: 100 (score - random) / (teacher")
+    assert header.endswith("quotient %") and quotient.startswith("quotient %: 100 score / teacher")
     low, high = percent_interval(pair_tasks(*scores)[IDS[0]])
-    assert lines[0].startswith(IDS[0]) and lines[0].endswith(f"({low:.1f} to {high:.1f})") and low < 75 < high
+    assert lines[0].startswith(IDS[0]) and f"({low:.1f} to {high:.1f})" in lines[0] and low < 75 < high
     single = [{IDS[0]: Score([value])} for value in (3.0, 4.0, 0.0)]
-    assert format_tasks(*single).splitlines()[1].split() == [IDS[0], "0.00", "4.00", "3.00", "75.0"]
+    assert format_tasks(*single).splitlines()[1].split() == [IDS[0], "0.00", "4.00", "3.00", "75.0", "75.0"]
+
+
+def test_quotients_of_several_tasks_are_those_of_the_paper():
+    def of(*means: float) -> dict[str, Score]:
+        return {name: Score([mean]) for name, mean in zip("abc", means, strict=True)}
+
+    # A teacher below 0 has none; a student below 0 counts as 1% in the geometric mean.
+    quotients = task_quotients(of(9.0, 20.0, -5.0), of(10.0, 10.0, -10.0))
+    assert quotients == {"a": 90.0, "b": 200.0, "c": None, GEOMETRIC_MEAN: pytest.approx((90 * 200) ** 0.5)}
+    assert task_quotients(of(-3.0, 1.0, 1.0), of(1.0, 1.0, 1.0))[GEOMETRIC_MEAN] == pytest.approx(100 ** (2 / 3))
+    assert set(task_quotients(of(1.0, 1.0, 1.0), of(-1.0, 0.0, -1.0)).values()) == {None}

@@ -31,4 +31,6 @@ def test_bytes_of_several_tasks_count_a_mean_frame(standardize, n_stored, tmp_pa
     evaluation = {"n_episodes": 1, "teachers": teachers}
     cell = Cell("mtpd", "MultiTask-v0", 0, evaluation=evaluation, env_kwargs={"env_ids": GAMES})
     rows = multi_task_rows(cell, tmp_path, tmp_path)
+    # All scores are 0 or more: the quotient is known where the teacher's is above 0.
+    assert all((row.quotient is None) == (not row.teacher_mean) for row in rows[:-1])
     assert {row.n_bytes - 4 * row.n_parameters for row in rows} == {4 * n_stored}

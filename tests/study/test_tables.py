@@ -61,6 +61,15 @@ def test_geometric_means_are_over_games_and_one_definition():
     assert geometric_groups(group_rows(tasks, games, []), ["A", "B"]) == []
 
 
+def test_tables_have_the_papers_quotient_beside_another_percentage():
+    rows = [replace(ROW, player="small", quotient=94.0), replace(ROW, player="small", quotient=96.5, seed=1)]
+    groups = group_rows(rows, ONE_GAME, [])
+    line = dict(zip(*table_of(groups), strict=True))
+    assert line["% of teacher"] == "90.0, 90.0" and line["quotient %"] == "94.0, 96.5"
+    assert "quotient: 100 student / teacher, as the papers have it" in describe_numbers(groups, 5.0)
+    assert "quotient %" not in table_of(group_rows([ROW], ONE_GAME, []))[0]
+
+
 def test_geometric_means_say_which_tasks_they_leave_out():
     percents = {"Pong": 90.0, "Qbert": None, GEOMETRIC_MEAN: 90.0}
     rows = [replace(ROW, task=task, percent_of_teacher=percent) for task, percent in percents.items()]
