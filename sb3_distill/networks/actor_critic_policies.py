@@ -104,12 +104,12 @@ def actor_modules(policy: ActorCriticPolicy) -> list[nn.Module]:
 def is_known_distribution(distribution: Any) -> bool:
     """
     :param distribution: SB3's distribution over actions
-    :return: whether it is categorical, or a diagonal Gaussian that is not squashed (with state-dependent exploration,
-        the distribution for a given observation is a diagonal Gaussian, too)
+    :return: whether it is categorical, or a diagonal Gaussian, squashed or not (with state-dependent exploration, the
+        distribution for a given observation is a diagonal Gaussian, too)
     """
-    if isinstance(distribution, StateDependentNoiseDistribution):
-        return distribution.bijector is None
-    return type(distribution) in (CategoricalDistribution, DiagGaussianDistribution)
+    return isinstance(
+        distribution, (CategoricalDistribution, DiagGaussianDistribution, StateDependentNoiseDistribution)
+    )
 
 
 def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values: bool = True) -> Answers:
@@ -136,7 +136,7 @@ def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values
     if isinstance(distribution, CategoricalDistribution):
         return Answers(log_probs=distribution.distribution.logits, values=values)
     normal = distribution.distribution
-    return Answers(gaussian=Gaussian(normal.mean, normal.stddev), values=values)
+    return Answers(gaussian=Gaussian(normal.mean, normal.stddev, policy.squash_output), values=values)
 
 
 class ActorCriticCnnPolicy(ActorCriticMlpPolicy):
