@@ -221,10 +221,15 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         """How the student acts in ``predict``."""
         return PlayRule(False, 0.0) if deterministic else PlayRule(self.samples_actions, self.student_eps)
 
+    def _who_samples(self) -> tuple[bool, bool]:
+        """Whether student and teacher draw their actions in training episodes."""
+        return self.samples_actions, self.samples_actions
+
     def _rollout_rules(self) -> tuple[PlayRule, PlayRule]:
         """How student and teacher act in training episodes; the rule of the one who acts, if only one of them does."""
         teacher_eps = self.teacher_eps if isinstance(self.action_space, spaces.Discrete) else 0.0
-        student, teacher = (PlayRule(self.samples_actions, epsilon) for epsilon in (self.student_eps, teacher_eps))
+        student_samples, teacher_samples = self._who_samples()
+        student, teacher = PlayRule(student_samples, self.student_eps), PlayRule(teacher_samples, teacher_eps)
         return {"student": (student, student), "teacher": (teacher, teacher)}.get(
             str(self.rollout_policy), (student, teacher)
         )

@@ -8,9 +8,11 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
+    SquashedDiagGaussianDistribution,
     StateDependentNoiseDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
@@ -24,7 +26,7 @@ from sb3_distill.networks.policies import StudentMixin, fused_where_possible
 class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
     """
     An actor and a critic, with shared or separate features extractors (``share_features_extractor``). The arguments are
-    those of SB3's ``ActorCriticPolicy``, and one more:
+    those of SB3's ``ActorCriticPolicy``, and one more. ``squash_output`` does not need gSDE here.
 
     :param quantize: replaces layers of the new policy by quantized ones. ``save`` notes it for ``load``; elsewhere bits
         are arguments of ``QPD``
@@ -42,6 +44,7 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
+        squash_output: bool = False,
         quantize: Callable[[nn.Module], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -62,8 +65,13 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
+            # SB3 has it with gSDE alone.
+            squash_output=squash_output and bool(kwargs.get("use_sde")),
             **kwargs,
         )
+        if squash_output and not self.squash_output:
+            self._squash_output = True
+            self.action_dist = SquashedDiagGaussianDistribution(get_action_dim(action_space))
         self.quantize = quantize
         if quantize is not None:
             quantize(self)
@@ -72,6 +80,7 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
         return {
             **super()._get_constructor_parameters(),
             "share_features_extractor": self.share_features_extractor,
+            "squash_output": self.squash_output,
             "quantize": self.quantize,
         }
 
