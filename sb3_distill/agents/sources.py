@@ -245,14 +245,14 @@ def find_zoo_teacher(
 
 
 def _recorded_score(run: Path) -> float:
-    """The mean return that a run folder records of its last model; minus infinity where it records none."""
+    """The highest mean return that a run folder records; minus infinity where it records none."""
     try:
         score = read_score(AgentFiles(run, run_folder=run))
     except AgentError:
         # Of an agent that nobody has named
         return -math.inf
     if isinstance(score, EvaluationScore):
-        return score.last_mean
+        return score.best_mean
     means = [value for key, value in (score or {}).items() if key in ("mean_reward", "mean")]
     return float(means[0]) if means and isinstance(means[0], (int, float)) and math.isfinite(means[0]) else -math.inf
 

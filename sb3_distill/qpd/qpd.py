@@ -62,14 +62,14 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
     A student at full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, then ``learn``.
 
     Paper: Avé et al. 2022. The loss is the KL divergence between the teacher's and the student's distributions over
-    actions, plus the squared error between their critics' values. We have no access to the exact published loss, so its
-    coefficients are arguments.
+    actions (where there is none, a Huber loss between their actions, see ``action_loss``), plus the squared error
+    between their critics' values. We have no access to the exact published loss, so its coefficients are arguments.
 
     :param policy: The student's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, Net1Policy ... Net5Policy,
         MaxPoolCnnPolicy, GridCnnPolicy), all actor-critic
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param teacher: The trained PPO, A2C or TRPO agent (see ``load_teacher``), with Discrete actions, or continuous ones
-        from a Gaussian. None: the Zoo's agent for the environment.
+    :param teacher: The trained agent (see ``load_teacher``): of PPO, A2C or TRPO; with continuous actions also of SAC,
+        TQC, CrossQ, TD3, DDPG or ARS. None: the Zoo's agent for the environment.
     :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution
     :param value_coef: coefficient of the critic's squared error
     :param ent_coef: coefficient of the student's entropy bonus, which is subtracted from the loss

@@ -183,7 +183,7 @@ def test_of_several_agents_the_one_with_the_best_record_is_found(run, monkeypatc
     shutil.copytree(run, other)
     recorded = {run: 20.0, other: 30.0}
     for folder, score in recorded.items():
-        np.savez(folder / "evaluations.npz", timesteps=[1, 2], results=[[99.0], [score]], ep_lengths=[[9], [9]])
+        np.savez(folder / "evaluations.npz", timesteps=[1, 2], results=[[score], [9.0]], ep_lengths=[[9], [9]])
     assert find_zoo_teacher("CartPole-v1") == find_zoo_teacher("CartPole-v3") == other
     # Without records, the order decides.
     for folder in recorded:
