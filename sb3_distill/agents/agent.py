@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -20,7 +20,7 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.common.finite import find_not_finite
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.networks.actor_critic_policies import actor_critic_answers, actor_modules, is_known_distribution
-from sb3_distill.networks.frozen import freeze
+from sb3_distill.networks.frozen import explores_by_state, freeze
 from sb3_distill.networks.layers import MeanOverQuantiles
 from sb3_distill.quantization.packing import count_parameters, packed_bytes
 
@@ -74,6 +74,10 @@ class Teacher(ABC):
     :param facts: everything else that is known of the agent
     :raises AgentError: the statistics of VecNormalize do not fit the observations
     """
+
+    # In words; and whether it draws its actions from a distribution
+    kind: ClassVar[str]
+    has_distribution: ClassVar[bool] = False
 
     def __init__(self, policy: Any, facts: AgentFacts) -> None:
         misfit = None if facts.normalization is None else facts.normalization.find_misfit(policy.observation_space)
@@ -146,6 +150,11 @@ class Teacher(ABC):
         """The parts of its policy that act, in the order in which an observation passes them."""
 
     @property
+    def has_critic(self) -> bool:
+        """Whether it answers with the values of a critic, too. A zip may hold the actor alone."""
+        return False
+
+    @property
     def observation_space(self) -> spaces.Space:
         """Space of the raw observations."""
         space = self.policy.observation_space
@@ -193,7 +202,7 @@ class Teacher(ABC):
         :return: the teacher itself
         """
         self.policy.to(get_device(device))
-        if getattr(self.policy, "use_sde", False):
+        if explores_by_state(self.policy):
             # As SB3's load: exploration matrices are no parameters, and were drawn before the weights were there.
             self.policy.reset_noise()
         self._set_normalization_tensors()
@@ -242,8 +251,8 @@ class Teacher(ABC):
         :param state: the state that the last call returned; None for an agent without memory
         :param episode_start: where an episode begins
         :param deterministic: False samples from the distribution of an actor-critic agent, with torch's generator (and,
-            with state-dependent exploration, a new noise matrix for every observation); a value-based agent is greedy
-            always
+            with state-dependent exploration, a new noise matrix for every observation); an agent without a
+            distribution is greedy always
         :return: the actions and the next state
         :raises ValueError: an observation holds NaN, and the policy cannot answer to it
         """
@@ -254,7 +263,7 @@ class Teacher(ABC):
                 observation = {key: part.cpu().numpy() for key, part in obs.items()}
             else:
                 observation = obs.cpu().numpy()
-        if not deterministic and getattr(self.policy, "use_sde", False):
+        if not deterministic and explores_by_state(self.policy):
             # SB3 would play on with the noise matrix that it drew when the agent was loaded, one for all environments.
             obs, _ = self.policy.obs_to_tensor(observation)
             self.policy.reset_noise(len(next(iter(obs.values())) if isinstance(obs, dict) else obs))
@@ -287,7 +296,7 @@ class Teacher(ABC):
         """
         obs, _ = self.policy.obs_to_tensor(observation)
         answers, state = self.answer(obs, state, episode_start)
-        actions = answers.sample(rngs)
+        actions = answers.sample(rngs, self.action_space)
         if isinstance(self.action_space, spaces.Box):
             actions = actions.reshape(-1, *self.action_space.shape)
             actions = np.clip(actions, self.action_space.low, self.action_space.high)
@@ -303,13 +312,15 @@ class Teacher(ABC):
         :param obs: batch of raw observations as tensors; images channels first, as bytes
         :param state: the state that the last call returned for the same environments; None for an agent without memory
         :param episode_start: where an episode begins ``(batch,)``
-        :param with_values: whether an actor-critic agent is asked for the values of its critic, too
+        :param with_values: whether an agent with a critic is asked for its values, too
         :return: the answers, without gradient, and the next state
         """
 
 
 class ValueTeacher(Teacher):
     """An agent with one number per action: DQN, or a distilled student."""
+
+    kind = "value-based"
 
     @property
     def network(self) -> th.nn.Module:
@@ -350,6 +361,8 @@ class ActorCriticTeacher(Teacher):
     """An agent with a distribution over actions and a value: PPO, A2C, TRPO."""
 
     policy: ActorCriticPolicy
+    kind = "actor-critic"
+    has_distribution = True
 
     @property
     def network(self) -> th.nn.Module:
@@ -361,15 +374,10 @@ class ActorCriticTeacher(Teacher):
 
     @property
     def has_critic(self) -> bool:
-        """Whether it has a critic. A zip may hold the actor alone."""
         return getattr(self.policy, "value_net", None) is not None
 
     def sample(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        rngs: Sequence[np.random.Generator],
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
+        self, observation: Any, rngs: Sequence[np.random.Generator], state: Any = None, episode_start: Any = None
     ) -> tuple[np.ndarray, Any]:
         """As ``Teacher.sample``; from other distributions than those of ``answer``, with torch's one generator."""
         if not is_known_distribution(self.policy.action_dist):
@@ -383,7 +391,7 @@ class ActorCriticTeacher(Teacher):
         if not is_known_distribution(self.policy.action_dist):
             raise AgentError(
                 f"{self.source} draws its actions, {self.action_space}, from a "
-                f"{type(self.policy.action_dist).__name__}; distillation knows categorical distributions, and diagonal "
-                "Gaussians without squash_output."
+                f"{type(self.policy.action_dist).__name__}; distillation knows categorical distributions and diagonal "
+                "Gaussians."
             )
         return actor_critic_answers(self.policy, self.normalize(obs), with_values), None

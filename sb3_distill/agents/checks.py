@@ -7,6 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.inspection import describe_space_mismatch
 
 
@@ -33,8 +34,8 @@ def check_discrete(teacher: Teacher, env: VecEnv) -> None:
 
 def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
     """
-    Check that a teacher was trained on observations like those of an environment, on the same environment id, and with
-    the same bounds of continuous actions.
+    Check that a teacher was trained on observations like those of an environment, on the same environment id or an
+    earlier version of it, and with the same bounds of continuous actions.
 
     :param teacher: the loaded teacher
     :param env: the student's environment
@@ -47,11 +48,8 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     problem = describe_space_mismatch(teacher.observation_space, env.observation_space)
     if problem:
         raise ValueError(f"{who} and the environment differ in their observations: {problem}")
-    if None not in (teacher.env_id, env_id) and teacher.env_id != env_id and not allow_env_mismatch:
-        raise ValueError(
-            f"{who} was trained on {teacher.env_id}, but the student's environment is {env_id}. "
-            "Pass allow_env_mismatch=True if this is intended."
-        )
+    if not allow_env_mismatch:
+        check_env_ids(who, teacher.env_id, "student's environment", env_id)
     mine, its = teacher.action_space, env.action_space
     if isinstance(mine, spaces.Box) and isinstance(its, spaces.Box) and not same_bounds(mine, its):
         problem = (
@@ -61,6 +59,30 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
         if not allow_env_mismatch:
             raise ValueError(f"{problem} Pass allow_env_mismatch=True if this is intended.")
         warnings.warn(problem)
+
+
+def check_env_ids(who: str, trained_on: str | None, what: str, env_id: str | None) -> None:
+    """
+    Check that a teacher was trained on an environment, or on an earlier version of it, which is said.
+
+    :param who: the teacher, for the message
+    :param trained_on: id of the environment on which it was trained, if known
+    :param what: what the student's environment is, for the message
+    :param env_id: its id, None if it has none
+    :raises ValueError: they are different environments, or the teacher's is the later version
+    """
+    if trained_on is None or env_id is None or trained_on == env_id:
+        return
+    if trained_on in earlier_versions(env_id):
+        warnings.warn(
+            f"{who} was trained on {trained_on}, an earlier version of {env_id}: it is taken, because its observations "
+            "and actions fit. Compare its score here with the one that was published for the earlier version."
+        )
+        return
+    raise ValueError(
+        f"{who} was trained on {trained_on}, but the {what} is {env_id}. Pass allow_env_mismatch=True if this is "
+        "intended."
+    )
 
 
 def same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:

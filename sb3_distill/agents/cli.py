@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import RUN_STATE, AgentError, EvaluationScore
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.results.tables import format_table
@@ -75,7 +75,7 @@ class Facts:
     :param observation_space: its observations, as text
     :param action_space: its actions, as text
     :param frame_stack: number of stacked frames, if known
-    :param kind: "actor-critic" or "value-based"
+    :param kind: "actor-critic", "value-based", or "policy search" (ARS)
     :param activation: its activation function, if known
     :param layers: everything that has weights, under the names of the weights
     :param n_parameters: its parameters
@@ -130,8 +130,8 @@ def facts_of(teacher: Teacher) -> Facts:
         observation_space=str(teacher.observation_space),
         action_space=str(teacher.action_space),
         frame_stack=teacher.frame_stack,
-        kind="actor-critic" if isinstance(teacher, ActorCriticTeacher) else "value-based",
-        activation=getattr(getattr(teacher.network, "activation_fn", None), "__name__", None),
+        kind=teacher.kind,
+        activation=getattr(getattr(teacher.policy, "activation_fn", None), "__name__", None),
         layers=layers(teacher.network),
         n_parameters=teacher.n_parameters,
         zip_bytes=teacher.facts.zip_bytes,

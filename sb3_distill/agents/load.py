@@ -23,6 +23,8 @@ from sb3_distill.agents.agent import (
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
+from sb3_distill.agents.kinds.ars import ARSTeacher
+from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
 from sb3_distill.agents.metadata import (
     find_algo,
     find_normalization,
@@ -50,13 +52,35 @@ _STOCK_MODULES = (
     "stable_baselines3.common.policies",
     "stable_baselines3.common.torch_layers",
     "stable_baselines3.dqn.policies",
+    "stable_baselines3.sac.policies",
+    "stable_baselines3.td3.policies",
     "sb3_contrib.qrdqn.policies",
+    "sb3_contrib.tqc.policies",
+    "sb3_contrib.crossq.policies",
+    "sb3_contrib.ars.policies",
 )
-# Class of agent by algorithm; all other algorithms are actor-critic
-_CLASSES: dict[str, type[Teacher]] = {"dqn": ValueTeacher, "qrdqn": QuantileTeacher, "pd": ValueTeacher}
-
-# Algorithms of SB3 and SB3-contrib for continuous actions whose policies are not plain Gaussians: no loss compares them
-_OTHER_ACTORS = ("sac", "td3", "ddpg", "tqc", "crossq")
+# Class of agent by algorithm; all other algorithms are on-policy and actor-critic
+_CLASSES: dict[str, type[Teacher]] = {
+    "dqn": ValueTeacher,
+    "qrdqn": QuantileTeacher,
+    "pd": ValueTeacher,
+    **dict.fromkeys(("sac", "tqc", "crossq"), SquashedGaussianTeacher),
+    **dict.fromkeys(("td3", "ddpg"), DeterministicTeacher),
+    "ars": ARSTeacher,
+}
+# Agents that no student can learn from, by the names of their algorithms in zips, models and the Zoo
+_RECURRENT = (
+    "This is a RecurrentPPO agent. Its answers depend on its memory, which distillation does not keep: take an agent "
+    "without memory, such as PPO on stacked frames (frame_stack)."
+)
+_MASKABLE = (
+    "This is a MaskablePPO agent. Its answers depend on the actions that are allowed, which distillation does not ask "
+    "for: take an agent without masks, such as PPO on an environment that ignores invalid actions."
+)
+_REFUSED = {
+    **dict.fromkeys(("recurrent", "recurrentppo", "ppo_lstm"), _RECURRENT),
+    **dict.fromkeys(("maskable", "maskableppo"), _MASKABLE),
+}
 
 
 def load_teacher(
@@ -118,11 +142,8 @@ def load_teacher(
 
 
 def _teacher_class(algo: str) -> type[Teacher]:
-    if algo.lower() in _OTHER_ACTORS:
-        raise AgentError(
-            f"This is a {algo.lower()} agent, whose actor is neither categorical nor a plain Gaussian, so it cannot be "
-            "distilled. For continuous actions train a PPO, A2C or TRPO agent."
-        )
+    if algo.lower() in _REFUSED:
+        raise AgentError(_REFUSED[algo.lower()])
     if algo == "mtpd":
         raise AgentError(
             "This agent plays several tasks: cut one out with MultiTaskDistillation's model.task(NAME).save(PATH), and "
@@ -225,5 +246,6 @@ def _load_with_sb3(algo: str, path: Path) -> Any:
     if algo in ALGORITHMS:
         model_class = resolve(algo)
     else:
-        model_class = getattr(sb3_contrib if algo in ("qrdqn", "trpo") else stable_baselines3, algo.upper())
+        module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars") else stable_baselines3
+        model_class = getattr(module, "CrossQ" if algo == "crossq" else algo.upper())
     return model_class.load(path, device="cpu", custom_objects={"learning_rate": 0.0, "lr_schedule": None}).policy

@@ -1,5 +1,6 @@
 """What the files of an agent say besides its weights: algorithm, spaces, normalisation, recorded score."""
 
+import re
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -35,9 +36,16 @@ def registered_name(name: str) -> str | None:
 
 def find_algo(data: dict[str, Any], named: Any) -> str:
     """The algorithm: what the run says, else what the attributes tell."""
+    module = str(plain_entries(data.get("policy_class")).get("__module__", ""))
+    other_answers = re.fullmatch(r"sb3_contrib\.common\.(?P<kind>recurrent|maskable)\.policies", module)
+    if other_answers is not None:
+        # Whatever the folder is called
+        return other_answers["kind"]
     if isinstance(named, str) and named in BUILDERS:
         return named
-    module = str(plain_entries(data.get("policy_class")).get("__module__", ""))
+    if module == "stable_baselines3.td3.policies" and data.get("policy_delay") == 1:
+        # DDPG is a TD3 without its three tricks.
+        return "ddpg" if data.get("target_noise_clip") == 0.0 else "td3"
     by_module = {
         "stable_baselines3.dqn.policies": "dqn",
         "sb3_contrib.qrdqn.policies": "qrdqn",

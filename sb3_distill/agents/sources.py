@@ -2,6 +2,8 @@
 
 import difflib
 import glob
+import itertools
+import math
 import os
 import re
 import warnings
@@ -17,12 +19,15 @@ from sb3_distill.agents.files import (
     AgentError,
     AgentFiles,
     AgentNotFoundError,
+    EvaluationScore,
 )
 from sb3_distill.agents.hub import download
+from sb3_distill.agents.metadata import read_score
 from sb3_distill.common.files import file_name
+from sb3_distill.common.utils import earlier_versions
 
-# If no teacher is named, these algorithms are searched in this order.
-ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo")
+# If no teacher is named, agents of these algorithms are searched; where no scores are recorded, in this order.
+ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo", "ars")
 _HUB_ORGANIZATION = "sb3"
 # The name of a run folder: the environment, a number, and what the Zoo adds with --uuid
 _RUN_NAME = re.compile(r"(?P<env>.+)_(?P<number>\d+)(_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?")
@@ -194,7 +199,9 @@ def find_zoo_teacher(
     env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS, argument: str = "teacher=PATH"
 ) -> str | Path:
     """
-    Find the Zoo's agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub.
+    Find the Zoo's agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub;
+    there and there for the environment itself, then for earlier versions of it, the latest first. Of several agents in
+    a folder the one with the highest recorded score is taken, else that of the first algorithm.
 
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
@@ -207,18 +214,20 @@ def find_zoo_teacher(
             f"No teacher was given, and the environment has no id by which to find one: pass {argument}."
         )
     algos = tuple(algos)
-    for root in zoo_roots():
-        for algo in algos:
-            runs = _runs(root, algo, env_id)
-            if runs:
-                return runs[0]
+    versions = [env_id, *earlier_versions(env_id)]
+    for version in versions:
+        for root in zoo_roots():
+            found = [runs[0] for algo in algos if (runs := _runs(root, algo, version))]
+            if found:
+                # Of equal ones, the first
+                return max(found, key=_recorded_score)
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     failures = []
-    for algo in algos:
+    for version, algo in itertools.product(versions, algos):
         try:
             # The name of the folder in the cache is the commit, so the source names exactly this version.
-            return f"{_on_hub(algo, env_id)}@{download(_on_hub(algo, env_id)).zip_path.parent.name}"
+            return f"{_on_hub(algo, version)}@{download(_on_hub(algo, version)).zip_path.parent.name}"
         except AgentNotFoundError:
             continue
         except AgentError as error:
@@ -233,6 +242,19 @@ def find_zoo_teacher(
         f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass {argument}, put the "
         f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id, algos)}"
     )
+
+
+def _recorded_score(run: Path) -> float:
+    """The highest mean return that a run folder records; minus infinity where it records none."""
+    try:
+        score = read_score(AgentFiles(run, run_folder=run))
+    except AgentError:
+        # Of an agent that nobody has named
+        return -math.inf
+    if isinstance(score, EvaluationScore):
+        return score.best_mean
+    means = [value for key, value in (score or {}).items() if key in ("mean_reward", "mean")]
+    return float(means[0]) if means and isinstance(means[0], (int, float)) and math.isfinite(means[0]) else -math.inf
 
 
 def _on_hub(algo: str, env_id: str) -> str:
@@ -254,7 +276,7 @@ def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
     }
     hint = ""
     if found:
-        hint += f" At hand for other versions: {', '.join(sorted(found))} (with allow_env_mismatch=True)."
+        hint += f" At hand for other versions: {', '.join(sorted(found))} (later ones with allow_env_mismatch=True)."
     others = [
         f"zoo:{algo}/{env_id}"
         for algo in ("dqn", "qrdqn")

@@ -225,10 +225,13 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         """How the student acts in training episodes."""
         return PlayRule(self.samples_actions, self.student_eps)
 
+    def _teacher_rule(self) -> PlayRule:
+        """How the teacher acts in training episodes."""
+        return PlayRule(self.samples_actions, self.teacher_eps if isinstance(self.action_space, spaces.Discrete) else 0)
+
     def _rollout_rules(self) -> tuple[PlayRule, PlayRule]:
         """How student and teacher act in training episodes; the rule of the one who acts, if only one of them does."""
-        teacher_eps = self.teacher_eps if isinstance(self.action_space, spaces.Discrete) else 0.0
-        student, teacher = self._student_rule(), PlayRule(self.samples_actions, teacher_eps)
+        student, teacher = self._student_rule(), self._teacher_rule()
         return {"student": (student, student), "teacher": (teacher, teacher)}.get(
             str(self.rollout_policy), (student, teacher)
         )

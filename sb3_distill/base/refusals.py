@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.common.finite import check_finite
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.inspection import check_counts_from_zero
 
 
@@ -22,8 +23,11 @@ class RefusalsMixin:
     num_timesteps: int
     _last_obs: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, policy: Any, env: Any, *args: Any, **kwargs: Any) -> None:
+        problem = why_not_made(env) if isinstance(env, str) else None
+        if problem is not None:
+            raise ValueError(problem)
+        super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
         if self.env is not None:
             check_counts_from_zero(self.env.observation_space, "the environment's observation_space")
             check_counts_from_zero(self.env.action_space, "the environment's action_space")

@@ -6,9 +6,49 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 
 # A torch tensor from a network, or a NumPy array in replay buffers and on disk
 Array = Any
+# Stands before the names of the arrays of a squashed Gaussian
+_SQUASHED = "squashed_"
+
+
+def _is_bounded(action_space: spaces.Box) -> np.ndarray:
+    return (np.isfinite(action_space.low) & np.isfinite(action_space.high)).reshape(-1)
+
+
+def _centre_and_half(actions: Array, action_space: spaces.Space | None) -> tuple[Array, Array]:
+    """What is subtracted from actions, and what they are divided by, to scale them; in dimensions without bounds, 0
+    and 1."""
+    assert isinstance(action_space, spaces.Box)
+    bounded = _is_bounded(action_space)
+    low = np.where(bounded, action_space.low.reshape(-1).astype(np.float64), -1.0)
+    high = np.where(bounded, action_space.high.reshape(-1).astype(np.float64), 1.0)
+    centre, half = ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
+    if isinstance(actions, th.Tensor):
+        return th.as_tensor(centre, device=actions.device), th.as_tensor(half, device=actions.device)
+    return centre, half
+
+
+def scale_actions(actions: Array, action_space: spaces.Space | None) -> Array:
+    """
+    :param actions: continuous actions ``(batch, n_dimensions)``
+    :param action_space: their space
+    :return: the actions scaled from its bounds to [-1, 1]; as they are in dimensions without bounds
+    """
+    centre, half = _centre_and_half(actions, action_space)
+    return (actions - centre) / half
+
+
+def unscale_actions(scaled: Array, action_space: spaces.Space | None) -> Array:
+    """
+    :param scaled: the result of ``scale_actions``
+    :param action_space: the actions
+    :return: the actions
+    """
+    centre, half = _centre_and_half(scaled, action_space)
+    return centre + half * scaled
 
 
 @dataclass(frozen=True)
@@ -18,34 +58,55 @@ class Gaussian:
 
     :param mean: ``(batch, n_dimensions)``
     :param std: standard deviations, ``(batch, n_dimensions)``
+    :param squashed: whether actions are the hyperbolic tangent of what is drawn, scaled from [-1, 1] to the bounds of
+        the actions, as SAC's are; otherwise they are what is drawn, clipped to the bounds
     """
 
     mean: Array
     std: Array
+    squashed: bool = False
 
 
 @dataclass(frozen=True)
 class Answers:
     """
-    An agent's outputs for a batch of observations: exactly one of ``q_values``, ``log_probs`` and ``gaussian``, and, if
-    the agent has a critic, ``values``.
+    An agent's outputs for a batch of observations: exactly one of ``q_values``, ``log_probs``, ``gaussian`` and
+    ``point``, and, if the agent has a critic, ``values``.
 
     :param q_values: Q-values of discrete actions ``(batch, n_actions)``, or the logits of a student that is trained
         with a softmax loss (these have no scale of returns)
     :param log_probs: logarithms of the probabilities of discrete actions ``(batch, n_actions)``
     :param gaussian: a distribution over continuous actions
     :param values: the critic's values of the observations ``(batch,)``
-    :raises ValueError: none, or more than one, of ``q_values``, ``log_probs`` and ``gaussian`` is given
+    :param point: continuous actions of an agent without a distribution, scaled from their bounds to [-1, 1]
+        ``(batch, n_dimensions)``
+    :raises ValueError: none, or more than one, of the four is given
     """
 
     q_values: Array | None = None
     log_probs: Array | None = None
     gaussian: Gaussian | None = None
     values: Array | None = None
+    point: Array | None = None
 
     def __post_init__(self) -> None:
-        if (self.q_values is not None) + (self.log_probs is not None) + (self.gaussian is not None) != 1:
-            raise ValueError("Answers takes exactly one of q_values, log_probs and gaussian.")
+        if sum(field is not None for field in (self.q_values, self.log_probs, self.gaussian, self.point)) != 1:
+            raise ValueError("Answers takes exactly one of q_values, log_probs, gaussian and point.")
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the actions are continuous."""
+        return self.gaussian is not None or self.point is not None
+
+    def is_comparable(self, other: "Answers") -> bool:
+        """
+        :param other: another agent's answers to the same observations
+        :return: whether both are distributions over the same set, so that there is a divergence between them: over
+            discrete actions, or Gaussians of which both or neither are squashed
+        """
+        if self.gaussian is None or other.gaussian is None:
+            return not self.is_continuous and not other.is_continuous
+        return self.gaussian.squashed == other.gaussian.squashed
 
     @property
     def preferences(self) -> Array:
@@ -54,25 +115,45 @@ class Answers:
 
         :raises ValueError: the actions are continuous
         """
-        if self.gaussian is not None:
+        if self.is_continuous:
             raise ValueError("Continuous actions have a mean and a deviation, not one number for each action.")
         return self.log_probs if self.q_values is None else self.q_values
 
-    def sample(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    def scaled_actions(self, action_space: spaces.Box) -> th.Tensor:
+        """
+        :param action_space: the continuous actions
+        :return: the greedy actions as tensors, clipped to their bounds and scaled from these to [-1, 1]. Where a mean
+            is clipped, its gradient is that of the clipped action: otherwise a mean beyond its bounds could never learn
+            to come back.
+        """
+        if self.gaussian is None:
+            assert self.point is not None
+            return self.point
+        if self.gaussian.squashed:
+            return self.gaussian.mean.tanh()
+        scaled = scale_actions(self.gaussian.mean, action_space)
+        bounded = th.as_tensor(_is_bounded(action_space), device=scaled.device)
+        return scaled + th.where(bounded, scaled.clamp(-1.0, 1.0) - scaled, 0.0).detach()
+
+    def sample(self, rngs: Sequence[np.random.Generator], action_space: spaces.Space | None = None) -> np.ndarray:
         """
         Draw one action for every observation, each with a generator of its own: which other observations are in the
         batch changes nothing. With state-dependent exploration (gSDE), SB3 keeps the matrix that makes the noise for
         several steps; here the noise of every step is drawn anew. At each step for itself its distribution is SB3's.
 
         :param rngs: a generator for each observation, or one that stands there several times
-        :return: the actions, ``(batch,)`` if they are discrete, ``(batch, n_dimensions)`` if they are continuous; of
-            Q-values, which are no distribution, the greedy ones
+        :param action_space: the actions, to whose bounds squashed actions and points are scaled
+        :return: the actions, ``(batch,)`` if they are discrete, ``(batch, n_dimensions)`` if they are continuous, which
+            can be beyond the bounds; of Q-values and of points, which are no distribution, the greedy ones
         """
         answers = self.map(lambda array: th.as_tensor(array).detach().cpu().numpy())
         if answers.gaussian is not None:
             mean, std = answers.gaussian.mean, answers.gaussian.std
             noise = np.stack([rng.standard_normal(mean.shape[1:]) for rng in rngs])
-            return (mean + std * noise).astype(mean.dtype)
+            drawn = (mean + std * noise).astype(mean.dtype)
+            return unscale_actions(np.tanh(drawn), action_space) if answers.gaussian.squashed else drawn
+        if answers.point is not None:
+            return unscale_actions(answers.point, action_space)
         if answers.log_probs is None:
             return answers.preferences.argmax(axis=1)
         # The inverse of the cumulative distribution; in float64, so that rounding adds nothing to small probabilities
@@ -82,9 +163,13 @@ class Answers:
         return (cumulative <= thresholds[:, None]).sum(axis=1)
 
     def arrays(self) -> dict[str, Array]:
-        """All fields that are not None, by name; the Gaussian as "mean" and "std"."""
-        gaussian = {} if self.gaussian is None else {"mean": self.gaussian.mean, "std": self.gaussian.std}
-        found = {"q_values": self.q_values, "log_probs": self.log_probs, **gaussian, "values": self.values}
+        """All fields that are not None, by name; a Gaussian as "mean" and "std", a squashed one as "squashed_mean"
+        and "squashed_std"."""
+        found = {"q_values": self.q_values, "log_probs": self.log_probs, "point": self.point}
+        if self.gaussian is not None:
+            prefix = _SQUASHED if self.gaussian.squashed else ""
+            found |= {f"{prefix}mean": self.gaussian.mean, f"{prefix}std": self.gaussian.std}
+        found["values"] = self.values
         return {name: array for name, array in found.items() if array is not None}
 
     @classmethod
@@ -93,8 +178,11 @@ class Answers:
         :param arrays: the result of ``arrays``, or rows of it
         :return: the answers
         """
-        gaussian = Gaussian(arrays["mean"], arrays["std"]) if "mean" in arrays else None
-        return cls(arrays.get("q_values"), arrays.get("log_probs"), gaussian, arrays.get("values"))
+        gaussian = None
+        for prefix in ("", _SQUASHED):
+            if f"{prefix}mean" in arrays:
+                gaussian = Gaussian(arrays[f"{prefix}mean"], arrays[f"{prefix}std"], bool(prefix))
+        return cls(arrays.get("q_values"), arrays.get("log_probs"), gaussian, arrays.get("values"), arrays.get("point"))
 
     @classmethod
     def concatenate(cls, several: Sequence["Answers"]) -> "Answers":

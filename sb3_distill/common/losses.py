@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch as th
+from gymnasium import spaces
 from torch.nn import functional as F
 
 from sb3_distill.common.answers import Answers, Gaussian
@@ -123,6 +124,18 @@ def gaussian_kl_loss(teacher: Gaussian, student: Gaussian, temperature: float = 
     return divergence.sum(dim=1)
 
 
+def action_loss(teacher: th.Tensor, student: th.Tensor) -> th.Tensor:
+    """
+    Huber loss between continuous actions, summed over their dimensions. For answers between which there is no
+    divergence: an agent without a distribution, or Gaussians of which only one is squashed.
+
+    :param teacher: the teacher's greedy actions, scaled from their bounds to [-1, 1], ``(batch, n_dimensions)``
+    :param student: the student's, likewise
+    :return: the losses ``(batch,)``
+    """
+    return F.huber_loss(student.float(), teacher.float(), reduction="none").sum(dim=1)
+
+
 LOSSES: dict[str, Callable[..., th.Tensor]] = {
     "kl": kl_loss,
     "reverse_kl": reverse_kl_loss,
@@ -139,12 +152,15 @@ class DistillationLoss:
     :param name: one of ``LOSSES``: "kl", "reverse_kl", "nll", "mse"
     :param temperature: divides the teacher's numbers ("kl" and "reverse_kl" only)
     :param student_temperature: divides the student's numbers ("kl" and "reverse_kl" only)
+    :param action_space: the student's continuous actions ("kl" only): where there is no divergence between the answers,
+        actions are compared (see ``action_loss``)
     :raises ValueError: unknown name, or a temperature that is not a positive finite number
     """
 
     name: str = "kl"
     temperature: float = 0.01
     student_temperature: float = 1.0
+    action_space: spaces.Box | None = None
 
     def __post_init__(self) -> None:
         if self.name not in LOSSES:
@@ -166,24 +182,43 @@ class DistillationLoss:
         :return: the losses ``(batch,)``
         :raises ValueError: this loss is not defined for answers of these kinds
         """
-        if teacher.gaussian is not None and student.gaussian is not None and self.name == "kl":
-            return gaussian_kl_loss(teacher.gaussian, student.gaussian, self.temperature)
+        if teacher.is_continuous and student.is_continuous and self.name == "kl":
+            if teacher.gaussian is not None and student.gaussian is not None and teacher.is_comparable(student):
+                # Squashing is the same function on both sides, which leaves the divergence as it is.
+                return gaussian_kl_loss(teacher.gaussian, student.gaussian, self.temperature)
+            if self.action_space is not None:
+                return action_loss(*(each.scaled_actions(self.action_space) for each in (teacher, student)))
         loss_fn = LOSSES[self.name]
         if self.has_temperature:
             return loss_fn(teacher.preferences, student.preferences, self.temperature, self.student_temperature)
         return loss_fn(teacher.preferences, student.preferences)
 
 
-def compare_actions(teacher: Answers, student: Answers) -> dict[str, th.Tensor]:
+def compare_actions(
+    teacher: Answers, student: Answers, action_space: spaces.Space | None = None
+) -> dict[str, th.Tensor]:
     """
     Measure how similarly teacher and student act, for the log.
 
     :param teacher: the teacher's answers
     :param student: the student's, to the same observations
+    :param action_space: the student's actions, if they are continuous
     :return: for discrete actions "agreement", the share of observations in which both have the same greedy action; for
-        continuous actions "action_distance", the mean absolute difference between the means of both
+        continuous actions "action_distance", the mean absolute difference between the greedy actions of both, scaled
+        from their bounds to [-1, 1]
     """
-    if teacher.gaussian is not None and student.gaussian is not None:
-        return {"action_distance": (student.gaussian.mean - teacher.gaussian.mean).abs().mean()}
+    if isinstance(action_space, spaces.Box):
+        distances = student.scaled_actions(action_space) - teacher.scaled_actions(action_space)
+        return {"action_distance": distances.abs().mean()}
     same_action = student.preferences.argmax(dim=1) == teacher.preferences.argmax(dim=1)
     return {"agreement": same_action.float().mean()}
+
+
+def entropies(answers: Answers) -> th.Tensor:
+    """
+    :param answers: distributions over actions
+    :return: their entropies ``(batch,)``; of squashed Gaussians, which have no closed form, those before the squashing
+    """
+    if answers.gaussian is not None:
+        return (answers.gaussian.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
+    return -(answers.log_probs.exp() * answers.log_probs).sum(dim=1)  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -124,3 +125,17 @@ def unchanged_randomness() -> Iterator[None]:
     with th.random.fork_rng(devices=[]):
         yield
     np.random.set_state(state)
+
+
+_VERSIONED = re.compile(r"(?:\w[\w.]*:)?(?P<name>.+)-v(?P<version>\d+)")
+
+
+def earlier_versions(env_id: str) -> list[str]:
+    """
+    :param env_id: id of an environment
+    :return: the ids that earlier versions of it have, or would have, the latest first
+    """
+    found = _VERSIONED.fullmatch(env_id)
+    # Nobody counts further.
+    versions = range(min(int(found["version"]), 100) - 1, -1, -1) if found else ()
+    return [f"{found['name']}-v{version}" for version in versions] if found else []

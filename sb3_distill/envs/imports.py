@@ -4,10 +4,11 @@ import importlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, find_highest_version
 
 # Packages whose wrappers and environments a run may name. Users add theirs with `trust_packages`.
 _TRUSTED = {"gymnasium", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_distill"}
@@ -141,3 +142,22 @@ def registered_spec(env_id: str) -> EnvSpec:
         # The Zoo knows some environments of its own and those of packages that are installed.
         importlib.import_module("rl_zoo3.import_envs")
         return gym.spec(env_id)
+
+
+def why_not_made(env_id: str) -> str | None:
+    """
+    :param env_id: a registered environment
+    :return: why it cannot be made here, and what to do; None if nothing is known to be in its way
+    """
+    spec = gym.registry.get(env_id)
+    entry_point = "" if spec is None else str(spec.entry_point)
+    if "_raise_mujoco_py_error" in entry_point:
+        assert spec is not None
+        today = f"{spec.name}-v{find_highest_version(spec.namespace, spec.name)}"
+        return (
+            f"Gymnasium has no {env_id} any more. Its agents can play {today}, if it has their observations: name that "
+            "environment with --env (in Python, env_id=)."
+        )
+    if entry_point.startswith("gymnasium.envs.mujoco.") and find_spec("mujoco") is None:
+        return f"{env_id} needs MuJoCo, which is not installed: pip install 'sb3-distill[mujoco]'."
+    return None

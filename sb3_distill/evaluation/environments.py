@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import same_bounds
 from sb3_distill.agents.files import AgentError
-from sb3_distill.envs.imports import check_env_id, check_env_kwargs, import_trusted, registered_spec
+from sb3_distill.envs.imports import check_env_id, check_env_kwargs, import_trusted, registered_spec, why_not_made
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe
 
@@ -44,6 +44,9 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
         if not is_named:
             advice += ", or name another environment with --env ID (in Python, env_id=)"
         raise AgentError(f"The environment {env_id} of {agent.source} cannot be made: {error} {advice}.") from error
+    problem = why_not_made(env_id)
+    if problem is not None:
+        raise AgentError(f"The environment {env_id} of {agent.source} cannot be made. {problem}")
     return env_id
 
 

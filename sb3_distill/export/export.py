@@ -15,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 
-from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import write_together
@@ -159,8 +159,8 @@ def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:
         if FLOAT_FILE in written:
             advice.append(f"use {FLOAT_FILE}")
     elif not quantized_layers(agent.policy):
-        actor_critic = isinstance(agent, ActorCriticTeacher)
-        advice.append("train a student with quantization (--algo qpd)" if actor_critic else "distil it (--algo pd)")
+        for_qpd = agent.has_distribution or isinstance(agent.action_space, spaces.Box)
+        advice.append("train a student with quantization (--algo qpd)" if for_qpd else "distil it (--algo pd)")
     if bits is not None and bits < MAX_BITS:
         advice.append("take more bits (--bits)")
     text = ", ".join([*advice, "or allow more"] if advice else ["allow more"])

@@ -7,6 +7,7 @@ import onnx
 import torch as th
 from gymnasium import spaces
 from onnx import TensorProto, helper, numpy_helper
+from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
@@ -113,6 +114,12 @@ class GraphBuilder:
         elif isinstance(layer, MeanOverQuantiles):
             self.apply("Reshape", self.constant(np.array([0, -1, layer.n_actions], dtype=np.int64)))
             self.apply("ReduceMean", self.constant(np.array([1], dtype=np.int64)), keepdims=0)
+        elif isinstance(layer, nn.Hardtanh):
+            self.apply("Clip", self.constant(np.float32(layer.min_val)), self.constant(np.float32(layer.max_val)))
+        elif isinstance(layer, BatchRenorm1d):
+            factor = layer.scale / (layer.ra_var + layer.eps).sqrt()
+            self.apply("Mul", self.constant(factor.cpu().numpy()))
+            self.apply("Add", self.constant((layer.bias - factor * layer.ra_mean).cpu().numpy()))
         elif type(layer) in ACTIVATIONS:
             self.apply(ACTIVATIONS[type(layer)])
         else:
@@ -157,17 +164,12 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
     :param agent: a loaded agent; quantized layers become integers
     :param opset: version of ONNX's operators; before 21 integers of few bits take a byte each
     :return: a model from ``observation`` (raw: bytes for frames, before VecNormalize for vectors) to ``action`` and
-        ``logits`` (the Gaussian's means where actions are continuous)
+        ``logits`` (where actions are continuous, their means before they are squashed or clipped)
     :raises AgentError: a part of it has no counterpart, or the version is too old
     """
     check_opset(opset)
     layers, space = chain_of(agent), agent.observation_space
     assert isinstance(space, spaces.Box)
-    if agent.policy.squash_output:
-        raise AgentError(
-            f"{agent.source} cannot be exported: its actions are squashed (squash_output=True), which the graph does "
-            "not do. Train it without."
-        )
     builder = GraphBuilder("observation", opset)
     input_type = INPUT_TYPES.get(str(space.dtype), TensorProto.FLOAT)
     if input_type != TensorProto.FLOAT:
@@ -190,6 +192,11 @@ def build_graph(agent: Teacher, opset: int = OPSET) -> onnx.ModelProto:
         builder.apply("ArgMax", name="action", axis=1, keepdims=0)
         outputs.insert(0, helper.make_tensor_value_info("action", TensorProto.INT64, ["batch"]))
     elif isinstance(actions, spaces.Box):
+        if agent.policy.squash_output:
+            builder.apply("Tanh")
+            low, high = actions.low.reshape(1, -1).astype(np.float32), actions.high.reshape(1, -1).astype(np.float32)
+            builder.apply("Mul", builder.constant((high - low) / 2))
+            builder.apply("Add", builder.constant((low + high) / 2))
         builder.apply("Max", builder.constant(actions.low.reshape(1, -1).astype(np.float32)))
         builder.apply("Min", builder.constant(actions.high.reshape(1, -1).astype(np.float32)))
         # The network's actions are flat; 0 keeps the batch.

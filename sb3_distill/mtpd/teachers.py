@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.checks import check_env_ids
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.common.answers import TaskAnswers
@@ -73,11 +74,8 @@ def check_task_teacher(teacher: Teacher, task: Task, allow_env_mismatch: bool) -
     problem = describe_space_mismatch(teacher.observation_space, task.observation_space)
     if problem:
         raise ValueError(f"{who} and the task differ in their observations: {problem}")
-    if teacher.env_id not in (None, task.env_id) and not allow_env_mismatch:
-        raise ValueError(
-            f"{who} was trained on {teacher.env_id}, but the task is {task.env_id}. Pass allow_env_mismatch=True if "
-            "this is intended."
-        )
+    if not allow_env_mismatch:
+        check_env_ids(who, teacher.env_id, "task", task.env_id)
 
 
 class MultiTaskTeacher(Mapping[str, Teacher]):

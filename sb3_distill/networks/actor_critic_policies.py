@@ -8,9 +8,11 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
+    SquashedDiagGaussianDistribution,
     StateDependentNoiseDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
@@ -25,7 +27,7 @@ from sb3_distill.networks.policies import StudentMixin
 class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
     """
     An actor and a critic, with shared or separate features extractors (``share_features_extractor``). The arguments are
-    those of SB3's ``ActorCriticPolicy``, and one more:
+    those of SB3's ``ActorCriticPolicy``, and one more. ``squash_output`` does not need gSDE here.
 
     :param quantize: replaces layers of the new policy by quantized ones. ``save`` notes it for ``load``; elsewhere bits
         are arguments of ``QPD``
@@ -43,6 +45,7 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
         normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] | str = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
+        squash_output: bool = False,
         quantize: Callable[[nn.Module], None] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -63,8 +66,13 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
             normalize_images=normalize_images,
             optimizer_class=optimizer_of(optimizer_class),
             optimizer_kwargs=optimizer_kwargs,
+            # SB3 has it with gSDE alone.
+            squash_output=squash_output and bool(kwargs.get("use_sde")),
             **kwargs,
         )
+        if squash_output and not self.squash_output:
+            self._squash_output = True
+            self.action_dist = SquashedDiagGaussianDistribution(get_action_dim(action_space))
         self.quantize = quantize
         if quantize is not None:
             quantize(self)
@@ -73,6 +81,7 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
         return {
             **super()._get_constructor_parameters(),
             "share_features_extractor": self.share_features_extractor,
+            "squash_output": self.squash_output,
             "quantize": self.quantize,
         }
 
@@ -105,12 +114,12 @@ def actor_modules(policy: ActorCriticPolicy) -> list[nn.Module]:
 def is_known_distribution(distribution: Any) -> bool:
     """
     :param distribution: SB3's distribution over actions
-    :return: whether it is categorical, or a diagonal Gaussian that is not squashed (with state-dependent exploration,
-        the distribution for a given observation is a diagonal Gaussian, too)
+    :return: whether it is categorical, or a diagonal Gaussian, squashed or not (with state-dependent exploration, the
+        distribution for a given observation is a diagonal Gaussian, too)
     """
-    if isinstance(distribution, StateDependentNoiseDistribution):
-        return distribution.bijector is None
-    return type(distribution) in (CategoricalDistribution, DiagGaussianDistribution)
+    return isinstance(
+        distribution, (CategoricalDistribution, DiagGaussianDistribution, StateDependentNoiseDistribution)
+    )
 
 
 def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values: bool = True) -> Answers:
@@ -137,7 +146,7 @@ def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values
     if isinstance(distribution, CategoricalDistribution):
         return Answers(log_probs=distribution.distribution.logits, values=values)
     normal = distribution.distribution
-    return Answers(gaussian=Gaussian(normal.mean, normal.stddev), values=values)
+    return Answers(gaussian=Gaussian(normal.mean, normal.stddev, policy.squash_output), values=values)
 
 
 class ActorCriticCnnPolicy(ActorCriticMlpPolicy):

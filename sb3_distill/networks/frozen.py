@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from types import SimpleNamespace
 from typing import Any
 
 import torch as th
@@ -29,19 +30,30 @@ def hash_weights(policy: BasePolicy) -> str:
     return digest.hexdigest()
 
 
+def explores_by_state(policy: BasePolicy) -> bool:
+    """
+    :param policy: a policy
+    :return: whether it explores with state-dependent noise (gSDE), whose matrices ``reset_noise`` draws
+    """
+    return bool(getattr(getattr(policy, "actor", policy), "use_sde", False))
+
+
+# What SB3's distributions keep of the last observations, with the computation that made it
+_LAST_RESULTS = ("distribution", "gaussian_actions", "_latent_sde")
+
+
 def copy_policy(policy: BasePolicy) -> Any:
     """
     :param policy: a model's policy
     :return: a copy of it
     """
-    if getattr(policy, "use_sde", False):
+    if explores_by_state(policy):
         # The exploration matrices are sampled with a gradient, which deepcopy refuses; drawn anew without it they pass.
         with th.no_grad():
             policy.reset_noise()  # type: ignore[operator]
-    # The last distribution hangs on the computation that made it, which deepcopy refuses too.
-    action_dist = getattr(policy, "action_dist", None)
-    last = vars(action_dist).pop("distribution", None) if action_dist is not None else None
+    # The last results hang on the computation that made them, which deepcopy refuses too.
+    kept = vars(getattr(getattr(policy, "actor", policy), "action_dist", None) or SimpleNamespace())
+    last = {name: kept.pop(name) for name in _LAST_RESULTS if name in kept}
     copied = copy.deepcopy(policy)
-    if last is not None:
-        action_dist.distribution = last  # type: ignore[union-attr]
+    kept.update(last)
     return copied

@@ -1,11 +1,13 @@
-"""What a teacher of QPD must be."""
+"""What a teacher and a student of QPD must be."""
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_distill.agents.agent import ActorCriticTeacher
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.checks import check_discrete
 from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
@@ -16,22 +18,28 @@ NO_AUTO = (
 )
 
 
-def check_actor_critic(teacher: Any, env: VecEnv) -> None:
+def teacher_algorithms(action_space: spaces.Space) -> tuple[str, ...]:
+    """
+    :param action_space: the environment's actions
+    :return: the algorithms among whose agents a teacher is searched, in the order of preference where no scores are
+        recorded
+    """
+    if isinstance(action_space, spaces.Discrete):
+        return "ppo", "a2c", "trpo"
+    return "sac", "tqc", "crossq", "td3", "ddpg", "ppo", "trpo", "a2c", "ars"
+
+
+def check_kind(teacher: Teacher, env: VecEnv) -> None:
     """
     :param teacher: the teacher
     :param env: the student's environment
-    :raises ValueError: it is no actor-critic agent with actions of the environment's kind and a distribution over them
-        that can be distilled
+    :raises ValueError: its actions are not of the environment's kind, or its answers are of a kind that no loss
+        compares
     """
-    if not isinstance(teacher, ActorCriticTeacher):
+    if isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
         raise ValueError(
-            f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions and "
-            "no critic: distill it with PolicyDistillation (--algo pd)."
-        )
-    if not teacher.has_critic:
-        raise ValueError(
-            f"The teacher {teacher.source} has no value_net, so its critic cannot be distilled: pass the whole "
-            "agent, as SB3 saves it."
+            f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions: distill "
+            "it with PolicyDistillation (--algo pd)."
         )
     if isinstance(env.action_space, spaces.Discrete):
         check_discrete(teacher, env)
@@ -40,10 +48,49 @@ def check_actor_critic(teacher: Any, env: VecEnv) -> None:
             f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
             f"{env.action_space}: they must have the same shape."
         )
-    distribution = teacher.policy.action_dist
-    if not is_known_distribution(distribution):
+    if isinstance(teacher, ActorCriticTeacher) and not is_known_distribution(teacher.policy.action_dist):
         raise ValueError(
-            f"The teacher {teacher.source} draws actions from a squashed {type(distribution).__name__}; "
-            "distillation supports only categorical and diagonal Gaussian distributions. Train the teacher without "
-            "squash_output."
+            f"The teacher {teacher.source} draws actions from a {type(teacher.policy.action_dist).__name__}; "
+            "distillation supports only categorical and diagonal Gaussian distributions: train the teacher with "
+            "Discrete or Box actions."
         )
+
+
+def warn_of_missing_critic(teacher: Teacher) -> None:
+    """
+    Say that the student's critic learns nothing, where its teacher has none.
+
+    :param teacher: the teacher
+    """
+    if not teacher.has_critic:
+        warnings.warn(
+            f"The teacher {teacher.source} has no critic, so the critic's part of the loss is left out and the "
+            "student's critic learns nothing. It is not needed to act; value_coef=0 leaves it out without this warning."
+        )
+
+
+def check_policy_kwargs(policy_kwargs: Mapping[str, Any], action_space: spaces.Space) -> None:
+    """
+    :param policy_kwargs: arguments of the student's policy
+    :param action_space: its actions
+    :raises ValueError: it is to explore with gSDE, or to squash actions that are not continuous
+    """
+    if policy_kwargs.get("use_sde"):
+        raise ValueError(
+            "policy_kwargs: use_sde=True is not supported, students of QPD have a Gaussian whose deviation depends on no "
+            "observation: leave it out."
+        )
+    if policy_kwargs.get("squash_output") and not isinstance(action_space, spaces.Box):
+        raise ValueError(
+            f"policy_kwargs: squash_output=True needs continuous actions, not {action_space}: leave it out."
+        )
+
+
+def check_coefficients(**coefficients: float) -> None:
+    """
+    :param coefficients: coefficients of terms of the loss, by name
+    :raises ValueError: one is below 0, or no number
+    """
+    for name, value in coefficients.items():
+        if not value >= 0:
+            raise ValueError(f"{name} is a coefficient and must be at least 0, not {value!r}.")

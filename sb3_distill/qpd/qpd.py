@@ -1,6 +1,5 @@
 """Quantization-aware Policy Distillation (Avé, Mets, De Schepper & Latré 2022)."""
 
-import math
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -17,13 +16,14 @@ from torch.nn import functional as F
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.base.reference import PlayRule
 from sb3_distill.base.several.siblings import SeveralStudentsMixin
 from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherSource
 from sb3_distill.buffers.distillation import DistillationSamples
-from sb3_distill.common.answers import Answers
-from sb3_distill.common.losses import DistillationLoss, compare_actions
+from sb3_distill.common.answers import Answers, unscale_actions
+from sb3_distill.common.losses import DistillationLoss, compare_actions, entropies
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import check_number, describe_temperature
 from sb3_distill.common.utils import unchanged_randomness
@@ -33,7 +33,14 @@ from sb3_distill.networks.actor_critic_policies import (
     ActorCriticMlpPolicy,
     actor_critic_answers,
 )
-from sb3_distill.qpd.checks import NO_AUTO, check_actor_critic
+from sb3_distill.qpd.checks import (
+    NO_AUTO,
+    check_coefficients,
+    check_kind,
+    check_policy_kwargs,
+    teacher_algorithms,
+    warn_of_missing_critic,
+)
 from sb3_distill.quantization.layers import calibrate, freeze_steps
 from sb3_distill.quantization.precision import (
     BITS,
@@ -48,7 +55,6 @@ from sb3_distill.quantization.precision import (
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 
-TEACHER_ALGORITHMS = ("ppo", "a2c", "trpo")
 # What a student can have for itself, besides its bits
 _STUDENT_ENTRIES = (
     *("policy", "policy_kwargs", "learning_rate", "temperature", "value_coef", "ent_coef", "init_from_teacher"),
@@ -66,14 +72,14 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
     A student at full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, then ``learn``.
 
     Paper: Avé et al. 2022. The loss is the KL divergence between the teacher's and the student's distributions over
-    actions, plus the squared error between their critics' values. We have no access to the exact published loss, so its
-    coefficients are arguments.
+    actions (where there is none, a Huber loss between their actions, see ``action_loss``), plus the squared error
+    between their critics' values. We have no access to the exact published loss, so its coefficients are arguments.
 
     :param policy: The student's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, Net1Policy ... Net5Policy,
         MaxPoolCnnPolicy, GridCnnPolicy), all actor-critic
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param teacher: The trained PPO, A2C or TRPO agent (see ``load_teacher``), with Discrete actions, or continuous ones
-        from a Gaussian. None: the Zoo's agent for the environment.
+    :param teacher: The trained agent (see ``load_teacher``): of PPO, A2C or TRPO; with continuous actions also of SAC,
+        TQC, CrossQ, TD3, DDPG or ARS. None: the Zoo's agent for the environment.
     :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution
     :param value_coef: coefficient of the critic's squared error
     :param ent_coef: coefficient of the student's entropy bonus, which is subtracted from the loss
@@ -200,7 +206,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
 
     def _make_student(self) -> Student:
         # Quantization-aware training needs float32 weights.
-        return Student(self.policy, DistillationLoss("kl", self.temperature, 1.0), bf16=False)
+        bounds = self.action_space if isinstance(self.action_space, spaces.Box) else None
+        return Student(self.policy, DistillationLoss("kl", self.temperature, 1.0, bounds), bf16=False)
 
     def _quantize(self) -> None:
         quantize_student(self.policy, **self.bits)
@@ -220,14 +227,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
                 "compile_update=True does not go with weight_bits, because the precision changes during training: "
                 "leave one of them out."
             )
-        for name in ("use_sde", "squash_output"):
-            if self.policy_kwargs.get(name):
-                raise ValueError(
-                    f"policy_kwargs: {name}=True is not supported, students of QPD have a plain Gaussian: leave it out."
-                )
-        for name, value in (("value_coef", self.value_coef), ("ent_coef", self.ent_coef)):
-            if not value >= 0:
-                raise ValueError(f"{name} is a coefficient and must be at least 0, not {value!r}.")
+        check_policy_kwargs(self.policy_kwargs, self.action_space)
+        check_coefficients(value_coef=self.value_coef, ent_coef=self.ent_coef)
 
     @property
     def bits(self) -> dict[str, Any]:
@@ -235,11 +236,22 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         return {name: getattr(self, name) for name in BITS}
 
     def _find_teacher(self, env_id: str | None) -> str | Path:
-        return find_zoo_teacher(env_id, TEACHER_ALGORITHMS)
+        return find_zoo_teacher(env_id, teacher_algorithms(self.action_space))
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
-        check_actor_critic(teacher, self._known_env())
+        check_kind(teacher, self._known_env())
         super()._check_teacher(teacher, env_id)
+        if teacher is not self._teacher and self.value_coef > 0:
+            warn_of_missing_critic(teacher)
+
+    def _student_rule(self) -> PlayRule:
+        # The deviation of a student's Gaussian is taught only where distributions are compared.
+        teacher = self._teacher
+        comparable = teacher.has_distribution and teacher.policy.squash_output == self.policy.squash_output
+        return PlayRule(comparable, self.student_eps)
+
+    def _teacher_rule(self) -> PlayRule:
+        return PlayRule(self._teacher.has_distribution, super()._teacher_rule().epsilon)
 
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
         return [self._reference_callback(siblings, self.n_teacher_episodes)]
@@ -282,7 +294,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
 
     def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         # SB3's own sampling would keep one sample of the noise matrix of state-dependent exploration.
-        actions = answers.sample([self._rollout_rng] * len(teacher_acts))
+        actions = answers.sample([self._rollout_rng] * len(teacher_acts), self.action_space)
         if not teacher_acts.all():
             by_teacher = teacher_acts.reshape(-1, *[1] * (actions.ndim - 1))
             actions = np.where(by_teacher, actions, self._student_actions(obs))
@@ -293,8 +305,11 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
 
     def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
         answers = actor_critic_answers(self.policy, obs_as_tensor(obs, self.device), with_values=False)
+        if not self._student_rule().sampled:
+            assert isinstance(self.action_space, spaces.Box)
+            return unscale_actions(answers.scaled_actions(self.action_space).detach().cpu().numpy(), self.action_space)
         n_observations = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        return answers.sample([rng] * n_observations)
+        return answers.sample([rng] * n_observations, self.action_space)
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()
@@ -323,22 +338,16 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
 
     def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         teacher, answers = samples.answers, student.policy.answer(samples.observations)
-        actor_losses = student.loss(teacher, answers)
-        assert answers.values is not None and teacher.values is not None
-        value_losses = F.mse_loss(answers.values, teacher.values, reduction="none")
-        if answers.gaussian is None:
-            entropies = -(answers.log_probs.exp() * answers.log_probs).sum(dim=1)
-        else:
-            entropies = (answers.gaussian.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
-        distill_losses = actor_losses + self.value_coef * value_losses
-        terms = {
-            "distill_loss": distill_losses,
-            "actor_loss": actor_losses,
-            "value_loss": value_losses,
-            "entropy": entropies,
-        }
-        metrics = {name: term.mean().detach() for name, term in terms.items()} | compare_actions(teacher, answers)
-        return distill_losses - self.ent_coef * entropies, metrics
+        terms = {"actor_loss": student.loss(teacher, answers)}
+        distill_losses = terms["actor_loss"]
+        if teacher.values is not None:
+            assert answers.values is not None
+            terms["value_loss"] = F.mse_loss(answers.values, teacher.values, reduction="none")
+            distill_losses = distill_losses + self.value_coef * terms["value_loss"]
+        terms |= {"distill_loss": distill_losses, "entropy": entropies(answers)}
+        metrics = {name: term.mean().detach() for name, term in terms.items()}
+        metrics |= compare_actions(teacher, answers, self.action_space)
+        return distill_losses - self.ent_coef * terms["entropy"], metrics
 
     def stored_bytes(self) -> int:
         """

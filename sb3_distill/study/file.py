@@ -16,6 +16,7 @@ import gymnasium as gym
 
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.utils import to_number, unknown_choice
+from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.reading.yaml_keys import DuplicateKeyError
@@ -187,6 +188,9 @@ def _check_cell(where: str, cell: Cell) -> None:
         close = difflib.get_close_matches(cell.env, gym.registry, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise StudyError(f"{where}: there is no environment {cell.env!r}.{hint}")
+    problem = why_not_made(cell.env)
+    if problem is not None:
+        raise StudyError(f"{where}: {problem}")
     policy = cell.hyperparams.get("policy")
     if policy is not None:
         check_names(where, f"policy of {cell.algo}", [policy], _algorithm(cell.algo).policy_aliases)

@@ -177,6 +177,24 @@ def test_runs_with_a_uuid_are_found_by_algorithm_and_environment(run, monkeypatc
         find_zoo_teacher("CartPole-v0", ["ppo"])
 
 
+def test_of_several_agents_the_one_with_the_best_record_is_found(run, monkeypatch):
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(run.parents[1]))
+    other = run.parents[1] / "a2c" / run.name
+    shutil.copytree(run, other)
+    recorded = {run: 20.0, other: 30.0}
+    for folder, score in recorded.items():
+        np.savez(folder / "evaluations.npz", timesteps=[1, 2], results=[[score], [9.0]], ep_lengths=[[9], [9]])
+    assert find_zoo_teacher("CartPole-v1") == find_zoo_teacher("CartPole-v3") == other
+    # Without records, the order decides.
+    for folder in recorded:
+        (folder / "evaluations.npz").unlink()
+    assert find_zoo_teacher("CartPole-v1") == run and find_zoo_teacher("CartPole-v1", ["a2c", "ppo"]) == other
+    (other / "results.yml").write_text("evaluation: [{mean_reward: 1.0}]\n")
+    assert find_zoo_teacher("CartPole-v1") == other
+    (other / "results.yml").write_text("evaluation: [")
+    assert find_zoo_teacher("CartPole-v1") == run
+
+
 def test_one_line_says_which_files_were_read(run, checkpoints, caplog):
     caplog.set_level("INFO", "sb3_distill")
     assert load_teacher(run).found == (

@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import QRDQN
+from sb3_contrib import ARS, QRDQN, TQC, CrossQ
+from sb3_contrib.ars import policies as ars
+from sb3_contrib.crossq import policies as crossq
 from sb3_contrib.qrdqn import policies as qrdqn
-from stable_baselines3 import DQN, PPO
+from sb3_contrib.tqc import policies as tqc
+from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common import policies as actor_critic
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.dqn import policies as dqn
+from stable_baselines3.sac import policies as sac
+from stable_baselines3.td3 import policies as td3
 from torch import nn
 
 from sb3_distill import QPD, load_teacher
@@ -35,6 +40,10 @@ FRAMES = {
     "features_extractor_class": StudentCNN,
     "features_extractor_kwargs": {"channels": (2, 3, 4), "features_dim": 8},
 }
+
+OFF_POLICY: dict[str, Any] = {"sac": SAC, "td3": TD3, "ddpg": DDPG, "tqc": TQC, "crossq": CrossQ}
+# ARS has no features extractors, and the others have those of SAC.
+VECTORS_ONLY = ("ars", "td3", "ddpg", "tqc", "crossq")
 
 # What a value needs: the observations, and the keywords beside it; for gSDE, several continuous actions
 NEEDS: dict[str, tuple[spaces.Space, dict[str, Any]]] = {
@@ -63,9 +72,15 @@ POLICY: dict[str, list[tuple[Any, str]]] = {
     "use_sde": [(True, "vector")],
     "full_std": [(False, "gsde"), (True, "gsde")],
     "use_expln": [(True, "gsde")],
-    "squash_output": [(True, "gsde")],
+    "squash_output": [(True, "gsde"), (False, "gsde")],
+    "clip_mean": [(0.3, "gsde"), (0.0, "gsde")],
+    "n_critics": [(3, "vector"), (1, "dict")],
+    "batch_norm": [(False, "vector"), (False, "gsde")],
+    "batch_norm_eps": [(0.5, "vector")],
+    "with_bias": [(False, "vector"), (True, "vector")],
     "share_features_extractor": [(False, "image"), (False, "dict"), (False, "vector")],
     **{name: [] for name in ("ortho_init", "log_std_init", "optimizer_class", "optimizer_kwargs")},
+    **{name: [] for name in ("batch_norm_momentum", "renorm_warmup_steps")},
     # The layers in few bits are read from the weights (tests/quantization/test_precision.py)
     "quantize": [],
 }
@@ -92,6 +107,12 @@ POLICIES: dict[str, list[type]] = {
         actor_critic.ActorCriticCnnPolicy,
         actor_critic.MultiInputActorCriticPolicy,
     ],
+    "sac": [sac.SACPolicy, sac.CnnPolicy, sac.MultiInputPolicy],
+    "td3": [td3.TD3Policy, td3.CnnPolicy, td3.MultiInputPolicy],
+    "ddpg": [td3.TD3Policy],
+    "tqc": [tqc.TQCPolicy, tqc.CnnPolicy, tqc.MultiInputPolicy],
+    "crossq": [crossq.CrossQPolicy],
+    "ars": [ars.ARSPolicy, ars.ARSLinearPolicy],
     "pd": [StudentPolicy],
     "qpd": [ActorCriticMlpPolicy],
 }
@@ -123,9 +144,11 @@ def cases():
             # Students of QPD have a plain Gaussian.
             if algo == "qpd" and name in ("use_sde", "full_std", "use_expln", "squash_output"):
                 continue
-            for value, need in POLICY[name]:
+            for value, need in [
+                case for case in POLICY[name] if algo not in VECTORS_ONLY or case[1] in ("vector", "gsde")
+            ]:
                 yield pytest.param(algo, {name: value}, need, id=f"{algo}-{name}={value}-{need}")
-        for keywords in EXTRACTORS.values():
+        for keywords in EXTRACTORS.values() if algo not in VECTORS_ONLY else ():
             for name, values in keywords.items():
                 for value, need in values:
                     case = {"features_extractor_kwargs": {name: value}}
@@ -136,7 +159,7 @@ def build(algo: str, case: dict[str, Any], need: str) -> Any:
     space, beside = NEEDS[need]
     extractor = {**beside.get("features_extractor_kwargs", {}), **case.get("features_extractor_kwargs", {})}
     kwargs = {"net_arch": [6], **beside, **case, **({"features_extractor_kwargs": extractor} if extractor else {})}
-    env = Still(space, ARM if kwargs.get("use_sde") else spaces.Discrete(4))
+    env = Still(space, ARM if kwargs.get("use_sde") or algo in OFF_POLICY else spaces.Discrete(4))
     settings = {"seed": 0, "device": "cpu", "policy_kwargs": kwargs}
     if algo == "pd":
         return student_model(StudentPolicy, kwargs, space, env.action_space, "cpu")
@@ -144,6 +167,14 @@ def build(algo: str, case: dict[str, Any], need: str) -> Any:
         policy = ActorCriticMultiInputPolicy if need == "dict" else ActorCriticMlpPolicy
         teacher = PPO("MultiInputPolicy" if need == "dict" else "MlpPolicy", env, n_steps=8, batch_size=8, device="cpu")
         return QPD(policy, env, teacher, buffer_size=10, **settings)
+    if algo == "ars":
+        kwargs.pop("use_sde", None)
+        return ARS("MlpPolicy", env, **settings)
+    if algo in OFF_POLICY:
+        # TD3 has no such exploration.
+        sde = {"use_sde": kwargs.pop("use_sde")} if "use_sde" in kwargs else {}
+        policy = POLICIES[algo][-1] if need == "dict" else POLICIES[algo][0]
+        return OFF_POLICY[algo](policy, env, buffer_size=10, **sde, **settings)
     if algo == "ppo":
         use_sde = kwargs.pop("use_sde", False)
         policy = actor_critic.MultiInputActorCriticPolicy if need == "dict" else actor_critic.ActorCriticPolicy
@@ -171,6 +202,17 @@ def fields(policy: Any, obs: Any) -> list[np.ndarray]:
             return [policy.quantile_net(tensors).numpy()]
         if hasattr(policy, "q_net"):
             return [policy.q_net(tensors).numpy()]
+        if hasattr(policy, "action_net") and not hasattr(policy, "value_net"):
+            return [policy(tensors).numpy()]
+        if hasattr(policy, "actor"):
+            # Of CrossQ, what they are between updates
+            policy.set_training_mode(False)
+            actions = policy._predict(tensors, deterministic=True)
+            critic = policy.critic(tensors, actions)
+            found = [actions, *([critic] if isinstance(critic, th.Tensor) else critic)]
+            if hasattr(policy.actor, "get_action_dist_params"):
+                found += policy.actor.get_action_dist_params(tensors)[:2]
+            return [each.numpy() for each in found]
         distribution = policy.get_distribution(tensors).distribution
         critic = policy.predict_values(tensors).numpy()
         if isinstance(distribution, th.distributions.Normal):

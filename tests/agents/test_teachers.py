@@ -161,7 +161,7 @@ def test_an_environment_that_cannot_be_made_is_not_needed(tmp_path):
 
 def test_algorithms_that_are_not_supported_are_named(tmp_path):
     RecurrentPPO("MlpLstmPolicy", "CartPole-v1", **SMALL).save(tmp_path / "agent")
-    with pytest.raises(AgentError, match="'recurrent': choose one of dqn"):
+    with pytest.raises(AgentError, match=r"a RecurrentPPO agent.*take an agent without memory"):
         load_teacher(tmp_path / "agent.zip")
 
 
@@ -270,9 +270,9 @@ def test_zoo_agents_match_an_ordinary_rebuild(run):
     algo, env_id = run.parent.name, run.name.rsplit("_", 1)[0]
     classes = {"dqn": DQN, "qrdqn": QRDQN, "ppo": PPO, "a2c": A2C, "trpo": TRPO}
     if algo not in classes:
-        pytest.skip(f"agents of {algo} are no teachers")
+        pytest.skip(f"agents of {algo} are rebuilt in test_continuous_teachers.py")
     if env_id == "HalfCheetah-v3":
-        pytest.skip("gymnasium has no MuJoCo environments of version 3")
+        pytest.importorskip("mujoco")
     teacher = load_teacher(run, device="cpu")
     assert (teacher.algo, teacher.env_id) == (algo, env_id)
     config = read_yaml(run / env_id / "config.yml")
@@ -280,11 +280,14 @@ def test_zoo_agents_match_an_ordinary_rebuild(run):
         env = DummyVecEnv([lambda: image_env(84)])
         env.action_space = spaces.Discrete(teacher.n_actions)
     else:
-        env = make_vec_env(env_id.replace("LunarLander-v2", "LunarLander-v3").replace("Continuous-v2", "Continuous-v3"))
+        today = {"LunarLander-v2": "LunarLander-v3", "Continuous-v2": "Continuous-v3", "Cheetah-v3": "Cheetah-v5"}
+        env = make_vec_env(next((env_id.replace(old, new) for old, new in today.items() if old in env_id), env_id))
     kwargs = {} if algo in ("ppo", "a2c", "trpo") else {"buffer_size": 10}
     with zipfile.ZipFile(next(run.glob("*.zip"))) as archive:
         weights = th.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
     policy_kwargs = {"net_arch": [256, 256]} if algo in ("dqn", "qrdqn") and "Pong" not in env_id else {}
+    if env_id == "HalfCheetah-v3":
+        policy_kwargs = {"net_arch": [256, 256], "activation_fn": th.nn.ReLU}
     if algo == "qrdqn":
         policy_kwargs["n_quantiles"] = 10
     if "log_std" in weights and weights["log_std"].ndim == 2:
@@ -301,7 +304,7 @@ def test_zoo_agents_match_an_ordinary_rebuild(run):
         found = read_normalization(statistics)
         normalizer.obs_rms.mean, normalizer.obs_rms.var = found.mean, found.var
         seen = normalizer.normalize_obs(raw)
-    assert np.array_equal(teacher.predict(raw)[0], model.predict(seen, deterministic=True)[0])
+    assert np.allclose(teacher.predict(raw)[0], model.predict(seen, deterministic=True)[0], rtol=0, atol=1e-6)
     if teacher.n_actions:
         assert th.allclose(preferences(teacher, th.as_tensor(raw)), reference_logits(model, seen), rtol=1e-4, atol=1e-4)
 
@@ -367,13 +370,12 @@ def test_the_teacher_of_an_environment_is_found_by_itself(run_folder, monkeypatc
     assert model.teacher.sha256 == load_teacher(run_folder).sha256
 
 
-def test_another_version_is_suggested(run_folder, monkeypatch):
+def test_an_agent_of_an_earlier_version_is_found_and_named(run_folder, monkeypatch):
     monkeypatch.setenv("RL_TRAINED_AGENTS", str(run_folder.parents[1]))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     gym.register("CartPole-v9", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
     try:
-        with pytest.raises(AgentError, match=r"zoo:dqn/CartPole-v1 \(with allow_env_mismatch=True\)"):
-            PolicyDistillation("MlpPolicy", "CartPole-v9", **SMALL)
+        with pytest.warns(UserWarning, match=r"trained on CartPole-v1, an earlier version of CartPole-v9"):
+            assert PolicyDistillation("MlpPolicy", "CartPole-v9", **SMALL).teacher.env_id == "CartPole-v1"
     finally:
         del gym.registry["CartPole-v9"]
 

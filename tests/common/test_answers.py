@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 
-from sb3_distill.common.answers import Answers, Gaussian
+from sb3_distill.common.answers import Answers, Gaussian, scale_actions, unscale_actions
+
+BOUNDS = spaces.Box(np.array([-1.0, 0.0, -np.inf], np.float32), np.array([3.0, 0.5, np.inf], np.float32))
 
 
 def generators(n, seed=0):
@@ -50,3 +53,48 @@ def test_a_row_is_drawn_the_same_in_any_batch(kind):
         for row, action in zip(rows, drawn, strict=True):
             single = answers.map(lambda array, row=row: array[row : row + 1]).sample([alone[row]])
             assert np.array_equal(single[0], action)
+
+
+def test_actions_are_scaled_from_their_bounds():
+    actions = np.array([[-1.0, 0.0, -7.0], [3.0, 0.5, 7.0], [1.0, 0.25, 0.0]], np.float32)
+    scaled = np.array([[-1.0, -1.0, -7.0], [1.0, 1.0, 7.0], [0.0, 0.0, 0.0]], np.float32)
+    assert np.allclose(scale_actions(actions, BOUNDS), scaled) and np.allclose(unscale_actions(scaled, BOUNDS), actions)
+    assert th.allclose(scale_actions(th.as_tensor(actions), BOUNDS), th.as_tensor(scaled))
+    widest = spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (1,))
+    assert np.allclose(unscale_actions(np.float32([[0.5]]), widest), np.finfo(np.float32).max / 2)
+
+
+def test_means_are_clipped_or_squashed():
+    mean = th.tensor([[9.0, 0.25, 9.0]], requires_grad=True)
+    clipped = Answers(gaussian=Gaussian(mean, th.ones(1, 3))).scaled_actions(BOUNDS)
+    assert clipped.tolist() == [[1.0, 0.0, 9.0]]
+    # From beyond its bounds, a mean is led back.
+    clipped.sum().backward()
+    assert (mean.grad > 0).all()
+    squashed = Answers(gaussian=Gaussian(mean, th.ones(1, 3), squashed=True))
+    assert th.equal(squashed.scaled_actions(BOUNDS), mean.tanh())
+    drawn = squashed.sample(generators(1), spaces.Box(-2, 2, (3,)))
+    assert np.allclose(drawn[0, [0, 2]], 2.0)
+    point = Answers(point=np.array([[0.5, -1.0, 4.0]], np.float32))
+    assert point.sample(generators(1), BOUNDS).tolist() == [[2.0, 0.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        Answers(gaussian=Gaussian(th.zeros(2, 3), th.ones(2, 3)), values=th.ones(2)),
+        Answers(gaussian=Gaussian(th.zeros(2, 3), th.ones(2, 3), squashed=True)),
+        Answers(point=th.zeros(2, 3), values=th.ones(2)),
+        Answers(q_values=th.zeros(2, 3)),
+    ],
+)
+def test_their_arrays_make_them_again(answers):
+    again = Answers.of_arrays(answers.arrays())
+    assert again.arrays().keys() == answers.arrays().keys() and again.is_comparable(answers) == (answers.point is None)
+    both = Answers.concatenate([answers, again])
+    assert all(len(array) == 4 for array in both.arrays().values()) and both.is_continuous == answers.is_continuous
+
+
+def test_kinds_exclude_each_other():
+    with pytest.raises(ValueError, match="exactly one of q_values, log_probs, gaussian and point"):
+        Answers(q_values=np.zeros((1, 2)), point=np.zeros((1, 2)))

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -161,6 +162,21 @@ def test_bad_losses_are_named(kwargs, message):
 def test_shapes_that_do_not_fit(name, shapes):
     with pytest.raises(ValueError, match=r"\(batch, n_actions\)"):
         compared(DistillationLoss(name), th.zeros(shapes[0]), th.zeros(shapes[1]))
+
+
+def test_answers_without_a_divergence_meet_as_actions():
+    space = spaces.Box(-2.0, 2.0, (2,), np.float32)
+    plain = Answers(gaussian=Gaussian(th.tensor([[1.0, 7.0]]), th.ones(1, 2)))
+    squashed = Answers(gaussian=Gaussian(th.tensor([[0.0, -9.0]]), th.ones(1, 2), squashed=True))
+    point = Answers(point=th.tensor([[0.5, -1.0]]))
+    loss = DistillationLoss("kl", 1.0, action_space=space)
+    # Differences of 0.5 and 2 on the scale of [-1, 1]
+    for pair in ((squashed, plain), (plain, squashed)):
+        assert loss(*pair).item() == pytest.approx(0.5 * 0.5**2 + 1.5, rel=1e-4)
+    assert loss(point, plain).item() == pytest.approx(1.5) and loss(point, point).item() == 0.0
+    # Squashed alike, they are compared before it.
+    assert th.equal(loss(squashed, squashed), gaussian_kl_loss(squashed.gaussian, squashed.gaussian))
+    assert loss(Answers(gaussian=Gaussian(th.zeros(1, 2), th.ones(1, 2), True)), squashed).item() > 40
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -339,13 +339,6 @@ def test_figure_has_a_colour_per_folder_and_a_marker_per_kind():
     ]
 
 
-def test_squashed_actions_are_refused():
-    kwargs = {"use_sde": True, "policy_kwargs": {"squash_output": True, "net_arch": [4]}, "device": "cpu"}
-    agent = load_teacher(PPO("MlpPolicy", "Pendulum-v1", n_steps=8, batch_size=8, **kwargs), device="cpu")
-    with pytest.raises(AgentError, match=r"its actions are squashed \(squash_output=True\)"):
-        build_graph(agent)
-
-
 def test_runner_without_arguments_tells_its_usage(tmp_path: Path):
     result = run_python(tmp_path, runner.__file__, status=1)
     assert result.stderr.strip() == "usage: python runner.py policy.onnx observation.npy"

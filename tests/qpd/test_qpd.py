@@ -7,7 +7,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib import TRPO
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.logger import Logger
@@ -235,7 +235,7 @@ def test_shared_and_separate_trunks(ppo_teacher):
         ({"student_eps": 0.1}, "unexpected keyword argument 'student_eps'"),
         ({"bf16": True}, "unexpected keyword argument 'bf16'"),
         ({"policy_kwargs": {"use_sde": True}}, "use_sde=True is not supported, students of QPD"),
-        ({"policy_kwargs": {"squash_output": True}}, "squash_output=True is not supported, students of QPD"),
+        ({"policy_kwargs": {"squash_output": True}}, r"squash_output=True needs continuous actions, not Dis"),
         ({"policy": "Net1Polcy"}, r"Unknown policy 'Net1Polcy'.*Did you mean 'Net1Policy'"),
     ],
 )
@@ -246,18 +246,12 @@ def test_bad_input_is_refused_at_construction(ppo_teacher, kwargs, message):
 
 def test_teachers_that_do_not_fit_are_refused(ppo_teacher, gaussian_teacher):
     dqn = DQN("MlpPolicy", "CartPole-v1", buffer_size=10, device="cpu")
-    kwargs = {"n_steps": 8, "batch_size": 8, "device": "cpu"}
-    squashed = PPO("MlpPolicy", "Pendulum-v1", use_sde=True, policy_kwargs={"squash_output": True}, **kwargs)
     cases = [
         (dqn, "CartPole-v1", r"is a dqn agent.*PolicyDistillation \(--algo pd\)"),
-        (squashed, "Pendulum-v1", r"squashed StateDependentNoiseDistribution.*without squash_output"),
         (ppo_teacher, "Acrobot-v1", "chooses among 2 actions"),
         (gaussian_teacher, "MountainCarContinuous-v0", "differ in their observations"),
         (ppo_teacher, "Pendulum-v1", "has the action space"),
     ]
-    headless = load_teacher(PPO("MlpPolicy", "CartPole-v1", **kwargs))
-    del headless.policy.value_net
-    cases.append((headless, "CartPole-v1", "has no value_net"))
     for source, env, message in cases:
         with pytest.raises(ValueError, match=message):
             make(source, env=env)
@@ -274,16 +268,8 @@ def test_the_temperature_is_a_number_and_is_described(ppo_teacher, gaussian_teac
     assert "best action" not in capsys.readouterr().out
 
 
-def test_other_actors_are_named(tmp_path: Path):
-    sac = SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [4]}, device="cpu")
-    sac.save(tmp_path / "sac")
-    for source in (sac, tmp_path / "sac.zip"):
-        with pytest.raises(AgentError, match=r"a sac agent, whose actor is neither.*PPO, A2C or TRPO"):
-            make(source, env="Pendulum-v1")
-
-
 def test_agents_of_other_algorithms_are_hinted_at(tmp_path: Path, monkeypatch):
-    for name in ("dqn/CartPole-v1_1", "dqn/CartPole-v0_1", "ppo/CartPole-v0_1"):
+    for name in ("dqn/CartPole-v1_1", "dqn/CartPole-v2_1", "ppo/CartPole-v2_1"):
         (tmp_path / "rl-trained-agents" / name).mkdir(parents=True)
         (tmp_path / "rl-trained-agents" / name / f"{name[4:-2]}.zip").touch()
     monkeypatch.chdir(tmp_path)
@@ -291,7 +277,7 @@ def test_agents_of_other_algorithms_are_hinted_at(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(AgentError) as caught:
         make(None)
-    assert "At hand for other versions: zoo:ppo/CartPole-v0 (with" in str(caught.value)
+    assert "At hand for other versions: zoo:ppo/CartPole-v2 (later ones with" in str(caught.value)
     assert "Of other algorithms: zoo:dqn/CartPole-v1, which --algo pd" in str(caught.value)
 
 

@@ -1,0 +1,44 @@
+"""Environments of MuJoCo where it is not installed, and those that Gymnasium has retired."""
+
+import sys
+
+import gymnasium as gym
+import pytest
+from sb3_contrib import ARS
+from stable_baselines3 import PPO
+
+from sb3_distill import QPD, load_teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.cli import main
+from sb3_distill.evaluation.environments import find_env_id
+
+STUDY = """
+title: Cheetahs
+settings: {algo: qpd, env: HalfCheetah-v5}
+grid: {seed: [0]}
+"""
+EXTRA = r"HalfCheetah-v5 needs MuJoCo, which is not installed: pip install 'sb3-distill\[mujoco\]'"
+
+
+@pytest.fixture
+def without_mujoco(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+
+
+@pytest.mark.usefixtures("without_mujoco")
+def test_the_extra_is_named_where_it_is_missing(tmp_path, capsys):
+    with pytest.raises(ValueError, match=EXTRA):
+        QPD("MlpPolicy", "HalfCheetah-v5")
+    agent = load_teacher(PPO("MlpPolicy", "CartPole-v1", device="cpu"))
+    with pytest.raises(AgentError, match=EXTRA):
+        find_env_id(agent, "HalfCheetah-v5")
+    (tmp_path / "study.yml").write_text(STUDY)
+    assert main(["study", str(tmp_path / "study.yml"), "--dry-run", "-o", str(tmp_path / "out")]) == 1
+    assert "HalfCheetah-v5 needs MuJoCo, which is not installed" in capsys.readouterr().err
+
+
+def test_the_version_of_today_is_named_for_a_retired_one():
+    agent = load_teacher(ARS("LinearPolicy", "Pendulum-v1", device="cpu"), env_id="HalfCheetah-v3")
+    with pytest.raises(AgentError, match=r"no HalfCheetah-v3 any more.*HalfCheetah-v5.*--env"):
+        find_env_id(agent)
+    assert gym.spec("HalfCheetah-v5") and find_env_id(agent, "Pendulum-v1") == "Pendulum-v1"
