@@ -77,8 +77,8 @@ def check_policy_kwargs(policy_kwargs: Mapping[str, Any], action_space: spaces.S
     """
     if policy_kwargs.get("use_sde"):
         raise ValueError(
-            "policy_kwargs: use_sde=True is not supported, students of QPD have a Gaussian whose deviation depends on no "
-            "observation: leave it out."
+            "policy_kwargs: use_sde=True is not supported, students of QPD have a Gaussian whose deviation depends "
+            "on no observation: leave it out."
         )
     if policy_kwargs.get("squash_output") and not isinstance(action_space, spaces.Box):
         raise ValueError(

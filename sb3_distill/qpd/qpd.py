@@ -33,14 +33,7 @@ from sb3_distill.networks.actor_critic_policies import (
     ActorCriticMlpPolicy,
     actor_critic_answers,
 )
-from sb3_distill.qpd.checks import (
-    NO_AUTO,
-    check_coefficients,
-    check_kind,
-    check_policy_kwargs,
-    teacher_algorithms,
-    warn_of_missing_critic,
-)
+from sb3_distill.qpd import checks
 from sb3_distill.quantization.layers import calibrate, freeze_steps
 from sb3_distill.quantization.precision import (
     BITS,
@@ -219,7 +212,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         )
 
     def _check_arguments(self) -> None:
-        check_number(self.temperature, NO_AUTO)
+        check_number(self.temperature, checks.NO_AUTO)
         check_precision(**self.bits)
         check_schedule(self.quantization_schedule, self.full_precision_fraction, self.final_fraction)
         if self.weight_bits is not None and self.compile_update:
@@ -227,8 +220,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
                 "compile_update=True does not go with weight_bits, because the precision changes during training: "
                 "leave one of them out."
             )
-        check_policy_kwargs(self.policy_kwargs, self.action_space)
-        check_coefficients(value_coef=self.value_coef, ent_coef=self.ent_coef)
+        checks.check_policy_kwargs(self.policy_kwargs, self.action_space)
+        checks.check_coefficients(value_coef=self.value_coef, ent_coef=self.ent_coef)
 
     @property
     def bits(self) -> dict[str, Any]:
@@ -236,13 +229,13 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         return {name: getattr(self, name) for name in BITS}
 
     def _find_teacher(self, env_id: str | None) -> str | Path:
-        return find_zoo_teacher(env_id, teacher_algorithms(self.action_space))
+        return find_zoo_teacher(env_id, checks.teacher_algorithms(self.action_space))
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
-        check_kind(teacher, self._known_env())
+        checks.check_kind(teacher, self._known_env())
         super()._check_teacher(teacher, env_id)
         if teacher is not self._teacher and self.value_coef > 0:
-            warn_of_missing_critic(teacher)
+            checks.warn_of_missing_critic(teacher)
 
     def _student_rule(self) -> PlayRule:
         # The deviation of a student's Gaussian is taught only where distributions are compared.
