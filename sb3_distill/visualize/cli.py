@@ -156,29 +156,30 @@ def draw_curves(args: argparse.Namespace) -> None:
 
 
 def draw_tsne(args: argparse.Namespace) -> None:
-    """Draw a t-SNE of the activations of the first and the last hidden layer."""
+    """Draw a t-SNE of activations: by default of the first layer and of the last one that all agents share."""
     if importlib.util.find_spec("sklearn") is None:
         raise VisualizeError("scikit-learn is not installed: pip install 'sb3-distill[visualize]'.")
     from sb3_distill.visualize.figures import distinct_names
-    from sb3_distill.visualize.tsne import early_and_late, plot_tsne
+    from sb3_distill.visualize.tsne import activations_of, choose_layer, name_layer, plot_tsne
 
-    games, activations = [], []
     rng = np.random.default_rng(args.seed)
     if args.env is not None and len(args.env) != len(args.agents):
         raise VisualizeError(
             f"--env names {len(args.env)} environments for {len(args.agents)} agents: name one for each."
         )
-    for source, env in zip(args.agents, args.env or [None] * len(args.agents), strict=True):
-        agent, env_id = load(source, env)
+    agents, games = zip(*map(load, args.agents, args.env or [None] * len(args.agents)), strict=True)
+    indices = [choose_layer(agents, layer) for layer in args.layers]
+    activations = []
+    for agent, env_id in zip(agents, games, strict=True):
         (episode,) = play_episodes(agent, env_id, 1, args.epsilon, args.seed, args.max_steps)
         n_points = min(args.points, len(episode.observations))
         chosen = rng.choice(len(episode.observations), n_points, replace=False)
-        activations.append(early_and_late(agent, np.stack(episode.observations)[chosen]))
-        games.append(env_id)
+        activations.append(activations_of(agent, np.stack(episode.observations)[chosen], indices))
     # Several agents of one game are told apart by their names.
     names = distinct_names(args.agents)
     labels = [game if games.count(game) == 1 else f"{game} {name}" for game, name in zip(games, names, strict=True)]
-    write(plot_tsne(labels, activations, seed=args.seed), args.output)
+    titles = [name_layer(agents[0], layer) for layer in args.layers]
+    write(plot_tsne(labels, activations, titles, seed=args.seed), args.output)
 
 
 def write(figure: Any, paths: list[Path]) -> None:
@@ -238,6 +239,13 @@ def make_parser() -> argparse.ArgumentParser:
     tsne = add("tsne", draw_tsne, plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
     tsne.add_argument("--env", nargs="+", help="environment of each agent, in their order (default: the agents' own)")
+    tsne.add_argument(
+        "--layers",
+        nargs="+",
+        choices=("first", "shared", "last"),
+        default=["first", "shared"],
+        help="the first layer, the last that all agents share, the last hidden one (default: first shared)",
+    )
     tsne.add_argument("--points", type=whole_number(1), default=500, help="observations per game (default: 500)")
     return parser
 

@@ -10,10 +10,12 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_distill import MultiTaskDistillation, PolicyDistillation, RealTimeDistillDQN, load_teacher
+from sb3_distill.agents.files import AgentError
 from sb3_distill.base.students import student_model
 from sb3_distill.cli import main
 from sb3_distill.envs.multitask import pad_last_axis
 from sb3_distill.evaluation.tasks import score_tasks
+from sb3_distill.visualize.tsne import activations_of, choose_layer
 from tests.envs.tasks import IDS
 from tests.helpers import preferences
 from tests.mtpd.students import make
@@ -53,6 +55,7 @@ def test_a_single_task_knows_its_environment(teachers, tmp_path: Path, capsys):
     options = ["--points", "30", "--max-steps", "40", "-o", str(tmp_path / "tsne.png")]
     assert main(["visualize", "tsne", *tasks, *options]) == 0
     assert (tmp_path / "tsne.png").is_file()
+    assert main(["visualize", "tsne", *tasks, "--layers", "first", "shared", "last", *options]) == 0
     # Files of earlier versions do not say it.
     older = [model.task(name) for name in IDS]
     for name, own in zip(IDS, older, strict=True):
@@ -132,3 +135,19 @@ def test_image_students_standardise_over_all_games(tmp_path: Path):
     frames = np.random.default_rng(0).integers(0, 255, size=(4, 4, 84, 84), dtype=np.uint8)
     expected = model.predict({"obs": frames, "task": np.zeros(4, int)}, deterministic=True)[0]
     assert np.array_equal(load_teacher(tmp_path / "single.zip", device="cpu").predict(frames)[0], expected)
+
+
+@pytest.mark.parametrize(("trunk", "n_shared"), [([16], 1), ([16, 12], 2)])
+def test_the_shared_layer_of_tasks_is_the_last_of_the_trunk(teachers, trunk, n_shared):
+    """The controllers' hidden layers are each task's own. MountainCar's observations are shorter than CartPole's."""
+    kwargs = {"policy_kwargs": {"trunk_arch": trunk, "net_arch": [8]}}
+    model = make(teachers, **kwargs).learn(300)
+    tasks = [load_teacher(model.task(name), device="cpu") for name in IDS]
+    assert choose_layer(tasks, "shared") == n_shared - 1
+    obs = np.zeros((5, 4), np.float32)
+    (shared,) = activations_of(tasks[0], obs, [n_shared - 1])
+    padded = {"obs": th.as_tensor(obs), "task": th.zeros(5, dtype=th.long)}
+    assert np.allclose(shared, model.policy.q_net.features(padded).detach().numpy(), atol=1e-6)
+    strangers = [tasks[0], load_teacher(make(teachers, seed=1, **kwargs).learn(300).task(IDS[0]), device="cpu")]
+    with pytest.raises(AgentError, match=r"no layer in common: name tasks of one student.*--layers first last"):
+        choose_layer(strangers, "shared")

@@ -35,7 +35,7 @@ def draw_many(n_series: int) -> list[tuple[Figure, Callable[[Any], Any]]]:
     bars = [Bar((game,), f"{index}", [50.0, 60.0 + index]) for game in ("A", "B") for index in range(n_series)]
     curves = [(f"run {index}", Curve(np.arange(3), np.arange(3) * index)) for index in range(n_series)]
     points = np.random.default_rng(0).normal(size=(n_series, 6, 4))
-    tsne = plot_tsne([f"game {index}" for index in range(n_series)], [(own, own) for own in points])
+    tsne = plot_tsne([f"game {index}" for index in range(n_series)], [(own, own) for own in points], ["a", "b"])
     return [
         (draw_bars(bars, "width"), lambda bar: (bar.get_facecolor(), bar.get_hatch())),
         (plot_learning_curves(curves), lambda line: (line.get_color(), line.get_linestyle())),

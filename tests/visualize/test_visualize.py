@@ -311,19 +311,19 @@ def test_q_values_show_every_student_at_its_own_temperature(cartpole_teacher, tm
 
 def test_tsne_of_a_shared_trunk(cartpole_teacher, tmp_path):
     pytest.importorskip("sklearn")
-    from sb3_distill.visualize.tsne import early_and_late, plot_tsne
+    from sb3_distill.visualize.tsne import activations_of, choose_layer, plot_tsne
 
     names = ["CartPole-v1", "Acrobot-v1"]
     teacher = load_teacher(cartpole_teacher, device="cpu")
     observations = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
-    early, late = early_and_late(teacher, observations)
+    early, late = activations_of(teacher, observations, [choose_layer([teacher], layer) for layer in ("first", "last")])
     layer = teacher.network.q_net[0]
     assert np.allclose(early, th.relu(layer(th.as_tensor(observations))).detach(), atol=1e-6)
     assert np.array_equal(early, late)
-    figure = plot_tsne(names, [(early[:30], late[:30]), (early[30:] + 9, late[30:] + 9)])
+    figure = plot_tsne(names, [(early[:30], late[:30]), (early[30:] + 9, late[30:] + 9)], ["a", "b"])
     assert len(figure.axes) == 2 and len(figure.axes[0].collections) == 2
     with pytest.raises(ValueError, match="one trunk in common"):
-        plot_tsne(names, [(early, late), (early[:, :5], late)])
+        plot_tsne(names, [(early, late), (early[:, :5], late)], ["a", "b"])
 
 
 def test_command_line(student, cartpole_teacher, tmp_path, capsys):
