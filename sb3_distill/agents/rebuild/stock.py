@@ -58,7 +58,7 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
         model = PPO(name, None, policy_kwargs=kwargs, device="cpu", _init_setup_model=False)
     else:
         model = DQN(name, None, buffer_size=_BUFFER_SIZE, policy_kwargs=kwargs, device="cpu", _init_setup_model=False)
-    model.observation_space, model.action_space = policy.observation_space, policy.action_space
+    model.observation_space, model.action_space, model.n_envs = policy.observation_space, policy.action_space, 1
     model._setup_model()
     model.policy.load_state_dict(_state_of(policy, model.policy))
     return model
