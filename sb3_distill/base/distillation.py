@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.policies import BasePolicy
@@ -13,6 +14,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.rebuild.stock import stock_model
 from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.collecting import CollectingAlgorithm
 from sb3_distill.base.inheritance import inherit_filters
@@ -299,6 +302,16 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
     def _mean_loss(self, samples: Any) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         losses, metrics = self.student_loss(self.student, samples)
         return losses.mean(), metrics
+
+    def to_sb3(self) -> BaseAlgorithm:
+        """
+        The student as a stock DQN or PPO, whose zip loads where this package is not installed, and which can be trained
+        on with reinforcement learning.
+
+        :return: the stock model, without an environment (see ``stock_model``)
+        :raises AgentError: stock policies cannot compute what the student does, or its precision is not final
+        """
+        return stock_model(load_teacher(self, device="cpu"))
 
     @abstractmethod
     def student_loss(self, student: Student, samples: Any) -> tuple[th.Tensor, dict[str, th.Tensor]]:

@@ -36,14 +36,22 @@ def _export(argv: list[str]) -> int:
     from sb3_distill.common.arguments import add_import_options
     from sb3_distill.envs.imports import trust_packages
     from sb3_distill.export.export import export_agent
+    from sb3_distill.export.stock import export_stock
 
     parser = argparse.ArgumentParser(
         prog="sb3-distill export",
-        description="Write an agent as ONNX (float32 and integers), with a description and a runner. `sb3-distill "
-        "export bench DIR ...` measures what was written.",
+        description="Write an agent as ONNX (float32 and integers), with a description and a runner, or a student as a "
+        "stock zip of Stable-Baselines3. `sb3-distill export bench DIR ...` measures what was written.",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
     parser.add_argument("-o", "--output", required=True, help="folder for the files")
+    parser.add_argument(
+        "--format",
+        choices=["onnx", "sb3"],
+        default="onnx",
+        help="onnx, or sb3: a student as a stock DQN or PPO zip, which loads where sb3-distill is not installed and "
+        "can be trained on (default: onnx)",
+    )
     parser.add_argument("--env", help="environment that checks the files (default: the agent's own)")
     parser.add_argument(
         "--n-observations",
@@ -72,6 +80,11 @@ def _export(argv: list[str]) -> int:
         parser.error(f"--bits must be between 2 and 8, not {args.bits}")
     try:
         trust_packages(args.gym_packages, args.allow_import)
+        if args.format == "sb3":
+            limits = args.n_observations, args.max_disagreement
+            path, share = export_stock(args.agent, args.output, args.env, *limits, args.allow_pickle)
+            print(f"{path}: {share:.2%} other actions than the student")
+            return 0
         description = export_agent(
             args.agent,
             args.output,
