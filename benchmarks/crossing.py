@@ -19,6 +19,7 @@ class Look:
     :param n_updates: updates of the student
     :param n_games: games that were played
     :param mean: their mean return
+    :param play_seconds: CPU seconds of the run's own play with the teacher's answers, which are not in ``cpu_seconds``
     """
 
     cpu_seconds: float
@@ -26,6 +27,7 @@ class Look:
     n_updates: int
     n_games: int
     mean: float
+    play_seconds: float = 0.0
 
 
 def within_reach(returns: Sequence[float], bar: float) -> bool:
@@ -66,28 +68,48 @@ def crossing(looks: Sequence[Look], n_games: int, bar: float) -> Look | None:
 
 
 class CpuClock:
-    """CPU seconds of this process and its finished children (compilers), without those during which it is stopped."""
+    """
+    CPU seconds of this process and its finished children (compilers): those of training, those of play, and those of
+    neither while it is stopped.
+    """
 
     def __init__(self, now: Callable[[], float] | None = None) -> None:
         self._now = now or self._process_seconds
-        self._counted = 0.0
-        self._since: float | None = None
+        self._counted = {"training": 0.0, "play": 0.0}
+        self._what: str | None = None
+        self._since = 0.0
 
     @staticmethod
     def _process_seconds() -> float:
         times = os.times()
         return time.process_time() + times.children_user + times.children_system
 
+    def _turn_to(self, what: str | None) -> None:
+        now = self._now()
+        if self._what is not None:
+            self._counted[self._what] += now - self._since
+        self._what, self._since = what, now
+
     def go(self) -> None:
-        """Count from now on."""
-        self._since = self._now()
+        """Count training from now on."""
+        self._turn_to("training")
+
+    def play(self) -> None:
+        """Count play from now on."""
+        self._turn_to("play")
 
     def stop(self) -> None:
         """Count no longer."""
-        self._counted = self.seconds
-        self._since = None
+        self._turn_to(None)
 
     @property
     def seconds(self) -> float:
-        """What has been counted so far."""
-        return self._counted + (0.0 if self._since is None else self._now() - self._since)
+        """CPU seconds of training so far."""
+        self._turn_to(self._what)
+        return self._counted["training"]
+
+    @property
+    def play_seconds(self) -> float:
+        """CPU seconds of play so far."""
+        self._turn_to(self._what)
+        return self._counted["play"]

@@ -1,6 +1,6 @@
 """
-The pipelines of ``time_to_teacher``. All learn from one recording of the teacher's play, with the same layers and the
-same pixel statistics; ours and plain SB3 also with the same initialisation.
+The pipelines of ``time_to_teacher``. All learn from one recording of the teacher's play, except where the student acts,
+with the same layers and the same pixel statistics; ours and plain SB3 also with the same initialisation.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ from sb3_distill.zoo.registration import default_config
 POLICIES = {"maxpool": "MaxPoolCnnPolicy", **{f"net{number}": f"Net{number}Policy" for number in range(1, 6)}}
 # Read by the Zoo, not by the algorithm
 ZOO_KEYS = ("env_wrapper", "frame_stack", "n_envs", "n_timesteps", "normalize", "policy", "teacher", "vec_env_wrapper")
-# imitation 1.0 asks for Stable-Baselines3 2.2, but its BC runs with 2.9: hence without its dependencies, and no extra
+# imitation 1.0.1 asks for Stable-Baselines3 2.2 and Gymnasium 0.29, but BC and DAgger run with 2.9: hence without its
+# dependencies, and no extra
 INSTALL = (
     "pip install --no-deps imitation sacred seals datasets huggingface_sb3 multiprocess dill pyarrow xxhash aiohttp "
     "docopt-ng munch wrapt py-cpuinfo colorama GitPython gitdb smmap jsonpickle lxml"
@@ -42,8 +43,10 @@ LOOK_EVERY = 20
 
 # Called between updates with the student, the teacher's steps so far and the updates so far; False: stop
 OnProgress = Callable[[Any, int, int], bool]
+# The student, the teacher's steps and the updates at the end of a training
+End = tuple[Any, int, int]
 # A whole training, whose seconds the clock counts
-Learn = Callable[[OnProgress, CpuClock], Any]
+Learn = Callable[[OnProgress, CpuClock], End]
 
 
 @dataclass
@@ -74,11 +77,11 @@ class Task:
         return dict(config.get(self.env_id) or config["atari" if is_atari(self.env_id) else "default"])
 
     def hyperparams(self) -> dict[str, Any]:
-        """The arguments of ``PolicyDistillation``: the teacher plays, because its play is recorded."""
+        """The arguments of ``PolicyDistillation``. Where ``params`` do not say who acts, it is the recorded teacher."""
         own = {name: value for name, value in self.section().items() if name not in ZOO_KEYS}
         if self.student != "default":
             own.pop("policy_kwargs", None)
-        own |= {"allow_env_mismatch": True, **self.params, "rollout_policy": "teacher", "n_teacher_episodes": 0}
+        own |= {"allow_env_mismatch": True, "rollout_policy": "teacher", **self.params, "n_teacher_episodes": 0}
         if isinstance(own.get("learning_rate"), str):
             # The Zoo's lin_1e-3
             own["learning_rate"] = read_schedule(own["learning_rate"])
@@ -101,34 +104,51 @@ class Task:
 def record(task: Task) -> None:
     """Record the teacher's play, without updates of a student."""
     arguments = {**task.hyperparams(), "learning_starts": task.n_timesteps + 1, "buffer_size": 1_000}
-    arguments |= {"compile_update": False, "seed": task.seed, "device": "cpu", "recording": task.recording}
+    arguments |= {"rollout_policy": "teacher", "recording": task.recording, "compile_update": False}
+    arguments |= {"seed": task.seed, "device": "cpu"}
     PolicyDistillation(task.policy(), task.make_env(), task.teacher, **arguments).learn(task.n_timesteps)
 
 
 class ProgressCallback(BaseCallback):
-    """Reports after every rollout and its updates."""
+    """
+    Reports after every rollout and its updates.
 
-    def __init__(self, on_progress: OnProgress) -> None:
+    :param clock: counts rollouts as play; None: they are read from a recording, which is training
+    """
+
+    def __init__(self, on_progress: OnProgress, clock: CpuClock | None = None) -> None:
         super().__init__()
         self.on_progress = on_progress
+        self.clock = clock
         self.goes_on = True
 
     def _on_rollout_start(self) -> None:
         self.goes_on = self.on_progress(self.model, self.num_timesteps, self.model._n_updates)
+        if self.clock:
+            self.clock.play()
+
+    def _on_rollout_end(self) -> None:
+        if self.clock:
+            self.clock.go()
 
     def _on_step(self) -> bool:
         return self.goes_on
 
 
+def learn_sb3(model: Any, task: Task, callback: ProgressCallback) -> End:
+    """Learn for the task's steps."""
+    model.learn(task.n_timesteps, callback)
+    return model, model.num_timesteps, model._n_updates
+
+
 def make_ours(task: Task) -> Learn:
     """Our pipeline."""
-    model = PolicyDistillation(
-        task.policy(),
-        task.make_env(),
-        task.teacher,
-        **{**task.hyperparams(), "seed": task.seed, "device": "cpu", "recording": task.recording},
-    )
-    return lambda on_progress, clock: model.learn(task.n_timesteps, ProgressCallback(on_progress))
+    hyperparams = task.hyperparams() | {"seed": task.seed, "device": "cpu"}
+    plays = hyperparams["rollout_policy"] != "teacher"
+    if not plays:
+        hyperparams["recording"] = task.recording
+    model = PolicyDistillation(task.policy(), task.make_env(), task.teacher, **hyperparams)
+    return lambda on_progress, clock: learn_sb3(model, task, ProgressCallback(on_progress, clock if plays else None))
 
 
 class RecordedPlainDistillation(PlainDistillation):
@@ -201,7 +221,7 @@ def make_plain(task: Task) -> Learn:
     model = RecordedPlainDistillation(
         env, None, policy=policy, policy_kwargs=policy_kwargs, seed=task.seed, device="cpu", **arguments
     )
-    return lambda on_progress, clock: model.learn(task.n_timesteps, ProgressCallback(on_progress))
+    return lambda on_progress, clock: learn_sb3(model, task, ProgressCallback(on_progress))
 
 
 def import_imitation() -> Any:
@@ -213,7 +233,9 @@ def import_imitation() -> Any:
         from imitation.algorithms import bc, dagger
         from imitation.data import types
     except ImportError as error:
-        raise SystemExit(f"--against imitation: {error}. Install it in an environment of its own: {INSTALL}") from error
+        raise SystemExit(
+            f"--against imitation and dagger: {error}. Install imitation in an environment of its own: {INSTALL}"
+        ) from error
     return bc, dagger, types
 
 
@@ -253,6 +275,10 @@ class BatchCounter:
             raise StopIteration
         self.policy.set_training_mode(True)
 
+    def at_the_end(self) -> End:
+        """What a training returns."""
+        return self.policy, self.n_timesteps, self.n_updates
+
 
 def make_imitation(task: Task) -> Learn:
     """
@@ -279,11 +305,12 @@ def make_imitation(task: Task) -> Learn:
         device="cpu",
     )
 
-    def learn(on_progress: OnProgress, clock: CpuClock) -> None:
+    def learn(on_progress: OnProgress, clock: CpuClock) -> End:
         counter = BatchCounter(policy, on_progress)
         counter.n_timesteps = len(obs)
         with contextlib.suppress(StopIteration):
             trainer.train(n_epochs=10**6, on_batch_end=counter, log_interval=10**9, progress_bar=False)
+        return counter.at_the_end()
 
     return learn
 
@@ -292,24 +319,25 @@ def make_dagger(task: Task) -> Learn:
     """
     DAgger as the package ``imitation`` does it, with its own defaults: rounds of play in which the student takes over
     more and more from the teacher, and four passes over everything so far after each. It plays games of its own, for
-    what a student will see cannot be recorded before. Their CPU seconds are not counted, nor are those of recordings.
+    what a student will see cannot be recorded before. The clock counts them as play.
     """
     bc, dagger, _ = import_imitation()
     env = task.make_env()
+    env.seed(task.seed)
     rng = np.random.default_rng(task.seed)
     recording = Recording(task.recording)
     rows = rng.choice(task.n_timesteps // recording.n_envs, 1_000 // recording.n_envs, replace=False)
     policy = actor_of(task, env, np.concatenate([recording.observations(row) for row in rows]))
     teacher: Any = load_teacher(task.teacher, device="cpu")
 
-    def learn(on_progress: OnProgress, clock: CpuClock) -> None:
+    def learn(on_progress: OnProgress, clock: CpuClock) -> End:
         counter = BatchCounter(policy, on_progress)
 
         class Trainer(dagger.SimpleDAggerTrainer):  # type: ignore[name-defined]
-            """Stops the clock during play."""
+            """Counts what is between rounds of training as play."""
 
             def create_trajectory_collector(self) -> Any:
-                clock.stop()
+                clock.play()
                 return super().create_trajectory_collector()
 
             def extend_and_update(self, bc_train_kwargs: Any = None) -> int:
@@ -334,6 +362,7 @@ def make_dagger(task: Task) -> Learn:
             )
             options = {"on_batch_end": counter, "log_interval": 10**9, "progress_bar": False, "log_rollouts_venv": None}
             trainer.train(task.n_timesteps, bc_train_kwargs={"n_epochs": trainer.DEFAULT_N_EPOCHS, **options})
+        return counter.at_the_end()
 
     return learn
 

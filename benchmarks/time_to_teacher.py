@@ -8,6 +8,10 @@ The teacher's play is recorded once for each seed, and every pipeline learns fro
 training in a process of its own with one thread: reading the recording, updates, and compiling. Not counted: imports,
 making the student, recording, and evaluation. BC gets the recording as arrays, and their reading is not counted.
 
+What a student will do cannot be recorded before. Hence DAgger, and settings of ours in which the student acts
+(rollout_policy:student, or linear), play games of their own. That play and the teacher's answers are not counted
+either, as little as the teacher's recorded play is, but are printed beside the seconds that are counted.
+
 After --first CPU seconds, and whenever --growth times as many have passed, the student plays the first 10 of 100
 games, the same for all, with 5% random actions. It plays 30, and then all, as long as the mean plus two standard
 errors is at least the bar: the teacher's mean over its 100 games less the margin. The student has reached its teacher
@@ -92,7 +96,8 @@ def worker(connection: Connection, pipeline: str, task: Any, times: Times, bar: 
         clock.stop()
         play = lambda first, n: returns_of(student, task, offset + first, n)  # noqa: E731
         returns = budgeted_returns(play, N_FIRST, N_GAMES, bar)
-        looks.append(Look(clock.seconds, n_timesteps, n_updates, len(returns), float(np.mean(returns))))
+        mean = float(np.mean(returns))
+        looks.append(Look(clock.seconds, n_timesteps, n_updates, len(returns), mean, clock.play_seconds))
         connection.send(looks[-1])
         connection.recv()
         clock.go()
@@ -104,12 +109,10 @@ def worker(connection: Connection, pipeline: str, task: Any, times: Times, bar: 
 
     connection.recv()
     clock.go()
-    model = learn(on_progress, clock)
-    if model is not None and goes_on():
-        # The student as it is at the end; where it is good, once more in other games
-        at_the_end = (model, model.num_timesteps, model._n_updates)
-        if look(*at_the_end) and looks[-1].mean >= bar:
-            look(*at_the_end, offset=N_GAMES)
+    at_the_end = learn(on_progress, clock)
+    # The student as it is at the end; where it is good, once more in other games
+    if goes_on() and look(*at_the_end) and looks[-1].mean >= bar:
+        look(*at_the_end, offset=N_GAMES)
     connection.send(None)
 
 
@@ -169,6 +172,8 @@ def summary(runs: Sequence[Run], bar: float) -> str:
                 f"; {seconds:.0f} CPU seconds, {statistics.median(look.n_timesteps for look in found):,.0f} teacher "
             )
             line += f"steps, {statistics.median(look.n_updates for look in found):,.0f} updates (medians)"
+            if play := statistics.median(look.play_seconds for look in found):
+                line += f"; {play:.0f} CPU seconds of play besides"
             if reference := ours[student]:
                 line += f"; {seconds / reference:.2f} times ours"
         lines.append(line)
