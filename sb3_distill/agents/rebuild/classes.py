@@ -8,12 +8,14 @@ from torch import optim
 
 from sb3_distill.agents.rebuild.weights import ACTIVATIONS
 from sb3_distill.networks.muon import Muon
+from sb3_distill.networks.rmsprop import CappedRMSprop
 
 # By the argument that takes a class, its classes by their names
 CLASSES: dict[str, dict[str, type]] = {
     "activation_fn": dict(ACTIVATIONS),
     "optimizer_class": {
-        cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.NAdam, optim.RAdam, Muon)
+        cls.__name__: cls
+        for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.NAdam, optim.RAdam, Muon, CappedRMSprop)
     },
     "features_extractor_class": {cls.__name__: cls for cls in (FlattenExtractor, NatureCNN, CombinedExtractor)},
     "replay_buffer_class": {cls.__name__: cls for cls in (ReplayBuffer, DictReplayBuffer)},
