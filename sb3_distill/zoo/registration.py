@@ -43,8 +43,8 @@ def register_samplers(hyperparams_opt: ModuleType) -> None:
 def register_experiments(exp_manager: ModuleType) -> None:
     """
     Let the Zoo read our hyperparameters if no ``--conf-file`` is given (by itself it searches only its own package),
-    and those of the papers (``strict:True``). And let the state of a run stay until the Zoo has saved the model, its memory
-    and its statistics.
+    and those of the papers (``strict:True``). And let the state of a run stay until the Zoo has saved the model, its
+    memory and its statistics.
 
     :param exp_manager: ``rl_zoo3.exp_manager``
     """
