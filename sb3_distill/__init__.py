@@ -10,20 +10,23 @@ from sb3_distill.version import __version__
 if TYPE_CHECKING:
     from sb3_distill.agents.agent import Teacher
     from sb3_distill.agents.load import load_teacher
-    from sb3_distill.envs.native import NativeAtari
+    from sb3_distill.envs.native import NativeAtari, PythonAtari
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.networks.muon import Muon
+    from sb3_distill.networks.rmsprop import CappedRMSprop
     from sb3_distill.pd import PolicyDistillation
     from sb3_distill.qpd import QPD
     from sb3_distill.rtpd import RealTimeDistillDQN
 
 __all__ = [
     "QPD",
+    "CappedRMSprop",
     "MultiTaskDQN",
     "MultiTaskDistillation",
     "Muon",
     "NativeAtari",
     "PolicyDistillation",
+    "PythonAtari",
     "RealTimeDistillDQN",
     "Teacher",
     "__version__",
@@ -42,7 +45,9 @@ _PUBLIC = {
     "MultiTaskDistillation": "sb3_distill.mtpd",
     "NativeAtari": "sb3_distill.envs.native",
     "Muon": "sb3_distill.networks.muon",
+    "CappedRMSprop": "sb3_distill.networks.rmsprop",
     "PolicyDistillation": "sb3_distill.pd",
+    "PythonAtari": "sb3_distill.envs.native",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
     "Teacher": "sb3_distill.agents.agent",
     "load_teacher": "sb3_distill.agents.load",

@@ -97,6 +97,21 @@ class NativeAtari(VecEnvWrapper):
         return np.moveaxis(obs, 1, -1) if self._channels_last else obs
 
 
+class PythonAtari(VecEnvWrapper):
+    """
+    Keeps Atari games as SB3's wrappers step them, in Python, where our algorithms would step them in C++:
+    ``-params vec_env_wrapper:"'sb3_distill.PythonAtari'"``. It changes nothing else.
+
+    :param venv: Atari games in ``AtariWrapper``
+    """
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        return self.venv.step_wait()
+
+
 def native_atari(env: VecEnv) -> VecEnv | None:
     """
     Build the native counterpart (stepped in C++) of Atari games with SB3's Python wrappers.

@@ -5,10 +5,12 @@ from typing import Any
 from torch import optim
 
 from sb3_distill.networks.muon import Muon
+from sb3_distill.networks.rmsprop import CappedRMSprop
 
 # The names that files may use: they are looked up here, and nothing is imported.
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
-    cls.__name__: cls for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.NAdam, optim.RAdam, Muon)
+    cls.__name__: cls
+    for cls in (optim.Adam, optim.AdamW, optim.RMSprop, optim.SGD, optim.NAdam, optim.RAdam, Muon, CappedRMSprop)
 }
 
 

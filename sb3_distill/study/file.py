@@ -43,10 +43,13 @@ from sb3_distill.study.grid import (
 )
 from sb3_distill.study.values import check_values
 
-KEYS = ("title", "paper", "settings", "grid", "share_play", "per_env", "evaluation", "record", "published", "notes")
+KEYS = (
+    *("title", "paper", "setting", "settings", "grid", "share_play", "per_env"),
+    *("evaluation", "record", "published", "notes"),
+)
 SELECTIONS = ("last", "best")
 # Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
-ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
+ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback", "strict")
 MAX_CELLS = 10_000
 _EXPONENTIAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -191,6 +194,11 @@ def _check_cell(where: str, cell: Cell) -> None:
     problem = why_not_made(cell.env)
     if problem is not None:
         raise StudyError(f"{where}: {problem}")
+    if cell.hyperparams.get("strict") and not (cell.env == "MultiTaskAtari-v0" or is_atari(cell.env)):
+        raise StudyError(
+            f"{where}: setting: paper has the settings that the papers have for Atari games, and {cell.env} is none: "
+            "leave it out."
+        )
     policy = cell.hyperparams.get("policy")
     if policy is not None:
         check_names(where, f"policy of {cell.algo}", [policy], _algorithm(cell.algo).policy_aliases)
@@ -257,6 +265,10 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     if not content.get("grid"):
         raise StudyError(f"{where} has no grid: add at least grid: {{algo: […], env: […], seed: […]}}.")
     settings = mapping_of(where, "settings", content.get("settings") or {})
+    setting = content.get("setting")
+    if setting not in (None, "paper"):
+        raise StudyError(f"{where}: setting must be paper (the papers' own settings) or be left out, not {setting!r}.")
+    strict = {"strict": True} if setting else {}
     per_env = mapping_of(where, "per_env", content.get("per_env") or {})
     evaluation = _read_evaluation(where, content.get("evaluation"))
     record = content.get("record") or False
@@ -278,7 +290,8 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
         # Precedence: the grid over per_env over settings
         env = ChainMap(*(layer.settings for layer in combination), settings).get("env")
         own = mapping_of(where, f"per_env.{env}", per_env.get(str(env)) or {})
-        chosen = overrides.merge([Layer("settings", settings), Layer(f"per_env.{env}", own), *combination])
+        own_layers = [Layer("settings", settings), Layer(f"per_env.{env}", own)]
+        chosen = overrides.merge([Layer("setting", strict), *own_layers, *combination])
         if not isinstance(env, str) or not isinstance(chosen.get("algo"), str):
             raise StudyError(f"{where}: algo and env must be named, in the grid or in settings.")
         if "env" in own:

@@ -25,6 +25,7 @@ _ZOO_MODULES = {
 _MODULES = (
     "",
     "torch.optim",
+    "sb3_distill",
     *_ZOO_MODULES.values(),
     *(f"stable_baselines3.common.{n}" for n in ("torch_layers", "buffers")),
 )
@@ -82,7 +83,8 @@ def _text(where: str, key: Any, value: Any) -> str:
         module, _, short = value.rpartition(".")
         if short not in CLASSES[key] or module not in _MODULES:
             raise StudyError(f"{where} names {value!r}; known are {', '.join(CLASSES[key])}.")
-        return f"{_ZOO_MODULES[key]}.{short}"
+        ours = CLASSES[key][short].__module__.startswith("sb3_distill.")
+        return f"{'sb3_distill' if ours else _ZOO_MODULES[key]}.{short}"
     if isinstance(value, Mapping):
         for name in value:
             if name is not None and not isinstance(name, (str, int, float)):
