@@ -168,13 +168,14 @@ def draw_tsne(args: argparse.Namespace) -> None:
             f"--env names {len(args.env)} environments for {len(args.agents)} agents: name one for each."
         )
     agents, games = zip(*map(load, args.agents, args.env or [None] * len(args.agents)), strict=True)
-    indices = [choose_layer(agents, layer) for layer in args.layers]
-    activations = []
+    played = []
     for agent, env_id in zip(agents, games, strict=True):
         (episode,) = play_episodes(agent, env_id, 1, args.epsilon, args.seed, args.max_steps)
         n_points = min(args.points, len(episode.observations))
         chosen = rng.choice(len(episode.observations), n_points, replace=False)
-        activations.append(activations_of(agent, np.stack(episode.observations)[chosen], indices))
+        played.append(np.stack(episode.observations)[chosen])
+    indices = [choose_layer(agents, layer) for layer in args.layers]
+    activations = [activations_of(agent, obs, indices) for agent, obs in zip(agents, played, strict=True)]
     # Several agents of one game are told apart by their names.
     names = distinct_names(args.agents)
     labels = [game if games.count(game) == 1 else f"{game} {name}" for game, name in zip(games, names, strict=True)]

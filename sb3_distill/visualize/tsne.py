@@ -83,7 +83,7 @@ def activations_of(agent: Teacher, observations: np.ndarray, indices: Sequence[i
     for layer in chain_of(agent):
         x = layer(x)
         if before in chosen:
-            found[before] = x.flatten(1).cpu().numpy()  # type: ignore[index]
+            found[before] = x.flatten(1).cpu().numpy()
         before = layer
     return [found[layer] for layer in chosen]
 
