@@ -18,15 +18,17 @@ NO_AUTO = (
 )
 
 
+# Those of which an agent can teach actions of some kind
+TEACHER_ALGORITHMS = ("sac", "tqc", "crossq", "td3", "ddpg", "ppo", "trpo", "a2c", "ars")
+
+
 def teacher_algorithms(action_space: spaces.Space) -> tuple[str, ...]:
     """
     :param action_space: the environment's actions
     :return: the algorithms among whose agents a teacher is searched, in the order of preference where no scores are
         recorded
     """
-    if isinstance(action_space, spaces.Discrete):
-        return "ppo", "a2c", "trpo"
-    return "sac", "tqc", "crossq", "td3", "ddpg", "ppo", "trpo", "a2c", "ars"
+    return ("ppo", "a2c", "trpo") if isinstance(action_space, spaces.Discrete) else TEACHER_ALGORITHMS
 
 
 def check_kind(teacher: Teacher, env: VecEnv) -> None:

@@ -19,8 +19,9 @@ from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.common.locks import locked
+from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.recipe import is_atari
-from sb3_distill.qpd.qpd import TEACHER_ALGORITHMS
+from sb3_distill.qpd.checks import TEACHER_ALGORITHMS
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
@@ -197,7 +198,8 @@ def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     needed: list[tuple[str, ...]] = [(str(source),) for source in named if source is not None]
     if cell.algo in ("pd", "qpd") and cell.hyperparams.get("teacher") is None:
         algos = TEACHER_ALGORITHMS if cell.algo == "qpd" else ZOO_ALGORITHMS
-        needed.append(tuple(f"zoo:{algo}/{cell.env}" for algo in algos))
+        env_ids = (cell.env, *earlier_versions(cell.env))
+        needed.append(tuple(f"zoo:{algo}/{env_id}" for env_id in env_ids for algo in algos))
     return needed
 
 

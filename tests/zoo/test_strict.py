@@ -80,7 +80,7 @@ def test_students_beside_a_teacher_are_strict_too():
 def test_the_students_of_actor_mimic_play():
     found = with_paper("pd", PONG, {"strict": True, "policy": "MaxPoolCnnPolicy"})
     assert found["rollout_policy"] == "student" and found["temperature"] == found["student_temperature"] == 0.01
-    assert found["policy_kwargs"] == RAW and found["n_timesteps"] == 20_000_000
+    assert found["policy_kwargs"] == {**RAW, "optimizer_class": th.optim.Adam} and found["n_timesteps"] == 20_000_000
 
 
 def test_the_user_has_the_last_word():
