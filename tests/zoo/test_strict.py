@@ -32,6 +32,8 @@ def test_policy_distillation_is_as_published(algo):
     found = with_paper(algo, env_of(algo), {"strict": True})
     # Ten thousand minibatches after every hour of 54,000 steps, 500 hours, ten of them in memory
     assert found["train_freq"] * found["n_envs"] == 54_000 and found["gradient_steps"] == 10_000
+    # SB3 makes no updates as long as there are learning_starts steps or fewer: the first block follows the first hour.
+    assert found["learning_starts"] == 54_000 - 1
     assert found["n_timesteps"] == 500 * 54_000 and found["buffer_size"] == 10 * 54_000
     assert 1e-4 <= found["learning_rate"] <= 1e-3 and 1e-3 <= RMSPROP["optimizer_kwargs"]["max_rate"] <= 1e-1
     assert found["policy_kwargs"] == {**RAW, **RMSPROP}
@@ -134,7 +136,7 @@ def train(zoo, folder, algo, *own):
 
 
 def test_a_strict_run_of_pd(zoo, tmp_path, teacher):
-    shortened = ("train_freq:20", "learning_starts:40", "n_envs:1", "gradient_steps:2", "buffer_size:100")
+    shortened = ("train_freq:20", "learning_starts:39", "n_envs:1", "gradient_steps:2", "buffer_size:100")
     run = train(zoo, tmp_path, "pd", f"teacher:{str(teacher)!r}", "n_teacher_episodes:0", *shortened)
     model = PolicyDistillation.load(run / f"{PONG}.zip")
     assert isinstance(model.policy.optimizer, CappedRMSprop) and model._n_updates == 6
