@@ -189,6 +189,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
                 self._setup_teacher()
 
     def _setup_model(self) -> None:
+        self._check_has_spaces()
         self._check_arguments()
         super()._setup_model()
 
