@@ -24,7 +24,7 @@ def register_algorithms(utils: ModuleType) -> None:
     # Makes the ids of MinAtar's games available for --env
     register_minatar()
     # The Zoo evaluates settings in this module, such as optimizer_class=sb3_distill.Muon.
-    utils.sb3_distill = sb3_distill  # type: ignore[attr-defined]
+    vars(utils)["sb3_distill"] = sb3_distill
     for key in ALGORITHMS:
         utils.ALGOS.setdefault(key, resolve(key))
 
