@@ -51,8 +51,8 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
     :param students: a dictionary from names to students. A student is the name of a policy (see
         ``STUDENT_POLICIES``), a ``PolicyDistillation`` model to train further, or a dictionary with ``policy`` and any
         of ``policy_kwargs``, ``learning_rate``, ``loss``, ``temperature``, ``student_temperature``, ``self_learning``,
-        ``imitation`` and ``teacher_source``, which replace the arguments below for this student. A list of names of
-        policies is accepted too: the students' names are then derived from them. None: train only the teacher.
+        ``imitation``, ``teacher_source`` and ``bf16``, which replace the arguments below for this student. A list of
+        names of policies is accepted too: the students' names are then derived from them. None: train only the teacher.
     :param teacher: trained agent with whose weights the teacher starts (see ``load_teacher``), to fine-tune and distill
         it in one run; None: start from scratch
     :param teacher_source: the network that students learn from: "latest", the teacher's current network, or "best", its
@@ -69,6 +69,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
     :param eval_eps: share of uniformly random actions in evaluations (0.05 in Rusu et al. 2015)
     :param results_dir: folder for learning curves and students; None: the folder of the environment's Monitor files. If
         there is none, nothing is written.
+    :param bf16: see ``PolicyDistillation``; of the students alone
     :param act_with: whose actions ``predict`` returns: "teacher", or the name of a student
     :param allow_env_mismatch: start from a teacher that was trained on an environment with another id
     :raises ValueError: an argument is invalid, or the agent to start from does not fit the environment or the policy
@@ -104,6 +105,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
         n_eval_episodes: int = 30,
         eval_eps: float = 0.0,
         results_dir: str | None = None,
+        bf16: bool | None = None,
         act_with: str = TEACHER,
         allow_env_mismatch: bool = False,
         device: th.device | str = "auto",
@@ -132,6 +134,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
         self.n_eval_episodes = n_eval_episodes
         self.eval_eps = eval_eps
         self.results_dir = results_dir
+        self.bf16 = bf16
         self.act_with = act_with
         self.teacher = teacher
         self.allow_env_mismatch = allow_env_mismatch
@@ -164,7 +167,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
             # In the files of earlier versions, whose buffer had this argument
             self.replay_buffer_kwargs.pop("frame_channels", None)
         super()._setup_model()
-        fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source")
+        fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source", "bf16")
         defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}
         specs = {name: complete_spec(entries, defaults) for name, entries in self.students.items()}
         with unchanged_randomness():

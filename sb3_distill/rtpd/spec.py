@@ -33,6 +33,7 @@ class StudentSpec:
     :param self_learning: coefficient of the student's own DQN loss
     :param imitation: whether the target of the DQN loss uses the teacher's greedy action
     :param teacher_source: "latest" or "best"
+    :param bf16: see ``PolicyDistillation``
     """
 
     policy: str | type[StudentPolicy]
@@ -44,6 +45,7 @@ class StudentSpec:
     self_learning: float | None = None
     imitation: bool | None = None
     teacher_source: str | None = None
+    bf16: bool | None = None
 
 
 def read_students(

@@ -77,7 +77,7 @@ class RealTimeStudent(Student):
         lr_schedule = read_schedule(spec.learning_rate)
         policy_class = STUDENT_POLICIES[spec.policy] if isinstance(spec.policy, str) else spec.policy
         policy = policy_class(observation_space, action_space, lr_schedule, **spec.policy_kwargs).to(device)
-        super().__init__(policy, loss)
+        super().__init__(policy, loss, spec.bf16)
         self.spec = spec
         self.lr_schedule = lr_schedule
         self.q_net_target = policy.make_q_net()

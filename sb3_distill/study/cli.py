@@ -20,6 +20,7 @@ from sb3_distill.study.manifest import manifest_of, manifests_of
 from sb3_distill.study.run import (
     RESULTS,
     collect,
+    describe_missing,
     describe_replaced,
     estimate_seconds,
     find_replaced,
@@ -110,6 +111,8 @@ def main(argv: list[str]) -> int:
         folder = args.output or Path("logs") / "studies" / study.name
         if args.dry_run:
             print_plan(study, folder, args.jobs)
+            for missing in describe_missing(cell for cell in study.cells if manifest_of(folder, cell) is None):
+                print(f"Missing: {missing}", file=sys.stderr)
             replaced = find_replaced(folder, manifests_of(folder, study.cells), study.cells)
             if replaced:
                 print(f"Warning: {describe_replaced(replaced)}", file=sys.stderr)

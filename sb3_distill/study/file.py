@@ -31,10 +31,10 @@ from sb3_distill.study.grid import (
 )
 from sb3_distill.study.values import check_values
 
-KEYS = ("title", "paper", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
+KEYS = ("title", "paper", "setting", "settings", "grid", "per_env", "evaluation", "record", "published", "notes")
 SELECTIONS = ("last", "best")
 # Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
-ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback")
+ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback", "strict")
 MAX_CELLS = 10_000
 _EXPONENTIAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -172,6 +172,11 @@ def _check_cell(where: str, cell: Cell) -> None:
         close = difflib.get_close_matches(cell.env, gym.registry, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise StudyError(f"{where}: there is no environment {cell.env!r}.{hint}")
+    if cell.hyperparams.get("strict") and not (cell.env == "MultiTaskAtari-v0" or is_atari(cell.env)):
+        raise StudyError(
+            f"{where}: setting: paper has the settings that the papers have for Atari games, and {cell.env} is none: "
+            "leave it out."
+        )
     policy = cell.hyperparams.get("policy")
     if policy is not None:
         check_names(
@@ -215,6 +220,10 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     if not content.get("grid"):
         raise StudyError(f"{where} has no grid: add at least grid: {{algo: […], env: […], seed: […]}}.")
     settings = mapping_of(where, "settings", content.get("settings") or {})
+    setting = content.get("setting")
+    if setting not in (None, "paper"):
+        raise StudyError(f"{where}: setting must be paper (the papers' own settings) or be left out, not {setting!r}.")
+    strict = {"strict": True} if setting else {}
     per_env = mapping_of(where, "per_env", content.get("per_env") or {})
     evaluation = _read_evaluation(where, content.get("evaluation"))
     record = content.get("record") or False
@@ -236,7 +245,8 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
         # Precedence: the grid over per_env over settings
         env = ChainMap(*(layer.settings for layer in combination), settings).get("env")
         own = mapping_of(where, f"per_env.{env}", per_env.get(str(env)) or {})
-        chosen = overrides.merge([Layer("settings", settings), Layer(f"per_env.{env}", own), *combination])
+        own_layers = [Layer("settings", settings), Layer(f"per_env.{env}", own)]
+        chosen = overrides.merge([Layer("setting", strict), *own_layers, *combination])
         if not isinstance(env, str) or not isinstance(chosen.get("algo"), str):
             raise StudyError(f"{where}: algo and env must be named, in the grid or in settings.")
         if "env" in own:

@@ -1,5 +1,6 @@
 """Runs the cells of a study that have not finished, and collects the results."""
 
+import functools
 import itertools
 import json
 import shutil
@@ -11,13 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.files import AgentError, AgentNotFoundError
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_agent
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.envs.recipe import is_atari
+from sb3_distill.qpd.qpd import TEACHER_ALGORITHMS
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
@@ -179,6 +182,60 @@ def find_replaced(folder: Path, manifests: Iterable[Manifest], cells: Iterable[C
             if agent is not None and (before := Recording(path).settings.teacher) != agent.sha256:
                 replaced.append(Replaced(path, str(teacher), before, agent.sha256))
     return replaced
+
+
+def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
+    """The agents that a cell needs, each with those that may stand for it if none is named."""
+    named = [settings.get("teacher") for settings in (cell.hyperparams, cell.evaluation)]
+    named += [
+        source
+        for settings in (cell.hyperparams, cell.evaluation)
+        for source in (settings.get("teachers") or {}).values()
+    ]
+    named.append(None if (starts := cell.evaluation.get("starts_from")) == "random" else starts)
+    needed: list[tuple[str, ...]] = [(str(source),) for source in named if source is not None]
+    if cell.algo in ("pd", "qpd") and cell.hyperparams.get("teacher") is None:
+        algos = TEACHER_ALGORITHMS if cell.algo == "qpd" else ZOO_ALGORITHMS
+        needed.append(tuple(f"zoo:{algo}/{cell.env}" for algo in algos))
+    return needed
+
+
+def _is_here(source: str) -> bool:
+    try:
+        find_agent(source, local_only=True)
+    except AgentError as error:
+        # What is there and cannot be read is another error, which its cells will tell. Of the hub's agents, it is the
+        # error for those that are not in the cache.
+        return not isinstance(error, AgentNotFoundError) and not source.startswith("hub:")
+    return True
+
+
+def describe_missing(cells: Iterable[Cell]) -> list[str]:
+    """
+    :param cells: cells that have not finished
+    :return: for each agent that they need and that is not on this machine, one text: the agent, how many of the cells
+        wait for it, and how to fetch or train it. The hub is not asked.
+    """
+    waiting: dict[str, int] = {}
+    here = functools.cache(_is_here)
+    for cell in cells:
+        for source in {sources[0] for sources in _choices_of(cell) if not any(map(here, sources))}:
+            waiting[source] = waiting.get(source, 0) + 1
+    return [
+        f"{source} is not on this machine (cells that need it: {n}). {_how_to_get(source)}"
+        for source, n in waiting.items()
+    ]
+
+
+def _how_to_get(source: str) -> str:
+    if not source.startswith("zoo:"):
+        return "Download or train it, or name another agent in the study file."
+    algo, _, env = source.removeprefix("zoo:").partition("/")
+    agent = f"--algo {algo} --env {env}"
+    return (
+        "Each run looks for it on the hub. To fetch it now: python -m rl_zoo3.load_from_hub "
+        f"{agent} -orga sb3 -f rl-trained-agents. Or train it: python -m rl_zoo3.train {agent} -f rl-trained-agents"
+    )
 
 
 def describe_replaced(replaced: Sequence[Replaced]) -> str:

@@ -3,14 +3,16 @@
 import functools
 import inspect
 from contextlib import nullcontext
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import sb3_distill
 from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.envs.minatar import register_minatar
+from sb3_distill.zoo.configs import default_config
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from sb3_distill.zoo.strict import with_paper
 
 
 def register_algorithms(utils: ModuleType) -> None:
@@ -21,6 +23,8 @@ def register_algorithms(utils: ModuleType) -> None:
     """
     # Makes the ids of MinAtar's games available for --env
     register_minatar()
+    # The Zoo evaluates settings in this module, such as optimizer_class=sb3_distill.Muon.
+    vars(utils)["sb3_distill"] = sb3_distill
     for key in ALGORITHMS:
         utils.ALGOS.setdefault(key, resolve(key))
 
@@ -38,8 +42,9 @@ def register_samplers(hyperparams_opt: ModuleType) -> None:
 
 def register_experiments(exp_manager: ModuleType) -> None:
     """
-    Let the Zoo read our hyperparameters if no ``--conf-file`` is given; by itself it searches only its own package. And
-    let the state of a run stay until the Zoo has saved the model, its memory and its statistics.
+    Let the Zoo read our hyperparameters if no ``--conf-file`` is given (by itself it searches only its own package),
+    and those of the papers (``strict:True``). And let the state of a run stay until the Zoo has saved the model, its
+    memory and its statistics.
 
     :param exp_manager: ``rl_zoo3.exp_manager``
     """
@@ -55,6 +60,11 @@ def register_experiments(exp_manager: ModuleType) -> None:
         ours = algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is resolve(algo)
         if ours and not bound.arguments.get("config"):
             bound.arguments["config"] = str(default_config(algo))
+        if ours and bound.arguments.get("hyperparams"):
+            n_timesteps = bound.arguments.get("n_timesteps", 0)
+            bound.arguments["hyperparams"] = with_paper(
+                algo, bound.arguments["env_id"], bound.arguments["hyperparams"], n_timesteps
+            )
         zoo_init(*bound.args, **bound.kwargs)
 
     zoo_save = manager.save_trained_model
@@ -65,17 +75,3 @@ def register_experiments(exp_manager: ModuleType) -> None:
             zoo_save(self, model)
 
     manager.__init__, manager.save_trained_model = init_with_our_defaults, save_before_the_state_goes
-
-
-def default_config(algo: str) -> Path:
-    """
-    Path of the hyperparameters that we ship for an algorithm.
-
-    :param algo: key of ``ALGORITHMS``
-    :return: path of a YAML file in the Zoo's format
-    """
-    package = Path(__file__).parents[1]
-    # As in the Zoo, the folder is inside the package if it was installed from a wheel, and else at the top of the
-    # repository.
-    folder = package / "hyperparams"
-    return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{algo}.yml"
