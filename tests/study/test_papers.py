@@ -266,7 +266,7 @@ def test_a_missing_teacher_stops_its_own_cells_alone(tmp_path, cartpole_teacher,
             try:
                 yield from run_here([job], folder)
             except ValueError as error:
-                yield job.key, str(error)
+                yield job[0], str(error)
 
     failures = run_study(read_study(path), tmp_path / "out", backend)
     assert [key.split("-")[0] for key in failures] == ["nowhere"]
