@@ -47,3 +47,16 @@ def check_actor_critic(teacher: Any, env: VecEnv) -> None:
             "distillation supports only categorical and diagonal Gaussian distributions. Train the teacher without "
             "squash_output."
         )
+
+
+def check_compile(weight_bits: Any, compile_update: bool | None) -> None:
+    """
+    :param weight_bits: see ``QPD``
+    :param compile_update: see ``QPD``
+    :raises ValueError: a student with few bits is to be compiled
+    """
+    if weight_bits is not None and compile_update:
+        raise ValueError(
+            "compile_update=True does not go with weight_bits, because the precision changes during training: leave "
+            "one of them out."
+        )

@@ -33,7 +33,7 @@ from sb3_distill.networks.actor_critic_policies import (
     ActorCriticMlpPolicy,
     actor_critic_answers,
 )
-from sb3_distill.qpd.checks import NO_AUTO, check_actor_critic
+from sb3_distill.qpd.checks import NO_AUTO, check_actor_critic, check_compile
 from sb3_distill.quantization.layers import calibrate, freeze_steps
 from sb3_distill.quantization.precision import (
     BITS,
@@ -104,7 +104,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
     asks_values: ClassVar[bool] = True
     samples_actions: ClassVar[bool] = True
     run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "transition_share")
-    student_state: ClassVar[tuple[str, ...]] = ("transition_share",)
+    student_state: ClassVar[tuple[str, ...]] = ("transition_share", "compile_update")
     student_entries: ClassVar[tuple[str, ...]] = (*BITS, *_STUDENT_ENTRIES)
     policy: ActorCriticMlpPolicy
 
@@ -137,7 +137,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         quantization_schedule: str = "bits",
         full_precision_fraction: float = 0.4,
         final_fraction: float = 0.3,
-        compile_update: bool = False,
+        compile_update: bool | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -215,11 +215,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         check_number(self.temperature, NO_AUTO)
         check_precision(**self.bits)
         check_schedule(self.quantization_schedule, self.full_precision_fraction, self.final_fraction)
-        if self.weight_bits is not None and self.compile_update:
-            raise ValueError(
-                "compile_update=True does not go with weight_bits, because the precision changes during training: "
-                "leave one of them out."
-            )
+        check_compile(self.weight_bits, self.compile_update)
         for name in ("use_sde", "squash_output"):
             if self.policy_kwargs.get(name):
                 raise ValueError(
@@ -228,6 +224,10 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         for name, value in (("value_coef", self.value_coef), ("ent_coef", self.ent_coef)):
             if not value >= 0:
                 raise ValueError(f"{name} is a coefficient and must be at least 0, not {value!r}.")
+
+    def _choose_computing(self, n_updates: int) -> None:
+        self.compile_update = self.compile_update if self.weight_bits is None else False
+        super()._choose_computing(n_updates)
 
     @property
     def bits(self) -> dict[str, Any]:
@@ -383,6 +383,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         :raises ValueError: bits are out of range, or differ from those of a student that is quantized already
         """
         bits = {name: kwargs.pop(name) for name in BITS if name in kwargs}
+        # With bits, the choice of a run at full precision does not hold.
+        kwargs = {"compile_update": None, **kwargs} if bits else kwargs
         model = super().load(path, *args, **kwargs)
         changed = {name: value for name, value in bits.items() if value != model.bits[name]}
         if changed and model.weight_bits is not None:
