@@ -5,6 +5,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
+from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy, actor_critic_answers
 from sb3_distill.networks.computing import BREAK_EVEN, break_even, planned_updates
 from sb3_distill.networks.extractors import set_train_dtype
 from sb3_distill.networks.policies import MlpPolicy, Net1Policy
@@ -60,3 +61,14 @@ def test_layout_and_precision_go_together(device, bf16, layout):
     extractor = policy.q_net.features_extractor
     assert extractor.train_dtype == (th.bfloat16 if bf16 else th.float32)
     assert extractor.cnn[2].weight.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("actions", [spaces.Discrete(3), spaces.Box(-1, 1, (2,))])
+def test_answers_are_those_of_the_distribution_of_sb3(actions):
+    policy = ActorCriticMlpPolicy(spaces.Box(-1, 1, (4,)), actions, lambda _: 1e-3)
+    obs = th.randn(7, 4)
+    answers, theirs = actor_critic_answers(policy, obs), policy.get_distribution(obs).distribution
+    if answers.gaussian is None:
+        assert th.equal(answers.log_probs, theirs.logits)
+    else:
+        assert th.equal(answers.gaussian.mean, theirs.mean) and th.equal(answers.gaussian.std, theirs.stddev)
