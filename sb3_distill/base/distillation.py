@@ -1,6 +1,8 @@
 """Base class of the algorithms that fit a student to a replay buffer of a teacher's answers."""
 
+import warnings
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -25,9 +27,17 @@ from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.unfinished import writer_state
 from sb3_distill.common.schedules import RolloutPolicy
-from sb3_distill.common.utils import check_device, check_probability, compile_or_same, unchanged_randomness
+from sb3_distill.common.utils import (
+    check_device,
+    check_probability,
+    compile_or_same,
+    has_fast_bfloat16,
+    unchanged_randomness,
+)
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.envs.views import ObservationView
+from sb3_distill.networks.computing import break_even, planned_updates
+from sb3_distill.networks.extractors import set_train_dtype
 
 SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
 
@@ -55,8 +65,9 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
     :param teacher_eps: share of uniformly random actions while the teacher acts (Discrete actions only)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
     :param max_grad_norm: The maximum value for the gradient clipping (None: no clipping)
-    :param compile_update: compile the loss and its gradient with ``torch.compile``. This takes half a minute at the
-        start and makes updates up to twice as fast. Where it fails, such as without a C++ compiler, a warning says so.
+    :param compile_update: compile the loss and its gradient with ``torch.compile``, which takes half a minute at the
+        start. None: do so if the first ``learn`` plans enough updates (see ``break_even``); the choice is then in this
+        attribute. Where compiling fails, such as without a C++ compiler, a warning says so.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation
@@ -72,12 +83,16 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         "_n_collected",
         "_rollout_rng",
         "_teacher_state",
+        "bf16",
+        "compile_update",
     )
     buffer_class: ClassVar[type[ReplayBuffer]] = DistillationBuffer
     # Under which the student's updates are logged
     _heading = "train"
     # Whether an image student begins with filters of its teacher
     init_from_teacher: bool = False
+    # See ``set_train_dtype``
+    bf16: bool | None = False
     replay_buffer: Any
     student: Student
 
@@ -95,7 +110,7 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         teacher_eps: float = 0.05,
         allow_env_mismatch: bool = False,
         max_grad_norm: float | None = None,
-        compile_update: bool = False,
+        compile_update: bool | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -159,7 +174,7 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
 
     def _setup_student(self) -> None:
         self.student = self._make_student()
-        self._forward_loss = compile_or_same(self._mean_loss) if self.compile_update else self._mean_loss
+        self._forward_loss = self._mean_loss
 
     @abstractmethod
     def _make_student(self) -> Student:
@@ -183,7 +198,47 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if self._recorded_play is not None:
             self._last_obs = self._recorded_play.observations(self._recorded_play.row)
+        # Not before: a run that goes on has the choice of its first learn().
+        n_timesteps = self._total_timesteps - max(self.num_timesteps, self.learning_starts)
+        n_updates = planned_updates(n_timesteps, self.n_envs, self.train_freq, self.gradient_steps)  # type: ignore[arg-type]
+        for model in (self, *self._further_models()):
+            model._choose_computing(n_updates)
         return prepared
+
+    def _choose_computing(self, n_updates: int) -> None:
+        """Choose how the student is computed while it learns, where neither the user nor an earlier call did."""
+        if self.bf16 is None:
+            self.bf16 = has_fast_bfloat16(self.device)
+        set_train_dtype(self.policy, self.device, self.bf16)
+        least = break_even(self.policy, self.device)
+        if self.compile_update is None:
+            self.compile_update = least is not None and n_updates >= least
+            if self.verbose > 0 and least is not None:
+                print(
+                    f"The student's update is {'' if self.compile_update else 'not '}compiled: about {n_updates:,} "
+                    f"updates are planned, and compiling pays from {least:,} on this processor. Its features are "
+                    f"computed in {'bfloat16' if self.bf16 else 'float32'}."
+                )
+        if self.compile_update and self._forward_loss == self._mean_loss:
+            self._forward_loss = compile_or_same(self._mean_loss)
+        if self.bf16 and not has_fast_bfloat16(self.device) and least is not None:
+            warnings.warn(
+                "The student's features are computed in bfloat16, but this processor has no instructions for it, so "
+                "that updates are slow. Pass bf16=False to compute them in float32."
+            )
+
+    def load_run_state(self, path: str | Path) -> None:
+        """
+        As ``ResumableMixin.load_run_state``. What the user chose for this model (``bf16``, ``compile_update``) stays;
+        the rest is as the run chose it, also on another processor.
+
+        :param path: path to the file
+        :raises StateFileError: the file is damaged, or is of another algorithm or environment
+        """
+        names = ("bf16", "compile_update")
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        super().load_run_state(path)
+        vars(self).update(chosen)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)
@@ -278,8 +333,9 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         return {"loss": loss.detach(), **metrics}
 
     def _log_updates(self, records: list[dict[str, th.Tensor]], n_updates: int) -> None:
-        for name in records[0]:
-            mean = th.stack([record[name] for record in records]).mean().item()
+        # All together, because reading numbers waits for a GPU.
+        means = th.stack([th.stack([record[name] for record in records]).mean() for name in records[0]]).tolist()
+        for name, mean in zip(records[0], means, strict=True):
             if name == "loss" and not np.isfinite(mean):
                 whose = "" if self._heading == "train" else f" of student {self._heading!r}"
                 raise ValueError(

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_distill.buffers.frames import FrameStore
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.common.answers import Answers
+from sb3_distill.common.utils import to_device
 
 
 class DistillationSamples(NamedTuple):
@@ -96,6 +97,10 @@ class DistillationBuffer(ReplayBuffer):
         super().reset()
         self.stores = {}
         self.answers = {}
+
+    def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
+        """As SB3's, through pinned memory to a GPU."""
+        return to_device(array.copy() if copy else array, self.device)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> DistillationSamples:  # type: ignore[override]
         """

@@ -7,6 +7,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.common.utils import to_device
 
 
 class FrameReplayBuffer(ReplayBuffer):
@@ -51,3 +52,7 @@ class FrameReplayBuffer(ReplayBuffer):
         )
         # The next observation of a transition is the observation of the one that follows.
         self.next_observations.latest = self.observations.latest  # type: ignore[attr-defined]
+
+    def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
+        """As SB3's, through pinned memory to a GPU."""
+        return to_device(array.copy() if copy else array, self.device)

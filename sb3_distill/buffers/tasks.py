@@ -29,8 +29,9 @@ class MultiTaskSamples(NamedTuple):
     """
     A minibatch of one or more tasks.
 
-    :param observations: observations in the format of the policy's input
-    :param answers: by task, the answers of its teacher to the task's observations, in the order of the observations
+    :param observations: observations in the format of the policy's input, those of one task after those of another;
+        the tasks themselves are on the CPU
+    :param answers: by task, in the same order, the answers of its teacher to the task's observations
     """
 
     observations: dict[str, th.Tensor]
@@ -124,7 +125,8 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
 
     def _task_tensor(self, drawn: Drawn[Memory]) -> th.Tensor:
         tasks = [task for task, parts in drawn for _, count in parts for _ in range(count)]
-        return th.tensor(tasks, device=self.device).reshape(-1, 1)
+        # On the CPU, where it is read (see ``MultiTaskQNetwork``)
+        return th.tensor(tasks).reshape(-1, 1)
 
 
 class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):

@@ -73,6 +73,16 @@ def has_fast_bfloat16(device: th.device) -> bool:
     return device.type == "cpu" and (th.cpu._is_avx512_bf16_supported() or th.cpu._is_amx_tile_supported())
 
 
+def to_device(array: np.ndarray, device: th.device) -> th.Tensor:
+    """
+    :param array: an array that nobody changes
+    :param device: a device
+    :return: the array there; a GPU fetches it from pinned memory, and nobody waits for it
+    """
+    tensor = th.as_tensor(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def compile_or_same(function: Function) -> Function:
     """
     :param function: a function of tensors
@@ -96,7 +106,7 @@ def compile_or_same(function: Function) -> Function:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "no details"
             warnings.warn(
                 f"torch.compile failed ({type(error).__name__}: {reason}): training goes on without it, to the same "
-                "results but slower. Install what it needs, such as a C++ compiler, or leave compile_update out."
+                "results but slower. Install what it needs, such as a C++ compiler, or pass compile_update=False."
             )
             return result
 

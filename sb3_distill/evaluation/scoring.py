@@ -32,7 +32,7 @@ def architecture_of(agent: Teacher) -> tuple[Any, ...]:
         n_out, n_in, *kernel = layer.weight.shape
         is_output = name in (last, "action_net")
         quantizer = getattr(layer, "weight_quantizer", None)
-        bits = None if quantizer is None else int(quantizer.bits)
+        bits = None if quantizer is None else quantizer.bits
         shapes.append((None if is_output else n_out, None if name == first else n_in, *kernel, bits))
     return agent.algo, *shapes
 

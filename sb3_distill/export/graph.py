@@ -63,7 +63,7 @@ class GraphBuilder:
         integers = quantizer.to_integers(weight.detach()).cpu().numpy().astype(np.int8)
         steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Before the type existed each of them takes a byte.
-        if int(quantizer.bits) <= 4 and self.opset >= OPSET:
+        if quantizer.bits <= 4 and self.opset >= OPSET:
             # Two to a byte, the first in the low half
             packed = pack_bits(integers.view(np.uint8) & 0xF, 4)
             stored = helper.make_tensor("weight", TensorProto.INT4, integers.shape, packed, raw=True)
@@ -81,7 +81,7 @@ class GraphBuilder:
         # Fewer levels than the type has
         self.apply("Max", self.constant(low * steps))
         self.apply("Min", self.constant(high * steps))
-        integer = np.int8 if bool(quantizer.signed) else np.uint8
+        integer = np.int8 if quantizer.signed else np.uint8
         # One step is a scalar to ONNX
         steps = steps if len(steps) > 1 else steps[0]
         scale, zero_point = self.constant(steps), self.constant(np.zeros_like(steps, dtype=integer))

@@ -58,6 +58,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     :param n_eval_episodes: episodes of each task in one evaluation of the student, and of the teachers and a random
         player before training (0: no evaluations)
     :param bf16: see ``PolicyDistillation``
+    :param compile_update: compile the loss and its gradient with ``torch.compile``. Not by default, since the tasks in
+        a minibatch change what is computed.
     :param eval_freq: evaluate the student on every task every ``eval_freq`` steps of the environment; -1: never
     :raises ValueError: an argument, an environment without tasks, or a teacher that does not fit its task
 
@@ -267,14 +269,13 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     def student_loss(self, student: Student, samples: MultiTaskSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         q_values = student.policy.answer(samples.observations).q_values
-        tasks = samples.observations["task"].reshape(-1)
         losses, agreement = [], th.zeros((), device=q_values.device)
-        for task, teacher in samples.answers.items():
-            rows = tasks == task
+        counts = [len(teacher.preferences) for teacher in samples.answers.values()]
+        for (task, teacher), rows in zip(samples.answers.items(), q_values.split(counts), strict=True):
             # Only the actions that the task has: the others are minus infinity
-            answers = Answers(q_values=q_values[rows, : student.policy.task_actions[task]])
+            answers = Answers(q_values=rows[:, : student.policy.task_actions[task]])
             losses.append(student.loss[task](teacher, answers))
-            agreement = agreement + compare_actions(teacher, answers)["agreement"] * rows.float().mean()
+            agreement = agreement + compare_actions(teacher, answers)["agreement"] * (len(rows) / len(q_values))
         all_losses = th.cat(losses)
         return all_losses, {"distill_loss": all_losses.mean().detach(), "agreement": agreement}
 

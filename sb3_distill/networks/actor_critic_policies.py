@@ -139,12 +139,18 @@ def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values
         features_pi, features_vf = policy.extract_features(obs)
     else:
         features_pi = BasePolicy.extract_features(policy, obs, policy.pi_features_extractor)
-    distribution: Any = policy._get_action_dist_from_latent(policy.mlp_extractor.forward_actor(features_pi))
+    latent = policy.mlp_extractor.forward_actor(features_pi)
     values = None
     if with_values and getattr(policy, "value_net", None) is not None:
         values = policy.value_net(policy.mlp_extractor.forward_critic(features_vf)).squeeze(1)
-    if isinstance(distribution, CategoricalDistribution):
-        return Answers(log_probs=distribution.distribution.logits, values=values)
+    # As SB3's distributions, which check their numbers and so would wait for a GPU
+    if isinstance(policy.action_dist, CategoricalDistribution):
+        logits = policy.action_net(latent)
+        return Answers(log_probs=logits - logits.logsumexp(dim=-1, keepdim=True), values=values)
+    if isinstance(policy.action_dist, DiagGaussianDistribution):
+        mean = policy.action_net(latent)
+        return Answers(gaussian=Gaussian(mean, th.ones_like(mean) * policy.log_std.exp()), values=values)
+    distribution: Any = policy._get_action_dist_from_latent(latent)
     normal = distribution.distribution
     return Answers(gaussian=Gaussian(normal.mean, normal.stddev, policy.squash_output), values=values)
 

@@ -74,11 +74,12 @@ class MultiTaskQNetwork(BasePolicy):
         :return: one number per action, ``(batch, n_actions)``; minus infinity for actions that do not exist in the task
         """
         features = self.features(obs)
-        tasks = obs["task"].reshape(-1).long()  # type: ignore[index]
+        # Minibatches keep their tasks on the CPU, so that nothing waits for a GPU here.
+        tasks = obs["task"].reshape(-1).long().cpu().numpy()  # type: ignore[index]
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         values = features.new_full((len(tasks), n_actions), -th.inf)
-        for task in tasks.unique().tolist():
-            rows = (tasks == task).nonzero().squeeze(1)
+        for task in np.unique(tasks).tolist():
+            rows = th.as_tensor(np.flatnonzero(tasks == task), device=features.device)
             outputs = self.controllers[task](features[rows])
             padding = outputs.new_full((len(rows), n_actions - outputs.shape[1]), -th.inf)
             values = values.index_copy(0, rows, th.cat([outputs, padding], dim=1))

@@ -74,9 +74,11 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         student i acts in the environments i, i + number of students, ...
     :param max_grad_norm: The maximum value for the gradient clipping (None, as in the paper: no clipping)
     :param bf16: compute the features extractor of image students in bfloat16 during training; None: do so if the
-        device multiplies bfloat16 in hardware. Losses, output layers and acting always use float32.
-    :param compile_update: compile the loss and its gradient with ``torch.compile``. This takes half a minute at the
-        start and makes updates up to twice as fast. Where it fails, such as without a C++ compiler, a warning says so.
+        device multiplies bfloat16 in hardware at the first ``learn``; the choice is then in this attribute. Losses,
+        output layers and acting always use float32.
+    :param compile_update: compile the loss and its gradient with ``torch.compile``, which takes half a minute at the
+        start. None: do so if the first ``learn`` plans enough updates (see ``break_even``); the choice is then in this
+        attribute. Where compiling fails, such as without a C++ compiler, a warning says so.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation
@@ -89,7 +91,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**STUDENT_POLICIES}
     run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "temperature")
-    student_state: ClassVar[tuple[str, ...]] = ("temperature",)
+    student_state: ClassVar[tuple[str, ...]] = ("temperature", "bf16", "compile_update")
     student_entries: ClassVar[tuple[str, ...]] = (
         "policy",
         "policy_kwargs",
@@ -129,7 +131,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         students: StudentsArgument | None = None,
         max_grad_norm: float | None = None,
         bf16: bool | None = None,
-        compile_update: bool = False,
+        compile_update: bool | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,

@@ -96,3 +96,16 @@ def check_coefficients(**coefficients: float) -> None:
     for name, value in coefficients.items():
         if not value >= 0:
             raise ValueError(f"{name} is a coefficient and must be at least 0, not {value!r}.")
+
+
+def check_compile(weight_bits: Any, compile_update: bool | None) -> None:
+    """
+    :param weight_bits: see ``QPD``
+    :param compile_update: see ``QPD``
+    :raises ValueError: a student with few bits is to be compiled
+    """
+    if weight_bits is not None and compile_update:
+        raise ValueError(
+            "compile_update=True does not go with weight_bits, because the precision changes during training: leave "
+            "one of them out."
+        )

@@ -103,7 +103,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
     asks_values: ClassVar[bool] = True
     samples_actions: ClassVar[bool] = True
     run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "transition_share")
-    student_state: ClassVar[tuple[str, ...]] = ("transition_share",)
+    student_state: ClassVar[tuple[str, ...]] = ("transition_share", "compile_update")
     student_entries: ClassVar[tuple[str, ...]] = (*BITS, *_STUDENT_ENTRIES)
     policy: ActorCriticMlpPolicy
 
@@ -136,7 +136,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         quantization_schedule: str = "bits",
         full_precision_fraction: float = 0.4,
         final_fraction: float = 0.3,
-        compile_update: bool = False,
+        compile_update: bool | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -216,13 +216,13 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         check_number(self.temperature, checks.NO_AUTO)
         check_precision(**self.bits)
         check_schedule(self.quantization_schedule, self.full_precision_fraction, self.final_fraction)
-        if self.weight_bits is not None and self.compile_update:
-            raise ValueError(
-                "compile_update=True does not go with weight_bits, because the precision changes during training: "
-                "leave one of them out."
-            )
+        checks.check_compile(self.weight_bits, self.compile_update)
         checks.check_policy_kwargs(self.policy_kwargs, self.action_space)
         checks.check_coefficients(value_coef=self.value_coef, ent_coef=self.ent_coef)
+
+    def _choose_computing(self, n_updates: int) -> None:
+        self.compile_update = self.compile_update if self.weight_bits is None else False
+        super()._choose_computing(n_updates)
 
     @property
     def bits(self) -> dict[str, Any]:
@@ -386,6 +386,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         :raises ValueError: bits are out of range, or differ from those of a student that is quantized already
         """
         bits = {name: kwargs.pop(name) for name in BITS if name in kwargs}
+        # With bits, the choice of a run at full precision does not hold.
+        kwargs = {"compile_update": None, **kwargs} if bits else kwargs
         model = super().load(path, *args, **kwargs)
         changed = {name: value for name, value in bits.items() if value != model.bits[name]}
         if changed and model.weight_bits is not None:

@@ -183,7 +183,7 @@ def calibrate(module: nn.Module, run: Callable[[], Any]) -> None:
     :param run: does one forward pass on recorded observations
     """
     layers = quantized_layers(module)
-    blends = [float(quantizer.blend) for quantizer in quantizers(module)]
+    blends = [quantizer.blend for quantizer in quantizers(module)]
     set_blend(module, 0.0)
     with _record_inputs(layers) as inputs:
         run()
@@ -192,7 +192,7 @@ def calibrate(module: nn.Module, run: Callable[[], Any]) -> None:
         if layer.input_quantizer is not None:
             layer.input_quantizer.fit(inputs[index])
     for quantizer, blend in zip(quantizers(module), blends, strict=True):
-        quantizer.blend.fill_(blend)
+        quantizer.blend = blend
 
 
 def set_blend(module: nn.Module, blend: float) -> None:
@@ -201,7 +201,7 @@ def set_blend(module: nn.Module, blend: float) -> None:
     :param blend: 0 for full precision, 1 for fully quantized (see ``Quantizer``)
     """
     for quantizer in quantizers(module):
-        quantizer.blend.fill_(blend)
+        quantizer.blend = blend
 
 
 def describe_transition(module: nn.Module) -> str:
@@ -210,10 +210,10 @@ def describe_transition(module: nn.Module) -> str:
     :return: how far its quantizers are from their final precision, e.g. "blend 0.49, 6 bits of 3"; the empty string if
         they have reached it, or if there are no quantizers
     """
-    farthest = max(quantizers(module), key=lambda quantizer: int(quantizer.bits - quantizer.final_bits), default=None)
-    if farthest is None or (float(farthest.blend) == 1.0 and bool(farthest.bits == farthest.final_bits)):
+    farthest = max(quantizers(module), key=lambda quantizer: quantizer.bits - quantizer.final_bits, default=None)
+    if farthest is None or (farthest.blend == 1.0 and farthest.bits == farthest.final_bits):
         return ""
-    return f"blend {float(farthest.blend):.2f}, {int(farthest.bits)} bits of {int(farthest.final_bits)}"
+    return f"blend {farthest.blend:.2f}, {farthest.bits} bits of {farthest.final_bits}"
 
 
 def freeze_steps(module: nn.Module, frozen: bool = True) -> None:

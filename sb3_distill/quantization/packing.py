@@ -40,7 +40,7 @@ def pack_layers(module: nn.Module) -> list[tuple[str, bytes]]:
     parts = []
     for index, layer in enumerate(quantized_layers(module)):
         quantizer = layer.weight_quantizer
-        bits = int(quantizer.bits)
+        bits = quantizer.bits
         # pack_bits takes no negative integers, so subtract the smallest level.
         integers = quantizer.to_integers(layer.weight.detach()).cpu().numpy() - quantizer.levels()[0]
         parts.append((f"{index}.weight", pack_bits(integers, bits)))

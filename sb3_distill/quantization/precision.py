@@ -11,7 +11,7 @@ from torch import nn
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.networks.actor_critic_policies import actor_modules
 from sb3_distill.quantization.layers import quantize, quantized_layers, quantizers
-from sb3_distill.quantization.quantizer import MAX_BITS, check_bits, has_exact_input
+from sb3_distill.quantization.quantizer import MAX_BITS, Quantizer, check_bits, has_exact_input
 
 Bits = int | Mapping[str, int] | None
 BITS = ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")
@@ -114,7 +114,11 @@ def check_same_bits(policy: nn.Module, state: Mapping[str, Any]) -> None:
     :param state: a state dictionary for it
     :raises ValueError: the state is that of a student with other final bits
     """
-    own = {name: int(value) for name, value in policy.named_buffers() if name.endswith(".final_bits")}
+    own = {
+        f"{name}.final_bits": module.final_bits
+        for name, module in policy.named_modules()
+        if isinstance(module, Quantizer)
+    }
     given = {name: int(state.get(name, bits)) for name, bits in own.items()}
     if given != own:
         raise ValueError(
@@ -132,9 +136,9 @@ def set_precision(policy: nn.Module, schedule: str, share: float) -> None:
     :param share: progress of the transition: 0 at its beginning, 1 at its end
     """
     for quantizer in quantizers(policy):
-        blend, bits = _precision(schedule, share, int(quantizer.final_bits))
-        quantizer.blend.fill_(blend)
-        if bits != int(quantizer.bits):
+        blend, bits = _precision(schedule, share, quantizer.final_bits)
+        quantizer.blend = blend
+        if bits != quantizer.bits:
             quantizer.set_bits(bits)
 
 
@@ -147,7 +151,7 @@ def transition_share(policy: nn.Module, schedule: str, noted: float | None = Non
     :param noted: the share that is returned if it is one of several with the same precision
     :return: progress of the transition, None before it begins
     """
-    states = [(float(item.blend), int(item.bits), int(item.final_bits)) for item in quantizers(policy)]
+    states = [(item.blend, item.bits, item.final_bits) for item in quantizers(policy)]
     if any(blend == 0.0 for blend, _, _ in states):
         return None
     if noted is not None and all(_precision(schedule, noted, final) == (blend, bits) for blend, bits, final in states):

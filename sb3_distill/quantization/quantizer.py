@@ -1,6 +1,6 @@
 """Rounding to few bits with a learned step size."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ MIN_BITS, MAX_BITS = 2, 8
 LAYER_KINDS = ("conv", "linear")
 # Quantizer.fit tries these fractions of the largest magnitude as the range.
 _RANGES = th.linspace(0.2, 1.0, 33)
+# What else than tensors is saved with a quantizer
+_NUMBERS: dict[str, Callable[[Any], Any]] = {"bits": int, "final_bits": int, "blend": float, "signed": bool}
 
 
 def check_bits(field: str, bits: Any, by_kind: bool = False) -> None:
@@ -64,10 +66,6 @@ class Quantizer(nn.Module):
     """
 
     unit: th.Tensor
-    bits: th.Tensor
-    final_bits: th.Tensor
-    blend: th.Tensor
-    signed: th.Tensor
 
     def __init__(self, bits: int, n_channels: int = 1, axis: int = 0, signed: bool | None = None) -> None:
         super().__init__()
@@ -75,15 +73,39 @@ class Quantizer(nn.Module):
         self.is_signed = signed
         self.register_buffer("unit", th.ones(n_channels))
         self.step = nn.Parameter(th.ones(n_channels))
-        self.register_buffer("bits", th.tensor(bits))
-        self.register_buffer("final_bits", th.tensor(bits))
-        self.register_buffer("blend", th.tensor(0.0))
-        self.register_buffer("signed", th.tensor(True))
+        # Numbers, and no buffers: to read one from a GPU at every forward pass would wait for it.
+        self.bits, self.final_bits, self.blend, self.signed = int(bits), int(bits), 0.0, True
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in _NUMBERS:
+            destination[prefix + name] = th.tensor(getattr(self, name))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        numbers = {prefix + name: kind for name, kind in _NUMBERS.items()}
+        others = {key: value for key, value in state_dict.items() if key not in numbers}
+        super()._load_from_state_dict(others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        for key, kind in numbers.items():
+            if key not in state_dict:
+                missing_keys.extend([key] if strict else [])
+                continue
+            try:
+                setattr(self, key.removeprefix(prefix), kind(state_dict[key]))
+            except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+                error_msgs.append(f"{key} is no number: {error}")
 
     def levels(self) -> tuple[int, int]:
         """The smallest and the largest integer."""
-        bits = int(self.bits)
-        return (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if self.signed else (0, 2**bits - 1)
+        return (-(2 ** (self.bits - 1)) + 1, 2 ** (self.bits - 1) - 1) if self.signed else (0, 2**self.bits - 1)
 
     def _steps(self, x: th.Tensor) -> th.Tensor:
         shape = [1] * x.ndim
@@ -103,14 +125,13 @@ class Quantizer(nn.Module):
         return (x / self._steps(x)).round().clamp(low, high)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
-        blend = float(self.blend)
-        if blend == 0.0:
+        if self.blend == 0.0:
             return x
         low, high = self.levels()
         steps = self._steps(x)
         inside = (x / steps).clamp(low, high)
         quantized = (inside + (inside.round() - inside).detach()) * steps
-        return quantized if blend == 1.0 else x + blend * (quantized - x)
+        return quantized if self.blend == 1.0 else x + self.blend * (quantized - x)
 
     @th.no_grad()
     def fit(self, x: th.Tensor) -> None:
@@ -119,7 +140,7 @@ class Quantizer(nn.Module):
 
         :param x: a weight, or recorded activations
         """
-        self.signed.fill_(bool((x < 0).any()) if self.is_signed is None else self.is_signed)
+        self.signed = bool((x < 0).any()) if self.is_signed is None else self.is_signed
         rows = x.movedim(self.axis, 0).reshape(len(self.step), -1) if len(self.step) > 1 else x.reshape(1, -1)
         low, high = self.levels()
         largest = rows.abs().amax(dim=1, keepdim=True)
@@ -144,5 +165,5 @@ class Quantizer(nn.Module):
     def set_bits(self, bits: int) -> None:
         """Change the number of bits, with the same range of values."""
         old = self.levels()[1]
-        self.bits.fill_(bits)
+        self.bits = bits
         self._choose(self.step_sizes() * old / self.levels()[1])

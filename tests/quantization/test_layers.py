@@ -17,7 +17,7 @@ def test_entries_of_different_scales_have_steps_of_their_own():
     quantizer = layer.input_quantizer
     assert quantizer is not None
     quantizer.fit(x)
-    quantizer.blend.fill_(1.0)
+    quantizer.blend = 1.0
     errors = (quantizer(x) - x).square().mean(dim=0).sqrt() / x.std(dim=0)
     assert (errors < 0.02).all()
     sizes = quantizer.step_sizes()

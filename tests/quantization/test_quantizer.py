@@ -17,7 +17,7 @@ def test_quantized_values_lie_on_the_grid_and_near(seed, bits, positive, n_chann
     x = th.randn(4, 6).abs() if positive else th.randn(4, 6)
     quantizer = Quantizer(bits, n_channels)
     quantizer.fit(x)
-    quantizer.blend.fill_(1.0)
+    quantizer.blend = 1.0
     result = quantizer(x)
     low, high = quantizer.levels()
     assert high - low + 1 == (2**bits if positive else 2**bits - 1)
@@ -35,7 +35,7 @@ def test_more_bits_are_closer():
     for bits in range(2, 9):
         quantizer = Quantizer(bits, 8)
         quantizer.fit(x)
-        quantizer.blend.fill_(1.0)
+        quantizer.blend = 1.0
         errors.append((quantizer(x) - x).square().mean().item())
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-3
 
@@ -43,7 +43,7 @@ def test_more_bits_are_closer():
 def test_entries_that_were_idle_can_come_to_life():
     quantizer = Quantizer(8, 2, axis=1)
     quantizer.fit(th.tensor([[0.0, 3.0], [0.0, -1.0]]))
-    quantizer.blend.fill_(1.0)
+    quantizer.blend = 1.0
     assert th.allclose(quantizer(th.tensor([[0.5, 2.0]])), th.tensor([[0.5, 2.0]]), atol=0.02)
 
 
@@ -51,16 +51,16 @@ def test_blend_goes_from_full_to_quantized():
     x, quantizer = th.randn(3, 5), Quantizer(2, 3)
     quantizer.fit(x)
     assert th.equal(quantizer(x), x)
-    quantizer.blend.fill_(1.0)
+    quantizer.blend = 1.0
     quantized = quantizer(x)
-    quantizer.blend.fill_(0.25)
+    quantizer.blend = 0.25
     assert th.allclose(quantizer(x), x + 0.25 * (quantized - x))
 
 
 def test_gradients_are_those_of_the_paper():
     """Esser et al. 2020, Eq. 3, computed value by value; the step is trained as a multiple of its first size."""
     quantizer = Quantizer(3)
-    quantizer.blend.fill_(1.0)
+    quantizer.blend = 1.0
     quantizer.unit.fill_(0.5)
     x = th.tensor([0.1, 0.7, -1.2, 3.0, -9.0], requires_grad=True)
     quantizer(x).sum().backward()
@@ -79,7 +79,7 @@ def test_step_sizes_learn_in_proportion_to_their_size(bits, axis):
     x = x if axis == 0 else x.T
     quantizer = Quantizer(8, 3, axis=axis, signed=True)
     quantizer.fit(x)
-    quantizer.blend.fill_(1.0)
+    quantizer.blend = 1.0
     quantizer.set_bits(bits)
     optimizer = th.optim.Adam([quantizer.step], lr=0.01, eps=0.0)
     before = quantizer.step_sizes().detach().clone()
