@@ -11,7 +11,7 @@ from sb3_distill.study.manifest import SETTINGS
 
 CARTPOLE = {
     "title": "CartPole & losses",
-    "settings": {"algo": "pd", "env": "CartPole-v1", "n_timesteps": 600, "rollout_policy": "teacher"},
+    "settings": {"algo": "pd", "env": "CartPole-v1", "n_timesteps": 600, "n_envs": 1, "rollout_policy": "teacher"},
     "grid": {"loss": ["kl", "nll"], "seed": [0]},
     "record": True,
     "evaluation": {"n_episodes": 8},

@@ -18,7 +18,7 @@ STUDENT = "logs/pd/CartPole-v1_1/CartPole-v1.zip"
 
 
 def arguments_of(teacher: Path, *arguments: str) -> list[str]:
-    quick = ["-params", f"teacher:'{teacher}'", "n_teacher_episodes:1", "learning_starts:100"]
+    quick = ["-params", "n_envs:1", f"teacher:'{teacher}'", "n_teacher_episodes:1", "learning_starts:100"]
     return ["--algo", "pd", "--env", "CartPole-v1", *arguments, *quick]
 
 

@@ -211,7 +211,7 @@ def test_ten_kills(tmp_path):
 def test_the_state_stays_until_the_zoo_has_saved_everything(zoo, tmp_path, monkeypatch):
     """The statistics are the last file that the Zoo writes."""
     command = ("--algo", "pd", "--env", "CartPole-v1", "-n", 200, "--save-freq", 50, "--eval-freq", -1, "-f", "logs")
-    params = ("normalize:True", "n_teacher_episodes:0", "learning_starts:100", "teacher:'teacher.zip'")
+    params = ("n_envs:1", "normalize:True", "n_teacher_episodes:0", "learning_starts:100", "teacher:'teacher.zip'")
     DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [4]}, seed=0).save(tmp_path / "teacher")
     with monkeypatch.context() as context:
         context.setattr(VecNormalize, "save", full)

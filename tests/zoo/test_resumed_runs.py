@@ -47,7 +47,7 @@ def train(zoo: Callable[..., str], cartpole_teacher: Path, monkeypatch: pytest.M
         monkeypatch.setattr(Interrupted, "at", stop)
         folder.mkdir(exist_ok=True)
         arguments = ["--algo", "pd", "--env", "CartPole-v1", "--seed", "1", "-n", "400", "--eval-freq", "-1"]
-        settings = [f"teacher:'{cartpole_teacher}'", "n_teacher_episodes:0", "learning_starts:50"]
+        settings = ["n_envs:1", f"teacher:'{cartpole_teacher}'", "n_teacher_episodes:0", "learning_starts:50"]
         callback = f"callback:'{__name__}.Interrupted'"
         zoo(folder, "train", *arguments, "--save-freq", "150", *extra, "-params", *settings, callback, *params)
         monkeypatch.setattr(Interrupted, "at", 0)
