@@ -109,3 +109,17 @@ def check_compile(weight_bits: Any, compile_update: bool | None) -> None:
             "compile_update=True does not go with weight_bits, because the precision changes during training: leave "
             "one of them out."
         )
+
+
+def check_new_bits(bits: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """
+    :param bits: numbers of bits of a student that is loaded
+    :param changed: those that it is to have instead
+    :raises ValueError: the student is quantized already
+    """
+    if changed and bits["weight_bits"] is not None:
+        own = ", ".join(f"{name}={value}" for name, value in bits.items())
+        raise ValueError(
+            f"This student is quantized already ({own}), so {', '.join(changed)} cannot change: load a student at full "
+            "precision with other bits, or distill a new one."
+        )

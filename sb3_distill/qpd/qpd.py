@@ -390,12 +390,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         kwargs = {"compile_update": None, **kwargs} if bits else kwargs
         model = super().load(path, *args, **kwargs)
         changed = {name: value for name, value in bits.items() if value != model.bits[name]}
-        if changed and model.weight_bits is not None:
-            own = ", ".join(f"{name}={value}" for name, value in model.bits.items())
-            raise ValueError(
-                f"This student is quantized already ({own}), so {', '.join(changed)} cannot change: load a student at "
-                "full precision with other bits, or distill a new one."
-            )
+        checks.check_new_bits(model.bits, changed)
         vars(model).update(changed)
         model._check_arguments()
         if changed and model.weight_bits is not None:

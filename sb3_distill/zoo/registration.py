@@ -2,11 +2,11 @@
 
 import functools
 import inspect
+import sys
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
-import sb3_distill
 from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.envs.minatar import register_minatar
@@ -24,7 +24,7 @@ def register_algorithms(utils: ModuleType) -> None:
     # Makes the ids of MinAtar's games available for --env
     register_minatar()
     # The Zoo evaluates settings in this module, such as optimizer_class=sb3_distill.Muon.
-    vars(utils)["sb3_distill"] = sb3_distill
+    vars(utils)["sb3_distill"] = sys.modules["sb3_distill"]
     for key in ALGORITHMS:
         utils.ALGOS.setdefault(key, resolve(key))
 
