@@ -117,9 +117,10 @@ class GraphBuilder:
         elif isinstance(layer, nn.Hardtanh):
             self.apply("Clip", self.constant(np.float32(layer.min_val)), self.constant(np.float32(layer.max_val)))
         elif isinstance(layer, BatchRenorm1d):
-            factor = layer.scale / (layer.ra_var + layer.eps).sqrt()
+            norm: Any = layer
+            factor = norm.scale / (norm.ra_var + norm.eps).sqrt()
             self.apply("Mul", self.constant(factor.cpu().numpy()))
-            self.apply("Add", self.constant((layer.bias - factor * layer.ra_mean).cpu().numpy()))
+            self.apply("Add", self.constant((norm.bias - factor * norm.ra_mean).cpu().numpy()))
         elif type(layer) in ACTIVATIONS:
             self.apply(ACTIVATIONS[type(layer)])
         else:

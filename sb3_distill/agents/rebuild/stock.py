@@ -51,13 +51,12 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
         kwargs["share_features_extractor"] = policy.share_features_extractor
     name, own = _extractor_of(agent)
     kwargs |= own
-    if is_ppo and policy.squash_output:
+    own = {"use_sde": True} if is_ppo and policy.squash_output else {} if is_ppo else {"buffer_size": _BUFFER_SIZE}
+    if "use_sde" in own:
         kwargs["squash_output"] = True
-        model: Any = PPO(name, None, use_sde=True, policy_kwargs=kwargs, device="cpu", _init_setup_model=False)
-    elif is_ppo:
-        model = PPO(name, None, policy_kwargs=kwargs, device="cpu", _init_setup_model=False)
-    else:
-        model = DQN(name, None, buffer_size=_BUFFER_SIZE, policy_kwargs=kwargs, device="cpu", _init_setup_model=False)
+    model_class: Any = PPO if is_ppo else DQN
+    # Without an environment, as SB3's load makes a model
+    model = model_class(name, None, policy_kwargs=kwargs, device="cpu", _init_setup_model=False, **own)
     model.observation_space, model.action_space, model.n_envs = policy.observation_space, policy.action_space, 1
     model._setup_model()
     model.policy.load_state_dict(_state_of(policy, model.policy))
@@ -119,7 +118,7 @@ def _as_nature_cnn(name: str, own: dict[str, th.Tensor], extractor: StudentCNN) 
     """The weights of a ``NatureCNN``: with the frames' mean and scale in the first layer, and zeros for feature maps
     that the student does not have."""
     convolutions = [str(index) for index, layer in enumerate(extractor.cnn) if isinstance(layer, nn.Conv2d)]
-    found, n_inputs = {}, None
+    found, n_inputs = {}, 0
     for position, (index, n_outputs) in enumerate(zip(convolutions, _NATURE_CHANNELS, strict=True)):
         weight, bias = own[f"{name}.cnn.{index}.weight"], own[f"{name}.cnn.{index}.bias"]
         if position == 0:
