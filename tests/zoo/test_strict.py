@@ -81,7 +81,8 @@ def test_students_beside_a_teacher_are_strict_too():
 
 def test_the_students_of_actor_mimic_play():
     found = with_paper("pd", PONG, {"strict": True, "policy": "MaxPoolCnnPolicy"})
-    assert found["rollout_policy"] == "student" and found["temperature"] == found["student_temperature"] == 0.01
+    assert found["rollout_policy"] == "student" and found["student_exploration"] == "softmax"
+    assert found["temperature"] == found["student_temperature"] == 0.01
     assert found["policy_kwargs"] == {**RAW, "optimizer_class": th.optim.Adam} and found["n_timesteps"] == 20_000_000
 
 
