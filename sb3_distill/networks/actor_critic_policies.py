@@ -149,7 +149,8 @@ def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values
         return Answers(log_probs=logits - logits.logsumexp(dim=-1, keepdim=True), values=values)
     if isinstance(policy.action_dist, DiagGaussianDistribution):
         mean = policy.action_net(latent)
-        return Answers(gaussian=Gaussian(mean, th.ones_like(mean) * policy.log_std.exp()), values=values)
+        deviation = th.ones_like(mean) * policy.log_std.exp()
+        return Answers(gaussian=Gaussian(mean, deviation, policy.squash_output), values=values)
     distribution: Any = policy._get_action_dist_from_latent(latent)
     normal = distribution.distribution
     return Answers(gaussian=Gaussian(normal.mean, normal.stddev, policy.squash_output), values=values)

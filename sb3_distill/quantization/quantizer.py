@@ -79,7 +79,9 @@ class Quantizer(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in _NUMBERS:
-            destination[prefix + name] = th.tensor(getattr(self, name))
+            # In double precision: a run that goes on has the same blend.
+            number = getattr(self, name)
+            destination[prefix + name] = th.tensor(number, dtype=th.float64 if name == "blend" else None)
 
     def _load_from_state_dict(
         self,

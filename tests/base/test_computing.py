@@ -89,7 +89,7 @@ def test_few_bits_are_not_compiled(compiled, processor, tmp_path):
     assert whole.compile_update is True and len(compiled) == 1
     # What was chosen for a student at full precision does not hold for few bits.
     whole.save(tmp_path / "student")
-    quantized = QPD.load(tmp_path / "elsewhere/student", images(), teacher=whole._teacher, weight_bits=4, device="cpu")
+    quantized = QPD.load(tmp_path / "student", images(), teacher=whole._teacher, weight_bits=4, device="cpu")
     quantized.learn(100)
     assert quantized.compile_update is False
 

@@ -99,6 +99,7 @@ def test_entries_of_a_student_override_the_arguments():
         "name": "reverse_kl",
         "temperature": 1.0,
         "student_temperature": 1.0,
+        "action_space": None,
     }
     assert make(student_temperature=1.0).student_nets["small"].loss.student_temperature == 1.0
 
