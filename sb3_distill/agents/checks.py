@@ -56,6 +56,11 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
             f"{who} was trained with actions from {_bounds(mine)}, but those of the student's environment go from "
             f"{_bounds(its)}: the same number can be another action there."
         )
+        if teacher.policy.squash_output or not teacher.has_distribution:
+            raise ValueError(
+                f"{problem} This teacher answers on the scale of its own bounds, so the environment must have them: "
+                "wrap it in gymnasium.wrappers.RescaleAction."
+            )
         if not allow_env_mismatch:
             raise ValueError(f"{problem} Pass allow_env_mismatch=True if this is intended.")
         warnings.warn(problem)

@@ -243,9 +243,12 @@ def _check_stock(kwargs: dict[str, Any]) -> None:
 
 
 def _load_with_sb3(algo: str, path: Path) -> Any:
+    custom_objects: dict[str, Any] = {"learning_rate": 0.0, "lr_schedule": None}
     if algo in ALGORITHMS:
         model_class = resolve(algo)
     else:
         module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars") else stable_baselines3
         model_class = getattr(module, "CrossQ" if algo == "crossq" else algo.upper())
-    return model_class.load(path, device="cpu", custom_objects={"learning_rate": 0.0, "lr_schedule": None}).policy
+        # The memory is not needed, and that of HER would need an environment.
+        custom_objects |= {"buffer_size": 1, "replay_buffer_class": None}
+    return model_class.load(path, device="cpu", custom_objects=custom_objects).policy

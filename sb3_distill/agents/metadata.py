@@ -73,6 +73,11 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
         "n_quantiles": "qrdqn",
         "exploration_fraction": "dqn",
         "gae_lambda": "a2c",
+        "top_quantiles_to_drop_per_net": "tqc",
+        "target_policy_noise": "td3",
+        "n_delta": "ars",
+        "policy_delay": "crossq",
+        "target_entropy": "sac",
     }
     return next((algo for attribute, algo in attributes.items() if attribute in data), str(named))
 

@@ -199,9 +199,9 @@ def find_zoo_teacher(
     env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS, argument: str = "teacher=PATH"
 ) -> str | Path:
     """
-    Find the Zoo's agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, then on the hub;
-    there and there for the environment itself, then for earlier versions of it, the latest first. Of several agents in
-    a folder the one with the highest recorded score is taken, else that of the first algorithm.
+    Find the Zoo's agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, for the environment
+    itself, then for earlier versions of it, the latest first; then on the hub, in the same order of versions. Of
+    several agents in a folder the one with the highest recorded evaluation is taken, else that of the first algorithm.
 
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
@@ -252,7 +252,7 @@ def _recorded_score(run: Path) -> float:
         # Of an agent that nobody has named
         return -math.inf
     if isinstance(score, EvaluationScore):
-        return score.best_mean
+        return score.best_mean if math.isfinite(score.best_mean) else -math.inf
     means = [value for key, value in (score or {}).items() if key in ("mean_reward", "mean")]
     return float(means[0]) if means and isinstance(means[0], (int, float)) and math.isfinite(means[0]) else -math.inf
 

@@ -38,6 +38,7 @@ from sb3_distill.envs.native import native_or_same
 from sb3_distill.envs.views import ObservationView
 from sb3_distill.networks.computing import break_even, planned_updates
 from sb3_distill.networks.extractors import set_train_dtype
+from sb3_distill.networks.optimizers import align_states
 
 SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
 
@@ -325,6 +326,7 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         # Update learning rate according to schedule
         learning_rate = self.lr_schedule(self._current_progress_remaining)
         update_learning_rate(self.student.optimizer, learning_rate)
+        align_states(self.student.optimizer)
         self._record("learning_rate", learning_rate)
 
     def _update(self, samples: Any) -> dict[str, th.Tensor]:

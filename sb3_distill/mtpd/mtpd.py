@@ -182,18 +182,17 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()
-        if self._n_updates == 0:
-            describes = self.verbose > 0 and self.student.loss[0].has_temperature
-            if describes or AUTO in self._temperatures():
-                # The minibatches do not depend on it.
-                with unchanged_randomness():
-                    answers = self.replay_buffer.sample_equally(1_000 * len(self.tasks)).answers
-                settled = {
-                    name: settle_temperature(temperature, answers[task], describes, f"{name}: ")
-                    for task, (name, temperature) in enumerate(zip(self.task_names, self._temperatures(), strict=True))
-                }
-                if AUTO in self._temperatures():
-                    self.temperature = settled
+        describes = self._n_updates == 0 and self.verbose > 0 and self.student.loss[0].has_temperature
+        if describes or AUTO in self._temperatures():
+            # The minibatches do not depend on it.
+            with unchanged_randomness():
+                answers = self.replay_buffer.sample_equally(1_000 * len(self.tasks)).answers
+            settled = {
+                name: settle_temperature(temperature, answers[task], describes, f"{name}: ")
+                for task, (name, temperature) in enumerate(zip(self.task_names, self._temperatures(), strict=True))
+            }
+            if AUTO in self._temperatures():
+                self.temperature = settled
         # Also those of a run that goes on
         self.student.loss = self._make_losses()
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch as th
 from torch import optim
 
 from sb3_distill.networks.muon import Muon
@@ -28,6 +29,20 @@ def optimizer_of(name: type[optim.Optimizer] | str) -> type[optim.Optimizer]:
             "Pass the class itself for another one."
         )
     return OPTIMIZERS[name]
+
+
+@th.no_grad()
+def align_states(optimizer: optim.Optimizer) -> None:
+    """
+    Give the states of an optimizer the memory layout of their parameters. The fused Adam on a CPU reads both as they
+    lie in memory, and a student that goes on at another precision has another layout than its file.
+
+    :param optimizer: the optimizer
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, th.Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = th.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def fused_where_possible(optimizer_class: type[optim.Optimizer], optimizer_kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -192,13 +192,12 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()
-        if self._n_updates == 0:
-            describes = self.verbose > 0 and self.student.loss.has_temperature
-            if describes or self.temperature == AUTO:
-                # The minibatches do not depend on it.
-                with unchanged_randomness():
-                    answers = self.replay_buffer.sample(1_000).answers
-                self.temperature = settle_temperature(self.temperature, answers, describes)
+        describes = self._n_updates == 0 and self.verbose > 0 and self.student.loss.has_temperature
+        if describes or self.temperature == AUTO:
+            # The minibatches do not depend on it.
+            with unchanged_randomness():
+                answers = self.replay_buffer.sample(1_000).answers
+            self.temperature = settle_temperature(self.temperature, answers, describes)
         # Also that of a run that goes on
         self.student.loss = self._make_loss()
 

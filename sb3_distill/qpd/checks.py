@@ -38,6 +38,11 @@ def check_kind(teacher: Teacher, env: VecEnv) -> None:
     :raises ValueError: its actions are not of the environment's kind, or its answers are of a kind that no loss
         compares
     """
+    if type(teacher.action_space) is not type(env.action_space):
+        raise ValueError(
+            f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
+            f"{env.action_space}: choose a teacher with actions of the same kind."
+        )
     if isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
         raise ValueError(
             f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions: distill "
@@ -55,6 +60,29 @@ def check_kind(teacher: Teacher, env: VecEnv) -> None:
             f"The teacher {teacher.source} draws actions from a {type(teacher.policy.action_dist).__name__}; "
             "distillation supports only categorical and diagonal Gaussian distributions: train the teacher with "
             "Discrete or Box actions."
+        )
+
+
+def compares_distributions(teacher: Teacher, policy: Any) -> bool:
+    """
+    :param teacher: the teacher
+    :param policy: the student's policy
+    :return: whether both have distributions between which there is a divergence; else they meet as actions
+    """
+    return teacher.has_distribution and teacher.policy.squash_output == policy.squash_output
+
+
+def check_entropy(teacher: Teacher, policy: Any, ent_coef: float) -> None:
+    """
+    :param teacher: the teacher
+    :param policy: the student's policy
+    :param ent_coef: see ``QPD``
+    :raises ValueError: a wide distribution would be rewarded, and nothing would hold it
+    """
+    if ent_coef > 0 and not compares_distributions(teacher, policy):
+        raise ValueError(
+            f"ent_coef={ent_coef:g} rewards a wide distribution over actions, but this teacher ({teacher.algo}) and "
+            "this student meet as actions, which hold no distribution: leave ent_coef at 0."
         )
 
 

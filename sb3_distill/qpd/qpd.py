@@ -234,15 +234,14 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         checks.check_kind(teacher, self._known_env())
+        checks.check_entropy(teacher, self.policy, self.ent_coef)
         super()._check_teacher(teacher, env_id)
         if teacher is not self._teacher and self.value_coef > 0:
             checks.warn_of_missing_critic(teacher)
 
     def _student_rule(self) -> PlayRule:
         # The deviation of a student's Gaussian is taught only where distributions are compared.
-        teacher = self._teacher
-        comparable = teacher.has_distribution and teacher.policy.squash_output == self.policy.squash_output
-        return PlayRule(comparable, self.student_eps)
+        return PlayRule(checks.compares_distributions(self._teacher, self.policy), self.student_eps)
 
     def _teacher_rule(self) -> PlayRule:
         return PlayRule(self._teacher.has_distribution, super()._teacher_rule().epsilon)

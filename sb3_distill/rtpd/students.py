@@ -14,6 +14,7 @@ from sb3_distill.base.students import Student
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import read_schedule
+from sb3_distill.networks.optimizers import align_states
 from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 from sb3_distill.rtpd.spec import StudentSpec, check_student_arguments
 
@@ -103,6 +104,7 @@ class RealTimeStudent(Student):
         if not self.policy.training:
             self.policy.set_training_mode(True)
         update_learning_rate(self.optimizer, self.lr_schedule(progress_remaining))
+        align_states(self.optimizer)
 
     def td_losses(self, batch: SharedBatch, q_values: th.Tensor) -> th.Tensor:
         """

@@ -111,7 +111,7 @@ class Cell:
         if not self.records or self.algo not in DISTILLING:
             return None
         # Only these hyperparameters influence the teacher's play; those of the student do not.
-        shared = {"teacher", "teacher_eps", "n_envs", "frame_stack", "env_wrapper", "train_freq"}
+        shared = {"teacher", "teacher_eps", "n_envs", "frame_stack", "env_wrapper", "train_freq", "strict"}
         settings = {name: value for name, value in self.hyperparams.items() if name in shared}
         seed = self.seed if self.records == "per seed" else None
         about = [self.algo, self.env, self.n_timesteps, self.env_kwargs, settings, seed]

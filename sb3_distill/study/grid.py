@@ -242,7 +242,8 @@ def _one_run(where: str, dimension: str, cells: Sequence[Cell], entries: Sequenc
                 f"{place} does not say {missing[0]}, which grid.{dimension}.{labels[0]} says: a student that shares "
                 "its play takes over what it does not say. Say it for every student."
             )
-        own = {name: value for name, value in cell.hyperparams.items() if first.hyperparams.get(name) != value}
+        said = first.hyperparams
+        own = {name: value for name, value in cell.hyperparams.items() if name not in said or said[name] != value}
         if "policy" in own and "policy_kwargs" in cell.hyperparams:
             own["policy_kwargs"] = cell.hyperparams["policy_kwargs"]
         students[re.sub(r"\W", "_", f"{dimension}_{label}")] = own

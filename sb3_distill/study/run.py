@@ -25,7 +25,7 @@ from sb3_distill.qpd.checks import TEACHER_ALGORITHMS
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
-from sb3_distill.study.cell import Cell, Study
+from sb3_distill.study.cell import DISTILLING, Cell, Study
 from sb3_distill.study.manifest import PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
 
 RESULTS, TABLE = "results.json", "results.csv"
@@ -196,7 +196,7 @@ def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     ]
     named.append(None if (starts := cell.evaluation.get("starts_from")) == "random" else starts)
     needed: list[tuple[str, ...]] = [(str(source),) for source in named if source is not None]
-    if cell.algo in ("pd", "qpd") and cell.hyperparams.get("teacher") is None:
+    if cell.algo in DISTILLING and cell.hyperparams.get("teacher") is None:
         algos = TEACHER_ALGORITHMS if cell.algo == "qpd" else ZOO_ALGORITHMS
         env_ids = (cell.env, *earlier_versions(cell.env))
         needed.append(tuple(f"zoo:{algo}/{env_id}" for env_id in env_ids for algo in algos))

@@ -31,6 +31,8 @@ def hidden_layers(agent: Teacher) -> list[nn.Conv2d | nn.Linear]:
 
 
 def _is_same(one: Any, other: Any) -> bool:
+    if one.bias is None or other.bias is None:
+        return one.bias is other.bias and th.equal(one.weight, other.weight)
     if one.weight.shape == other.weight.shape:
         return th.equal(one.weight, other.weight) and th.equal(one.bias, other.bias)
     # Tasks with shorter observations than others have fewer inputs, and the same units.

@@ -54,7 +54,12 @@ def with_paper(algo: str, env_id: str, hyperparams: Mapping[str, Any], n_timeste
             name: e if isinstance(e, Mapping) else {"policy": e}
             for name, e in name_students(settings["students"]).items()
         }
-        settings["students"] = {name: copy.deepcopy(merge(each_student, entry)) for name, entry in named.items()}
+        # Students of pd and qpd take over what they do not say, and have the paper's settings from the first one.
+        own_settings = {"policy", "policy_kwargs"}
+        settings["students"] = {
+            name: copy.deepcopy(merge(each_student, entry) if algo == "rtpd" or own_settings & entry.keys() else entry)
+            for name, entry in named.items()
+        }
     return settings
 
 

@@ -266,3 +266,20 @@ def test_the_zoo_trains_several_students(tmp_path: Path, monkeypatch):
         folder = tmp_path / "logs" / "pd" / "CartPole-v1_1" / "students" / name / "pd" / "CartPole-v1_1"
         assert read_yaml(folder / "CartPole-v1" / "config.yml")["policy"] == policy
         assert load_teacher(folder, device="cpu").env_id == "CartPole-v1"
+
+
+def test_further_students_take_over_the_optimizer():
+    kwargs = {"policy_kwargs": {"net_arch": [8], "optimizer_class": "Muon", "optimizer_kwargs": {"momentum": 0.9}}}
+    own = {"policy_kwargs": {"net_arch": [4], "optimizer_class": "SGD"}}
+    model = pd({"small": "MlpPolicy", "own": own}, **kwargs)
+    optimizers = {name: policy.optimizer for name, policy in weights(model).items()}
+    assert [type(optimizers[name]).__name__ for name in ("", "small", "own")] == ["Muon", "Muon", "SGD"]
+    assert optimizers["small"].defaults["momentum"] == 0.9 and optimizers["own"].defaults["momentum"] == 0
+
+
+def test_a_trained_student_can_have_its_temperature_chosen(tmp_path: Path):
+    pd().learn(200).save(tmp_path / "student")
+    env = make_vec_env("CartPole-v1", 2)
+    model = PolicyDistillation.load(tmp_path / "student", env, teacher=pd()._teacher, temperature="auto")
+    model.learn(200, reset_num_timesteps=False)
+    assert isinstance(model.temperature, float) and model.student.loss.temperature == model.temperature

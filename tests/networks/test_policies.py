@@ -10,6 +10,7 @@ from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
 from sb3_distill.networks.extractors import StudentCNN
 from sb3_distill.networks.layers import FrameScaler
 from sb3_distill.networks.muon import Muon
+from sb3_distill.networks.optimizers import align_states
 from sb3_distill.networks.policies import STUDENT_POLICIES, CnnPolicy, MaxPoolCnnPolicy, MlpPolicy, Net1Policy
 from tests.helpers import FRAMES, preferences
 
@@ -165,3 +166,20 @@ def test_optimizers_have_names(policy):
     assert type(make(policy, 2, space, optimizer_class="Muon").optimizer) is Muon
     with pytest.raises(ValueError, match=r'optimizer_class must be a class or one of Adam, .*, not "os.system"'):
         make(policy, 2, space, optimizer_class="os.system")
+
+
+def test_fused_adam_steps_the_same_in_another_layout():
+    def stepped(layout):
+        th.manual_seed(0)
+        policy = make(Net1Policy, 4)
+        parameter = next(iter(policy.parameters()))
+        gradient = th.randn(parameter.shape)
+        for _ in range(2):
+            # As autograd lays it
+            parameter.grad = th.empty_like(parameter).copy_(gradient)
+            policy.optimizer.step()
+            policy.to(memory_format=layout)
+            align_states(policy.optimizer)
+        return parameter.detach().contiguous()
+
+    assert th.allclose(stepped(th.channels_last), stepped(th.contiguous_format))

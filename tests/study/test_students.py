@@ -60,6 +60,12 @@ def test_students_can_differ_in_any_setting_of_their_own(tmp_path):
     assert cell.hyperparams["students"] == {"policy_Net3Policy": own}
 
 
+def test_a_student_can_say_null(tmp_path):
+    grid = {"bits": {"standard": {}, "full": {"weight_bits": None, "activation_bits": None}}}
+    (cell,) = study_of(tmp_path / "s.yml", settings={"algo": "qpd"}, grid=grid, share_play="bits").cells
+    assert cell.hyperparams["students"] == {"bits_full": {"weight_bits": None, "activation_bits": None}}
+
+
 @pytest.mark.parametrize(
     "settings, changes, message",
     [

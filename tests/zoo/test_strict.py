@@ -79,6 +79,18 @@ def test_students_beside_a_teacher_are_strict_too():
     assert further == {"policy": "Net3Policy", "policy_kwargs": {**RAW, **RMSPROP}}
 
 
+def test_further_students_take_over_the_first_ones_network():
+    own = {
+        "strict": True,
+        "policy": "CnnPolicy",
+        "policy_kwargs": {"features_extractor_kwargs": {"channels": [8, 8, 8]}},
+    }
+    students = {"b": {"temperature": 0.1}, "c": "Net3Policy"}
+    found = with_paper("pd", PONG, {**own, "students": students})
+    assert found["students"]["b"] == {"temperature": 0.1}
+    assert found["students"]["c"] == {"policy": "Net3Policy", "policy_kwargs": {**RAW, **RMSPROP}}
+
+
 def test_the_students_of_actor_mimic_play():
     found = with_paper("pd", PONG, {"strict": True, "policy": "MaxPoolCnnPolicy"})
     assert found["rollout_policy"] == "student" and found["student_exploration"] == "softmax"

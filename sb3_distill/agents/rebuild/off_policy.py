@@ -4,6 +4,7 @@ import re
 from functools import partial
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
@@ -12,6 +13,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
 
 _CRITIC = re.compile(r"critic\.(?P<name>qf\d+)\.")
@@ -28,7 +30,13 @@ def _build(
     **own: Any,
 ) -> Any:
     """A policy with an actor of these hidden layers, and critics as the weights have them."""
+    if not isinstance(action_space, spaces.Box) or not (
+        np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
+    ):
+        raise AgentError(f"{name} has continuous actions with finite bounds, but this file states {action_space}.")
     critics = {found["name"] for found in map(_CRITIC.match, weights) if found}
+    if not critics:
+        raise AgentError(f"The weights of the critic are missing: save the whole {name} agent, not its actor alone.")
     make = partial(
         policy_class,
         observation_space,

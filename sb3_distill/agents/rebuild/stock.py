@@ -25,7 +25,8 @@ _NATURE_CHANNELS = (32, 64, 64)
 @th.no_grad()
 def stock_model(agent: Teacher) -> BaseAlgorithm:
     """
-    A student as a stock DQN (students of ``pd``) or PPO (students of ``qpd``), with SB3's own default hyperparameters.
+    A student as a stock DQN (students of ``pd``) or PPO (students of ``qpd``), with SB3's own default hyperparameters
+    (but a memory of 100,000 steps).
     It acts as the student does, with two exceptions: quantized weights are the floats that they stand for, but the
     inputs of their layers are not rounded any more; and a squashed student draws its actions by gSDE, which SB3 needs
     for squashing.

@@ -28,7 +28,7 @@ def build_actor_critic_student(
         },
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.Tanh),
         share_features_extractor=bool(kwargs.get("share_features_extractor", True)),
-        squash_output=bool(kwargs.get("squash_output", False)),
+        squash_output=bool(kwargs.get("squash_output", False)) and isinstance(action_space, spaces.Box),
         **_extractor(weights, "pi_features_extractor.", observation_space, kwargs),
     )
     for name, tensor in weights.items():

@@ -98,6 +98,10 @@ class SeveralStudentsMixin(DistillationAlgorithm):
         aliases = {policy: alias for alias, policy in self.policy_aliases.items()}
         policy = aliases.get(self.policy_class, self.policy_class)
         own = {"policy": policy, "policy_kwargs": self.policy_kwargs}
+        if "policy_kwargs" in entries and "optimizer_class" not in entries["policy_kwargs"]:
+            # The learning rate that they share is one for this optimizer.
+            optimizer = {name: value for name, value in self.policy_kwargs.items() if name.startswith("optimizer_")}
+            entries = {**entries, "policy_kwargs": {**optimizer, **entries["policy_kwargs"]}}
         return {key: entries.get(key, own[key] if key in own else getattr(self, key)) for key in self.student_entries}
 
     def _make_sibling(self, index: int, name: str) -> "SeveralStudentsMixin":
