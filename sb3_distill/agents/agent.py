@@ -267,14 +267,11 @@ class Teacher(ABC):
             # SB3 would play on with the noise matrix that it drew when the agent was loaded, one for all environments.
             obs, _ = self.policy.obs_to_tensor(observation)
             self.policy.reset_noise(len(next(iter(obs.values())) if isinstance(obs, dict) else obs))
-        try:
-            actions, _ = self.policy.predict(observation, deterministic=deterministic)
-        except ValueError as error:
-            # torch names the parameters of its distribution instead.
-            found = find_not_finite("observation", observation)
-            if found is None:
-                raise
-            raise ValueError(f"{self.source} cannot act, because {found[1]}: correct the environment.") from error
+        found = find_not_finite("observation", observation) if self.has_distribution else None
+        if found is not None and found[1].endswith(" nan"):
+            # The distributions of torch check their numbers only until something is compiled.
+            raise ValueError(f"{self.source} cannot act, because {found[1]}: correct the environment.")
+        actions, _ = self.policy.predict(observation, deterministic=deterministic)
         return actions, None
 
     def sample(

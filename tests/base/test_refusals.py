@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -105,7 +106,10 @@ def test_scores_that_are_no_numbers():
         evaluate_paired(dqn(Broken()), make_env, 2)
 
 
-def test_teachers_that_cannot_act_on_what_they_see():
+@pytest.mark.parametrize("torch_checks", [True, False])
+def test_teachers_that_cannot_act_on_what_they_see(torch_checks, monkeypatch):
+    # As after torch.compile, which switches the checks of all distributions off
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", torch_checks)
     teacher = load_teacher(PPO("MlpPolicy", Broken(), n_steps=8, batch_size=8, device="cpu"), device="cpu")
     with pytest.raises(ValueError, match=r"cannot act, because observation\[1\] is nan"):
         teacher.predict(np.array([[0.0, np.nan, 0.0]], np.float32))
