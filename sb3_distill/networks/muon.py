@@ -1,16 +1,18 @@
 """The optimizer Muon (Jordan et al. 2024) for small convolutional networks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch as th
+
+from sb3_distill.networks.stepping import ParameterWiseOptimizer
 
 # Jordan et al. 2024: coefficients of the quintic iteration that brings singular values near 1
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _N_ITERATIONS = 5
 
 
-class Muon(th.optim.Optimizer):
+class Muon(ParameterWiseOptimizer):
     """
     Momentum whose updates are orthogonalised: all directions of a weight matrix move by the same amount. Biases, and
     other parameters with one dimension, are updated by Adam.
@@ -43,28 +45,12 @@ class Muon(th.optim.Optimizer):
                 raise ValueError(f"{name} must be at least 0 and below 1, not {value}.")
         super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
 
-    @th.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """
-        One update.
+    def _step_parameter(self, param: th.Tensor, gradient: th.Tensor, group: dict[str, Any]) -> None:
+        update = self._matrix_update if param.ndim > 1 else self._vector_update
+        param.add_(update(param, gradient, group), alpha=-group["lr"])
 
-        :param closure: computes the loss again; its value is returned
-        :return: the loss, None without a closure
-        """
-        loss = None
-        if closure is not None:
-            with th.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    update = self._matrix_update if param.ndim > 1 else self._vector_update
-                    param.add_(update(param, group), alpha=-group["lr"])
-        return loss
-
-    def _matrix_update(self, param: th.Tensor, group: dict[str, Any]) -> th.Tensor:
-        state, gradient = self.state[param], param.grad
-        assert gradient is not None
+    def _matrix_update(self, param: th.Tensor, gradient: th.Tensor, group: dict[str, Any]) -> th.Tensor:
+        state = self.state[param]
         if not state:
             state["momentum_buffer"] = th.zeros_like(param)
         momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
@@ -72,9 +58,8 @@ class Muon(th.optim.Optimizer):
         # The root mean square of an orthogonal matrix is one through the root of its longer side.
         return orthogonalize(matrix, group["eps"]).view_as(param) * max(matrix.shape) ** 0.5
 
-    def _vector_update(self, param: th.Tensor, group: dict[str, Any]) -> th.Tensor:
-        state, gradient = self.state[param], param.grad
-        assert gradient is not None
+    def _vector_update(self, param: th.Tensor, gradient: th.Tensor, group: dict[str, Any]) -> th.Tensor:
+        state = self.state[param]
         if not state:
             state.update(step=0, exp_avg=th.zeros_like(param), exp_avg_sq=th.zeros_like(param))
         state["step"] += 1

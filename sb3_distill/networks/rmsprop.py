@@ -1,13 +1,15 @@
 """RMSProp as the papers of DQN and policy distillation use it."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch as th
 
+from sb3_distill.networks.stepping import ParameterWiseOptimizer
 
-class CappedRMSprop(th.optim.Optimizer):
+
+class CappedRMSprop(ParameterWiseOptimizer):
     """
     RMSProp whose rate for a parameter, the learning rate divided by the root mean square of the parameter's gradients,
     has a maximum.
@@ -44,27 +46,11 @@ class CappedRMSprop(th.optim.Optimizer):
         defaults = {"lr": lr, "max_rate": max_rate, "alpha": alpha, "eps": eps, "centered": centered}
         super().__init__(params, defaults)
 
-    @th.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """
-        One update.
+    def _step_parameter(self, param: th.Tensor, gradient: th.Tensor, group: dict[str, Any]) -> None:
+        param.addcmul_(self._rate(param, gradient, group), gradient, value=-1)
 
-        :param closure: computes the loss again; its value is returned
-        :return: the loss, None without a closure
-        """
-        loss = None
-        if closure is not None:
-            with th.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    param.addcmul_(self._rate(param, group), param.grad, value=-1)
-        return loss
-
-    def _rate(self, param: th.Tensor, group: dict[str, Any]) -> th.Tensor:
-        state, gradient = self.state[param], param.grad
-        assert gradient is not None
+    def _rate(self, param: th.Tensor, gradient: th.Tensor, group: dict[str, Any]) -> th.Tensor:
+        state = self.state[param]
         if not state:
             state["square_avg"] = th.zeros_like(param)
             if group["centered"]:
