@@ -79,7 +79,14 @@ def orthogonalize(matrix: th.Tensor, eps: float = 1e-8) -> th.Tensor:
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = x / (x.norm() + eps)
+    # All iterations are polynomials of x @ x.T, which commute: iterating on this small square matrix, and multiplying x
+    # once at the end, takes half the time for (256, 1568).
+    gram = x @ x.T
+    product = None
     for _ in range(_N_ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = b * gram + c * gram @ gram
+        polynomial.diagonal().add_(a)
+        product = polynomial if product is None else polynomial @ product
+        gram = polynomial @ gram @ polynomial
+    x = product @ x
     return x.T if is_tall else x
