@@ -25,7 +25,13 @@ from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.temperature import describe_temperature
-from sb3_distill.common.utils import check_device, check_probability, unchanged_randomness, unknown_choice
+from sb3_distill.common.utils import (
+    check_device,
+    check_probability,
+    has_fast_bfloat16,
+    unchanged_randomness,
+    unknown_choice,
+)
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.networks.dqn_policies import DQN_POLICIES
 from sb3_distill.results.curves import TEACHER, Evaluation
@@ -169,6 +175,9 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
             # In the files of earlier versions, whose buffer had this argument
             self.replay_buffer_kwargs.pop("frame_channels", None)
         super()._setup_model()
+        if self.bf16 is None:
+            # Saved with the model: another precision would be another run
+            self.bf16 = has_fast_bfloat16(self.device)
         fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source", "bf16")
         defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}
         specs = {name: complete_spec(entries, defaults) for name, entries in self.students.items()}

@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_distill import QPD, PolicyDistillation
+from sb3_distill import QPD, PolicyDistillation, RealTimeDistillDQN
 from sb3_distill.agents.files import RUN_STATE
 from sb3_distill.common.utils import to_device
 from sb3_distill.networks.computing import BREAK_EVEN
@@ -221,3 +221,14 @@ def test_minibatches_are_those_of_sb3(copy):
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
 def test_arrays_go_to_a_gpu():
     assert to_device(np.arange(6), th.device("cuda")).tolist() == list(range(6))
+
+
+def test_a_saved_rtpd_model_keeps_its_precision(processor, tmp_path):
+    processor(None, bf16=True)
+    RealTimeDistillDQN("CnnPolicy", images(), students={"one": "Net5Policy"}, buffer_size=10, device="cpu").save(
+        tmp_path / "model"
+    )
+    processor(None, bf16=False)
+    loaded = RealTimeDistillDQN.load(tmp_path / "model", device="cpu")
+    assert loaded.bf16 is True
+    assert loaded.student_nets["one"].policy.q_net.features_extractor.train_dtype == th.bfloat16
