@@ -184,6 +184,8 @@ def summary(runs: Sequence[Run], bar: float) -> str:
 
 def draw(runs: Sequence[Run], teacher: float, path: Path) -> None:
     """Score over CPU seconds: the mean over seeds, from the lowest to the highest, and the teacher."""
+    from matplotlib.ticker import LogLocator
+
     from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
 
     figure, axes = make_axes("CPU seconds", "mean return")
@@ -200,6 +202,9 @@ def draw(runs: Sequence[Run], teacher: float, path: Path) -> None:
         axes.plot(grid, scores.mean(axis=0), label=f"{pipeline}, {student}", **style)
         axes.fill_between(grid, scores.min(axis=0), scores.max(axis=0), color=style["color"], alpha=0.2, linewidth=0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.axhline(teacher, color="black", linestyle=":", label="teacher")
     add_legend(figure)
     save_figure(figure, path)
