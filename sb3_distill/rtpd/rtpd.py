@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import lacks_statistics
-from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
+from sb3_distill.base.callbacks import UpdateProgressBar, find_eval_callbacks, keep_statistics, list_callbacks
 from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
@@ -242,9 +242,16 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
         callbacks = list_callbacks(callback)
         keep_statistics(callbacks)
         if self.students:
+            evaluations = [found for each in callbacks for found in find_eval_callbacks(each)]
             callbacks.append(
                 StudentEvalCallback(
-                    self, self.eval_freq, self.n_eval_episodes, self.eval_eps, self.results_dir, verbose=self.verbose
+                    self,
+                    self.eval_freq,
+                    self.n_eval_episodes,
+                    self.eval_eps,
+                    self.results_dir,
+                    keeps_teacher=all(each.best_model_save_path is None for each in evaluations),
+                    verbose=self.verbose,
                 )
             )
         self._progress_bar = UpdateProgressBar() if progress_bar else None

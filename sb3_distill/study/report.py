@@ -27,7 +27,7 @@ from sb3_distill.results.figures import show_literally
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.results.tables import escape_markdown, format_markdown
-from sb3_distill.study.cell import DISTILLING, Cell, StudyError, leaves_one_agent
+from sb3_distill.study.cell import DISTILLING, Cell, StudyError, plays_one_game
 from sb3_distill.study.manifest import Manifest, describe_versions, first_seeds
 from sb3_distill.study.run import RESULTS, describe_replaced, find_replaced
 from sb3_distill.study.tables import (
@@ -244,7 +244,7 @@ def describe_protocol(cells: Sequence[Cell]) -> str:
     :return: a description of how scores were measured
     """
     evaluation = cells[0].evaluation
-    beside_teacher = [cell.algo == "rtpd" and not leaves_one_agent("rtpd", cell.hyperparams) for cell in cells]
+    beside_teacher = [cell.algo == "rtpd" and not plays_one_game(cell) for cell in cells]
     sentences = []
     if not all(beside_teacher):
         best = ", the best model of its evaluations" if evaluation.get("select") == "best" else ""
