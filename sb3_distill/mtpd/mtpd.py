@@ -23,7 +23,7 @@ from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, settle_temperature
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
 from sb3_distill.envs.multitask import Task
-from sb3_distill.envs.views import Keys, part_of_space
+from sb3_distill.envs.views import Keys, part_of, part_of_space
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin, seen_tasks
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, find_task_teachers, load_teachers
@@ -166,7 +166,14 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         part_of_space(space if own is None else spaces.Dict(own), keys, argument)
         if not isinstance(keys, str):
             raise ValueError(f"{argument}: a multi-task agent sees one key, not {keys}.")
-        return {"obs": keys, "task": "task"}
+        return cls._renamed(keys)
+
+    @staticmethod
+    def _renamed(key: str) -> dict[str, str]:
+        return {"obs": key, "task": "task"}
+
+    def _own_part(self, observation: Any) -> Any:
+        return observation if self.student_keys is None else part_of(observation, self._renamed(self.student_keys))
 
     @property
     def task_names(self) -> list[str]:

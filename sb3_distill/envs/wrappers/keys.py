@@ -23,7 +23,9 @@ class _WithHistory(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if n_stack < 1:
             raise ValueError(f"n_stack must be at least 1, not {n_stack}.")
         if key == STATE:
-            raise ValueError(f"key must be another name than {STATE!r}, under which the environment's observations are.")
+            raise ValueError(
+                f"key must be another name than {STATE!r}, under which the environment's observations are."
+            )
         gym.Wrapper.__init__(self, env)
         self.key = key
         self._history: deque[np.ndarray] = deque(maxlen=n_stack)
