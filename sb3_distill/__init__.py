@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sb3_distill.agents.agent import Teacher
     from sb3_distill.agents.load import load_teacher
     from sb3_distill.envs.native import NativeAtari, PythonAtari
+    from sb3_distill.envs.wrappers.keys import RenderedFrames, StackedEntries
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.networks.muon import Muon
     from sb3_distill.networks.rmsprop import CappedRMSprop
@@ -28,6 +29,8 @@ __all__ = [
     "PolicyDistillation",
     "PythonAtari",
     "RealTimeDistillDQN",
+    "RenderedFrames",
+    "StackedEntries",
     "Teacher",
     "__version__",
     "load_teacher",
@@ -49,6 +52,8 @@ _PUBLIC = {
     "PolicyDistillation": "sb3_distill.pd",
     "PythonAtari": "sb3_distill.envs.native",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
+    "RenderedFrames": "sb3_distill.envs.wrappers.keys",
+    "StackedEntries": "sb3_distill.envs.wrappers.keys",
     "Teacher": "sb3_distill.agents.agent",
     "load_teacher": "sb3_distill.agents.load",
 }

@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.inspection import describe_space_mismatch
+from sb3_distill.envs.views import ObservationView
 
 
 def check_discrete(teacher: Teacher, env: VecEnv) -> None:
@@ -45,9 +46,14 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     :raises ValueError: the observation spaces, the environment ids or the bounds of the actions differ
     """
     who = f"The teacher {teacher.source}"
-    problem = describe_space_mismatch(teacher.observation_space, env.observation_space)
+    seen = env.teacher_space if isinstance(env, ObservationView) else env.observation_space
+    problem = describe_space_mismatch(teacher.observation_space, seen)
     if problem:
-        raise ValueError(f"{who} and the environment differ in their observations: {problem}")
+        whole = env.venv.observation_space if isinstance(env, ObservationView) else None
+        hint = ""
+        if isinstance(whole, spaces.Dict):
+            hint = f" The environment has the keys {', '.join(whole)}: name with teacher_keys what the teacher sees."
+        raise ValueError(f"{who} and the environment differ in their observations: {problem}{hint}")
     if not allow_env_mismatch:
         check_env_ids(who, teacher.env_id, "student's environment", env_id)
     mine, its = teacher.action_space, env.action_space

@@ -27,6 +27,7 @@ from sb3_distill.agents.kinds.ars import ARSTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
 from sb3_distill.agents.metadata import (
     find_algo,
+    find_keys,
     find_normalization,
     find_recipe,
     plain_entries,
@@ -171,7 +172,15 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     env = model.get_env()
     if env_id is None and env is not None:
         env_id = env_id_of(env)
-    facts = AgentFacts(algo, f"{type(model).__name__} model", hash_weights(model.policy), env_id, normalization)
+    keys = getattr(model, "student_keys", None)
+    facts = AgentFacts(
+        algo,
+        f"{type(model).__name__} model",
+        hash_weights(model.policy),
+        env_id,
+        None if normalization is None else normalization.of_keys(keys),
+        student_keys=keys,
+    )
     return teacher_class(copy_policy(model.policy), facts)
 
 
@@ -204,7 +213,9 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
             f"{source} is still in the transition to its final precision ({transition}), so its weights are still "
             "float32: use the run's last model instead of best_model.zip, or finish its training."
         )
+    keys = find_keys(archive.data) if algo in ("pd", "qpd") else None
     normalization = find_normalization(files, config)
+    normalization = None if normalization is None else normalization.of_keys(keys)
     note = None if normalization is None else files.statistics_note
     if note is not None:
         warnings.warn(f"{source}: {note}")
@@ -222,6 +233,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         find_recipe(files, config, arguments),
         is_rebuilt=not allow_pickle,
         statistics_note=note,
+        student_keys=keys,
     )
     return teacher_class(policy, facts)
 

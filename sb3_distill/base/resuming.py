@@ -206,6 +206,7 @@ class ResumableMixin(OffPolicyAlgorithm):
             "observation_space": str(self.observation_space),
             "action_space": str(self.action_space),
             "n_envs": self.n_envs,
+            **{name: getattr(self, name, None) for name in ("student_keys", "teacher_keys")},
             "vec_env_wrappers": vec_wrapper_names(self.env) if self.env is not None else [],
         }
 

@@ -20,6 +20,8 @@ from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import write_together
 from sb3_distill.common.locks import locked
+from sb3_distill.envs.recipe import NamedWrapper
+from sb3_distill.envs.views import ObservationView
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export import runner
@@ -45,8 +47,9 @@ def actions_of(source: Any, agent: Teacher, observations: np.ndarray) -> np.ndar
     """
     if not isinstance(source, BaseAlgorithm):
         return agent.predict(observations)[0]
-    statistics = source.get_vec_normalize_env()
-    inputs: Any = observations if statistics is None else statistics.normalize_obs(observations)
+    env, statistics = source.env, source.get_vec_normalize_env()
+    normalizer = env if isinstance(env, ObservationView) else statistics
+    inputs: Any = observations if normalizer is None else normalizer.normalize_obs(observations)
     return source.predict(inputs, deterministic=True)[0]
 
 
@@ -137,7 +140,7 @@ def _describe(
         env_id=env_id,
         env_kwargs=dict(recipe.env_kwargs),
         env_wrapper=[wrapper.to_config() for wrapper in recipe.wrappers or ()],
-        vec_env_wrapper=[wrapper.to_config() for wrapper in recipe.vec_wrappers],
+        vec_env_wrapper=[*(wrapper.to_config() for wrapper in recipe.vec_wrappers), *_view_of(agent)],
         observation=ObservationFormat(list(space.shape), str(space.dtype), _bound(space.low), _bound(space.high)),
         frame_stack=recipe.frame_stack or 1,
         n_parameters=agent.n_parameters,
@@ -149,6 +152,13 @@ def _describe(
         checked_against=checked_against,
         files=files,
     )
+
+
+def _view_of(agent: Teacher) -> list[Any]:
+    """What stands around the environment where the agent sees keys of a Dict observation."""
+    keys = agent.facts.student_keys
+    view = f"{ObservationView.__module__}.{ObservationView.__name__}"
+    return [] if keys is None else [NamedWrapper(view, {"student_keys": keys}).to_config()]
 
 
 def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:

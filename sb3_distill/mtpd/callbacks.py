@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -47,6 +47,9 @@ class TaskEvalCallback(BaseCallback):
     :param verbose: Verbosity level
     """
 
+    # A ``MultiTaskDistillation``
+    model: Any
+
     def __init__(
         self,
         eval_freq: int,
@@ -68,7 +71,9 @@ class TaskEvalCallback(BaseCallback):
         self.mean_percent: float | None = None
 
     def _score(self, player: Player) -> dict[str, Score]:
-        return score_tasks(self.teacher.tasks, player, self.n_eval_episodes, self.epsilon, self._seed)
+        # Teacher and student may see other keys.
+        tasks = self.teacher.tasks if player is self.teacher else self.model.tasks
+        return score_tasks(tasks, player, self.n_eval_episodes, self.epsilon, self._seed)
 
     def _on_training_start(self) -> None:
         self._seed = (self.model.seed or 0) + 1_000_000
@@ -80,7 +85,7 @@ class TaskEvalCallback(BaseCallback):
                 self._score(self.teacher),
                 {
                     task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)
-                    for task in self.teacher.tasks
+                    for task in self.model.tasks
                 },
             )
         self.teacher_scores, self.random_scores = self.references[key]

@@ -1,5 +1,6 @@
 """Quantization-aware Policy Distillation (Avé, Mets, De Schepper & Latré 2022)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -47,12 +48,6 @@ from sb3_distill.quantization.precision import (
 )
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
-
-# What a student can have for itself, besides its bits
-_STUDENT_ENTRIES = (
-    *("policy", "policy_kwargs", "learning_rate", "temperature", "value_coef", "ent_coef", "init_from_teacher"),
-    *("max_grad_norm", "quantization_schedule", "full_precision_fraction", "final_fraction", "compile_update"),
-)
 
 
 class QPD(SeveralStudentsMixin, DistillationAlgorithm):
@@ -104,7 +99,11 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
     samples_actions: ClassVar[bool] = True
     run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "transition_share")
     student_state: ClassVar[tuple[str, ...]] = ("transition_share", "compile_update")
-    student_entries: ClassVar[tuple[str, ...]] = (*BITS, *_STUDENT_ENTRIES)
+    student_entries: ClassVar[tuple[str, ...]] = (
+        *(*BITS, "policy", "policy_kwargs", "learning_rate", "temperature", "value_coef", "ent_coef"),
+        *("init_from_teacher", "max_grad_norm", "quantization_schedule", "full_precision_fraction"),
+        *("final_fraction", "compile_update"),
+    )
     policy: ActorCriticMlpPolicy
 
     def __init__(
@@ -125,6 +124,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         teacher_eps: float = 0.05,
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
+        teacher_keys: str | Sequence[str] | None = None,
+        student_keys: str | Sequence[str] | None = None,
         recording: str | Path | None = None,
         init_from_teacher: bool = False,
         students: StudentsArgument | None = None,
@@ -157,6 +158,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
             rollout_policy,
             teacher_eps,
             allow_env_mismatch,
+            teacher_keys,
+            student_keys,
             max_grad_norm,
             compile_update,
             stats_window_size,
@@ -317,7 +320,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         if self.transition_share is None:
             if progress < self.full_precision_fraction:
                 return
-            observations = self.replay_buffer.sample_observations(1_000, env=self._vec_normalize_env)
+            observations = self.replay_buffer.sample_observations(1_000, env=self._normalizer)
             calibrate(self.policy, lambda: self.policy.answer(observations))
             self.transition_share = 0.0
         transition = 1.0 - self.full_precision_fraction - self.final_fraction
@@ -367,10 +370,9 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         # Before anything is loaded
         check_same_bits(self.policy, params.get("policy", {}))
         super().set_parameters(params, exact_match, device)
-        if self.weight_bits is None:
-            return
-        self.transition_share = transition_share(self.policy, self.quantization_schedule, self.transition_share)
-        freeze_steps(self.policy, self.transition_share == 1.0)
+        if self.weight_bits is not None:
+            self.transition_share = transition_share(self.policy, self.quantization_schedule, self.transition_share)
+            freeze_steps(self.policy, self.transition_share == 1.0)
 
     @classmethod
     def load(cls: type[SelfQPD], path: Any, *args: Any, **kwargs: Any) -> SelfQPD:

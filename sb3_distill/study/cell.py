@@ -129,6 +129,8 @@ class Cell:
             return None
         # Only these hyperparameters influence the teacher's play; those of the student do not.
         shared = {"teacher", "teacher_eps", "n_envs", "frame_stack", "env_wrapper", "train_freq", "strict"}
+        # And these what is recorded of it
+        shared |= {"teacher_keys", "student_keys"}
         settings = {name: value for name, value in self.hyperparams.items() if name in shared}
         seed = self.seed if self.records == "per seed" else None
         about = [self.algo, self.env, self.n_timesteps, self.env_kwargs, settings, seed]

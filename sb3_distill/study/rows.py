@@ -18,7 +18,7 @@ from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
-from sb3_distill.envs.multitask import Task, tasks_of
+from sb3_distill.envs.multitask import Task
 from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import RandomPlayer
@@ -26,6 +26,7 @@ from sb3_distill.evaluation.scoring import compare, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.evaluation.tasks import pair_tasks, score_task, score_tasks, task_interval, task_quotients
 from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
+from sb3_distill.mtpd.tasks import seen_tasks
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, find_task_teachers, load_teachers
 from sb3_distill.quantization.packing import packed_bytes
 from sb3_distill.reading.schema import read_fields
@@ -126,10 +127,10 @@ def starts_of(cell: Cell, study: Path) -> HeldOutStarts | None:
 def tasks_of_cell(cell: Cell) -> list[Task]:
     """
     :param cell: a multi-task cell
-    :return: its tasks
+    :return: its tasks, as their teachers see them
     """
     with closing(DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])) as env:
-        return tasks_of(env)
+        return seen_tasks(env, cell.hyperparams.get("teacher_keys"), "teacher_keys")
 
 
 def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
@@ -285,12 +286,12 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     for name, sha256 in (getattr(model, "teacher_sha256", None) or {}).items():
         if teacher[name].source == model.taught_by[name]:
             check_unchanged(teacher[name], sha256)
-    tasks = teacher.tasks
     protocol = evaluation_of(cell)
-    students, references = (score_tasks(tasks, player, **protocol) for player in (model.policy, teacher))
+    students = score_tasks(model.tasks, model.policy, **protocol)
+    references = score_tasks(teacher.tasks, teacher, **protocol)
     randoms = {
         task.name: score_task(task, RandomPlayer(task.n_actions), protocol["n_episodes"], 0.0, protocol["seed"])
-        for task in tasks
+        for task in model.tasks
     }
     # Count only the network that acts, without the target network of the multi-task DQN.
     n_parameters = sum(parameter.numel() for parameter in model.policy.q_net.parameters())
