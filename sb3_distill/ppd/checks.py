@@ -15,16 +15,17 @@ NO_AUTO = (
 )
 
 
-def teacher_algorithms(action_space: spaces.Space, squashes: bool) -> tuple[str, ...]:
+# Those of which an agent can be found as a teacher
+TEACHER_ALGORITHMS = ("ppo", "a2c", "trpo", "sac", "tqc", "crossq")
+
+
+def teacher_algorithms(squashes: bool) -> tuple[str, ...]:
     """
-    :param action_space: the environment's actions
     :param squashes: whether the student squashes its actions
     :return: the algorithms among whose agents a teacher is searched, in the order of preference where no scores are
         recorded
     """
-    if squashes:
-        return ("sac", "tqc", "crossq")
-    return ("ppo", "a2c", "trpo") if isinstance(action_space, spaces.Discrete) else ("ppo", "trpo", "a2c")
+    return ("sac", "tqc", "crossq") if squashes else ("ppo", "a2c", "trpo")
 
 
 def check_divergence(teacher: Teacher, env: VecEnv, policy: Any) -> None:

@@ -23,7 +23,7 @@ from sb3_distill.base.reference import PlayRule, TeacherReferences
 from sb3_distill.base.resuming import ResumableMixin
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.common.answers import Answers
-from sb3_distill.common.losses import DistillationLoss, compare_actions
+from sb3_distill.common.losses import DistillationLoss, compare_actions, proximal_loss
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.temperature import check_number, describe_temperature
 from sb3_distill.common.utils import check_device
@@ -165,7 +165,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         self._distill_schedule = read_schedule(self.distill_coef, "distill_coef", may_be_zero=True)
 
     def _find_teacher(self, env_id: str | None) -> Any:
-        return find_zoo_teacher(env_id, checks.teacher_algorithms(self.action_space, self.policy.squash_output))
+        return find_zoo_teacher(env_id, checks.teacher_algorithms(self.policy.squash_output))
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         checks.check_divergence(teacher, self._known_env(), self.policy)
@@ -303,8 +303,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
                 entropy_loss = -th.mean(-log_prob if entropy is None else entropy)
 
                 student = self.policy.latest_answers()
-                # Spigler 2025, the loss of PPD: the ratio is clipped from below alone
-                distill_loss = (ratio.clamp(min=1 - clip_range) * self._distill_loss(teacher, student)).mean()
+                distill_loss = proximal_loss(self._distill_loss(teacher, student), ratio, clip_range).mean()
                 loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
                 loss = loss + distill_coef * distill_loss
 

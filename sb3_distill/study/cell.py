@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sb3_distill.agents.files import BEST_MODEL
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.base.several.spec import name_students
 from sb3_distill.common.files import file_name, model_zip, run_folder
 
@@ -16,7 +17,7 @@ from sb3_distill.common.files import file_name, model_zip, run_folder
 COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
 EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
 MULTI_TASK_EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "teachers")
-# Algorithms that distil one game into one or several students of their own
+# Algorithms that distil one game into one or several students of their own, also from a recording
 DISTILLING = ("pd", "qpd")
 # What the results call the first student of a run that has ``students``
 FIRST = "first"
@@ -147,7 +148,7 @@ def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
     :return: whether each agent that the run leaves is one for a single game, which is scored after the run. False for
         students of real-time distillation and of multi-task distillation, which have other evaluations.
     """
-    return algo in DISTILLING or (algo == "rtpd" and not hyperparams.get("students", True))
+    return algo in STUDENTS or (algo == "rtpd" and not hyperparams.get("students", True))
 
 
 def evaluation_keys(cell: Cell) -> set[str]:

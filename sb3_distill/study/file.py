@@ -212,13 +212,13 @@ def _check_cell(where: str, cell: Cell) -> None:
     one_agent = leaves_one_agent(cell.algo, cell.hyperparams)
     if cell.evaluation.get("select") == "best" and not one_agent:
         raise StudyError(
-            f"{where}: evaluation.select 'best' is for pd, qpd, and rtpd with students: null; this {cell.algo} run "
-            "keeps no best model. Leave select out."
+            f"{where}: evaluation.select 'best' is for pd, qpd, ppd, and rtpd with students: null; this "
+            f"{cell.algo} run keeps no best model. Leave select out."
         )
     if "starts_from" in cell.evaluation and not (one_agent and is_atari(cell.env)):
         raise StudyError(
-            f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, and rtpd with students: null, "
-            f"not for {cell.algo} on {cell.env}. Leave it out."
+            f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, ppd, and rtpd with students: "
+            f"null, not for {cell.algo} on {cell.env}. Leave it out."
         )
     if cell.records and cell.algo in DISTILLING and cell.hyperparams.get("rollout_policy") != "teacher":
         raise StudyError(

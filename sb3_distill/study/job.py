@@ -10,10 +10,11 @@ import threading
 import time
 from pathlib import Path
 
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.files import run_folder, write_whole
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.tables import to_json
-from sb3_distill.study.cell import DISTILLING, Cell, leaves_one_agent
+from sb3_distill.study.cell import Cell, leaves_one_agent
 from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, versions
 from sb3_distill.study.rows import agents_of, load_references, rows_of
 from sb3_distill.study.values import as_argument
@@ -29,7 +30,7 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
     hyperparams = dict(cell.hyperparams)
     if recording is not None:
         hyperparams["recording"] = str(recording)
-    if cell.algo in DISTILLING:
+    if cell.algo in STUDENTS:
         # The study scores the teacher once for all cells, so no run needs to.
         hyperparams.setdefault("n_teacher_episodes", 0)
     if cell.algo == "mtpd":
