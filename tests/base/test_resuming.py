@@ -101,12 +101,12 @@ def cartpole_qpd(**kwargs):
 
 def ppd():
     teacher = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=1, device="cpu")
-    return make_ppd(teacher, distill_coef="lin_1.0", n_teacher_episodes=2, n_steps=16, weight_bits=4, activation_bits=4)
+    return make_ppd(teacher, distill_coef="lin_1.0", n_teacher_episodes=2, n_steps=12, batch_size=8, weight_bits=4)
 
 
 def pendulum_ppd():
     env = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=0))
-    return make_ppd(A2C("MlpPolicy", "Pendulum-v1", seed=1, device="cpu"), env)
+    return make_ppd(A2C("MlpPolicy", "Pendulum-v1", seed=1, device="cpu"), env, n_steps=50, batch_size=20)
 
 
 def mtpd():
