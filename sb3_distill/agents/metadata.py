@@ -15,11 +15,9 @@ from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.arrays import read_npz
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 
-# The modules of students' policies: whatever the folder is called, these are no agents of DQN or PPO
-_OF_STUDENTS = {
-    "sb3_distill.networks.policies": "pd",
-    "sb3_distill.networks.actor_critic_policies": "qpd",
-}
+# Attributes that only this algorithm has, or only this one and those further down
+_OF_STUDENTS = {"distill_coef": "ppd", "weight_bits": "qpd", "student_temperature": "pd"}
+_STUDENT_POLICIES = ("sb3_distill.networks.policies", "sb3_distill.networks.actor_critic_policies")
 # Far more frames than anybody stacks
 _MAX_FRAMES = 100
 
@@ -46,8 +44,10 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     if other_answers is not None:
         # Whatever the folder is called
         return other_answers["kind"]
-    if module in _OF_STUDENTS:
-        return "ppd" if "distill_coef" in data else _OF_STUDENTS[module]
+    student = next((algo for attribute, algo in _OF_STUDENTS.items() if attribute in data), None)
+    if student is not None and module in _STUDENT_POLICIES:
+        # Whatever the folder is called, this is no agent of DQN or PPO.
+        return student
     if isinstance(named, str) and named in BUILDERS:
         return named
     if module == "stable_baselines3.td3.policies" and data.get("policy_delay") == 1:
@@ -56,6 +56,8 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     by_module = {
         "stable_baselines3.dqn.policies": "dqn",
         "sb3_contrib.qrdqn.policies": "qrdqn",
+        "sb3_distill.networks.policies": "pd",
+        "sb3_distill.networks.actor_critic_policies": "qpd",
         "sb3_distill.networks.multi_task": "mtpd",
     }
     if module in by_module:
@@ -71,9 +73,7 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
         "task_sampling": "mtpd",
         # rtpd, whose agent is a DQN
         "act_with": "dqn",
-        "distill_coef": "ppd",
-        "weight_bits": "qpd",
-        "student_temperature": "pd",
+        **_OF_STUDENTS,
         "cg_max_steps": "trpo",
         "clip_range": "ppo",
         "n_quantiles": "qrdqn",

@@ -78,7 +78,7 @@ class ResumableMixin(BaseAlgorithm):
         if problem is not None:
             raise ValueError(problem)
         self.sb3_distill_format = FORMAT
-        super()._setup_model()
+        super()._setup_model()  # type: ignore[safe-super]
 
     def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
@@ -358,7 +358,9 @@ class ResumableMixin(BaseAlgorithm):
             with ExitStack() as locks:
                 for folder in sorted(folders):
                     locks.enter_context(locked(folder, "saves its models"))
-                super().learn(total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar)
+                super().learn(  # type: ignore[safe-super]
+                    total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar
+                )
                 # Those of the last rollout
                 self._write_states()
             self._is_complete = self.num_timesteps >= self._total_timesteps
