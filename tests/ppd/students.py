@@ -8,7 +8,7 @@ from sb3_distill import ProximalPolicyDistillation
 
 KWARGS: dict[str, Any] = {
     "n_steps": 32,
-    "batch_size": 16,
+    "batch_size": 32,
     "n_epochs": 2,
     "n_teacher_episodes": 0,
     "seed": 0,

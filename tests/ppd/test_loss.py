@@ -29,10 +29,10 @@ def test_the_ratio_is_clipped_from_below_alone():
 def test_without_its_term_it_is_ppo_bit_for_bit(env_id, ppo_teacher, gaussian_teacher):
     teacher = ppo_teacher if env_id == "CartPole-v1" else gaussian_teacher
     kwargs = {"ent_coef": 0.01, "clip_range_vf": 0.5, "target_kl": 0.05}
-    student = make(teacher, env_id, distill_coef=0.0, **kwargs).learn(200)
-    ppo = PPO(ActorCriticMlpPolicy, make_vec_env(env_id, 2, seed=0), **PPO_KWARGS, **kwargs).learn(200)
+    student = make(teacher, env_id, distill_coef=0.0, **kwargs).learn(128)
+    ppo = PPO(ActorCriticMlpPolicy, make_vec_env(env_id, 2, seed=0), **PPO_KWARGS, **kwargs).learn(128)
     assert student._n_updates == ppo._n_updates > 0 and same(student.policy, ppo.policy)
-    assert not same(make(teacher, env_id, distill_coef=1.0, **kwargs).learn(200).policy, ppo.policy)
+    assert not same(make(teacher, env_id, distill_coef=1.0, **kwargs).learn(128).policy, ppo.policy)
 
 
 def in_float64(policy, teacher, buffer, env_id, log):
@@ -109,7 +109,7 @@ def test_squashed_gaussians_meet_before_the_squashing():
     obs = th.tensor(model.env.reset())
     mine, theirs = model.policy.answer(obs).gaussian, teacher.answer(obs)[0].gaussian
     before = kl_divergence(Normal(theirs.mean, theirs.std), Normal(mine.mean, mine.std)).mean().item()
-    mine = model.learn(600).policy.answer(obs).gaussian
+    mine = model.learn(256).policy.answer(obs).gaussian
     after = kl_divergence(Normal(theirs.mean, theirs.std), Normal(mine.mean, mine.std)).mean().item()
     assert after < before / 2
     assert (np.abs(model.predict(obs.numpy())[0]) <= 2).all()
