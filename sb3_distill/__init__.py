@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sb3_distill.networks.muon import Muon
     from sb3_distill.networks.rmsprop import CappedRMSprop
     from sb3_distill.pd import PolicyDistillation
+    from sb3_distill.ppd import ProximalPolicyDistillation
     from sb3_distill.qpd import QPD
     from sb3_distill.rtpd import RealTimeDistillDQN
 
@@ -27,6 +28,7 @@ __all__ = [
     "Muon",
     "NativeAtari",
     "PolicyDistillation",
+    "ProximalPolicyDistillation",
     "PythonAtari",
     "RealTimeDistillDQN",
     "RenderedFrames",
@@ -50,6 +52,7 @@ _PUBLIC = {
     "Muon": "sb3_distill.networks.muon",
     "CappedRMSprop": "sb3_distill.networks.rmsprop",
     "PolicyDistillation": "sb3_distill.pd",
+    "ProximalPolicyDistillation": "sb3_distill.ppd",
     "PythonAtari": "sb3_distill.envs.native",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
     "RenderedFrames": "sb3_distill.envs.wrappers.keys",

@@ -6,10 +6,11 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.inspection import describe_space_mismatch
 from sb3_distill.envs.views import ObservationView
+from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
 
 def check_discrete(teacher: Teacher, env: VecEnv) -> None:
@@ -30,6 +31,34 @@ def check_discrete(teacher: Teacher, env: VecEnv) -> None:
         raise ValueError(
             f"{who} chooses among {teacher.action_space.n} actions, but the environment's action space is "
             f"{env.action_space}: use a teacher with the same action space as the environment."
+        )
+
+
+def check_actions(teacher: Teacher, env: VecEnv) -> None:
+    """
+    Check that teacher and environment have actions of the same kind and shape, discrete or continuous.
+
+    :param teacher: the teacher
+    :param env: the student's environment
+    :raises ValueError: they have not, or the teacher draws its actions from a distribution that no loss compares
+    """
+    if type(teacher.action_space) is not type(env.action_space):
+        raise ValueError(
+            f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
+            f"{env.action_space}: choose a teacher with actions of the same kind."
+        )
+    if isinstance(env.action_space, spaces.Discrete):
+        check_discrete(teacher, env)
+    elif teacher.action_space.shape != env.action_space.shape:
+        raise ValueError(
+            f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
+            f"{env.action_space}: they must have the same shape."
+        )
+    if isinstance(teacher, ActorCriticTeacher) and not is_known_distribution(teacher.policy.action_dist):
+        raise ValueError(
+            f"The teacher {teacher.source} draws actions from a {type(teacher.policy.action_dist).__name__}; "
+            "distillation supports only categorical and diagonal Gaussian distributions: train the teacher with "
+            "Discrete or Box actions."
         )
 
 

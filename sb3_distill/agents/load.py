@@ -40,7 +40,7 @@ from sb3_distill.agents.rebuild import BUILDERS
 from sb3_distill.agents.rebuild.spaces import read_space
 from sb3_distill.agents.rebuild.weights import POLICY_MODULE
 from sb3_distill.agents.sources import find_agent
-from sb3_distill.algorithms import ALGORITHMS, resolve
+from sb3_distill.algorithms import ALGORITHMS, STUDENTS, resolve
 from sb3_distill.common.files import file_name
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of
@@ -156,7 +156,13 @@ def _teacher_class(algo: str) -> type[Teacher]:
 
 
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
-    names = {"PolicyDistillation": "pd", "MultiTaskDistillation": "mtpd", "MultiTaskDQN": "mtpd"}
+    names = {
+        "PolicyDistillation": "pd",
+        # Its base is PPO
+        "ProximalPolicyDistillation": "ppd",
+        "MultiTaskDistillation": "mtpd",
+        "MultiTaskDQN": "mtpd",
+    }
     known = {*BUILDERS, *names.values()}
     # Search the base classes too, so that users' subclasses of these algorithms are accepted.
     algo = next(
@@ -228,8 +234,8 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         archive.zip_bytes,
         read_score(files),
         # An agent of rtpd may have started from another one, but it is no student.
-        plain_text(archive.data.get("taught_by")) if algo in ("pd", "qpd") else None,
-        plain_text(archive.data.get("teacher_sha256")) if algo in ("pd", "qpd") else None,
+        plain_text(archive.data.get("taught_by")) if algo in STUDENTS else None,
+        plain_text(archive.data.get("teacher_sha256")) if algo in STUDENTS else None,
         find_recipe(files, config, arguments),
         is_rebuilt=not allow_pickle,
         statistics_note=note,

@@ -22,7 +22,7 @@ from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_
 from sb3_distill.base.collecting import CollectingAlgorithm
 from sb3_distill.base.inheritance import inherit_filters
 from sb3_distill.base.observing import ObservingMixin
-from sb3_distill.base.resuming import ResumableMixin
+from sb3_distill.base.resume.memory import ResumableOffPolicyMixin
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
@@ -42,7 +42,7 @@ from sb3_distill.networks.optimizers import align_states
 SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
 
 
-class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableMixin, CollectingAlgorithm):
+class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixin, CollectingAlgorithm):
     """
     The teacher is evaluated on every observation, whether the teacher or the student acts. Its answers (Q-values, or
     the parameters of its action distribution) are stored in a replay buffer, and the student is fitted to them.
@@ -82,7 +82,7 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableMixin, Collec
 
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
     run_attributes: ClassVar[tuple[str, ...]] = (
-        *ResumableMixin.run_attributes,
+        *ResumableOffPolicyMixin.run_attributes,
         "_n_collected",
         "_rollout_rng",
         "_teacher_state",

@@ -160,7 +160,7 @@ class BestOfTasksCallback(TaskEvalCallback):
         self.best_mean_percent: float | None = None
 
     def _init_callback(self) -> None:
-        tasks = self.model.tasks  # type: ignore[attr-defined]
+        tasks = self.model.tasks
         sources = self.teachers or find_task_teachers(tasks)
         self.teacher = MultiTaskTeacher(load_teachers(sources, tasks, self.model.device), tasks)
 

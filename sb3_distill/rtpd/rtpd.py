@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import lacks_statistics
 from sb3_distill.base.callbacks import UpdateProgressBar, find_eval_callbacks, keep_statistics, list_callbacks
-from sb3_distill.base.resuming import ResumableMixin
+from sb3_distill.base.resume.memory import ResumableOffPolicyMixin
 from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
@@ -43,7 +43,7 @@ from sb3_distill.rtpd.students import SharedBatch, StudentGroup
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
 
-class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
+class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents):
     """
     Real-time Policy Distillation: students learn at the same time as their teacher, an ordinary DQN.
 
@@ -87,7 +87,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**DQN_POLICIES}
     run_attributes: ClassVar[tuple[str, ...]] = (
-        *ResumableMixin.run_attributes,
+        *ResumableOffPolicyMixin.run_attributes,
         "exploration_rate",
         "_n_calls",
         "evaluations",

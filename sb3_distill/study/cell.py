@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sb3_distill.agents.files import BEST_MODEL
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.base.several.spec import name_students
 from sb3_distill.common.files import file_name, model_zip, run_folder
 
 # Settings of ``evaluation`` that are whole numbers, each with its smallest allowed value
 COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
 EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
-# Algorithms that distil one game into one or several students of their own
+# Algorithms that distil one game into one or several students of their own, also from a recording
 DISTILLING = ("pd", "qpd")
 # Algorithms whose agents play several games
 MULTI_TASK = ("mtpd", "mtdqn")
@@ -166,7 +167,7 @@ def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
     :return: whether each agent that the run leaves is one for a single game, and the Zoo's evaluations are of it. False
         for students beside a teacher and for agents of several games, which have other evaluations.
     """
-    return algo in DISTILLING or (algo == "rtpd" and not hyperparams.get("students", True))
+    return algo in STUDENTS or (algo == "rtpd" and not hyperparams.get("students", True))
 
 
 def plays_one_game(cell: Cell) -> bool:

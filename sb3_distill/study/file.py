@@ -216,8 +216,8 @@ def _check_cell(where: str, cell: Cell) -> None:
             raise StudyError(f"{where}: students: {FIRST!r} is the name of the first student in results. Rename yours.")
     if "starts_from" in cell.evaluation and not (plays_one_game(cell) and is_atari(cell.env)):
         raise StudyError(
-            f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, and rtpd with students: null "
-            f"or select: best, not for {cell.algo} on {cell.env}. Leave it out."
+            f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, ppd, and rtpd with students: "
+            f"null or select: best, not for {cell.algo} on {cell.env}. Leave it out."
         )
     if cell.records and cell.algo in DISTILLING and cell.hyperparams.get("rollout_policy") != "teacher":
         raise StudyError(

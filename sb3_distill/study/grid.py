@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.results.row import ROW_FIELDS
-from sb3_distill.study.cell import DISTILLING, MULTI_TASK, OF_CELL, ZOO, Cell, StudyError, leaves_one_agent
+from sb3_distill.study.cell import MULTI_TASK, OF_CELL, ZOO, Cell, StudyError, leaves_one_agent
 
 # Settings of the run itself; all other settings are hyperparameters.
 RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
@@ -269,7 +270,7 @@ def with_references(cells: Sequence[Cell]) -> list[Cell]:
 
 def _with_reference(cell: Cell, cells: Sequence[Cell]) -> Cell:
     several = cell.algo in MULTI_TASK
-    name, algos = ("teachers", ("mtpd",)) if several else ("teacher", DISTILLING)
+    name, algos = ("teachers", ("mtpd",)) if several else ("teacher", STUDENTS)
     learns_alone = cell.algo not in algos and (several or leaves_one_agent(cell.algo, cell.hyperparams))
     if not learns_alone or name in cell.evaluation:
         return cell

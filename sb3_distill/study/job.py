@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.files import run_folder, write_whole
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.mtpd.callbacks import BestOfTasksCallback
 from sb3_distill.results.tables import to_json
-from sb3_distill.study.cell import DISTILLING, MULTI_TASK, Cell, leaves_one_agent
+from sb3_distill.study.cell import MULTI_TASK, Cell, leaves_one_agent
 from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, agent_of_cell, versions
 from sb3_distill.study.rows import agents_of, evaluation_of, load_references, rows_of
 from sb3_distill.study.values import as_argument
@@ -36,7 +37,7 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
         hyperparams["teacher"] = str(agent_of_cell(folder.parent.parent, cell.teacher_cell))
     if recording is not None:
         hyperparams["recording"] = str(recording)
-    if cell.algo in DISTILLING:
+    if cell.algo in STUDENTS:
         # The study scores the teacher once for all cells, so no run needs to.
         hyperparams.setdefault("n_teacher_episodes", 0)
     if cell.algo == "mtpd":

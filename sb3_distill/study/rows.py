@@ -329,6 +329,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
 _ROWS = {
     "pd": distilled_rows,
     "qpd": distilled_rows,
+    "ppd": distilled_rows,
     "rtpd": real_time_rows,
     "mtpd": multi_task_rows,
     "mtdqn": multi_task_rows,

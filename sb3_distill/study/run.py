@@ -15,24 +15,26 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError, AgentNotFoundError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_agent
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.recipe import is_atari
-from sb3_distill.qpd.checks import TEACHER_ALGORITHMS
+from sb3_distill.ppd import checks as ppd_checks
+from sb3_distill.qpd import checks as qpd_checks
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
-from sb3_distill.study.cell import DISTILLING, MULTI_TASK, OF_CELL, ZOO, Cell, Study
+from sb3_distill.study.cell import MULTI_TASK, OF_CELL, ZOO, Cell, Study
 from sb3_distill.study.manifest import MANIFEST, PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
 from sb3_distill.study.rows import tasks_of_cell
 
 RESULTS, TABLE = "results.json", "results.csv"
 # Steps per second on one core of the developers' machine, for vector observations and for Atari frames: a rough guess
 # for the time of a study of which no cell has finished
-_STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
+_STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "ppd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
 _ATARI_STEPS_PER_SECOND = 50
 # A message about cells names so many of them.
 _N_NAMED = 3
@@ -201,13 +203,13 @@ def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     ]
     named.append(None if (starts := cell.evaluation.get("starts_from")) == "random" else starts)
     needed: list[tuple[str, ...]] = [(str(source),) for source in named if source is not None]
-    unnamed = cell.evaluation.get("teacher") == ZOO or (cell.algo in DISTILLING and not cell.hyperparams.get("teacher"))
+    unnamed = cell.evaluation.get("teacher") == ZOO or (cell.algo in STUDENTS and not cell.hyperparams.get("teacher"))
     env_ids = [cell.env] if unnamed else []
     # Those of mtpd teach, those of mtdqn count as 100%.
     own = cell.evaluation if cell.algo == "mtdqn" else cell.hyperparams
     if cell.algo in MULTI_TASK and not own.get("teachers"):
         env_ids += _task_env_ids(cell.env, json.dumps(cell.env_kwargs))
-    algos = TEACHER_ALGORITHMS if cell.algo == "qpd" else ZOO_ALGORITHMS
+    algos = {"qpd": qpd_checks.TEACHER_ALGORITHMS, "ppd": ppd_checks.TEACHER_ALGORITHMS}.get(cell.algo, ZOO_ALGORITHMS)
     for env_id in env_ids:
         versions = (env_id, *earlier_versions(env_id))
         needed.append(tuple(f"zoo:{algo}/{version}" for version in versions for algo in algos))

@@ -14,7 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_distill import QPD, PolicyDistillation, StackedEntries, load_teacher
-from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.envs.views import ObservationView
 from tests.helpers import same
