@@ -22,6 +22,16 @@ TANH_STEPS, FULL = 4096, 32767
 _BATCH = 64
 
 
+def require(holds: bool, what: str) -> None:
+    """
+    :param holds: whether parts of a file fit together
+    :param what: these parts
+    :raises ValueError: they do not
+    """
+    if not holds:
+        raise ValueError(f"its {what} do not fit together")
+
+
 def rescale(sums: np.ndarray, multiplier: Any, shift: Any, low: int, high: int) -> np.ndarray:
     """
     :param sums: integers
@@ -83,7 +93,8 @@ class Layer:
 
     Its sums are multiplied by ``scale``, ``bias`` is added, and the results are rescaled, channel by channel, and
     clamped to ``low`` and ``high``. With an activation they are rescaled to multiples of 1/4096, looked up, and
-    rescaled again (``after``; without it, what is looked up is the result). A ReLU is a ``low`` of 0.
+    rescaled again (``after``; without it, what is looked up is the result). Of few levels, the result is ``low`` and
+    the number of ``borders`` that they reach. A ReLU is a ``low`` of 0.
 
     :param weight: integers ``(outputs, channels, kernel height, kernel width)``
     :param bits: number of bits of each
@@ -96,9 +107,10 @@ class Layer:
     :param zero: what is subtracted from the result, so that those of hidden layers begin at 0
     :param shape: channels, height and width of the input
     :param stride: of the convolution, vertical and horizontal
-    :param activation: "", "tanh" or "sigmoid"
+    :param activation: "", "tanh", "sigmoid", or "stairs" for any activation with borders
     :param after: multiplier and shift behind the activation
     :param pool: whether only the largest result of each channel is kept
+    :param borders: of stairs, where each level begins, as multiples of 1/4096
     """
 
     weight: np.ndarray
@@ -115,6 +127,7 @@ class Layer:
     activation: str = ""
     after: tuple[int, int] | None = None
     pool: bool = False
+    borders: np.ndarray | None = None
 
     def check(self, size: int) -> int:
         """
@@ -122,33 +135,26 @@ class Layer:
         :return: how many it gives
         """
         outputs, channels, *kernel = self.weight.shape
-        numbers = (
-            self.bits,
-            self.scale,
-            self.low,
-            self.high,
-            self.zero,
-            *self.shape,
-            *self.stride,
-            *(self.after or ()),
-        )
-        assert all(type(number) is int for number in numbers) and min(*self.shape, *self.stride) > 0, (
-            "numbers of a layer"
-        )
-        assert 2 <= self.bits <= 8 and self.weight.dtype == np.int8, "weights"
-        assert np.abs(self.weight.astype(int)).max() < 2 ** (self.bits - 1), "weights"
-        assert self.activation in ("", "tanh", "sigmoid") and type(self.pool) is bool, "activation"
-        assert (channels, size) == (self.shape[0], math.prod(self.shape)), "inputs of a layer"
+        numbers = [*(self.bits, self.scale, self.low, self.high, self.zero, *self.shape, *self.stride)]
+        numbers += self.after or ()
+        require(all(type(number) is int for number in numbers) and min(*self.shape, *self.stride) > 0, "numbers")
+        require(2 <= self.bits <= 8 and self.weight.dtype == np.int8, "bits")
+        require(np.abs(self.weight.astype(int)).max() < 2 ** (self.bits - 1), "weights")
+        require(self.activation in ("", "tanh", "sigmoid", "stairs") and type(self.pool) is bool, "an activation")
+        require((channels, size) == (self.shape[0], math.prod(self.shape)), "inputs of a layer")
         parts = (self.bias, self.multiplier, self.shift)
-        assert all(part.dtype.kind in "iu" and part.shape == (outputs,) for part in parts), "numbers of outputs"
+        require(all(part.dtype.kind in "iu" and part.shape == (outputs,) for part in parts), "numbers of outputs")
         shifts = [*self.shift.tolist(), *(self.after or ())[1:]]
-        assert all(1 <= shift <= 47 for shift in shifts), "shifts"
-        assert all(0 <= number < 2**16 for number in (*self.multiplier.tolist(), *(self.after or ()))), "multipliers"
+        require(all(1 <= shift <= 47 for shift in shifts), "shifts")
+        multipliers = [*self.multiplier.tolist(), *(self.after or ())[:1]]
+        require(all(0 <= number < 2**16 for number in multipliers), "multipliers")
+        require((self.borders is not None) == (self.activation == "stairs"), "borders")
+        require(self.borders is None or (self.borders.dtype == np.int16 and self.borders.ndim == 1), "borders")
         places = [
             (whole - part) // stride + 1
             for whole, part, stride in zip(self.shape[1:], kernel, self.stride, strict=True)
         ]
-        assert min(places) > 0, "size of a kernel"
+        require(min(places) > 0, "size of a kernel")
         return int(outputs) * (1 if self.pool else places[0] * places[1])
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
@@ -164,7 +170,10 @@ class Layer:
         weight = self.weight.reshape(len(self.weight), -1).astype(np.float64)
         sums = (windows.reshape(-1, weight.shape[1]).astype(np.float64) @ weight.T).astype(np.int64)
         sums = sums * self.scale + self.bias
-        if self.activation:
+        if self.borders is not None:
+            steps = rescale(sums, self.multiplier, self.shift, -FULL, FULL)
+            results = self.low + np.searchsorted(self.borders, steps, side="right")
+        elif self.activation:
             results = tanh(rescale(sums, self.multiplier, self.shift, -FULL, FULL))
             if self.activation == "sigmoid":
                 results = results + FULL
@@ -308,17 +317,15 @@ class IntegerPolicy:
         entries, size = math.prod(self.shape), math.prod(self.shape)
         of_inputs = [] if self.inputs is None else [*vars(self.inputs).values()]
         of_actions = [part for part in (self.centre, self.half) if part is not None]
-        assert all(type(number) is int and number > 0 for number in (*self.shape, self.n_actions)), "sizes"
-        assert all(part.dtype.kind in "iuf" and part.shape in ((1,), (entries,)) for part in of_inputs), "inputs"
-        assert all(part.dtype.kind == "f" and part.shape == (self.n_actions,) for part in of_actions), (
-            "bounds of actions"
-        )
-        assert len(of_actions) == (0 if self.action_shape is None else 2), "bounds of actions"
-        assert type(self.wide) is bool and type(self.output_scale) is float and self.layers, "numbers"
+        require(all(type(number) is int and number > 0 for number in (*self.shape, self.n_actions)), "sizes")
+        require(all(part.dtype.kind in "iuf" and part.shape in ((1,), (entries,)) for part in of_inputs), "inputs")
+        require(all(part.dtype.kind == "f" and part.shape == (self.n_actions,) for part in of_actions), "bounds")
+        require(len(of_actions) == (0 if self.action_shape is None else 2), "bounds of actions")
+        require(type(self.wide) is bool and type(self.output_scale) is float and len(self.layers) > 0, "numbers")
         for layer in self.layers:
             size = layer.check(size)
-        assert size % self.n_actions == 0, "outputs"
-        assert self.action_shape is None or size == self.n_actions == math.prod(self.action_shape), "shape of actions"
+        require(size % self.n_actions == 0, "outputs")
+        require(self.action_shape is None or size == self.n_actions == math.prod(self.action_shape), "shape of actions")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ MIN_FACTOR = 256
 MAX_FACTOR = 2**16 - 1
 # Binary places of biases, where sums leave room: with few bits the unit of a sum is coarse
 MAX_PLACES = 12
+# Activations with at most this many bits behind them are stairs: their borders take less room than the table.
+STAIRS_BITS = 6
 # Outputs of discrete actions stay below this.
 OUTPUT_LIMIT = 2**30
 
@@ -112,6 +114,19 @@ def _inputs(agent: Teacher, quantizer: Any) -> tuple[Inputs, np.ndarray]:
 def _multipliers(ratios: np.ndarray) -> dict[str, Any]:
     multiplier, shift = zip(*map(_as_multiplier, ratios.tolist()), strict=True)
     return {"multiplier": np.array(multiplier, np.uint16), "shift": np.array(shift, np.uint8)}
+
+
+def _stairs(activation: str, step: float, low: int, high: int) -> dict[str, Any]:
+    """What of a layer says at which inputs of its activation each of the next layer's levels begins."""
+    values = step * (np.arange(low + 1, high + 1) - 0.5)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inputs = np.arctanh(values) if activation == "tanh" else np.log(values / (1 - values))
+    # Levels that the activation never reaches
+    inputs = np.where(values >= 1, np.inf, np.where(values <= (-1 if activation == "tanh" else 0), -np.inf, inputs))
+    borders = np.rint(inputs * TANH_STEPS)
+    always = int((borders < -FULL).sum())
+    borders = borders[(borders >= -FULL) & (borders <= FULL)].astype(np.int16)
+    return {"activation": "stairs", "borders": borders, "low": always, "high": always + len(borders), "zero": 0}
 
 
 def _geometry(block: _Block, shape: tuple[int, ...], numbers: dict[str, Any], channels_last: bool) -> dict[str, Any]:
@@ -216,21 +231,20 @@ class _Lowering:
         step = float(following.step_sizes())
         low, high = following.levels()
         low = 0 if block.activation in ("relu", "sigmoid") else low
-        ratio, after = units / step, None
-        if block.activation in ("tanh", "sigmoid"):
+        results: dict[str, Any]
+        ratio, results = units / step, {"low": low, "high": high, "zero": low}
+        if block.activation in ("tanh", "sigmoid") and following.bits <= STAIRS_BITS:
+            ratio = units * TANH_STEPS
+            results = _stairs(block.activation, step, low, high)
+        elif block.activation in ("tanh", "sigmoid"):
             # sigmoid(x) = (1 + tanh(x / 2)) / 2
             divisor = 2 if block.activation == "sigmoid" else 1
             ratio = units * TANH_STEPS / divisor
-            after = _as_multiplier(1 / (divisor * FULL * step))
+            results |= {"activation": block.activation, "after": _as_multiplier(1 / (divisor * FULL * step))}
         layer = Layer(
             **_geometry(block, shape, numbers, channels_last),
             **_multipliers(ratio),
-            low=low,
-            high=high,
-            zero=low,
-            # A ReLU is the low of 0.
-            activation="" if block.activation == "relu" else block.activation,
-            after=after,
+            **results,
             pool=block.pool,
         )
         self.largest, self.unit, self.zero = high - low, step, low

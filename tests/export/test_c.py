@@ -68,6 +68,7 @@ def test_c_computes_the_same_integers(name, stack, tmp_path: Path):
     ("name", "stack"),
     [
         ("tanh", 1),
+        ("tanh of few bits", 1),
         ("few bits", 1),
         ("one layer", 1),
         ("frames", 4),
@@ -191,7 +192,7 @@ def policies(draw: st.DrawFn) -> IntegerPolicy:
     continuous, squashes, wide = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
     channels, height, width = (draw(st.integers(1, 3)), 7, 6) if is_image else (1, 1, draw(st.integers(1, 6)))
     shape = (channels, height, width) if is_image else (width,)
-    activations = st.sampled_from(["", "", "tanh", "sigmoid"])
+    activations = st.sampled_from(["", "tanh", "sigmoid", "stairs"])
     layers: list[Layer] = []
 
     def add(
@@ -202,6 +203,8 @@ def policies(draw: st.DrawFn) -> IntegerPolicy:
         activation = ("tanh" if squashes and continuous else "") if last else draw(activations)
         low = draw(st.sampled_from([0, -(2 ** (levels - 1)) + 1]))
         limit = 32767 if continuous else 2**30
+        stairs = activation == "stairs"
+        borders = np.sort(rng.integers(-32767, 32768, draw(st.integers(0, 60)))).astype(np.int16) if stairs else None
         layers.append(
             Layer(
                 weight=rng.integers(-most, most + 1, (outputs, inner[0], *kernel)).astype(np.int8),
@@ -210,13 +213,16 @@ def policies(draw: st.DrawFn) -> IntegerPolicy:
                 bias=rng.integers(-(10**6), 10**6, outputs),
                 multiplier=rng.integers(1, 2**16, outputs).astype(np.uint16),
                 shift=rng.integers(1, 30, outputs).astype(np.uint8),
-                low=-limit if last else low,
+                low=-limit if last else 0 if stairs else low,
                 high=limit if last else low + 2**levels - 2,
-                zero=0 if last else low,
+                zero=0 if last or stairs else low,
                 shape=inner,
                 stride=stride,
                 activation=activation,
-                after=(draw(st.integers(1, 2**16 - 1)), draw(st.integers(8, 30))) if activation and not last else None,
+                after=(draw(st.integers(1, 2**16 - 1)), draw(st.integers(8, 30)))
+                if activation in ("tanh", "sigmoid") and not last
+                else None,
+                borders=borders,
                 pool=not last and is_image and draw(st.booleans()),
             )
         )

@@ -17,7 +17,7 @@ from sb3_distill.quantization.packing import pack_bits
 # Numbers that the recorded observations of policy_test.c have together
 MAX_TEST_NUMBERS = 100_000
 SIZES = {"float": 4, "uint8_t": 1, "uint16_t": 2, "int16_t": 2, "int32_t": 4, "int64_t": 8}
-ACTIVATIONS = {"": 0, "tanh": 1, "sigmoid": 2}
+ACTIVATIONS = {"": 0, "stairs": 0, "tanh": 1, "sigmoid": 2}
 # Literals; no 64-bit number has a literal of its own type in C99 before 2^31
 _FORMATS = {"float": lambda number: _as_float(number), "int64_t": lambda number: f"INT64_C({number})"}
 
@@ -128,6 +128,8 @@ class CSource:
             self._add(f"bias_{index}", "int64_t" if policy.wide else "int32_t", layer.bias)
             self._add(f"multiplier_{index}", "uint16_t", layer.multiplier)
             self._add(f"shift_{index}", "uint8_t", layer.shift)
+            if layer.borders is not None and len(layer.borders):
+                self._add(f"borders_{index}", "int16_t", layer.borders)
         if inputs is not None:
             self._add("steps", "float", inputs.step, "How observations become levels")
             if inputs.offset.any():
@@ -148,13 +150,21 @@ class CSource:
     @property
     def has_tables(self) -> bool:
         """Whether a layer has an activation that is looked up."""
-        return any(layer.activation for layer in self.policy.layers)
+        return any(layer.activation in ("tanh", "sigmoid") for layer in self.policy.layers)
+
+    @property
+    def has_stairs(self) -> bool:
+        """Whether a layer has borders of levels."""
+        return any(layer.borders is not None for layer in self.policy.layers)
 
     def _describe_layer(self, index: int, layer: Layer) -> str:
         _, kernel_height, kernel_width = layer.weight.shape[1:]
         channels, height, width = layer.shape
         rows, columns = (height - kernel_height) // layer.stride[0] + 1, (width - kernel_width) // layer.stride[1] + 1
         names = [f"{name}_{index}" for name in ("weights", "bias", "multiplier", "shift")]
+        if self.has_stairs:
+            n_borders = 0 if layer.borders is None else len(layer.borders)
+            names += [f"borders_{index}" if n_borders else "0", str(n_borders), str(int(layer.borders is not None))]
         table = [*(layer.after or (0, 0)), ACTIVATIONS[layer.activation]] if self.has_tables else []
         shape = [len(layer.weight), rows, columns, channels, height, width, kernel_height, kernel_width, *layer.stride]
         numbers = [layer.low, layer.high, layer.zero, *table, layer.scale, layer.bits, int(layer.pool), *shape]
@@ -202,6 +212,7 @@ class CSource:
             "levels": inputs is not None and self.stack == 1,
             "wide": policy.wide,
             "tables": self.has_tables,
+            "stairs": self.has_stairs,
             "pools": any(layer.pool for layer in policy.layers),
             "n_layers": len(policy.layers),
             "longest_hidden_row": max(rows[:-1], default=0),
@@ -235,6 +246,7 @@ class CSource:
             ("offsets", "offsets"),
             ("factors", "factors of entries"),
             ("tanh", "the tanh table"),
+            ("borders", "borders of levels"),
         ]
         kinds += [
             ("lowest", "lowest levels"),
