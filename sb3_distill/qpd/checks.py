@@ -13,8 +13,8 @@ from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
 # Why a temperature is not chosen from the teacher's answers
 NO_AUTO = (
-    "the teachers of QPD answer with distributions over actions, which have no scale of rewards. Pass a number: 1 "
-    "leaves the distributions as they are."
+    "distributions over actions have no scale of rewards from which to choose it. Pass a number: 1 leaves a "
+    "distribution as it is; Q-values are divided by it."
 )
 
 
@@ -43,11 +43,6 @@ def check_kind(teacher: Teacher, env: VecEnv) -> None:
             f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
             f"{env.action_space}: choose a teacher with actions of the same kind."
         )
-    if isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
-        raise ValueError(
-            f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions: distill "
-            "it with PolicyDistillation (--algo pd)."
-        )
     if isinstance(env.action_space, spaces.Discrete):
         check_discrete(teacher, env)
     elif teacher.action_space.shape != env.action_space.shape:
@@ -63,12 +58,28 @@ def check_kind(teacher: Teacher, env: VecEnv) -> None:
         )
 
 
+def check_temperature(teacher: Teacher, temperature: float | None) -> None:
+    """
+    :param teacher: the teacher
+    :param temperature: see ``QPD``
+    :raises ValueError: it is not named, and the teacher has Q-values, which are a distribution at a temperature alone
+    """
+    if temperature is None and isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
+        raise ValueError(
+            f"The teacher {teacher.source} is a {teacher.algo} agent, whose Q-values become a distribution over actions "
+            "at a temperature: pass temperature=, such as 0.1. The gap between its two best actions is the scale "
+            "(docs/pd.md, The temperature)."
+        )
+
+
 def compares_distributions(teacher: Teacher, policy: Any) -> bool:
     """
     :param teacher: the teacher
     :param policy: the student's policy
     :return: whether both have distributions between which there is a divergence; else they meet as actions
     """
+    if isinstance(teacher.action_space, spaces.Discrete):
+        return True
     return teacher.has_distribution and teacher.policy.squash_output == policy.squash_output
 
 
