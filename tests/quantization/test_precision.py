@@ -142,7 +142,8 @@ def test_bits_differ_by_kind_of_layer(image_teacher):
 def test_weight_and_input_of_the_outer_layers_may_differ(ppo_teacher):
     """Inputs take no bytes, so few bits of weights need not mean few bits of inputs."""
     few = {"weight_bits": 2, "activation_bits": 8, "first_layer_bits": 2, "last_layer_bits": 2}
-    model = make(ppo_teacher, **few | dict.fromkeys(("first_layer_bits", "last_layer_bits"), {"weight": 2, "input": 7}))
+    parts = {"weight": 2, "input": 7}
+    model = make(ppo_teacher, **few | {"first_layer_bits": parts, "last_layer_bits": parts})
     layers = quantized_layers(model.policy)
     assert [layer.weight_quantizer.bits for layer in layers] == [2, 2]
     assert [layer.input_quantizer.bits for layer in layers] == [7, 7]
