@@ -137,7 +137,7 @@ def percent_interval(pairs: Pairs, n_resamples: int = 10_000, seed: int = 0) -> 
     return _interval(_resample([pairs], np.random.default_rng(seed), n_resamples), pairs.n_distinct)
 
 
-def percent_bound(pairs: Pairs, error: float, n_resamples: int = 20_000, seed: int = 0) -> float | None:
+def percent_bound(pairs: Pairs, error: float, n_resamples: int = 10_000, seed: int = 0) -> float | None:
     """
     The one-sided lower bound of the percentage of the teacher: the lower end of an interval as ``percent_interval``
     makes it.
