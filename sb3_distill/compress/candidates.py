@@ -12,6 +12,7 @@ from torch import nn
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.temperature import choose_temperature
+from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.networks.actor_critic_policies import ACTOR_CRITIC_POLICIES, actor_modules
 from sb3_distill.quantization.layers import set_blend
@@ -84,7 +85,7 @@ class Space:
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna may choose, by name."""
-        own: dict[str, BaseDistribution] = {
+        own: dict[str, dict[str, BaseDistribution]] = {
             "vector": {
                 "depth": IntDistribution(0, 2),
                 "width_1": IntDistribution(1, 128, log=True),
@@ -96,10 +97,10 @@ class Space:
                 "units": IntDistribution(4, 128, log=True),
                 "pool": CategoricalDistribution(("none", "max")),
             },
-        }[self.kind]
+        }
         bits = dict.fromkeys(("first_bits", "hidden_bits", "last_bits"), _BITS)
         sharpness = {} if self.temperature is None else {"sharpness": CategoricalDistribution(_SHARPNESS)}
-        return {**own, **bits, "input_bits": IntDistribution(4, MAX_BITS, step=2), **sharpness}
+        return {**own[self.kind], **bits, "input_bits": IntDistribution(4, MAX_BITS, step=2), **sharpness}
 
     def needed(self, params: Mapping[str, Any]) -> Params:
         """
@@ -157,9 +158,10 @@ class Space:
         """
         entries = self.entries(params)
         entries.pop("temperature", None)
-        policy = ACTOR_CRITIC_POLICIES[entries.pop("policy")](
-            self.observation_space, self.action_space, lambda _: 0.0, **entries.pop("policy_kwargs")
-        )
+        with unchanged_randomness():
+            policy = ACTOR_CRITIC_POLICIES[entries.pop("policy")](
+                self.observation_space, self.action_space, lambda _: 0.0, **entries.pop("policy_kwargs")
+            )
         quantize_student(policy, **entries)
         set_blend(policy, 1.0)
         return packed_bytes(actor_modules(policy))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -82,7 +83,8 @@ def claim(
     folder: Path,
     goal: Goal,
     plan: Plan,
-    say: Callable[[str], None],
+    say: Callable[[str], Any],
+    export: Callable[[Student], str] = lambda student: "",
 ) -> list[Claim]:
     """
     Try students from the smallest on, until one keeps enough.
@@ -94,6 +96,8 @@ def claim(
     :param goal: what is asked for
     :param plan: how it was searched
     :param say: shows a line
+    :param export: exports a student, and returns why that is refused; empty: it is not. A student that cannot be
+        exported makes no try.
     :return: the tries; the last one holds, or none does
     """
     tries: list[Claim] = []
@@ -103,14 +107,18 @@ def claim(
         needed = episodes_needed(student.pairs, goal.keep, error)
         if needed > MOST:
             continue
+        refused = export(student)
+        if refused:
+            say(f"{student.n_bytes:,} bytes cannot be exported: {refused}")
+            continue
         # The search's own score is flattering: it was chosen by it.
         n_episodes = int(min(max(1.5 * needed, LEAST), MOST))
         first_seed = CLAIM_SEED + 1_000 * (plan.seed % 1_000) * N_TRIES + MOST * len(tries)
         agent = load_teacher(folder / "cells" / student.outcome.zip, device="cpu")
-        played = [score(player, env_id, n_episodes, first_seed) for player in (agent, teacher)]
-        bound = percent_bound(Pairs.of(*played), error)
+        own, its = (score(player, env_id, n_episodes, first_seed) for player in (agent, teacher))
+        bound = percent_bound(Pairs.of(own, its), error)
         holds = bound is not None and bound >= goal.keep
-        tries.append(Claim(student, error, first_seed, *played, bound, holds))
+        tries.append(Claim(student, error, first_seed, own, its, bound, holds))
         shown = "none" if bound is None else f"{bound:.1f}%"
         say(
             f"{student.n_bytes:,} bytes on {n_episodes} fresh starts: {tries[-1].percent:.1f}% of the teacher, lower "

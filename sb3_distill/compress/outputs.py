@@ -3,7 +3,7 @@
 import csv
 import io
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
 from sb3_distill.compress.search import Goal, Search, Student, scored_front
 from sb3_distill.evaluation.environments import recipe_of
-from sb3_distill.export.export import export_agent
+from sb3_distill.export.export import ExportError, export_agent
 from sb3_distill.results.figures import add_legend, make_axes, percent_label, save_figure, scale_by_size
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT
 from sb3_distill.results.tables import to_json
@@ -70,14 +70,40 @@ def write_student(zip_path: Path, output: Path, search: Search, student: Student
     return path
 
 
-def clear(output: Path) -> None:
+class Exports:
     """
-    Remove the student of an earlier call.
+    The student that the folder holds, with its export.
 
     :param output: the folder of the outcome
+    :param search: the search
+    :param target: form of the export
     """
-    for name in (STUDENT, EXPORT):
-        shutil.rmtree(output / name, ignore_errors=True)
+
+    def __init__(self, output: Path, search: Search, target: str) -> None:
+        self.output, self.search, self.target = output, search, target
+        # Bytes of the exported files; and by file of a student, why its export was refused
+        self.files: dict[str, int] = {}
+        self.refused: dict[str, str] = {}
+
+    def clear(self) -> None:
+        """Remove what an earlier student has left."""
+        self.files = {}
+        for name in (STUDENT, EXPORT):
+            shutil.rmtree(self.output / name, ignore_errors=True)
+
+    def write(self, student: Student) -> str:
+        """
+        :param student: the student that takes the place of an earlier one
+        :return: why its export is refused; empty: it is not
+        :raises OSError: a file cannot be written
+        """
+        self.clear()
+        path = write_student(self.output / "cells" / student.outcome.zip, self.output, self.search, student)
+        try:
+            self.files = TARGETS[self.target](path, self.output / EXPORT, self.search.env_id)
+        except ExportError as error:
+            self.refused[student.outcome.zip] = str(error)
+        return self.refused.get(student.outcome.zip, "")
 
 
 def front_table(front: Sequence[Student], space: Space, tries: Sequence[Claim]) -> list[list[str]]:
@@ -131,7 +157,11 @@ def draw_front(students: Sequence[Student], goal: Goal, tries: Sequence[Claim]) 
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
     for each in tries:
         low = 0.0 if each.bound is None else max(each.percent - each.bound, 0.0)
-        style = {"color": "#D55E00" if each.holds else "0.3", "marker": "*" if each.holds else "x", "markersize": 11}
+        style: dict[str, Any] = {
+            "color": "#D55E00" if each.holds else "0.3",
+            "marker": "*" if each.holds else "x",
+            "markersize": 11,
+        }
         label = "chosen, on fresh starts, with its bound" if each.holds else "tried on fresh starts"
         axes.errorbar([each.student.n_bytes], [each.percent], yerr=[[low], [0.0]], linestyle="", label=label, **style)
     if any(each.percent > 0 for each in scored):
@@ -164,7 +194,7 @@ def _claim_record(claim: Claim) -> dict[str, Any]:
 
 
 def write_outputs(
-    output: Path, search: Search, goal: Goal, tries: Sequence[Claim], files: Mapping[str, int], facts: dict[str, Any]
+    output: Path, search: Search, goal: Goal, tries: Sequence[Claim], exports: Exports, facts: dict[str, Any]
 ) -> None:
     """
     Write the front, the figure, the report, and the record.
@@ -173,8 +203,8 @@ def write_outputs(
     :param search: the search
     :param goal: what was asked for
     :param tries: the tries on fresh starts
-    :param files: bytes of the exported files; empty: none
-    :param facts: what else the record says: the command, the target, the budget, seconds
+    :param exports: the student and its export
+    :param facts: what else the record says: the command, the budget, seconds
     :raises OSError: a file cannot be written
     """
     space, teacher = search.space, search.teacher
@@ -225,7 +255,9 @@ def write_outputs(
         "students": [_student_record(student, space) for student in search.students],
         "tries": [_claim_record(each) for each in tries],
         "chosen": None if chosen is None else chosen.student.outcome.zip,
-        "export": dict(files),
+        "target": exports.target,
+        "export": exports.files,
+        "refused": exports.refused,
         "versions": found,
     }
     with whole_file(output / RECORD) as file:

@@ -18,15 +18,18 @@ if SHORT not in gym.registry:
     gym.register(SHORT, CartPoleEnv, max_episode_steps=60)
 
 
-def save_teacher(folder: Path, sharpness: float = 1.0) -> Path:
-    """A linear controller of the pole: the one agent of which a student of 36 bytes can be as good."""
+def save_teacher(folder: Path) -> Path:
+    """A linear controller of the pole, of which a student of 36 bytes can be as good. The same file for all who ask."""
+    path = folder / f"{SHORT}.zip"
+    if path.exists():
+        return path
     model = PPO("MlpPolicy", SHORT, policy_kwargs={"net_arch": []}, n_steps=8, batch_size=8, seed=0, device="cpu")
-    weights = sharpness * th.tensor([0.1, 0.5, 8.0, 4.0])
+    weights = th.tensor([0.1, 0.5, 8.0, 4.0])
     with th.no_grad():
         model.policy.action_net.weight.copy_(th.stack([-weights, weights]))
         model.policy.action_net.bias.zero_()
-    model.save(folder / SHORT)
-    return folder / f"{SHORT}.zip"
+    model.save(path)
+    return path
 
 
 class Here:

@@ -11,7 +11,7 @@ from sb3_distill import QPD, load_teacher
 from sb3_distill.cli import main
 from sb3_distill.compress.candidates import front_of, natural_temperature, space_of
 from sb3_distill.compress.claim import claim, episodes_needed, error_of
-from sb3_distill.compress.compress import Outcome, compress
+from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.search import Goal, Plan, Student
 from sb3_distill.export.runner import PolicyRunner
@@ -21,7 +21,7 @@ from tests.compress.games import SHORT, Here, record_of, save_teacher
 GOAL, PLAN = Goal(keep=80.0), Plan(n_timesteps=4_800, n_students=3, n_episodes=10)
 
 
-def search(folder: Path, output: Path, **kwargs) -> Outcome:
+def search(folder: Path, output: Path, **kwargs) -> Compressed:
     kwargs = {"backend": Here(), "say": lambda line: None, **kwargs}
     return compress(save_teacher(folder), output, GOAL, PLAN, **kwargs)
 
@@ -32,12 +32,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> Outcome:
+def found(folder: Path) -> Compressed:
     """Two rounds: one of the students that are always tried first, one of those that the sampler chooses."""
     return search(folder, folder / "out", n_rounds=2, command="the command")
 
 
-def test_a_search_leaves_a_student_its_export_and_the_evidence(found: Outcome, folder: Path):
+def test_a_search_leaves_a_student_its_export_and_the_evidence(found: Compressed, folder: Path):
     out, chosen = folder / "out", found.chosen
     assert chosen is not None and chosen.bound >= 80.0 and f"{chosen.student.n_bytes} bytes" in found.text
     student = load_teacher(out / "student" / "qpd" / f"{SHORT}_1", device="cpu")
@@ -56,19 +56,19 @@ def test_a_search_leaves_a_student_its_export_and_the_evidence(found: Outcome, f
     assert "the command" in page and "data:image/png" in page and (out / "front.png").stat().st_size > 1_000
 
 
-def test_bytes_are_known_before_a_student_is_trained(found: Outcome, folder: Path):
+def test_bytes_are_known_before_a_student_is_trained(found: Compressed, folder: Path):
     for student in found.search.students:
         if student.pairs is not None:
             path = folder / "out" / "cells" / student.outcome.zip
             assert load_teacher(path, device="cpu").n_bytes == student.n_bytes
 
 
-def test_no_start_was_seen_in_the_search(found: Outcome):
+def test_no_start_was_seen_in_the_search(found: Compressed):
     first = {run["first_seed"] for run in record_of(found.search.folder)["tries"]}
     assert min(first) >= 40_000_000 and len(first) == len(found.tries)
 
 
-def test_a_search_that_was_killed_goes_on_with_the_same_outcome(found: Outcome, folder: Path):
+def test_a_search_that_was_killed_goes_on_with_the_same_outcome(found: Compressed, folder: Path):
     search(folder, folder / "again", n_rounds=1)
     unfinished = folder / "again" / "cells" / ".001.half"
     unfinished.mkdir()
@@ -83,7 +83,7 @@ def test_a_search_that_was_killed_goes_on_with_the_same_outcome(found: Outcome, 
     assert [records[0][name] for name in kept] == [records[1][name] for name in kept]
 
 
-def test_proposals_depend_on_the_seed_and_on_what_was_found(found: Outcome):
+def test_proposals_depend_on_the_seed_and_on_what_was_found(found: Compressed):
     students = found.search.students
     other = dataclasses.replace(found.search.plan, seed=1)
 
@@ -115,7 +115,7 @@ def test_students_that_are_bad_are_stopped_early(folder: Path):
     assert "agreed with the teacher at" in checks["student1"].stopped and model.transition_share == 1.0
 
 
-def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Outcome, folder: Path):
+def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compressed, folder: Path):
     good = found.chosen.student
     bad = QPD("MlpPolicy", SHORT, found.search.teacher, seed=3, device="cpu", policy_kwargs={"net_arch": []})
     bad.policy.action_net.weight.data.neg_()
@@ -129,6 +129,10 @@ def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Outcom
     assert [each.holds for each in tries] == [False, True] and len(lines) == 2
     assert [each.error for each in tries] == [pytest.approx(0.025), pytest.approx(0.0125)]
     assert len({each.first_seed for each in tries}) == 2
+    refused = claim(
+        found.search.teacher, SHORT, front, folder / "out", GOAL, Plan(), lines.append, lambda student: "no"
+    )
+    assert refused == [] and lines[-1].endswith("bytes cannot be exported: no")
 
 
 def test_all_tries_together_err_no_more_than_was_asked_for():
