@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +70,12 @@ def test_no_start_was_seen_in_the_search(found: Compressed):
 
 
 def test_a_search_that_was_killed_goes_on_with_the_same_outcome(found: Compressed, folder: Path):
-    search(folder, folder / "again", n_rounds=1)
-    unfinished = folder / "again" / "cells" / ".001.half"
-    unfinished.mkdir()
-    backend = Here()
+    again, backend = folder / "again", Here()
+    shutil.copytree(found.search.folder / "cells", again / "cells")
+    # In its second round
+    (second,) = (again / "cells").glob("001-*")
+    unfinished = again / "cells" / ".001.half"
+    second.rename(unfinished)
     search(folder, folder / "again", n_rounds=2, backend=backend)
     assert len(backend.keys) == 1 and not unfinished.exists()
     kept = ("students", "tries", "chosen", "export")
