@@ -24,6 +24,7 @@ TIERS = (
     ("pd", "rtpd", "qpd", "mtpd", "ppd"),
     ("export", "visualize"),
     ("study",),
+    ("compress",),
     ("zoo", "cli"),
     ("__init__", "__main__"),
 )

@@ -4,15 +4,13 @@ import warnings
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.checks import check_actions
 
 # Why a temperature is not chosen from the teacher's answers
 NO_AUTO = (
-    "the teachers of QPD answer with distributions over actions, which have no scale of rewards. Pass a number: 1 "
-    "leaves the distributions as they are."
+    "distributions over actions have no scale of rewards from which to choose it. Pass a number: 1 leaves a "
+    "distribution as it is; Q-values are divided by it."
 )
 
 
@@ -29,18 +27,17 @@ def teacher_algorithms(action_space: spaces.Space) -> tuple[str, ...]:
     return ("ppo", "a2c", "trpo") if isinstance(action_space, spaces.Discrete) else TEACHER_ALGORITHMS
 
 
-def check_kind(teacher: Teacher, env: VecEnv) -> None:
+def check_temperature(teacher: Teacher, temperature: float | None) -> None:
     """
     :param teacher: the teacher
-    :param env: the student's environment
-    :raises ValueError: its actions are not of the environment's kind, or its answers are of a kind that no loss
-        compares
+    :param temperature: see ``QPD``
+    :raises ValueError: it is not named, and the teacher has Q-values, which are a distribution at a temperature alone
     """
-    check_actions(teacher, env)
-    if isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
+    if temperature is None and isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
         raise ValueError(
-            f"The teacher {teacher.source} is a {teacher.algo} agent, which has no distribution over actions: distill "
-            "it with PolicyDistillation (--algo pd)."
+            f"The teacher {teacher.source} is a {teacher.algo} agent, whose Q-values become a distribution over "
+            "actions at a temperature: pass temperature=, such as 0.1. The gap between its two best actions is the "
+            "scale (docs/pd.md, The temperature)."
         )
 
 
@@ -50,6 +47,8 @@ def compares_distributions(teacher: Teacher, policy: Any) -> bool:
     :param policy: the student's policy
     :return: whether both have distributions between which there is a divergence; else they meet as actions
     """
+    if isinstance(teacher.action_space, spaces.Discrete):
+        return True
     return teacher.has_distribution and teacher.policy.squash_output == policy.squash_output
 
 

@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
+from sb3_distill.agents.checks import check_actions
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.distillation import DistillationAlgorithm
@@ -35,7 +36,7 @@ from sb3_distill.networks.actor_critic_policies import (
     check_gaussian_kwargs,
 )
 from sb3_distill.qpd import checks
-from sb3_distill.quantization.precision import BITS, Bits
+from sb3_distill.quantization.precision import BITS, Bits, LayerBits
 from sb3_distill.quantization.training import QuantizingMixin
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
@@ -45,21 +46,20 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     """
     Quantization-aware Policy Distillation: an actor-critic student learns from an actor-critic teacher, first at full
     precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. The
-    precision never rises again: if ``learn`` is called once more, with the timesteps reset or not, a student keeps its
-    precision until the schedule of the new run asks for a lower one, and a finished student keeps its final precision.
-    The schedule is that of one call of ``learn``: the first of several calls goes through all of it.
+    precision never rises again: if ``learn`` is called once more, a student keeps its precision until the new schedule
+    asks for a lower one. The schedule is that of one call of ``learn``: the first of several goes through all of it.
     A student at full precision can be quantized later: ``QPD.load(path, env, weight_bits=4)``, then ``learn``.
 
-    Paper: Avé et al. 2022. The loss is the KL divergence between the teacher's and the student's distributions over
-    actions (where there is none, a Huber loss between their actions, see ``action_loss``), plus the squared error
-    between their critics' values. We have no access to the exact published loss, so its coefficients are arguments.
+    Paper: Avé et al. 2022, whose exact loss we do not know. Here it is the KL divergence between the distributions over
+    actions (else a Huber loss between the actions, see ``action_loss``), plus the squared error between the critics.
 
     :param policy: The student's policy (MlpPolicy, CnnPolicy, MultiInputPolicy, Net1Policy ... Net5Policy,
         MaxPoolCnnPolicy, GridCnnPolicy), all actor-critic
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param teacher: The trained agent (see ``load_teacher``): of PPO, A2C or TRPO; with continuous actions also of SAC,
-        TQC, CrossQ, TD3, DDPG or ARS. None: the Zoo's agent for the environment.
-    :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution
+    :param teacher: The trained agent (see ``load_teacher``): PPO, A2C, TRPO, ARS; of discrete actions also DQN, QR-DQN,
+        of continuous ones SAC, TQC, CrossQ, TD3, DDPG. None: the Zoo's actor-critic agent for the environment.
+    :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution; None: 1. A teacher with
+        Q-values is softmax(Q / temperature) and needs a number.
     :param value_coef: coefficient of the critic's squared error
     :param ent_coef: coefficient of the student's entropy bonus, which is subtracted from the loss
     :param rollout_policy: who acts (see ``PolicyDistillation``); actions are sampled
@@ -67,8 +67,9 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         mapping from "conv" and "linear" to bits, with all kinds of layers that the actor has. None: distillation
         without quantization
     :param activation_bits: precision of the inputs of these layers; None: 8 bits
-    :param first_layer_bits: precision of weight and input of the first layer (bytes, such as frames, are not quantized)
-    :param last_layer_bits: precision of weight and input of the last layer
+    :param first_layer_bits: precision of the first layer (frames are not quantized): one number for weight and input,
+        or ``{"weight": 3, "input": 8}``
+    :param last_layer_bits: precision of the last layer, likewise
     :param quantization_schedule: how the precision falls: "bits" lowers the number of bits step by step from 8; "blend"
         interpolates between full-precision and quantized values, with a growing share of the latter
     :param full_precision_fraction: share of the run at full precision
@@ -76,9 +77,8 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     :param n_teacher_episodes: see ``PolicyDistillation``
     :param recording: folder with a recording of the teacher's play (see ``PolicyDistillation``)
     :param init_from_teacher: see ``PolicyDistillation``
-    :param students: further students (see ``PolicyDistillation``). Entries of their own can be ``policy``,
-        ``policy_kwargs``, ``learning_rate``, ``temperature``, ``value_coef``, ``ent_coef``, ``init_from_teacher``,
-        ``max_grad_norm``, ``compile_update``, and the arguments of the precision.
+    :param students: further students (see ``PolicyDistillation``). Entries of their own can be the arguments of the
+        policy, of the loss and of the precision, ``learning_rate``, ``init_from_teacher`` and ``max_grad_norm``.
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
 
     All other parameters are those of ``DistillationAlgorithm``.
@@ -108,7 +108,7 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         batch_size: int = 64,
         train_freq: int | tuple[int, str] = 4,
         gradient_steps: int = 1,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         value_coef: float = 0.5,
         ent_coef: float = 0.0,
         rollout_policy: RolloutPolicy = "linear",
@@ -123,8 +123,8 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         max_grad_norm: float | None = 0.5,
         weight_bits: Bits = None,
         activation_bits: Bits = None,
-        first_layer_bits: int = 8,
-        last_layer_bits: int = 8,
+        first_layer_bits: LayerBits = 8,
+        last_layer_bits: LayerBits = 8,
         quantization_schedule: str = "bits",
         full_precision_fraction: float = 0.4,
         final_fraction: float = 0.3,
@@ -194,7 +194,8 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     def _make_student(self) -> Student:
         # Quantization-aware training needs float32 weights.
         bounds = self.action_space if isinstance(self.action_space, spaces.Box) else None
-        return Student(self.policy, DistillationLoss("kl", self.temperature, 1.0, bounds), bf16=False)
+        loss = DistillationLoss("kl", 1.0 if self.temperature is None else self.temperature, 1.0, bounds)
+        return Student(self.policy, loss, bf16=False)
 
     def _check_arguments(self) -> None:
         check_number(self.temperature, checks.NO_AUTO)
@@ -211,7 +212,8 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         return find_zoo_teacher(env_id, checks.teacher_algorithms(self.action_space))
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
-        checks.check_kind(teacher, self._known_env())
+        check_actions(teacher, self._known_env())
+        checks.check_temperature(teacher, self.temperature)
         checks.check_entropy(teacher, self.policy, self.ent_coef)
         super()._check_teacher(teacher, env_id)
         if teacher is not self._teacher and self.value_coef > 0:
@@ -286,7 +288,8 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         super()._prepare_updates()
         if self._n_updates == 0 and self.verbose > 0 and isinstance(self.action_space, spaces.Discrete):
             with unchanged_randomness():
-                print(describe_temperature(self.replay_buffer.sample(1_000).answers, self.temperature))
+                answers = self.replay_buffer.sample(1_000).answers
+            print(describe_temperature(answers, self.student.loss.temperature))
         if self.weight_bits is not None:
             self._update_precision(lambda: self.replay_buffer.sample_observations(1_000, env=self._normalizer))
             if self.transition_share is not None:

@@ -11,14 +11,19 @@ from torch import nn
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.networks.actor_critic_policies import actor_modules
 from sb3_distill.quantization.layers import quantize, quantized_layers, quantizers
-from sb3_distill.quantization.quantizer import MAX_BITS, Quantizer, check_bits, has_exact_input
+from sb3_distill.quantization.quantizer import LAYER_KINDS, MAX_BITS, Quantizer, check_bits, has_exact_input
 
 Bits = int | Mapping[str, int] | None
+# Of the first or the last layer: one number for both parts, or one for each
+LayerBits = int | Mapping[str, int]
+PARTS = ("weight", "input")
 BITS = ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")
 SCHEDULES = ("blend", "bits")
 
 
-def check_precision(weight_bits: Bits, activation_bits: Bits, first_layer_bits: int, last_layer_bits: int) -> None:
+def check_precision(
+    weight_bits: Bits, activation_bits: Bits, first_layer_bits: LayerBits, last_layer_bits: LayerBits
+) -> None:
     """
     :param weight_bits: see ``QPD``
     :param activation_bits: see ``QPD``
@@ -27,16 +32,18 @@ def check_precision(weight_bits: Bits, activation_bits: Bits, first_layer_bits: 
     :raises ValueError: a number of bits is out of range, or ``activation_bits`` is given without ``weight_bits``
     """
     if weight_bits is not None:
-        check_bits("weight_bits", weight_bits, by_kind=True)
+        check_bits("weight_bits", weight_bits, LAYER_KINDS)
     if activation_bits is not None:
-        check_bits("activation_bits", activation_bits, by_kind=True)
+        check_bits("activation_bits", activation_bits, LAYER_KINDS)
         if weight_bits is None:
             raise ValueError(
                 f"activation_bits={activation_bits} needs weight_bits too: set it, or leave out both for full "
                 "precision."
             )
-    check_bits("first_layer_bits", first_layer_bits)
-    check_bits("last_layer_bits", last_layer_bits)
+    for field, bits in (("first_layer_bits", first_layer_bits), ("last_layer_bits", last_layer_bits)):
+        check_bits(field, bits, PARTS)
+        if isinstance(bits, Mapping) and set(bits) != set(PARTS):
+            raise ValueError(f"{field}={dict(bits)} must name the bits of both, {' and '.join(PARTS)}.")
 
 
 def check_schedule(schedule: str, full_precision_fraction: float, final_fraction: float) -> None:
@@ -65,8 +72,16 @@ def _of_layer(field: str, bits: Bits, layer: nn.Module) -> int:
     return int(bits[kind])
 
 
+def _of_part(bits: LayerBits, part: str) -> int:
+    return int(bits[part] if isinstance(bits, Mapping) else bits)
+
+
 def quantize_student(
-    policy: ActorCriticPolicy, weight_bits: Bits, activation_bits: Bits, first_layer_bits: int, last_layer_bits: int
+    policy: ActorCriticPolicy,
+    weight_bits: Bits,
+    activation_bits: Bits,
+    first_layer_bits: LayerBits,
+    last_layer_bits: LayerBits,
 ) -> None:
     """
     Replace the actor's layers by quantized ones, in place.
@@ -80,20 +95,23 @@ def quantize_student(
     """
     exact_input = has_exact_input(policy.observation_space)
 
-    def choose(field: str, bits: Bits, position: int, n_layers: int, layer: nn.Module) -> int:
+    def choose(part: str, position: int, n_layers: int, layer: nn.Module) -> int:
         if position == 0:
-            return int(first_layer_bits)
+            return _of_part(first_layer_bits, part)
         if position == n_layers - 1:
-            return int(last_layer_bits)
-        return _of_layer(field, bits, layer)
+            return _of_part(last_layer_bits, part)
+        if part == "weight":
+            return _of_layer("weight_bits", weight_bits, layer)
+        return _of_layer("activation_bits", activation_bits, layer)
 
     quantize(
         policy,
         actor_modules(policy),
-        lambda *place: choose("weight_bits", weight_bits, *place),
-        lambda *place: None if exact_input and place[0] == 0 else choose("activation_bits", activation_bits, *place),
+        lambda *place: choose("weight", *place),
+        lambda *place: None if exact_input and place[0] == 0 else choose("input", *place),
     )
-    if len(quantized_layers(policy)) <= 2 and weight_bits not in (first_layer_bits, last_layer_bits):
+    outer = [_of_part(bits, "weight") for bits in (first_layer_bits, last_layer_bits)]
+    if len(quantized_layers(policy)) <= 2 and weight_bits not in outer:
         warnings.warn(
             f"The actor has no layer between its first and its last, so weight_bits={weight_bits} applies to none: "
             f"first_layer_bits={first_layer_bits} and last_layer_bits={last_layer_bits} do."

@@ -1,6 +1,6 @@
 """Rounding to few bits with a learned step size."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,17 @@ _RANGES = th.linspace(0.2, 1.0, 33)
 _NUMBERS: dict[str, Callable[[Any], Any]] = {"bits": int, "final_bits": int, "blend": float, "signed": bool}
 
 
-def check_bits(field: str, bits: Any, by_kind: bool = False) -> None:
+def check_bits(field: str, bits: Any, kinds: Collection[str] = ()) -> None:
     """
     :param field: the argument's name
     :param bits: the argument's value, a number of bits
-    :param by_kind: whether the value may also be a mapping from "conv" and "linear" to a number of bits
+    :param kinds: if there are any, the value may also be a mapping from them to a number of bits
     :raises ValueError: the value has another form, or is out of range
     """
-    if by_kind and isinstance(bits, Mapping):
+    if kinds and isinstance(bits, Mapping):
         for kind, value in bits.items():
-            if kind not in LAYER_KINDS:
-                raise ValueError(f"{field}: " + unknown_choice("layer", kind, LAYER_KINDS))
+            if kind not in kinds:
+                raise ValueError(f"{field}: " + unknown_choice("entry", kind, kinds))
             check_bits(f"{field}[{kind!r}]", value)
     elif isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not MIN_BITS <= bits <= MAX_BITS:
         raise ValueError(f"{field} must be a whole number between {MIN_BITS} and {MAX_BITS} bits, not {bits!r}.")

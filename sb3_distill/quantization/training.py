@@ -11,6 +11,7 @@ from sb3_distill.quantization.layers import calibrate, freeze_steps
 from sb3_distill.quantization.precision import (
     BITS,
     Bits,
+    LayerBits,
     check_precision,
     check_same_bits,
     check_schedule,
@@ -33,8 +34,8 @@ class QuantizingMixin:
     _current_progress_remaining: float
     weight_bits: Bits
     activation_bits: Bits
-    first_layer_bits: int
-    last_layer_bits: int
+    first_layer_bits: LayerBits
+    last_layer_bits: LayerBits
     quantization_schedule: str
     full_precision_fraction: float
     final_fraction: float

@@ -112,12 +112,12 @@ def _resample(students: Sequence[Pairs], rng: np.random.Generator, n_resamples: 
     return np.mean([pairs.percents(means(pairs.student), means(pairs.teacher)) for pairs in students], axis=0)
 
 
-def _interval(resampled: np.ndarray, n_distinct: int) -> Interval | None:
+def _interval(resampled: np.ndarray, n_distinct: int, tail: float = _TAIL) -> Interval | None:
     # A teacher that scores about 0, or as random actions do, is no measure.
-    if n_distinct < LEAST_DISTINCT or np.isnan(resampled).mean() > _TAIL:
+    if n_distinct < LEAST_DISTINCT or np.isnan(resampled).mean() > tail:
         return None
     # Percentile intervals are too narrow for few values: Hesterberg 2015 takes them as far out as Student's t does.
-    tail = stats.norm.cdf(-np.sqrt(n_distinct / (n_distinct - 1)) * stats.t.ppf(1 - _TAIL, n_distinct - 1))
+    tail = stats.norm.cdf(-np.sqrt(n_distinct / (n_distinct - 1)) * stats.t.ppf(1 - tail, n_distinct - 1))
     low, high = np.nanquantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -135,6 +135,23 @@ def percent_interval(pairs: Pairs, n_resamples: int = 10_000, seed: int = 0) -> 
         from 0 (normalized: from the random player's)
     """
     return _interval(_resample([pairs], np.random.default_rng(seed), n_resamples), pairs.n_distinct)
+
+
+def percent_bound(pairs: Pairs, error: float, n_resamples: int = 10_000, seed: int = 0) -> float | None:
+    """
+    The one-sided lower bound of the percentage of the teacher: the lower end of an interval as ``percent_interval``
+    makes it.
+
+    :param pairs: episodes of student and teacher
+    :param error: share of samples of episodes in which the true percentage may lie below the bound: 0.05 for a
+        confidence of 95%
+    :param n_resamples: number of bootstrap samples
+    :param seed: seed of the resampling
+    :return: the bound; None where ``percent_interval`` has none
+    """
+    resampled = _resample([pairs], np.random.default_rng(seed), n_resamples)
+    interval = _interval(resampled, pairs.n_distinct, error)
+    return None if interval is None else interval[0]
 
 
 def geometric_mean_interval(

@@ -1,4 +1,4 @@
-"""Backends that run the cells of a study: local processes, or Ray."""
+"""Backends that run jobs, such as the cells of a study: local processes, or Ray."""
 
 import os
 import shutil
@@ -20,6 +20,8 @@ from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS
 N_ATTEMPTS = 2
 # Seconds between two checks whether the study was interrupted
 _PATIENCE = 0.2
+# What runs the cell of a study: ``python -m MODULE FOLDER PIPE``
+CELL = "sb3_distill.study.job"
 
 
 def run_process(command: Sequence[str], environment: dict[str, str], stop: threading.Event) -> tuple[int, str]:
@@ -68,7 +70,7 @@ def describe_death(status: int) -> str:
     return f"killed by signal {-status} ({name}){hint}"
 
 
-def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading.Event) -> str:
+def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading.Event, module: str = CELL) -> str:
     """
     Run one cell in its own process, in a folder with a temporary name. The folder is renamed to the cell's key when the
     cell has finished, so a folder with this name is always complete.
@@ -78,6 +80,7 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
     :param study: the study's folder
     :param n_threads: number of threads of the process
     :param stop: event that is set when the study is interrupted
+    :param module: what the process runs; it writes the manifest last
     :return: an empty string, or the reason why the cell failed
     """
     finished, failed = (Path(study).resolve() / place / key for place in ("cells", "failed"))
@@ -86,7 +89,7 @@ def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading
     # The order of floating-point sums depends on the number of threads: fix it, so that results are bit-equal on all
     # machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
-    command = [sys.executable, "-m", "sb3_distill.study.job", str(folder)]
+    command = [sys.executable, "-m", module, str(folder)]
     status, stderr = run_process(command, environment, stop)
     if stop.is_set() and not (folder / MANIFEST).is_file():
         shutil.rmtree(folder)
@@ -114,10 +117,11 @@ Job = tuple[str, str]
 Backend = Callable[[Sequence[Job], Path], Generator[tuple[str, str], None, None]]
 
 
-def run_locally(n_jobs: int, n_threads: int) -> Backend:
+def run_locally(n_jobs: int, n_threads: int, module: str = CELL) -> Backend:
     """
     :param n_jobs: number of cells that run at the same time
     :param n_threads: number of threads per cell
+    :param module: what runs a cell
     :return: a backend that runs cells in local processes
     """
 
@@ -126,7 +130,8 @@ def run_locally(n_jobs: int, n_threads: int) -> Backend:
         with ThreadPoolExecutor(n_jobs) as pool:
             try:
                 futures: dict[Future[str], str] = {
-                    pool.submit(_try_again, key, settings, str(study), n_threads, stop): key for key, settings in jobs
+                    pool.submit(_try_again, key, settings, str(study), n_threads, module, stop): key
+                    for key, settings in jobs
                 }
                 for future in as_completed(futures):
                     yield futures[future], future.result()
@@ -138,22 +143,25 @@ def run_locally(n_jobs: int, n_threads: int) -> Backend:
     return run
 
 
-def _try_again(key: str, settings: str, study: str, n_threads: int, stop: threading.Event | None = None) -> str:
+def _try_again(
+    key: str, settings: str, study: str, n_threads: int, module: str, stop: threading.Event | None = None
+) -> str:
     # On Ray, no event is passed: an interrupted study kills the workers.
     stop = stop or threading.Event()
     problem = ""
     for _ in range(N_ATTEMPTS):
-        problem = attempt(key, settings, study, n_threads, stop)
+        problem = attempt(key, settings, study, n_threads, stop, module)
         if not problem or stop.is_set():
             break
     return problem
 
 
-def run_on_ray(address: str | None, n_jobs: int, n_threads: int) -> Backend:
+def run_on_ray(address: str | None, n_jobs: int, n_threads: int, module: str = CELL) -> Backend:
     """
     :param address: address of a running cluster; None: start Ray on this machine
     :param n_jobs: number of cells that run at the same time, if Ray is started on this machine
     :param n_threads: number of threads per cell
+    :param module: what runs a cell
     :return: a backend that runs cells on Ray; all workers must have access to the study's folder
     :raises StudyError: Ray is not installed
     """
@@ -169,7 +177,7 @@ def run_on_ray(address: str | None, n_jobs: int, n_threads: int) -> Backend:
             ray.init(address or "local", num_cpus=n_cpus, include_dashboard=False, log_to_driver=False)
         # Ray repeats a task if its worker dies. This is safe, because attempt() renames only finished folders.
         task = ray.remote(num_cpus=n_threads, max_retries=3)(_try_again)
-        pending = {task.remote(key, settings, str(study.resolve()), n_threads): key for key, settings in jobs}
+        pending = {task.remote(key, settings, str(study.resolve()), n_threads, module): key for key, settings in jobs}
         try:
             while pending:
                 (done,), _ = ray.wait(list(pending))

@@ -306,6 +306,18 @@ def to_markdown(section: Section) -> str:
     return text + (f"\n{escape_markdown(section.notes)}\n" if section.notes else "")
 
 
+def to_page(sections: Sequence[Section], title: str) -> str:
+    """
+    :param sections: the sections
+    :param title: title of the page
+    :return: one self-contained page
+    """
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("sb3_distill.study", "."), autoescape=True, trim_blocks=True)
+    return environment.get_template("report.html.j2").render(title=title, studies=sections)
+
+
 def describe_study(folder: Path, margin: float = MARGIN) -> Section:
     """
     :param folder: a study's folder
@@ -347,17 +359,10 @@ def write_report(folders: Sequence[Path], output: Path, title: str, margin: floa
     :raises StudyError: a folder holds no results
     :raises OSError: a file cannot be written
     """
-    from jinja2 import Environment, PackageLoader
-
     sections = [describe_study(folder, margin) for folder in folders]
-    environment = Environment(loader=PackageLoader("sb3_distill.study", "."), autoescape=True, trim_blocks=True)
-    page = environment.get_template("report.html.j2").render(title=title, studies=sections)
     latex = [to_latex(section.table, section.n_left, section.title) for section in sections if section.table]
-    files = {
-        "tables.md": "\n".join(map(to_markdown, sections)),
-        "tables.tex": "\n".join(latex),
-        "index.html": page,
-    }
+    texts = "\n".join(map(to_markdown, sections)), "\n".join(latex), to_page(sections, title)
+    files = dict(zip(("tables.md", "tables.tex", "index.html"), texts, strict=True))
     with locked(output, "writes a report", wait=True):
         write_together({output / name: content for name, content in files.items()})
 

@@ -65,6 +65,21 @@ def test_the_first_student_learns_as_it_does_alone(make, students, kwargs):
     assert_same_students(together, make(students, **kwargs).learn(400))
 
 
+def test_students_can_be_dropped_during_a_run():
+    class Drop(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 200:
+                self.model.drop_student("small")
+            return True
+
+    whole, dropped = pd(PD_STUDENTS).learn(400), pd(PD_STUDENTS).learn(400, Drop())
+    assert list(dropped.students) == ["warm"]
+    assert same(whole.policy, dropped.policy)
+    assert same(whole.student_model("warm").policy, dropped.student_model("warm").policy)
+    with pytest.raises(ValueError, match="Unknown student 'small': choose one of warm"):
+        dropped.drop_student("small")
+
+
 def test_a_sibling_learns_as_it_does_when_it_is_first():
     """From the same weights and the same minibatches."""
     model = pd({"twin": {}, "small": PD_STUDENTS["small"]})

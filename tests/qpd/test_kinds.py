@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import ARS, TQC, CrossQ
-from stable_baselines3 import DDPG, PPO, SAC, TD3
+from sb3_contrib import ARS, QRDQN, TQC, CrossQ
+from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch.distributions import kl_divergence
@@ -133,10 +133,27 @@ def test_the_critics_part_is_left_out_where_there_is_none():
         assert make(headless).learn(200)._n_updates > 0
 
 
-def test_discrete_ars_agents_are_for_pd():
+@pytest.mark.parametrize(("algo", "algorithm"), [("dqn", DQN), ("qrdqn", QRDQN), ("ars", ARS)])
+@pytest.mark.filterwarnings("ignore:The teacher .* has no critic")
+def test_q_values_are_a_distribution_at_a_temperature(algo, algorithm):
+    teacher = algorithm("MlpPolicy", "CartPole-v1", seed=3, device="cpu")
+    random_weights(teacher.policy)
+    with pytest.raises(ValueError, match=f"is a {algo} agent, whose Q-values become a distribution.*temperature="):
+        make(teacher)
+    model = make(teacher, temperature=0.3, learning_rate=1e-2, batch_size=64).learn(400)
+    samples = model.replay_buffer.sample(16)
+    student = model.policy.answer(samples.observations)
+    losses, metrics = model.student_loss(model.student, samples)
+    expected = (samples.answers.q_values / 0.3).log_softmax(1)
+    divergence = (expected.exp() * (expected - student.log_probs)).sum(1)
+    assert losses.tolist() == pytest.approx(divergence.tolist(), rel=1e-3, abs=1e-6)
+    assert "value_loss" not in metrics and metrics["agreement"] > 0.8
+    # Both play as they say: the teacher greedily, the student by its distribution
+    assert (model._teacher_rule().sampled, model._student_rule().sampled) == (False, True)
+
+
+def test_pd_takes_discrete_ars_agents():
     ars = ARS("LinearPolicy", "CartPole-v1", device="cpu")
-    with pytest.raises(ValueError, match=r"is a ars agent, which has no distribution.*--algo pd"):
-        make(ars)
     for parameter in ars.policy.parameters():
         parameter.data.normal_()
     kwargs = {"n_teacher_episodes": 0, "learning_starts": 64, "seed": 0, "device": "cpu"}

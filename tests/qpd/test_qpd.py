@@ -7,7 +7,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib import TRPO
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.logger import Logger
@@ -220,9 +220,12 @@ def test_shared_and_separate_trunks(ppo_teacher):
         ({"weight_bits": 9}, "weight_bits must be a whole number between 2 and 8"),
         ({"weight_bits": 4.0}, "weight_bits must be a whole number between 2 and 8"),
         ({"weight_bits": 4, "activation_bits": 0}, "activation_bits must be a whole number"),
-        ({"weight_bits": {"conv": 4, "lstm": 4}}, "weight_bits: Unknown layer 'lstm': choose one of conv, linear"),
+        ({"weight_bits": {"conv": 4, "lstm": 4}}, "weight_bits: Unknown entry 'lstm': choose one of conv, linear"),
         ({"first_layer_bits": 16}, "first_layer_bits must be a whole number"),
         ({"last_layer_bits": None}, "last_layer_bits must be a whole number"),
+        ({"last_layer_bits": {"weight": 4}}, "last_layer_bits=.* must name the bits of both, weight and input"),
+        ({"first_layer_bits": {"weight": 4, "inputs": 8}}, "first_layer_bits: Unknown entry 'inputs'"),
+        ({"first_layer_bits": {"weight": 4, "input": 9}}, r"first_layer_bits\['input'\] must be a whole number"),
         ({"quantization_schedule": "steps"}, "Unknown quantization_schedule 'steps': choose one of blend, bits"),
         ({"full_precision_fraction": 0.8, "final_fraction": 0.3}, "schedule never reaches the final precision"),
         ({"final_fraction": 0.0}, "schedule never reaches the final precision"),
@@ -245,9 +248,7 @@ def test_bad_input_is_refused_at_construction(ppo_teacher, kwargs, message):
 
 
 def test_teachers_that_do_not_fit_are_refused(ppo_teacher, gaussian_teacher):
-    dqn = DQN("MlpPolicy", "CartPole-v1", buffer_size=10, device="cpu")
     cases = [
-        (dqn, "CartPole-v1", r"is a dqn agent.*PolicyDistillation \(--algo pd\)"),
         (ppo_teacher, "Acrobot-v1", "chooses among 2 actions"),
         (gaussian_teacher, "MountainCarContinuous-v0", "differ in their observations"),
         (ppo_teacher, "Pendulum-v1", "has the action space"),

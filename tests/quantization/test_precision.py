@@ -139,6 +139,17 @@ def test_bits_differ_by_kind_of_layer(image_teacher):
     assert bool(model.policy.pi_features_extractor.scaler.fitted) and model._n_updates > 0
 
 
+def test_weight_and_input_of_the_outer_layers_may_differ(ppo_teacher):
+    """Inputs take no bytes, so few bits of weights need not mean few bits of inputs."""
+    few = {"weight_bits": 2, "activation_bits": 8, "first_layer_bits": 2, "last_layer_bits": 2}
+    parts = {"weight": 2, "input": 7}
+    model = make(ppo_teacher, **few | {"first_layer_bits": parts, "last_layer_bits": parts})
+    layers = quantized_layers(model.policy)
+    assert [layer.weight_quantizer.bits for layer in layers] == [2, 2]
+    assert [layer.input_quantizer.bits for layer in layers] == [7, 7]
+    assert model.learn(400).stored_bytes() == make(ppo_teacher, **few).learn(400).stored_bytes()
+
+
 def test_bits_may_be_numpys(ppo_teacher):
     bits = dict(zip(BITS, np.array([3, 4, 5, 6]), strict=True))
     assert precision_of(make(ppo_teacher, **bits)) == precision_of(make(ppo_teacher, **BITS))

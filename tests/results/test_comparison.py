@@ -6,6 +6,7 @@ import pytest
 from sb3_distill.results.comparison import (
     Pairs,
     geometric_mean_interval,
+    percent_bound,
     percent_interval,
     t_interval,
     verdict,
@@ -53,6 +54,21 @@ def test_interval_covers_the_truth_and_not_much_more():
         low, high = percent_interval(Pairs(list(student), list(teacher)), n_resamples=1_000)
         covered.append(low <= 90 <= high)
     assert 0.88 < np.mean(covered) < 0.99
+
+
+def test_a_one_sided_bound_errs_as_often_as_it_may():
+    rng = np.random.default_rng(0)
+    above = []
+    for _ in range(200):
+        teacher = rng.normal(100, 10, 20)
+        student = 0.9 * teacher + rng.normal(0, 10, 20)
+        pairs = Pairs(list(student), list(teacher))
+        bound = percent_bound(pairs, 0.1, n_resamples=1_000)
+        above.append(bound > 90)
+        assert percent_bound(pairs, 0.01, n_resamples=1_000) < bound < pairs.percent
+    assert 0.05 < np.mean(above) < 0.15
+    assert percent_bound(pairs, 0.025) == percent_interval(pairs)[0]
+    assert percent_bound(Pairs([1.0] * 5, [1.0] * 5), 0.05) is None
 
 
 def test_repeated_pairs_are_no_evidence():

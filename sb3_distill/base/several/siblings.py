@@ -143,6 +143,20 @@ class SeveralStudentsMixin(DistillationAlgorithm):
             raise ValueError(unknown_choice("student", name, self.students))
         return self._siblings()[name]
 
+    def drop_student(self, name: str) -> None:
+        """
+        Leave a further student out of the rest of the run. Where students act, the others also act in its environments;
+        while the teacher plays, they learn as they would if it had stayed.
+
+        :param name: name of a further student
+        :raises ValueError: there is no such student
+        """
+        if name not in self.students:
+            raise ValueError(unknown_choice("student", name, self.students))
+        delattr(self.siblings, name)
+        self._student_states.pop(name, None)
+        del self.students[name]
+
     def _further_models(self) -> list[DistillationAlgorithm]:
         return list(self._siblings().values())
 

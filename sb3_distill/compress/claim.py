@@ -1,0 +1,129 @@
+"""The claim: the smallest student that keeps enough on fresh starts, on which nothing was chosen."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.compress.job import score
+from sb3_distill.compress.search import Goal, Plan, Student
+from sb3_distill.evaluation.play import Score
+from sb3_distill.results.comparison import Pairs, percent_bound
+
+# Starts of no search; each try has its own.
+CLAIM_SEED = 40_000_000
+# Episodes of one try
+LEAST, MOST = 100, 1_000
+# Tries: the share of errors of each is half that of the one before
+N_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Claim:
+    """
+    One try to show that a student keeps enough.
+
+    :param student: the student
+    :param error: share of errors that this try may have
+    :param first_seed: seed of its first episode
+    :param student_score: what the student scored
+    :param teacher_score: what the teacher scored from the same starts
+    :param bound: the lower bound of its percentage of the teacher; None: too few different episodes
+    :param holds: whether it reaches what was asked for
+    """
+
+    student: Student
+    error: float
+    first_seed: int
+    student_score: Score
+    teacher_score: Score
+    bound: float | None
+    holds: bool
+
+    @property
+    def percent(self) -> float:
+        """Per cent of the teacher."""
+        return Pairs.of(self.student_score, self.teacher_score).percent
+
+
+def error_of(confidence: float, number: int) -> float:
+    """
+    :param confidence: of all tries together, in per cent
+    :param number: number of a try, from 1
+    :return: the share of errors that it may have: a half, a quarter, an eighth ... of all. However many tries there
+        are, their sum stays below the whole (Bonferroni).
+    """
+    return (1.0 - confidence / 100.0) / 2**number
+
+
+def episodes_needed(pairs: Pairs, keep: float, error: float) -> float:
+    """
+    :param pairs: episodes on the starts of the search
+    :param keep: per cent of the teacher that the lower bound must reach
+    :param error: share of errors
+    :return: number of episodes with which the bound would reach it, were the student what it seems to be
+    """
+    if not pairs.percent > keep:
+        return math.inf
+    teacher = np.mean(pairs.teacher)
+    differences = 100.0 * (np.asarray(pairs.student) - np.asarray(pairs.teacher)) / abs(teacher)
+    return float((stats.norm.ppf(1 - error) * differences.std(ddof=1) / (pairs.percent - keep)) ** 2)
+
+
+def claim(
+    teacher: Teacher,
+    env_id: str,
+    front: Sequence[Student],
+    folder: Path,
+    goal: Goal,
+    plan: Plan,
+    say: Callable[[str], Any],
+    export: Callable[[Student], str] = lambda student: "",
+) -> list[Claim]:
+    """
+    Try students from the smallest on, until one keeps enough.
+
+    :param teacher: the teacher
+    :param env_id: the environment
+    :param front: students of which none is both as small and as good as another, from the smallest
+    :param folder: folder of the runs
+    :param goal: what is asked for
+    :param plan: how it was searched
+    :param say: shows a line
+    :param export: exports a student, and returns why that is refused; empty: it is not. A student that cannot be
+        exported makes no try.
+    :return: the tries; the last one holds, or none does
+    """
+    tries: list[Claim] = []
+    for student in front:
+        assert student.pairs is not None
+        error = error_of(goal.confidence, len(tries) + 1)
+        needed = episodes_needed(student.pairs, goal.keep, error)
+        if needed > MOST:
+            continue
+        refused = export(student)
+        if refused:
+            say(f"{student.n_bytes:,} bytes cannot be exported: {refused}")
+            continue
+        # The search's own score is flattering: it was chosen by it.
+        n_episodes = int(min(max(1.5 * needed, LEAST), MOST))
+        first_seed = CLAIM_SEED + 1_000 * (plan.seed % 1_000) * N_TRIES + MOST * len(tries)
+        agent = load_teacher(folder / "cells" / student.outcome.zip, device="cpu")
+        own, its = (score(player, env_id, n_episodes, first_seed) for player in (agent, teacher))
+        bound = percent_bound(Pairs.of(own, its), error)
+        holds = bound is not None and bound >= goal.keep
+        tries.append(Claim(student, error, first_seed, own, its, bound, holds))
+        shown = "none" if bound is None else f"{bound:.1f}%"
+        say(
+            f"{student.n_bytes:,} bytes on {n_episodes} fresh starts: {tries[-1].percent:.1f}% of the teacher, lower "
+            f"bound {shown}: {'kept' if holds else 'not enough'}"
+        )
+        if holds or len(tries) == N_TRIES:
+            break
+    return tries

@@ -1,0 +1,107 @@
+"""``sb3-distill compress``: the smallest student that still plays."""
+
+import argparse
+import re
+import shlex
+import sys
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from sb3_distill.common.arguments import add_gym_packages, percentage, to_number, whole_number
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+# Exit status where no student was shown to keep enough
+NONE_KEPT = 3
+
+
+def duration(text: str) -> float:
+    """
+    :param text: a number of seconds, minutes or hours: ``90s``, ``30m``, ``2h``
+    :return: seconds
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if match is None or not float(match[1]) > 0:
+        raise argparse.ArgumentTypeError(f"must be a duration such as 90s, 30m or 2h, not {text}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def confidence(text: str) -> float:
+    """
+    :param text: the argument
+    :return: the number
+    """
+    number = to_number(text)
+    if not 50.0 <= number < 100.0:
+        raise argparse.ArgumentTypeError(f"must be a number of per cent from 50 to below 100, not {text}")
+    return number
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status: 3 where no student was shown to keep enough
+    """
+    missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
+    if missing:
+        extra = "pip install 'sb3-distill[export]'"
+        print(f"sb3-distill compress: {missing[0]} is not installed: {extra}.", file=sys.stderr)
+        return 1
+    import gymnasium as gym
+
+    from sb3_distill.common.files import check_writable
+    from sb3_distill.compress.compress import JOB, compress
+    from sb3_distill.compress.outputs import EXPORT, RECORD, REPORT, STUDENT, TARGETS
+    from sb3_distill.compress.search import Goal, Plan
+    from sb3_distill.study.backends import run_locally, run_on_ray
+
+    parser = argparse.ArgumentParser(
+        prog="sb3-distill compress",
+        description="Search the smallest student that keeps the return of an agent, and export it. Repeat the command "
+        "to go on with a search that was stopped.",
+    )
+    parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the outcome")
+    parser.add_argument(
+        "--keep", type=percentage, default=95.0, help="%% of the teacher that the lower bound must reach (default: 95)"
+    )
+    parser.add_argument("--confidence", type=confidence, default=95.0, help="%%, of that bound (default: 95)")
+    parser.add_argument("--max-bytes", type=whole_number(1), help="bytes that the student may have")
+    parser.add_argument(
+        "--budget", type=duration, default="30m", help="wall-clock time, as 90s, 30m, 2h (default: 30m)"
+    )
+    parser.add_argument("--target", choices=list(TARGETS), default=next(iter(TARGETS)), help="form of the export")
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--backend", choices=["local", "ray"], default="local")
+    parser.add_argument("-j", "--jobs", type=whole_number(1), default=1, help="runs at once (default: 1)")
+    parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
+    add_gym_packages(parser)
+    args = parser.parse_args(argv)
+    try:
+        check_writable(args.output / RECORD)
+        backend = run_on_ray(None, args.jobs, 1, JOB) if args.backend == "ray" else run_locally(args.jobs, 1, JOB)
+        outcome = compress(
+            args.agent,
+            args.output,
+            Goal(args.keep, args.confidence, args.max_bytes),
+            Plan(args.seed, n_jobs=args.jobs),
+            budget=args.budget,
+            target=args.target,
+            backend=backend,
+            env_id=args.env,
+            gym_packages=args.gym_packages,
+            command=shlex.join(["sb3-distill", "compress", *argv]),
+            say=partial(print, flush=True),
+        )
+    except KeyboardInterrupt:
+        print("sb3-distill compress: interrupted; to continue, repeat the command.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, gym.error.Error) as error:
+        print(f"sb3-distill compress: {error}", file=sys.stderr)
+        return 1
+    print(outcome.text)
+    left = [REPORT] if outcome.chosen is None else [STUDENT, EXPORT, REPORT]
+    print(", ".join(str(args.output / name) for name in left))
+    return NONE_KEPT if outcome.chosen is None else 0

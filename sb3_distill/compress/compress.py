@@ -1,0 +1,140 @@
+"""Compresses an agent: searches, claims, writes."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.compress.candidates import natural_temperature, space_of
+from sb3_distill.compress.claim import Claim, claim
+from sb3_distill.compress.job import score
+from sb3_distill.compress.outputs import Exports, describe, write_outputs
+from sb3_distill.compress.search import (
+    CompressError,
+    Goal,
+    Plan,
+    Search,
+    only_search_in,
+    run_search,
+    scored_front,
+    search_seed,
+)
+from sb3_distill.envs.imports import trust_packages
+from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.study.backends import Backend, run_locally
+
+JOB = "sb3_distill.compress.job"
+# Share of the budget for the search; the rest is for the claim and the export.
+_SHARE = 0.8
+# By kind of network: length of a run for each second of the budget, and between which lengths
+_LENGTHS = {"vector": (50, 2_000, 60_000), "frames": (75, 27_000, 135_000), "grid": (75, 4_000, 135_000)}
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """
+    What came of a search.
+
+    :param search: the search, with all students
+    :param tries: the tries on fresh starts; the last one holds, or none does
+    :param text: the outcome in words
+    """
+
+    search: Search
+    tries: Sequence[Claim]
+    text: str
+
+    @property
+    def chosen(self) -> Claim | None:
+        """The try that holds; None: there is none."""
+        return self.tries[-1] if self.tries and self.tries[-1].holds else None
+
+
+def compress(
+    source: str | Path,
+    output: str | Path,
+    goal: Goal | None = None,
+    plan: Plan | None = None,
+    *,
+    budget: float = 1_800.0,
+    n_rounds: int | None = None,
+    target: str = "onnx",
+    backend: Backend | None = None,
+    env_id: str | None = None,
+    gym_packages: Sequence[str] = (),
+    command: str = "",
+    say: Callable[[str], Any] = print,
+) -> Compressed:
+    """
+    Search the smallest student that keeps enough of an agent's return, and write it as a run folder and as an export.
+
+    :param source: the agent, see ``load_teacher``
+    :param output: folder of the outcome; a search that was killed goes on in its folder
+    :param goal: what is asked for
+    :param plan: how it is searched
+    :param budget: wall-clock seconds
+    :param n_rounds: number of rounds, instead of as many as the budget has time for
+    :param target: form of the export
+    :param backend: what runs them; None: processes on this machine
+    :param env_id: the environment; None: the agent's own
+    :param gym_packages: packages with environments or wrappers to import first
+    :param command: the command that repeats it, for the record
+    :param say: shows a line of progress
+    :return: the outcome
+    :raises AgentError: the agent cannot be loaded
+    :raises ValueError: it is none that can be compressed, or a run has failed
+    :raises OSError: a file cannot be written, or another process searches in the folder
+    """
+    start = time.monotonic()
+    output, goal, plan = Path(output), goal or Goal(), plan or Plan()
+    trust_packages(gym_packages)
+    teacher = load_teacher(source, device="cpu")
+    env_id = find_env_id(teacher, env_id)
+    space = space_of(teacher, natural_temperature(teacher, env_id))
+    if plan.n_timesteps is None:
+        per_second, least, most = _LENGTHS[space.kind]
+        plan = replace(plan, n_timesteps=int(min(max(per_second * budget, least), most)))
+    with only_search_in(output):
+        reference = score(teacher, env_id, plan.n_episodes, search_seed(plan))
+        if reference.mean == 0:
+            raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
+        say(f"The teacher: {teacher.n_bytes:,} bytes, {reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
+        search = Search(teacher, env_id, gym_packages, space, reference, goal, plan, output)
+        setup = time.monotonic() - start
+        run_search(
+            search,
+            backend or run_locally(plan.n_jobs, 1, JOB),
+            partial(_goes_on, budget=budget, n_rounds=n_rounds, setup=setup, say=say),
+        )
+        exports = Exports(output, search, target)
+        tries = claim(teacher, env_id, scored_front(search.students), output, goal, plan, say, exports.write)
+        chosen = tries[-1] if tries and tries[-1].holds else None
+        if chosen is None:
+            exports.clear()
+        outcome = Compressed(search, tries, describe(chosen, search, goal, tries))
+        facts = {"command": command, "budget": budget, "seconds": setup + sum(search.seconds)}
+        write_outputs(output, search, goal, tries, exports, facts)
+    return outcome
+
+
+def _goes_on(search: Search, budget: float, n_rounds: int | None, setup: float, say: Callable[[str], Any]) -> bool:
+    """Whether another round fits, and the line that says so."""
+    left = budget - setup - sum(search.seconds)
+    fits = left - (1 - _SHARE) * budget >= max(search.seconds, default=0.0) or not search.seconds
+    if not (fits if n_rounds is None else search.n_rounds < n_rounds):
+        return False
+    good = search.good
+    best = max(
+        (each for each in search.students if each.pairs is not None), key=lambda each: each.percent, default=None
+    )
+    if good:
+        so_far = f"best so far {good[0].n_bytes:,} bytes at {good[0].percent:.1f}%"
+    else:
+        so_far = "none keeps enough so far" + ("" if best is None else f", the best one {best.percent:.1f}%")
+    time_left = f", {max(left, 0) / 60:.1f} min left" if n_rounds is None else ""
+    size = f"{search.plan.n_students * search.plan.n_jobs} students, {search.n_timesteps:,} steps"
+    say(f"round {search.n_rounds + 1}: {size}; {so_far}{time_left}")
+    return True

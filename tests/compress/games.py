@@ -1,0 +1,52 @@
+"""A short game and an agent that plays it well, for searches that take seconds."""
+
+import json
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import gymnasium as gym
+import torch as th
+from gymnasium.envs.classic_control import CartPoleEnv
+from stable_baselines3 import PPO
+
+from sb3_distill.compress import job
+from sb3_distill.study.backends import Job
+from sb3_distill.study.manifest import SETTINGS
+
+SHORT = "ShortCartPole-v0"
+if SHORT not in gym.registry:
+    gym.register(SHORT, CartPoleEnv, max_episode_steps=60)
+
+
+def save_teacher(folder: Path) -> Path:
+    """A linear controller of the pole, of which a student of 36 bytes can be as good. The same file for all who ask."""
+    path = folder / f"{SHORT}.zip"
+    if path.exists():
+        return path
+    model = PPO("MlpPolicy", SHORT, policy_kwargs={"net_arch": []}, n_steps=8, batch_size=8, seed=0, device="cpu")
+    weights = th.tensor([0.1, 0.5, 8.0, 4.0])
+    with th.no_grad():
+        model.policy.action_net.weight.copy_(th.stack([-weights, weights]))
+        model.policy.action_net.bias.zero_()
+    model.save(path)
+    return path
+
+
+class Here:
+    """A backend that runs jobs in this process, and remembers their keys."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def __call__(self, jobs: Sequence[Job], folder: Path) -> Generator[tuple[str, str], None, None]:
+        for key, settings in jobs:
+            run = folder / "cells" / key
+            run.mkdir(parents=True)
+            (run / SETTINGS).write_text(settings)
+            job.run(run)
+            self.keys.append(key)
+            yield key, ""
+
+
+def record_of(folder: Path) -> dict:
+    return json.loads((folder / "compress.json").read_text())

@@ -1,0 +1,205 @@
+"""The search for the smallest student, from an agent to its export."""
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_distill import QPD, load_teacher
+from sb3_distill.cli import main
+from sb3_distill.compress.candidates import front_of, natural_temperature, space_of
+from sb3_distill.compress.claim import claim, episodes_needed, error_of
+from sb3_distill.compress.compress import Compressed, compress
+from sb3_distill.compress.job import CHECKS, Settings, learn_together
+from sb3_distill.compress.search import Goal, Plan, Student
+from sb3_distill.export.runner import PolicyRunner
+from sb3_distill.results.comparison import Pairs
+from tests.compress.games import SHORT, Here, record_of, save_teacher
+
+GOAL, PLAN = Goal(keep=80.0), Plan(n_timesteps=3_200, n_students=3, n_episodes=10)
+
+
+def search(folder: Path, output: Path, **kwargs) -> Compressed:
+    kwargs = {"backend": Here(), "say": lambda line: None, **kwargs}
+    return compress(save_teacher(folder), output, GOAL, PLAN, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compress")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Compressed:
+    """Two rounds: one of the students that are always tried first, one of those that the sampler chooses."""
+    return search(folder, folder / "out", n_rounds=2, command="the command")
+
+
+def test_a_search_leaves_a_student_its_export_and_the_evidence(found: Compressed, folder: Path):
+    out, chosen = folder / "out", found.chosen
+    assert chosen is not None and chosen.bound >= 80.0 and f"{chosen.student.n_bytes} bytes" in found.text
+    student = load_teacher(out / "student" / "qpd" / f"{SHORT}_1", device="cpu")
+    assert (student.n_bytes, student.env_id) == (chosen.student.n_bytes, SHORT)
+    runner = PolicyRunner(out / "export" / "policy_int.onnx")
+    observations = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    assert np.mean(runner.predict(observations)[0] == student.predict(observations)[0]) > 0.95
+    table = list(csv.DictReader((out / "front.csv").open()))
+    sizes = [int(row["bytes"]) for row in table]
+    assert sizes == sorted(set(sizes)) and [row["kept"] for row in table].count("yes") == 1
+    record = record_of(out)
+    assert (record["command"], record["plan"]["seed"], record["n_rounds"]) == ("the command", 0, 2)
+    assert record["tries"][-1]["lower_bound"] == chosen.bound and record["chosen"] == chosen.student.outcome.zip
+    assert "optuna" in record["versions"] and len(record["students"]) == 6
+    page = (out / "report.html").read_text()
+    assert "the command" in page and "data:image/png" in page and (out / "front.png").stat().st_size > 1_000
+
+
+def test_bytes_are_known_before_a_student_is_trained(found: Compressed, folder: Path):
+    for student in found.search.students:
+        if student.pairs is not None:
+            path = folder / "out" / "cells" / student.outcome.zip
+            assert load_teacher(path, device="cpu").n_bytes == student.n_bytes
+
+
+def test_no_start_was_seen_in_the_search(found: Compressed):
+    first = {run["first_seed"] for run in record_of(found.search.folder)["tries"]}
+    assert min(first) >= 40_000_000 and len(first) == len(found.tries)
+
+
+def test_a_search_that_was_killed_goes_on_with_the_same_outcome(found: Compressed, folder: Path):
+    again, backend = folder / "again", Here()
+    shutil.copytree(found.search.folder / "cells", again / "cells")
+    # In its second round
+    (second,) = (again / "cells").glob("001-*")
+    unfinished = again / "cells" / ".001.half"
+    second.rename(unfinished)
+    search(folder, folder / "again", n_rounds=2, backend=backend)
+    assert len(backend.keys) == 1 and not unfinished.exists()
+    kept = ("students", "tries", "chosen", "export")
+    records = [record_of(folder / name) for name in ("out", "again")]
+    for record in records:
+        for student in record["students"]:
+            del student["seconds"]
+    assert [records[0][name] for name in kept] == [records[1][name] for name in kept]
+
+
+def test_proposals_depend_on_the_seed_and_on_what_was_found(found: Compressed):
+    students = found.search.students
+    other = dataclasses.replace(found.search.plan, seed=1)
+
+    def proposed(plan: Plan, known: list[Student]) -> list:
+        again = type(found.search)(
+            *(getattr(found.search, name) for name in ("teacher", "env_id", "gym_packages", "space", "reference")),
+            GOAL,
+            plan,
+            found.search.folder,
+        )
+        again.students, again.n_rounds, again._starts = known, 1, []
+        return again.propose()
+
+    assert proposed(found.search.plan, students) == proposed(found.search.plan, students)
+    assert proposed(found.search.plan, students) != proposed(other, students)
+    most = 2 * found.search.good[0].n_bytes
+    assert all(found.search.space.n_bytes(params) <= most for params in proposed(other, students))
+
+
+def test_students_that_are_bad_are_stopped_early(folder: Path):
+    teacher = load_teacher(save_teacher(folder), device="cpu")
+    space = space_of(teacher, 1.0)
+    students = space.starts[:3]
+    settings = Settings(str(folder), "", SHORT, [], 0, 1_600, students, 1.0, bars=[2.0] * len(CHECKS))
+    model, checks = learn_together(settings, teacher, space)
+    stopped = [bool(check.stopped) for check in checks.values()]
+    assert stopped == [False, True, True] and not model.students and not vars(model.siblings)
+    assert [len(check.agreement) for check in checks.values()] == [2, 1, 1]
+    assert "agreed with the teacher at" in checks["student1"].stopped and model.transition_share == 1.0
+
+
+def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compressed, folder: Path):
+    good = found.chosen.student
+    bad = QPD("MlpPolicy", SHORT, found.search.teacher, seed=3, device="cpu", policy_kwargs={"net_arch": []})
+    # It always pushes to the same side.
+    bad.policy.action_net.bias.data[1] = 10.0
+    (folder / "out" / "cells" / "bad").mkdir(exist_ok=True)
+    bad.save(folder / "out" / "cells" / "bad" / "student.zip")
+    pairs = Pairs([100.0] * 10, [100.0] * 10)
+    flattered = Student(dataclasses.replace(good.outcome, zip="bad/student.zip", n_bytes=1), pairs)
+    front = [flattered, Student(good.outcome, pairs)]
+    lines: list[str] = []
+    tries = claim(found.search.teacher, SHORT, front, folder / "out", GOAL, Plan(), lines.append)
+    assert [each.holds for each in tries] == [False, True] and len(lines) == 2
+    assert [each.error for each in tries] == [pytest.approx(0.025), pytest.approx(0.0125)]
+    assert len({each.first_seed for each in tries}) == 2
+    refused = claim(
+        found.search.teacher, SHORT, front, folder / "out", GOAL, Plan(), lines.append, lambda student: "no"
+    )
+    assert refused == [] and lines[-1].endswith("bytes cannot be exported: no")
+
+
+def test_all_tries_together_err_no_more_than_was_asked_for():
+    assert sum(error_of(95.0, number) for number in range(1, 40)) <= 0.05 + 1e-9
+    pairs = Pairs([98.0, 96.0, 100.0, 98.0], [100.0] * 4)
+    deviation = np.std(np.array(pairs.student), ddof=1)
+    assert episodes_needed(pairs, 95.0, 0.025) == pytest.approx((1.959964 * deviation / 3.0) ** 2)
+    assert episodes_needed(pairs, 98.0, 0.025) == np.inf
+
+
+def test_the_front_has_no_student_that_is_larger_and_no_better():
+    assert front_of([(10, 50.0), (20, 40.0), (10, 60.0), (30, 90.0), (40, 90.0)]) == [2, 3]
+
+
+def test_q_values_are_searched_around_their_own_temperature(cartpole_teacher: Path):
+    teacher = load_teacher(cartpole_teacher, device="cpu")
+    temperature = natural_temperature(teacher, "CartPole-v1")
+    space = space_of(teacher, temperature)
+    assert temperature not in (None, 1.0)
+    assert space.entries(space.starts[0])["temperature"] == pytest.approx(0.3 * temperature)
+
+
+# --- The command line
+
+
+def test_none_that_keeps_enough_is_status_3(folder: Path, capsys):
+    arguments = ["--max-bytes", "8", "--budget", "1s", "--seed", "2"]
+    assert main(["compress", str(save_teacher(folder)), "-o", str(folder / "none"), *arguments]) == 3
+    assert "No student was shown to keep 95% of the teacher in at most 8 bytes" in capsys.readouterr().out
+    assert record_of(folder / "none")["chosen"] is None and not (folder / "none" / "student").exists()
+
+
+def test_the_command_runs_in_processes_of_its_own(folder: Path, capsys):
+    out = folder / "command"
+    arguments = ["--budget", "1s", "--keep", "50", "--gym-packages", "tests.compress.games"]
+    assert main(["compress", str(folder / f"{SHORT}.zip"), "-o", str(out), *arguments]) in (0, 3)
+    said = capsys.readouterr().out
+    assert "round 1: 6 students, 500 steps; none keeps enough so far, 0.0 min left" in said
+    record = record_of(out)
+    assert record["command"].startswith("sb3-distill compress ") and record["n_rounds"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep", "100"], "--keep: must be a number of per cent"),
+        (["--confidence", "20"], "--confidence: must be a number of per cent from 50"),
+        (["--max-bytes", "0"], "--max-bytes: must be a whole number of at least 1"),
+        (["--budget", "30"], "--budget: must be a duration such as 90s, 30m or 2h, not 30"),
+        (["--budget", "0m"], "--budget: must be a duration"),
+        (["--target", "rust"], "--target: invalid choice"),
+        (["--seed", "-1"], "--seed: must be a whole number"),
+        (["--backend", "slurm"], "--backend: invalid choice"),
+    ],
+)
+def test_bad_options_are_refused_by_name(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["compress", "agent.zip", "-o", "out", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_compressed_is_refused_before_the_search(folder: Path, tmp_path: Path, capsys):
+    assert main(["compress", str(tmp_path / "none.zip"), "-o", str(tmp_path / "out")]) == 1
+    assert "There is no agent at" in capsys.readouterr().err
+    assert main(["compress", str(folder / f"{SHORT}.zip"), "-o", str(tmp_path), "--env", "Pendulum-v1"]) == 1
+    assert "cannot play Pendulum-v1" in capsys.readouterr().err
