@@ -71,7 +71,7 @@ class StackedEntries(_WithHistory):
             raise ValueError(f"entries must be indices from 0 to {space.shape[0] - 1}, not {list(entries)}.")
         self.entries = list(entries)
         low, high = (np.tile(bound[self.entries], n_stack) for bound in (space.low, space.high))
-        super().__init__(env, key, spaces.Box(low, high, dtype=space.dtype.type), n_stack)  # type: ignore[union-attr]
+        super().__init__(env, key, spaces.Box(low, high, dtype=space.dtype.type), n_stack)
 
     def newest(self, observation: Any) -> np.ndarray:
         return np.asarray(observation)[self.entries]
