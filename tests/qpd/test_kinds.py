@@ -153,7 +153,7 @@ def test_q_values_are_a_distribution_at_a_temperature(algo, algorithm):
 
 
 def test_pd_takes_discrete_ars_agents():
-    ars = ARS("LinearPolicy", "CartPole-v1", device="cpu")
+    ars = ARS("LinearPolicy", "CartPole-v1", seed=0, device="cpu")
     for parameter in ars.policy.parameters():
         parameter.data.normal_()
     kwargs = {"n_teacher_episodes": 0, "learning_starts": 64, "seed": 0, "device": "cpu"}

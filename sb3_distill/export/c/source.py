@@ -211,6 +211,7 @@ class CSource:
             "floats": inputs is not None,
             "levels": inputs is not None and self.stack == 1,
             "wide": policy.wide,
+            "whole_bytes": any(layer.bits == 8 for layer in policy.layers),
             "tables": self.has_tables,
             "stairs": self.has_stairs,
             "pools": any(layer.pool for layer in policy.layers),
