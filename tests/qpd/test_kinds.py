@@ -153,11 +153,11 @@ def test_q_values_are_a_distribution_at_a_temperature(algo, algorithm):
 
 
 def test_pd_takes_discrete_ars_agents():
-    ars = ARS("LinearPolicy", "CartPole-v1", device="cpu")
+    ars = ARS("LinearPolicy", "CartPole-v1", seed=0, device="cpu")
     for parameter in ars.policy.parameters():
         parameter.data.normal_()
     kwargs = {"n_teacher_episodes": 0, "learning_starts": 64, "seed": 0, "device": "cpu"}
-    model = PolicyDistillation("MlpPolicy", "CartPole-v1", ars, **kwargs, temperature="auto").learn(400)
+    model = PolicyDistillation("MlpPolicy", "CartPole-v1", ars, **kwargs, temperature="auto").learn(1_000)
     obs = model.replay_buffer.sample(64).observations
     expected = ars.policy.action_net(obs)
     assert th.allclose(load_teacher(ars).answer(obs)[0].q_values, expected, atol=1e-6)
