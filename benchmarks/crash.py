@@ -23,7 +23,7 @@ import torch as th
 import sb3_distill_zoo
 from benchmarks.crash_jobs import Job, make_jobs
 from benchmarks.crash_report import Report, check_files
-from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.base.resume.resuming import RUN_STATE
 
 
 def begin(job: Job, root: Path, log: Path) -> int:

@@ -17,7 +17,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_distill import PolicyDistillation
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.normalization import read_normalization
-from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.cli import main as sb3_distill
 

@@ -12,7 +12,7 @@ import yaml
 
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.normalization import read_normalization
-from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.state.file import read_state
 
 # What SB3 and the Zoo write around us

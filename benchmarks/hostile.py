@@ -42,7 +42,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from benchmarks import mutations
 from benchmarks.mutations import mutate_bytes, mutate_json, mutate_npy, mutate_pickle, mutate_yaml, mutate_zip
 from sb3_distill import QPD, PolicyDistillation, load_teacher
-from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.recorded_play import RecordedPlay
 from sb3_distill.buffers.recording_meta import RecordingSettings

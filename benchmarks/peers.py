@@ -328,7 +328,9 @@ def make_dagger(task: Task) -> Learn:
     recording = Recording(task.recording)
     rows = rng.choice(task.n_timesteps // recording.n_envs, 1_000 // recording.n_envs, replace=False)
     policy = actor_of(task, env, np.concatenate([recording.observations(row) for row in rows]))
-    teacher: Any = load_teacher(task.teacher, device="cpu")
+    expert: Any = load_teacher(task.teacher, device="cpu").policy
+    # imitation wants equal spaces; Gymnasium has changed the bounds of some since the teacher was saved
+    expert.observation_space = env.observation_space
 
     def learn(on_progress: OnProgress, clock: CpuClock) -> End:
         counter = BatchCounter(policy, on_progress)
@@ -350,7 +352,7 @@ def make_dagger(task: Task) -> Learn:
             trainer = Trainer(
                 venv=env,
                 scratch_dir=folder,
-                expert_policy=teacher.policy,
+                expert_policy=expert,
                 rng=rng,
                 bc_trainer=bc.BC(
                     observation_space=env.observation_space,

@@ -89,8 +89,8 @@ def worker(connection: Connection, pipeline: str, task: Any, times: Times, bar: 
     clock = CpuClock()
     looks: list[Look] = []
 
-    def goes_on() -> bool:
-        return clock.seconds < times.budget and crossing(looks, N_GAMES, bar) is None
+    def has_crossed() -> bool:
+        return crossing(looks, N_GAMES, bar) is not None
 
     def look(student: Any, n_timesteps: int, n_updates: int, offset: int = 0) -> bool:
         clock.stop()
@@ -101,18 +101,20 @@ def worker(connection: Connection, pipeline: str, task: Any, times: Times, bar: 
         connection.send(looks[-1])
         connection.recv()
         clock.go()
-        return goes_on()
+        return clock.seconds < times.budget and not has_crossed()
 
     def on_progress(student: Any, n_timesteps: int, n_updates: int) -> bool:
-        due = times.after(looks[-1].cpu_seconds if looks else 0)
+        due = min(times.after(looks[-1].cpu_seconds if looks else 0), times.budget)
         return look(student, n_timesteps, n_updates) if n_updates > 0 and clock.seconds >= due else True
 
     connection.recv()
     clock.go()
-    at_the_end = learn(on_progress, clock)
+    student, n_timesteps, n_updates = learn(on_progress, clock)
     # The student as it is at the end; where it is good, once more in other games
-    if goes_on() and look(*at_the_end) and looks[-1].mean >= bar:
-        look(*at_the_end, offset=N_GAMES)
+    if not has_crossed() and (not looks or looks[-1].n_updates < n_updates):
+        look(student, n_timesteps, n_updates)
+    if not has_crossed() and looks[-1].mean >= bar:
+        look(student, n_timesteps, n_updates, offset=N_GAMES)
     connection.send(None)
 
 
@@ -182,6 +184,8 @@ def summary(runs: Sequence[Run], bar: float) -> str:
 
 def draw(runs: Sequence[Run], teacher: float, path: Path) -> None:
     """Score over CPU seconds: the mean over seeds, from the lowest to the highest, and the teacher."""
+    from matplotlib.ticker import LogLocator
+
     from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
 
     figure, axes = make_axes("CPU seconds", "mean return")
@@ -198,6 +202,9 @@ def draw(runs: Sequence[Run], teacher: float, path: Path) -> None:
         axes.plot(grid, scores.mean(axis=0), label=f"{pipeline}, {student}", **style)
         axes.fill_between(grid, scores.min(axis=0), scores.max(axis=0), color=style["color"], alpha=0.2, linewidth=0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.axhline(teacher, color="black", linestyle=":", label="teacher")
     add_legend(figure)
     save_figure(figure, path)

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from sb3_distill.agents.agent import Teacher
     from sb3_distill.agents.load import load_teacher
     from sb3_distill.envs.native import NativeAtari, PythonAtari
+    from sb3_distill.envs.wrappers.keys import RenderedFrames, StackedEntries
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.networks.muon import Muon
     from sb3_distill.networks.rmsprop import CappedRMSprop
     from sb3_distill.pd import PolicyDistillation
+    from sb3_distill.ppd import ProximalPolicyDistillation
     from sb3_distill.qpd import QPD
     from sb3_distill.rtpd import RealTimeDistillDQN
 
@@ -26,8 +28,11 @@ __all__ = [
     "Muon",
     "NativeAtari",
     "PolicyDistillation",
+    "ProximalPolicyDistillation",
     "PythonAtari",
     "RealTimeDistillDQN",
+    "RenderedFrames",
+    "StackedEntries",
     "Teacher",
     "__version__",
     "load_teacher",
@@ -47,8 +52,11 @@ _PUBLIC = {
     "Muon": "sb3_distill.networks.muon",
     "CappedRMSprop": "sb3_distill.networks.rmsprop",
     "PolicyDistillation": "sb3_distill.pd",
+    "ProximalPolicyDistillation": "sb3_distill.ppd",
     "PythonAtari": "sb3_distill.envs.native",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
+    "RenderedFrames": "sb3_distill.envs.wrappers.keys",
+    "StackedEntries": "sb3_distill.envs.wrappers.keys",
     "Teacher": "sb3_distill.agents.agent",
     "load_teacher": "sb3_distill.agents.load",
 }

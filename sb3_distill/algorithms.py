@@ -8,9 +8,12 @@ ALGORITHMS = {
     "pd": "sb3_distill.pd:PolicyDistillation",
     "rtpd": "sb3_distill.rtpd:RealTimeDistillDQN",
     "qpd": "sb3_distill.qpd:QPD",
+    "ppd": "sb3_distill.ppd:ProximalPolicyDistillation",
     "mtpd": "sb3_distill.mtpd:MultiTaskDistillation",
     "mtdqn": "sb3_distill.mtpd:MultiTaskDQN",
 }
+# Those that leave students of a single game
+STUDENTS = ("pd", "qpd", "ppd")
 
 
 def resolve(key: str) -> Any:

@@ -66,7 +66,7 @@ def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
     expected = {"sb3_distill.pth", "sb3_distill.start", "sb3_distill_zoo.py", "sb3_distill/py.typed"}
     expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.py")}
     expected |= {f"sb3_distill/hyperparams/{path.name}" for path in REPOSITORY.glob("hyperparams/*.yml")}
-    expected.add("sb3_distill/study/report.html.j2")
+    expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.j2")}
     assert set(names) == expected
 
 

@@ -21,7 +21,7 @@ TIERS = (
     ("agents",),
     ("evaluation",),
     ("base",),
-    ("pd", "rtpd", "qpd", "mtpd"),
+    ("pd", "rtpd", "qpd", "mtpd", "ppd"),
     ("export", "visualize"),
     ("study",),
     ("compress",),

@@ -45,6 +45,7 @@ class AgentFacts:
     :param is_rebuilt: whether its policy was rebuilt from the weights in its file; otherwise SB3 made it
     :param statistics_note: what is to be said beside its scores, where the statistics may be of another moment than the
         weights
+    :param student_keys: for a student, what it sees of Dict observations, see ``ObservationView``
     :param found: one line on its files: those that were read, and those that are not there; None for a model in memory
     """
 
@@ -60,6 +61,7 @@ class AgentFacts:
     recipe: EnvRecipe | None = None
     is_rebuilt: bool = False
     statistics_note: str | None = None
+    student_keys: Any = None
     found: str | None = None
 
 

@@ -6,9 +6,11 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.inspection import describe_space_mismatch
+from sb3_distill.envs.views import ObservationView
+from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
 
 def check_discrete(teacher: Teacher, env: VecEnv) -> None:
@@ -32,6 +34,34 @@ def check_discrete(teacher: Teacher, env: VecEnv) -> None:
         )
 
 
+def check_actions(teacher: Teacher, env: VecEnv) -> None:
+    """
+    Check that teacher and environment have actions of the same kind and shape, discrete or continuous.
+
+    :param teacher: the teacher
+    :param env: the student's environment
+    :raises ValueError: they have not, or the teacher draws its actions from a distribution that no loss compares
+    """
+    if type(teacher.action_space) is not type(env.action_space):
+        raise ValueError(
+            f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
+            f"{env.action_space}: choose a teacher with actions of the same kind."
+        )
+    if isinstance(env.action_space, spaces.Discrete):
+        check_discrete(teacher, env)
+    elif teacher.action_space.shape != env.action_space.shape:
+        raise ValueError(
+            f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
+            f"{env.action_space}: they must have the same shape."
+        )
+    if isinstance(teacher, ActorCriticTeacher) and not is_known_distribution(teacher.policy.action_dist):
+        raise ValueError(
+            f"The teacher {teacher.source} draws actions from a {type(teacher.policy.action_dist).__name__}; "
+            "distillation supports only categorical and diagonal Gaussian distributions: train the teacher with "
+            "Discrete or Box actions."
+        )
+
+
 def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
     """
     Check that a teacher was trained on observations like those of an environment, on the same environment id or an
@@ -45,9 +75,14 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     :raises ValueError: the observation spaces, the environment ids or the bounds of the actions differ
     """
     who = f"The teacher {teacher.source}"
-    problem = describe_space_mismatch(teacher.observation_space, env.observation_space)
+    seen = env.teacher_space if isinstance(env, ObservationView) else env.observation_space
+    problem = describe_space_mismatch(teacher.observation_space, seen)
     if problem:
-        raise ValueError(f"{who} and the environment differ in their observations: {problem}")
+        whole = env.venv.observation_space if isinstance(env, ObservationView) else None
+        hint = ""
+        if isinstance(whole, spaces.Dict):
+            hint = f" The environment has the keys {', '.join(whole)}: name with teacher_keys what the teacher sees."
+        raise ValueError(f"{who} and the environment differ in their observations: {problem}{hint}")
     if not allow_env_mismatch:
         check_env_ids(who, teacher.env_id, "student's environment", env_id)
     mine, its = teacher.action_space, env.action_space

@@ -27,6 +27,7 @@ from sb3_distill.agents.kinds.ars import ARSTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
 from sb3_distill.agents.metadata import (
     find_algo,
+    find_keys,
     find_normalization,
     find_recipe,
     plain_entries,
@@ -39,7 +40,7 @@ from sb3_distill.agents.rebuild import BUILDERS
 from sb3_distill.agents.rebuild.spaces import read_space
 from sb3_distill.agents.rebuild.weights import POLICY_MODULE
 from sb3_distill.agents.sources import find_agent
-from sb3_distill.algorithms import ALGORITHMS, resolve
+from sb3_distill.algorithms import ALGORITHMS, STUDENTS, resolve
 from sb3_distill.common.files import file_name
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import env_id_of
@@ -155,7 +156,13 @@ def _teacher_class(algo: str) -> type[Teacher]:
 
 
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
-    names = {"PolicyDistillation": "pd", "MultiTaskDistillation": "mtpd", "MultiTaskDQN": "mtpd"}
+    names = {
+        "PolicyDistillation": "pd",
+        # Its base is PPO
+        "ProximalPolicyDistillation": "ppd",
+        "MultiTaskDistillation": "mtpd",
+        "MultiTaskDQN": "mtpd",
+    }
     known = {*BUILDERS, *names.values()}
     # Search the base classes too, so that users' subclasses of these algorithms are accepted.
     algo = next(
@@ -171,7 +178,15 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     env = model.get_env()
     if env_id is None and env is not None:
         env_id = env_id_of(env)
-    facts = AgentFacts(algo, f"{type(model).__name__} model", hash_weights(model.policy), env_id, normalization)
+    keys = getattr(model, "student_keys", None)
+    facts = AgentFacts(
+        algo,
+        f"{type(model).__name__} model",
+        hash_weights(model.policy),
+        env_id,
+        None if normalization is None else normalization.of_keys(keys),
+        student_keys=keys,
+    )
     return teacher_class(copy_policy(model.policy), facts)
 
 
@@ -204,7 +219,9 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
             f"{source} is still in the transition to its final precision ({transition}), so its weights are still "
             "float32: use the run's last model instead of best_model.zip, or finish its training."
         )
+    keys = find_keys(archive.data) if algo in ("pd", "qpd") else None
     normalization = find_normalization(files, config)
+    normalization = None if normalization is None else normalization.of_keys(keys)
     note = None if normalization is None else files.statistics_note
     if note is not None:
         warnings.warn(f"{source}: {note}")
@@ -217,11 +234,12 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         archive.zip_bytes,
         read_score(files),
         # An agent of rtpd may have started from another one, but it is no student.
-        plain_text(archive.data.get("taught_by")) if algo in ("pd", "qpd") else None,
-        plain_text(archive.data.get("teacher_sha256")) if algo in ("pd", "qpd") else None,
+        plain_text(archive.data.get("taught_by")) if algo in STUDENTS else None,
+        plain_text(archive.data.get("teacher_sha256")) if algo in STUDENTS else None,
         find_recipe(files, config, arguments),
         is_rebuilt=not allow_pickle,
         statistics_note=note,
+        student_keys=keys,
     )
     return teacher_class(policy, facts)
 

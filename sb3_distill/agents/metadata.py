@@ -15,6 +15,9 @@ from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.arrays import read_npz
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 
+# Attributes that only this algorithm has, or only this one and those further down
+_OF_STUDENTS = {"distill_coef": "ppd", "weight_bits": "qpd", "student_temperature": "pd"}
+_STUDENT_POLICIES = ("sb3_distill.networks.policies", "sb3_distill.networks.actor_critic_policies")
 # Far more frames than anybody stacks
 _MAX_FRAMES = 100
 
@@ -41,6 +44,10 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     if other_answers is not None:
         # Whatever the folder is called
         return other_answers["kind"]
+    student = next((algo for attribute, algo in _OF_STUDENTS.items() if attribute in data), None)
+    if student is not None and module in _STUDENT_POLICIES:
+        # Whatever the folder is called, this is no agent of DQN or PPO.
+        return student
     if isinstance(named, str) and named in BUILDERS:
         return named
     if module == "stable_baselines3.td3.policies" and data.get("policy_delay") == 1:
@@ -66,8 +73,7 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
         "task_sampling": "mtpd",
         # rtpd, whose agent is a DQN
         "act_with": "dqn",
-        "weight_bits": "qpd",
-        "student_temperature": "pd",
+        **_OF_STUDENTS,
         "cg_max_steps": "trpo",
         "clip_range": "ppo",
         "n_quantiles": "qrdqn",
@@ -80,6 +86,22 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
         "target_entropy": "sac",
     }
     return next((algo for attribute, algo in attributes.items() if attribute in data), str(named))
+
+
+def find_keys(data: dict[str, Any]) -> str | list[str] | None:
+    """
+    What a student sees of Dict observations.
+
+    :param data: the attributes in its zip
+    :return: a key, several keys, or None
+    :raises AgentError: something else stands there
+    """
+    keys = data.get("student_keys")
+    if keys is None or isinstance(keys, str):
+        return keys
+    if isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys):
+        return keys
+    raise AgentError(f"student_keys must be a key of the observations or a list of keys, not {keys!r:.80}.")
 
 
 def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalization | None:

@@ -1,7 +1,7 @@
 """Reads the VecNormalize statistics of an agent without running any code from their pickle."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.envs.views import Keys
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES, ReadError
 from sb3_distill.reading.pickles import Name, Record, read_array, read_pickle
@@ -58,6 +59,18 @@ class Normalization:
                 {key: _unbounded(part) if key in self.parts else part for key, part in space.spaces.items()}
             )
         return _unbounded(space)
+
+    def of_keys(self, keys: Keys) -> "Normalization | None":
+        """
+        :param keys: what an agent sees of Dict observations, see ``part_of``
+        :return: the statistics of this part; None if there are none
+        """
+        if keys is None or not isinstance(self.mean, dict) or not isinstance(self.var, dict):
+            return self
+        if isinstance(keys, str):
+            return replace(self, mean=self.mean[keys], var=self.var[keys]) if keys in self.mean else None
+        mean, var = ({key: part[key] for key in keys if key in part} for part in (self.mean, self.var))
+        return replace(self, mean=mean, var=var) if mean else None
 
     def find_misfit(self, space: spaces.Space) -> str | None:
         """

@@ -201,7 +201,8 @@ def find_zoo_teacher(
     """
     Find the Zoo's agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, for the environment
     itself, then for earlier versions of it, the latest first; then on the hub, in the same order of versions. Of
-    several agents in a folder the one with the highest recorded evaluation is taken, else that of the first algorithm.
+    several agents in a folder the one with the highest recorded score is taken (that of the last evaluation of its run,
+    since the last model is loaded), else that of the first algorithm.
 
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
@@ -245,14 +246,17 @@ def find_zoo_teacher(
 
 
 def _recorded_score(run: Path) -> float:
-    """The highest mean return that a run folder records; minus infinity where it records none."""
+    """The mean return that a run folder records of its agent; minus infinity where it records none."""
     try:
         score = read_score(AgentFiles(run, run_folder=run))
     except AgentError:
         # Of an agent that nobody has named
         return -math.inf
     if isinstance(score, EvaluationScore):
-        return score.best_mean if math.isfinite(score.best_mean) else -math.inf
+        # Of the model that will be loaded: the last one, if it is there.
+        zips = (path for path in run.glob("*.zip") if path.name != RUN_STATE)
+        mean = score.best_mean if all(map(_is_beside_last_model, zips)) else score.last_mean
+        return mean if math.isfinite(mean) else -math.inf
     means = [value for key, value in (score or {}).items() if key in ("mean_reward", "mean")]
     return float(means[0]) if means and isinstance(means[0], (int, float)) and math.isfinite(means[0]) else -math.inf
 

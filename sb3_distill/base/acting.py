@@ -27,6 +27,7 @@ class EpsilonGreedyMixin:
     student_temperature: float
     _rollout_rng: np.random.Generator
     _student_actions: Callable[[Any], np.ndarray]
+    _own_part: Callable[[Any], Any]
 
     def _check_acting(self) -> None:
         """Check the arguments that say how the student acts."""
@@ -74,6 +75,7 @@ class EpsilonGreedyMixin:
         :param deterministic: Whether or not to return deterministic actions
         :return: the model's action and the next state
         """
+        observation = self._own_part(observation)
         actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
             is_random = np.random.random_sample(np.shape(actions)) < self.student_eps

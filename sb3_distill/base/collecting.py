@@ -38,6 +38,9 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     rollout_policy: RolloutPolicy
     teacher_eps: float
     student_eps: float = 0.0
+    # See ``ObservingMixin``
+    teacher_keys: Any
+    student_keys: Any
 
     _teacher: Any = None
     _recorder: RecordingWriter | None = None
@@ -79,6 +82,8 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             env_id=env_id_of(self.env),
             env_kwargs=env_kwargs,
             observation_space=str(self.observation_space),
+            student_keys=self.student_keys,
+            teacher_keys=self.teacher_keys,
             teacher_eps=self.teacher_eps,
         )
         self._recorded_play, self._recorder = read_or_record(
@@ -171,8 +176,10 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
 
     def _play_step(self, env: Any) -> tuple[StepRecord, Any]:
         """Ask the teacher, and play its action or the student's."""
-        teacher_obs = env.teacher_obs(self._last_obs)
+        teacher_obs, own_obs = env.teacher_obs(self._last_obs), env.raw_obs(self._last_obs)
         check_finite("observation", teacher_obs, self.num_timesteps)
+        if own_obs is not teacher_obs:
+            check_finite("observation", own_obs, self.num_timesteps)
         starts = self._last_episode_starts
         assert starts is not None
         answers, self._teacher_state = self._teacher.answer(
@@ -183,7 +190,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             actions = self._choose_actions(answers, self._last_obs, teacher_acts)
         new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
         check_finite("reward", rewards, self.num_timesteps + env.num_envs)
-        return StepRecord(teacher_obs, starts, answers.numpy(), actions, rewards, dones, infos), new_obs
+        return StepRecord(own_obs, starts, answers.numpy(), actions, rewards, dones, infos), new_obs
 
     def _clip_actions(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the environment takes them: draws of a Gaussian can leave the bounds."""
@@ -239,7 +246,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _reference_callback(self, siblings: list[BaseCallback], n_episodes: int) -> TeacherReferenceCallback:
         """The callback that scores the teacher before training, unless a recording has the score that it would find."""
         if self._references is None:
-            self._references = TeacherReferences(self.verbose)
+            self._references = TeacherReferences(self.verbose, self.teacher_keys)
         # Both can be changed between two calls of learn().
         self._references.n_episodes, self._references.seed = n_episodes, (self.seed or 0) + 1_000_000
         recorded = None if self._recorded_play is None else self._recorded_play.recording.teacher_score

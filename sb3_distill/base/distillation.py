@@ -2,6 +2,7 @@
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,14 +15,14 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.rebuild.stock import stock_model
 from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.collecting import CollectingAlgorithm
 from sb3_distill.base.inheritance import inherit_filters
-from sb3_distill.base.resuming import ResumableMixin
+from sb3_distill.base.observing import ObservingMixin
+from sb3_distill.base.resume.memory import ResumableOffPolicyMixin
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
@@ -34,8 +35,6 @@ from sb3_distill.common.utils import (
     has_fast_bfloat16,
     unchanged_randomness,
 )
-from sb3_distill.envs.native import native_or_same
-from sb3_distill.envs.views import ObservationView
 from sb3_distill.networks.computing import break_even, planned_updates
 from sb3_distill.networks.extractors import set_train_dtype
 from sb3_distill.networks.optimizers import align_states
@@ -43,7 +42,7 @@ from sb3_distill.networks.optimizers import align_states
 SelfDistillationAlgorithm = TypeVar("SelfDistillationAlgorithm", bound="DistillationAlgorithm")
 
 
-class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
+class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixin, CollectingAlgorithm):
     """
     The teacher is evaluated on every observation, whether the teacher or the student acts. Its answers (Q-values, or
     the parameters of its action distribution) are stored in a replay buffer, and the student is fitted to them.
@@ -65,6 +64,9 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         a function from the remaining progress to the probability that the teacher acts
     :param teacher_eps: share of uniformly random actions while the teacher acts (Discrete actions only)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
+    :param teacher_keys: the keys of a Dict observation that the teacher sees: of one key its part, of several a Dict of
+        their parts; None: all of them
+    :param student_keys: those that the student sees
     :param max_grad_norm: The maximum value for the gradient clipping (None: no clipping)
     :param compile_update: compile the loss and its gradient with ``torch.compile``, which takes half a minute at the
         start. None: do so if the first ``learn`` plans enough updates (see ``break_even``); the choice is then in this
@@ -80,7 +82,7 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
 
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
     run_attributes: ClassVar[tuple[str, ...]] = (
-        *ResumableMixin.run_attributes,
+        *ResumableOffPolicyMixin.run_attributes,
         "_n_collected",
         "_rollout_rng",
         "_teacher_state",
@@ -94,6 +96,8 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
     init_from_teacher: bool = False
     # See ``set_train_dtype``
     bf16: bool | None = False
+    # Normalizes what the replay buffer holds, if VecNormalize is used
+    _normalizer: Any = None
     replay_buffer: Any
     student: Student
 
@@ -110,6 +114,8 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         rollout_policy: RolloutPolicy = "teacher",
         teacher_eps: float = 0.05,
         allow_env_mismatch: bool = False,
+        teacher_keys: str | Sequence[str] | None = None,
+        student_keys: str | Sequence[str] | None = None,
         max_grad_norm: float | None = None,
         compile_update: bool | None = None,
         stats_window_size: int = 100,
@@ -139,6 +145,8 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
             verbose=verbose,
             device=device,
             seed=seed,
+            teacher_keys=teacher_keys,
+            student_keys=student_keys,
             sde_support=False,
             supported_action_spaces=self.action_spaces,
             support_multi_env=True,
@@ -149,22 +157,6 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.compile_update = compile_update
         self._progress_bar: UpdateProgressBar | None = None
-
-    @classmethod
-    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if isinstance(env, ObservationView):
-            return env
-        return ObservationView(native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose))
-
-    def get_env(self) -> VecEnv | None:
-        """
-        Returns the current environment (can be None if not defined).
-
-        :return: The current environment as the user built it, or its native counterpart
-        """
-        # Without our own wrapper, because SB3's EvalCallback compares the wrappers of this environment with those of
-        # the evaluation environment.
-        return self.env.venv if isinstance(self.env, ObservationView) else self.env
 
     def _setup_model(self) -> None:
         check_probability("teacher_eps", self.teacher_eps)
@@ -193,6 +185,7 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         self._setup_teacher()
+        self._normalizer = None if self._vec_normalize_env is None else self.env
         if self.recording is not None:
             start = 0 if reset_num_timesteps else self.num_timesteps
             self._open_recording(start, total_timesteps, (self._pending_state or {}).get("recording"))
@@ -305,7 +298,7 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
         for step in range(gradient_steps):
             if self._progress_bar is not None:
                 self._progress_bar.show_updates(step + 1, gradient_steps)
-            samples = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            samples = self.replay_buffer.sample(batch_size, env=self._normalizer)
             for model, record in zip(models, records, strict=True):
                 record.append(model._update(samples))
 
@@ -388,6 +381,7 @@ class DistillationAlgorithm(TeacherMixin, ResumableMixin, CollectingAlgorithm):
             "student",
             "_progress_bar",
             "_forward_loss",
+            "_normalizer",
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -15,7 +15,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.envs.copies import CopyError, copy_env
 from sb3_distill.envs.inspection import env_id_of
-from sb3_distill.envs.views import ObservationView
+from sb3_distill.envs.views import Keys, ObservationView
 from sb3_distill.evaluation.players import mix_random_actions
 
 # Mean and standard deviation of the returns
@@ -45,13 +45,15 @@ class TeacherReferences:
     of the environment.
 
     :param verbose: Verbosity level
+    :param teacher_keys: the keys of a Dict observation that the teacher sees; None: all of them
     """
 
-    def __init__(self, verbose: int = 0) -> None:
+    def __init__(self, verbose: int = 0, teacher_keys: Keys = None) -> None:
         # Number of episodes for each score (0: nothing is played), and the seed of the starts and of the actions
         self.n_episodes = 0
         self.seed = 0
         self.verbose = verbose
+        self.teacher_keys = teacher_keys
         self._scores: dict[Hashable, TeacherScore | None] = {}
 
     def protocol(self, rule: PlayRule) -> dict[str, Any]:
@@ -107,7 +109,7 @@ class TeacherReferences:
 
     def _play(self, teacher: Teacher, env: VecEnv, rule: PlayRule, described: str) -> TeacherScore | None:
         try:
-            copied = ObservationView(copy_env(env))
+            copied = ObservationView(copy_env(env), teacher_keys=self.teacher_keys)
         except CopyError as error:
             warnings.warn(
                 f"The teacher's score is not measured, since {described.partition(',')[0]} cannot be "

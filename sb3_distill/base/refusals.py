@@ -78,10 +78,20 @@ class RefusalsMixin:
         infos: list[dict[str, Any]],
     ) -> None:
         check_finite("reward", reward, self.num_timesteps)
-        for env in np.flatnonzero(dones).tolist():
-            last = infos[env]["terminal_observation"]
-            # It is multiplied by zero, which leaves NaN as it is.
-            parts = last.items() if isinstance(last, dict) else [("", last)]
-            batch = {key: np.asarray(part)[None] for key, part in parts}
-            check_finite("terminal_observation", batch, self.num_timesteps, env)
+        # They are multiplied by zero, which leaves NaN as it is.
+        check_last_observations(dones, infos, self.num_timesteps)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)  # type: ignore[misc]
+
+
+def check_last_observations(dones: np.ndarray, infos: list[dict[str, Any]], n_timesteps: int) -> None:
+    """
+    :param dones: where an episode ended
+    :param infos: what each sub-environment said at this step
+    :param n_timesteps: timesteps of the run so far
+    :raises ValueError: the last observation of an episode holds NaN or infinite numbers
+    """
+    for env in np.flatnonzero(dones).tolist():
+        last = infos[env]["terminal_observation"]
+        parts = last.items() if isinstance(last, dict) else [("", last)]
+        batch = {key: np.asarray(part)[None] for key, part in parts}
+        check_finite("terminal_observation", batch, n_timesteps, env)

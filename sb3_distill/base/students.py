@@ -9,7 +9,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_distill.algorithms import resolve
-from sb3_distill.networks.extractors import set_train_dtype
+from sb3_distill.networks.computing import keep_freed_memory
+from sb3_distill.networks.extractors import StudentCNN, set_train_dtype
 from sb3_distill.networks.policies import StudentPolicy
 
 
@@ -27,6 +28,8 @@ class Student(nn.Module):
         self.policy = policy
         self.loss = loss
         set_train_dtype(policy, policy.device, bf16)
+        if any(isinstance(module, StudentCNN) for module in policy.modules()):
+            keep_freed_memory()
         self._trained = list(policy.parameters())
 
     @property

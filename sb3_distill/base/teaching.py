@@ -16,6 +16,7 @@ from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.common.log import shown_messages
 from sb3_distill.envs.inspection import env_id_of
+from sb3_distill.envs.views import ObservationView
 
 SelfTeacherMixin = TypeVar("SelfTeacherMixin", bound="TeacherMixin")
 TeacherSource = str | Path | BaseAlgorithm | Teacher
@@ -87,7 +88,8 @@ class TeacherMixin(RefusalsMixin):
         return find_zoo_teacher(env_id)
 
     def _load_teacher(self, source: Any) -> Any:
-        return load_teacher(source, device=self.device, env=self.env)
+        env = self.env.of_teacher() if isinstance(self.env, ObservationView) else self.env
+        return load_teacher(source, device=self.device, env=env)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""

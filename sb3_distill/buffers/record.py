@@ -13,7 +13,7 @@ class StepRecord(NamedTuple):
     """
     One step of a vector environment with ``n_envs`` environments.
 
-    :param observations: the teacher's observations before the step ``(n_envs, ...)``, not normalized
+    :param observations: the student's observations before the step ``(n_envs, ...)``, not normalized
     :param episode_starts: whether each observation is the first of its episode ``(n_envs,)``
     :param answers: the teacher's answers to the observations, as arrays; grouped by task if there are several teachers
     :param actions: the actions taken in the environment; continuous ones before they are clipped to its bounds

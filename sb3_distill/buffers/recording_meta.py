@@ -37,6 +37,8 @@ class RecordingSettings:
     :param teacher: the teacher's sha256
     :param env_id: the environment
     :param env_kwargs: its arguments, as text; recordings of earlier versions do not say them
+    :param student_keys: the keys of a Dict observation that the students see, see ``ObservationView``
+    :param teacher_keys: those that the teacher sees
     :param observation_space: the students' observations, as text
     :param teacher_eps: share of random actions
     """
@@ -45,6 +47,8 @@ class RecordingSettings:
     teacher: str
     env_id: str | None
     env_kwargs: dict[str, str] = field(default_factory=dict)
+    student_keys: str | list[str] | None = None
+    teacher_keys: str | list[str] | None = None
     observation_space: str
     teacher_eps: float
 

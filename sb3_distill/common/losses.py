@@ -136,6 +136,19 @@ def action_loss(teacher: th.Tensor, student: th.Tensor) -> th.Tensor:
     return F.huber_loss(student.float(), teacher.float(), reduction="none").sum(dim=1)
 
 
+def proximal_loss(losses: th.Tensor, ratio: th.Tensor, clip_range: float) -> th.Tensor:
+    """
+    The distillation loss of Spigler 2025 (arXiv 2407.15134): ``max(ratio, 1 - clip_range) KL(teacher || student)``.
+    Both factors are never negative, so that the clipping from above, which PPO has, would do nothing.
+
+    :param losses: the divergences ``(batch,)``
+    :param ratio: probability of the student's action now, divided by that at the time of play ``(batch,)``
+    :param clip_range: the clipping parameter of PPO
+    :return: the losses ``(batch,)``
+    """
+    return ratio.clamp(min=1.0 - clip_range) * losses
+
+
 LOSSES: dict[str, Callable[..., th.Tensor]] = {
     "kl": kl_loss,
     "reverse_kl": reverse_kl_loss,

@@ -29,19 +29,21 @@ def teacher_share_schedule(rollout_policy: RolloutPolicy) -> Callable[[float], f
     return schedules[rollout_policy]
 
 
-def read_schedule(learning_rate: float | str | Schedule) -> Schedule:
+def read_schedule(setting: float | str | Schedule, field: str = "learning_rate", may_be_zero: bool = False) -> Schedule:
     """
-    :param learning_rate: learning rate, a schedule of it, or ``"lin_VALUE"``
-    :return: the learning rate, as a function of the remaining progress (from 1 to 0)
-    :raises ValueError: the learning rate is none of these, or not positive
+    :param setting: a number, a schedule of it, or ``"lin_VALUE"``
+    :param field: the argument's name
+    :param may_be_zero: whether the number may be 0
+    :return: the number, as a function of the remaining progress (from 1 to 0)
+    :raises ValueError: the setting is none of these, or not positive
     """
-    if callable(learning_rate):
-        return learning_rate
-    falls = isinstance(learning_rate, str) and learning_rate.startswith("lin_")
-    value = to_number(str(learning_rate).removeprefix("lin_"))
-    if not 0 < value < math.inf:
+    if callable(setting):
+        return setting
+    falls = isinstance(setting, str) and setting.startswith("lin_")
+    value = to_number(str(setting).removeprefix("lin_"))
+    if not (0 < value < math.inf or (may_be_zero and value == 0)):
+        kind = "number of at least 0" if may_be_zero else "positive number"
         raise ValueError(
-            "learning_rate must be a positive number, a schedule, or 'lin_VALUE' (linearly from VALUE to 0), "
-            f"not {learning_rate!r}."
+            f"{field} must be a {kind}, a schedule, or 'lin_VALUE' (linearly from VALUE to 0), not {setting!r}."
         )
     return LinearSchedule(value, 0.0, 1.0) if falls else FloatSchedule(value)

@@ -1,7 +1,7 @@
 """Several environments as tasks of one Gymnasium environment, which plays one task per episode, in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.envs.inspection import check_counts_from_zero
+from sb3_distill.envs.views import Keys, part_of_space
 
 gym.register_envs(ale_py)
 
@@ -28,12 +29,24 @@ class Task:
     :param env_id: the registered id of the task's environment
     :param observation_space: the observation space of the task's environment, before padding
     :param n_actions: number of actions of the task's environment
+    :param keys: what is seen of a Dict observation, which ``observation_space`` is then; None: everything
     """
 
     name: str
     env_id: str
-    observation_space: spaces.Box
+    observation_space: spaces.Box | spaces.Dict
     n_actions: int
+    keys: Keys = None
+
+    def seen(self, keys: Keys, argument: str) -> "Task":
+        """
+        :param keys: what is seen of a Dict observation
+        :param argument: name of the argument with these keys, for the message
+        :return: the task as it is seen then
+        :raises ValueError: the task has no such keys
+        """
+        space: Any = part_of_space(self.observation_space, keys, argument)
+        return replace(self, observation_space=space, keys=keys)
 
 
 class MultiTaskEnv(gym.Env):
@@ -42,7 +55,8 @@ class MultiTaskEnv(gym.Env):
     ``reset(seed=seed)`` starts with the task ``seed % n_tasks``, so that parallel environments, which have consecutive
     seeds, play different tasks.
 
-    Observations are ``{"obs": the task's observation, "task": the task's index}``. The action space is that of the task
+    Observations are ``{"obs": the task's observation, "task": the task's index}``; of tasks with Dict observations, all
+    of the same keys, these keys take the place of "obs". The action space is that of the task
     with the most actions. An action that a task does not have is played as one of its own, drawn uniformly from the
     environment's generator, so that random actions of the common space are uniformly random in every task.
 
@@ -63,9 +77,8 @@ class MultiTaskEnv(gym.Env):
         first = next(iter(self.envs.values()))
         self.metadata = first.metadata
         self.action_space = spaces.Discrete(max(task.n_actions for task in self.tasks))
-        self.observation_space = spaces.Dict(
-            {"obs": _common_space(self.tasks, pad), "task": spaces.Discrete(len(self.tasks))}
-        )
+        parts = _common_parts(self.tasks, pad)
+        self.observation_space = spaces.Dict({**parts, "task": spaces.Discrete(len(self.tasks))})
         # reset() moves on to the next task, so the first reset plays the first task.
         self._current = len(self.tasks) - 1
         self._frame_size: tuple[int, int] | None = None
@@ -75,11 +88,12 @@ class MultiTaskEnv(gym.Env):
         """The environment of the task that is being played."""
         return self.envs[self.tasks[self._current].name]
 
-    def _observe(self, obs: np.ndarray) -> dict[str, Any]:
-        shape = self.observation_space["obs"].shape  # type: ignore[index]
-        if obs.shape != shape:
-            obs = pad_last_axis(obs, shape[-1])
-        return {"obs": np.asarray(obs), "task": self._current}
+    def _observe(self, obs: Any) -> dict[str, Any]:
+        observed: dict[str, Any] = {"task": self._current}
+        for key, part in obs.items() if isinstance(obs, dict) else [("obs", obs)]:
+            shape = self.observation_space[key].shape  # type: ignore[index]
+            observed[key] = np.asarray(part if part.shape == shape else pad_last_axis(part, shape[-1]))
+        return observed
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -126,20 +140,38 @@ class MultiTaskEnv(gym.Env):
 
 def _describe_task(name: str, env: gym.Env) -> Task:
     env_id = name if env.spec is None else env.spec.id
-    if not isinstance(env.action_space, spaces.Discrete) or not isinstance(env.observation_space, spaces.Box):
+    observed = env.observation_space
+    parts = list(observed.values()) if isinstance(observed, spaces.Dict) else [observed]
+    if not isinstance(env.action_space, spaces.Discrete) or not all(isinstance(part, spaces.Box) for part in parts):
         raise ValueError(
-            f"Task {name!r} has the spaces {env.observation_space} and {env.action_space}: a multi-task environment "
-            "needs Box observations and Discrete actions."
+            f"Task {name!r} has the spaces {observed} and {env.action_space}: a multi-task environment needs Box "
+            "observations, or a Dict of them, and Discrete actions."
         )
     check_counts_from_zero(env.action_space, f"the action_space of task {name!r}")
-    return Task(name, env_id, env.observation_space, int(env.action_space.n))
+    assert isinstance(observed, (spaces.Box, spaces.Dict))
+    return Task(name, env_id, observed, int(env.action_space.n))
 
 
-def _common_space(tasks: Sequence[Task], pad: bool) -> spaces.Box:
-    own = [task.observation_space for task in tasks]
+def _common_parts(tasks: Sequence[Task], pad: bool) -> dict[str, spaces.Space]:
+    """The parts of the observations that all tasks have, by key."""
+    names = [task.name for task in tasks]
+    parts = [
+        dict(space) if isinstance(space, spaces.Dict) else {"obs": space}
+        for space in (task.observation_space for task in tasks)
+    ]
+    described = "; ".join(f"{name}: {', '.join(own)}" for name, own in zip(names, parts, strict=True))
+    if any(own.keys() != parts[0].keys() or "task" in own for own in parts):
+        raise ValueError(
+            "The tasks' observations must all be a Box, or all a Dict with the same keys, none of them 'task'. These "
+            f"have {described}."
+        )
+    return {key: _common_space(names, [own[key] for own in parts], pad) for key in parts[0]}
+
+
+def _common_space(names: Sequence[str], own: Sequence[Any], pad: bool) -> spaces.Box:
     if all(space == own[0] for space in own):
         return own[0]
-    described = ", ".join(f"{task.name} {task.observation_space.shape}" for task in tasks)
+    described = ", ".join(f"{name} {space.shape}" for name, space in zip(names, own, strict=True))
     if not pad:
         raise ValueError(
             f"The tasks' observation spaces differ ({described}): choose tasks that share one, or pass pad=True to "

@@ -14,6 +14,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, import_trusted, registered_spec, why_not_made
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe
+from sb3_distill.envs.views import ObservationView
 
 
 def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
@@ -107,6 +108,16 @@ def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:
     return venv if fits else VecTransposeImage(venv)
 
 
+def _own_view(agent: Teacher, env_id: str, venv: VecEnv) -> VecEnv:
+    """What an agent sees of an environment."""
+    if agent.facts.student_keys is None:
+        return venv
+    try:
+        return ObservationView(venv, agent.facts.student_keys)
+    except ValueError as error:
+        raise ValueError(f"{agent.source} cannot play {env_id}: {error}") from error
+
+
 def make_env_of(
     agent: Teacher,
     env_id: str,
@@ -127,6 +138,7 @@ def make_env_of(
     """
     venv = make_eval_env(env_id, n_envs, recipe_of(agent, env_id, env_kwargs), start_wrapper, native)
     try:
+        venv = _own_view(agent, env_id, venv)
         check_fits(agent, env_id, venv)
     except ValueError:
         venv.close()

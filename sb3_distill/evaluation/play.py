@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.players import Player, mix_random_actions
+from sb3_distill.networks.computing import keep_freed_memory
 from sb3_distill.results.statistics import percent_of_teacher, sample_std
 
 
@@ -120,6 +122,8 @@ def _play(
 ) -> Score:
     traces: dict[int, str] = {}
     state = None
+    if is_image_space(venv.observation_space, check_channels=False):
+        keep_freed_memory()
     obs: Any = venv.reset()
     episode_starts = np.ones(venv.num_envs, dtype=bool)
     numbers = list(schedule.playing)

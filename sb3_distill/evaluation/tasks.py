@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.multitask import Task, pad_last_axis
 from sb3_distill.envs.recipe import default_recipe
+from sb3_distill.envs.views import ObservationView
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.results.comparison import Pairs, geometric_mean_interval, percent_interval
@@ -50,7 +52,12 @@ def score_task(task: Task, player: Player, n_episodes: int, epsilon: float, seed
     :return: the returns
     """
     recipe = default_recipe(task.env_id, task.observation_space)
-    return evaluate_paired(player, lambda n_envs: make_eval_env(task.env_id, n_envs, recipe), n_episodes, epsilon, seed)
+
+    def make_env(n_envs: int) -> VecEnv:
+        venv = make_eval_env(task.env_id, n_envs, recipe)
+        return venv if task.keys is None else ObservationView(venv, task.keys)
+
+    return evaluate_paired(player, make_env, n_episodes, epsilon, seed)
 
 
 def score_tasks(
@@ -64,7 +71,7 @@ def score_tasks(
     :param seed: seed of the first episode
     :return: by name of the task, the returns
     """
-    lengths = {task.observation_space.shape[-1] for task in tasks}
+    lengths = {task.observation_space.shape[-1] for task in tasks}  # type: ignore[index]
     length = max(lengths) if len(lengths) > 1 else None
     return {
         task.name: score_task(task, TaskPlayer(player, index, length), n_episodes, epsilon, seed)

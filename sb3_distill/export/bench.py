@@ -29,16 +29,18 @@ from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.evaluation.environments import transpose_for
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
+from sb3_distill.export.c import bench as c_bench
+from sb3_distill.export.c.build import CPlayer, Footprint
 from sb3_distill.export.description import FORMAT, Description
-from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError
+from sb3_distill.export.export import C_FILE, FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.reading.text import read_json
 from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
 from sb3_distill.results.tables import format_table
 
 N_WARM_UP = 20
-KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer"}
-MARKERS = {"float": "o", "integer": "s", "torch": "^"}
+KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer", C_FILE: "C"}
+MARKERS = {"float": "o", "integer": "s", "C": "D", "torch": "^"}
 # Of bench.csv, in the order of the fields of ``BenchRow``
 COLUMNS = ("folder", "policy", "kind", "bytes", "macs", "p50", "p99", "memory", "return")
 
@@ -50,12 +52,12 @@ class BenchRow:
 
     :param folder: name of the export's folder
     :param policy: name of the policy
-    :param kind: "float", "integer" or "torch"
-    :param n_bytes: size of the file; of an agent under torch, of what acts
+    :param kind: "float", "integer", "C" or "torch"
+    :param n_bytes: size of the file; of C, of its constants; of an agent under torch, of what acts
     :param n_macs: multiply-accumulate operations of one decision
     :param p50: median time of a decision, in microseconds
     :param p99: 99th percentile of the same
-    :param memory: peak memory in megabytes; None where the system does not tell
+    :param memory: peak memory in megabytes; None of C, and where the system does not tell
     :param mean_return: mean return; None where no episodes were played
     """
 
@@ -171,7 +173,11 @@ def mean_return(player: Player, description: Description, n_episodes: int) -> fl
     shape = description.observation.shape
     try:
         return evaluate_paired(
-            player, lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape), n_episodes
+            player,
+            lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape),
+            n_episodes,
+            # Of stacked observations policy.c keeps the earlier ones of one episode.
+            n_envs=1 if isinstance(player, CPlayer) and player.stack > 1 else 10,
         ).mean
     except gym.error.UnregisteredEnv as error:
         raise ExportError(
@@ -240,6 +246,25 @@ def open_file(path: Path) -> FilePlayer:
         raise ExportError(f"{path} cannot be run ({' '.join(str(error).split())}): export the agent again.") from error
 
 
+def _inference(player: Player, observation: np.ndarray) -> Callable[[], Any]:
+    """One inference; of C the call of ``policy_act`` alone."""
+    if isinstance(player, CPlayer):
+        return partial(player.call, player.newest(observation))
+    return partial(player.predict, observation)
+
+
+def measure_c(folder: Path) -> list[tuple[str, Footprint]]:
+    """
+    :param folder: folder that ``sb3-distill export`` wrote
+    :return: its name, and what its policy in C takes on each processor, if it holds one
+    :raises ValueError: it cannot be built
+    """
+    description = read_description(folder)
+    if C_FILE not in description.files:
+        return []
+    return [(folder.name, row) for row in c_bench.footprints(folder, c_bench.open_c(folder, description))]
+
+
 def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
     """
     :param folder: folder that ``sb3-distill export`` wrote
@@ -253,10 +278,12 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
     rng = np.random.default_rng(0)
     observation = (rng.random((1, *shape)) * (255 if dtype == "uint8" else 1)).astype(dtype)
     players: list[tuple[str, str, int, Player, str, str]] = []
-    for file in description.files:
+    for file, exported in description.files.items():
         path, name = folder / file, f"{folder.name}/{file}"
-        own = open_file(path)
-        players.append((name, KINDS[file], path.stat().st_size, own, _FILE, str(path)))
+        if file == C_FILE:
+            players.append((name, KINDS[file], exported.bytes, c_bench.open_c(folder, description), "", ""))
+        else:
+            players.append((name, KINDS[file], path.stat().st_size, open_file(path), _FILE, str(path)))
     agent = find_source(folder, description)
     if not players and agent is None:
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
@@ -265,7 +292,7 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
         players.append((name, "torch", agent.n_bytes, agent, _AGENT, description.source))
     rows = []
     for name, kind, n_bytes, player, code, source in players:
-        median, tail = latencies(partial(player.predict, observation), n_runs)
+        median, tail = latencies(_inference(player, observation), n_runs)
         rows.append(
             BenchRow(
                 folder.name,
@@ -275,7 +302,7 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
                 description.macs,
                 median,
                 tail,
-                peak_memory(code, folder, source, shape, dtype),
+                peak_memory(code, folder, source, shape, dtype) if code else None,
                 mean_return(player, description, n_episodes),
             )
         )
@@ -317,8 +344,8 @@ def format_rows(rows: Sequence[BenchRow]) -> str:
                 row.policy,
                 f"{row.n_bytes:,}",
                 f"{row.n_macs:,}",
-                f"{row.p50:.0f}",
-                f"{row.p99:.0f}",
+                f"{row.p50:.1f}" if row.kind == "C" else f"{row.p50:.0f}",
+                f"{row.p99:.1f}" if row.kind == "C" else f"{row.p99:.0f}",
                 "" if row.memory is None else f"{row.memory:.0f}",
                 "" if row.mean_return is None else f"{row.mean_return:.2f}",
             ]
@@ -344,15 +371,22 @@ def main(argv: list[str]) -> int:
     try:
         trust_packages(args.gym_packages, args.allow_import)
         rows = [row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes)]
+        taken = [row for folder in args.folders for row in measure_c(folder)]
     except (ValueError, OSError) as error:
         print(f"sb3-distill export bench: {error}", file=sys.stderr)
         return 1
     print(format_rows(rows))
+    if taken:
+        print(f"\n{c_bench.format_footprints(taken)}")
     if args.output is not None:
         table = io.StringIO()
         csv.writer(table).writerows([COLUMNS, *(astuple(row) for row in rows)])
         try:
             write_whole(args.output / "bench.csv", table.getvalue())
+            if taken:
+                table = io.StringIO()
+                csv.writer(table).writerows([c_bench.COLUMNS, *((name, *astuple(row)) for name, row in taken)])
+                write_whole(args.output / "footprint.csv", table.getvalue())
             if args.n_episodes > 0:
                 save_figure(plot_returns(rows), args.output / "bench.png")
         except OSError as error:

@@ -1,4 +1,4 @@
-"""``sb3-distill export``: an agent as ONNX files; ``sb3-distill export bench``: how fast and how large they are."""
+"""``sb3-distill export``: an agent as ONNX files or C; ``sb3-distill export bench``: their speed and size."""
 
 import argparse
 import sys
@@ -40,17 +40,19 @@ def _export(argv: list[str]) -> int:
 
     parser = argparse.ArgumentParser(
         prog="sb3-distill export",
-        description="Write an agent as ONNX (float32 and integers), with a description and a runner, or a student as a "
-        "stock zip of Stable-Baselines3. `sb3-distill export bench DIR ...` measures what was written.",
+        description="Write an agent as ONNX (float32 and integers), with a description and a runner, as C that "
+        "computes with integers, or a student as a stock zip of Stable-Baselines3. `sb3-distill export bench DIR ...` "
+        "measures what was written.",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
     parser.add_argument("-o", "--output", required=True, help="folder for the files")
     parser.add_argument(
         "--format",
-        choices=["onnx", "sb3"],
-        default="onnx",
-        help="onnx, or sb3: a student as a stock DQN or PPO zip, which loads where sb3-distill is not installed and "
-        "can be trained on (default: onnx)",
+        nargs="+",
+        choices=["onnx", "c", "sb3"],
+        default=["onnx"],
+        help="onnx; c: source for a microcontroller, integers alone; both; or sb3: a student as a stock DQN or PPO "
+        "zip, which loads where sb3-distill is not installed and can be trained on (default: onnx)",
     )
     parser.add_argument("--env", help="environment that checks the files (default: the agent's own)")
     parser.add_argument(
@@ -78,9 +80,11 @@ def _export(argv: list[str]) -> int:
         parser.error(f"--max-disagreement is a share, between 0 and 1, not {args.max_disagreement}")
     if args.bits is not None and not 2 <= args.bits <= 8:
         parser.error(f"--bits must be between 2 and 8, not {args.bits}")
+    if "sb3" in args.format and len(set(args.format)) > 1:
+        parser.error("--format sb3 is written by itself: leave out the others, or call it once more for them")
     try:
         trust_packages(args.gym_packages, args.allow_import)
-        if args.format == "sb3":
+        if "sb3" in args.format:
             limits = args.n_observations, args.max_disagreement
             path, share = export_stock(args.agent, args.output, args.env, *limits, args.allow_pickle)
             print(f"{path}: {share:.2%} other actions than the student")
@@ -94,13 +98,15 @@ def _export(argv: list[str]) -> int:
             args.opset,
             args.bits,
             args.allow_pickle,
+            args.format,
         )
     except (ValueError, OSError) as error:
         print(f"sb3-distill export: {error}", file=sys.stderr)
         return 1
     for name, file in description.files.items():
+        kind = " of constants" if name == "policy.c" else ""
         print(
-            f"{args.output}/{name}: {file.bytes:,} bytes, {file.disagreement:.2%} other actions at "
+            f"{args.output}/{name}: {file.bytes:,} bytes{kind}, {file.disagreement:.2%} other actions at "
             f"{description.n_observations:,} observations from {description.n_episodes} episodes"
         )
     return 0

@@ -35,9 +35,9 @@ class ObservationFormat:
 @dataclass(frozen=True)
 class ExportedFile:
     """
-    One ONNX file.
+    One ONNX file, or ``policy.c``.
 
-    :param bytes: its size
+    :param bytes: its size; of C that of the constants which the policy needs
     :param disagreement: share of the observations at which it chooses another action than the agent
     """
 

@@ -1,7 +1,7 @@
-"""Writes an agent as files that run without Python's reinforcement learning: ONNX, a description, a runner."""
+"""Writes an agent as files that run without Python's reinforcement learning: ONNX, C, a description, runners."""
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -20,16 +20,25 @@ from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import write_together
 from sb3_distill.common.locks import locked
+from sb3_distill.envs.recipe import NamedWrapper
+from sb3_distill.envs.views import ObservationView
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export import runner
+from sb3_distill.export.c.source import CSource, c_title
 from sb3_distill.export.description import FORMAT, Description, ExportedFile, ObservationFormat
 from sb3_distill.export.graph import OPSET, build_graph, check_opset
+from sb3_distill.export.integers import INPUT_BITS, integer_policy
 from sb3_distill.export.post_training import check_quantizable, quantize_on
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
-from sb3_distill.quantization.quantizer import MAX_BITS
+from sb3_distill.quantization.quantizer import MAX_BITS, has_exact_input
 
-FLOAT_FILE, INTEGER_FILE, DESCRIPTION_FILE = "policy.onnx", "policy_int.onnx", "policy.json"
+FLOAT_FILE, INTEGER_FILE, C_FILE, DESCRIPTION_FILE = "policy.onnx", "policy_int.onnx", "policy.c", "policy.json"
+# What an earlier export may have left
+_FILES = (
+    *(FLOAT_FILE, INTEGER_FILE, "runner.py"),
+    *(C_FILE, "policy.h", "policy_test.c", "policy.npz", "integer_policy.py", "README.md"),
+)
 
 
 class ExportError(ValueError):
@@ -45,8 +54,9 @@ def actions_of(source: Any, agent: Teacher, observations: np.ndarray) -> np.ndar
     """
     if not isinstance(source, BaseAlgorithm):
         return agent.predict(observations)[0]
-    statistics = source.get_vec_normalize_env()
-    inputs: Any = observations if statistics is None else statistics.normalize_obs(observations)
+    env, statistics = source.env, source.get_vec_normalize_env()
+    normalizer = env if isinstance(env, ObservationView) else statistics
+    inputs: Any = observations if normalizer is None else normalizer.normalize_obs(observations)
     return source.predict(inputs, deterministic=True)[0]
 
 
@@ -137,7 +147,7 @@ def _describe(
         env_id=env_id,
         env_kwargs=dict(recipe.env_kwargs),
         env_wrapper=[wrapper.to_config() for wrapper in recipe.wrappers or ()],
-        vec_env_wrapper=[wrapper.to_config() for wrapper in recipe.vec_wrappers],
+        vec_env_wrapper=[*(wrapper.to_config() for wrapper in recipe.vec_wrappers), *_view_of(agent)],
         observation=ObservationFormat(list(space.shape), str(space.dtype), _bound(space.low), _bound(space.high)),
         frame_stack=recipe.frame_stack or 1,
         n_parameters=agent.n_parameters,
@@ -149,6 +159,13 @@ def _describe(
         checked_against=checked_against,
         files=files,
     )
+
+
+def _view_of(agent: Teacher) -> list[Any]:
+    """What stands around the environment where the agent sees keys of a Dict observation."""
+    keys = agent.facts.student_keys
+    view = f"{ObservationView.__module__}.{ObservationView.__name__}"
+    return [] if keys is None else [NamedWrapper(view, {"student_keys": keys}).to_config()]
 
 
 def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:
@@ -167,6 +184,51 @@ def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+class _Candidates:
+    """
+    The files of an agent, of which those are kept that do what it does.
+
+    :param agent: the agent
+    :param checked: observations
+    :param actions: what it does at these
+    :param limit: share of them at which a file may choose another action
+    """
+
+    def __init__(self, agent: Teacher, checked: Observations, actions: np.ndarray, limit: float) -> None:
+        self.agent, self.checked, self.actions, self.limit = agent, checked, actions, limit
+        self.files: dict[str, bytes] = {}
+        self.written: dict[str, ExportedFile] = {}
+        self.refused: list[str] = []
+
+    def _share(self, name: str, exported: np.ndarray, actions: np.ndarray, whose: str, limit: float) -> float:
+        share = disagreement(exported, actions, self.agent.action_space)
+        if share > limit:
+            self.refused.append(f"{name} would choose another action than {whose} at {share:.1%}")
+        return share
+
+    def add_onnx(self, name: str, data: bytes) -> None:
+        """Check an ONNX file."""
+        exported = runner.PolicyRunner(data).predict(self.checked.values)[0]
+        share = self._share(name, exported, self.actions, self.agent.source, self.limit)
+        if share <= self.limit:
+            self.files |= {name: data, "runner.py": Path(runner.__file__).read_bytes()}
+            self.written[name] = ExportedFile(len(data), share)
+
+    def add_c(self, quantized: Teacher, env_id: str) -> None:
+        """Check the agent in integers, also against the quantized agent under torch, from which it may differ less."""
+        policy = integer_policy(quantized)
+        title = c_title(self.agent.algo, env_id, self.agent.sha256)
+        source = CSource(policy, title, recipe_of(self.agent, env_id).frame_stack or 1, self.agent.source)
+        exported, n_refused = policy.predict(self.checked.values)[0], len(self.refused)
+        same = quantized.predict(self.checked.values)[0]
+        share = self._share(C_FILE, exported, self.actions, self.agent.source, self.limit)
+        if quantized is not self.agent or share <= self.limit:
+            self._share(C_FILE, exported, same, "its integers under torch (half of it is allowed)", self.limit / 2)
+        if len(self.refused) == n_refused:
+            self.files |= source.files(self.checked.values)
+            self.written[C_FILE] = ExportedFile(source.n_bytes, share)
+
+
 @th.no_grad()
 def export_agent(
     source: str | Path | BaseAlgorithm | Teacher,
@@ -177,10 +239,12 @@ def export_agent(
     opset: int = OPSET,
     bits: int | None = None,
     allow_pickle: bool = False,
+    formats: Collection[str] = ("onnx",),
 ) -> Description:
     """
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
-    ``runner.py``. Students of ``QPD`` are integers already and have the second file alone.
+    ``runner.py``. Students of ``QPD`` are integers already and have the second file alone. With "c" among the formats,
+    it is also (or instead) written as ``policy.h`` and ``policy.c``, which compute with integers.
 
     Step sizes are chosen on observations of whole episodes, and the files are checked on those of other ones. They are
     checked against the agent as SB3 runs it where that unpickles nothing (a model in memory) or may
@@ -195,6 +259,7 @@ def export_agent(
     :param bits: precision of the integers of an agent that is not quantized yet, 2 to 8; None takes 8
     :param allow_pickle: load the file with SB3's own ``load``, which runs any code that the file holds (see
         ``load_teacher``)
+    :param formats: "onnx", "c", or both
     :return: the content of ``policy.json``
     :raises AgentError: the agent cannot be loaded or has parts that cannot be exported
     :raises ValueError: bits out of range, or the environment is not one for this agent
@@ -216,38 +281,38 @@ def export_agent(
     checked_against = (
         f"the agent as {'rebuilt, with the spaces of its environment' if agent.facts.is_rebuilt else 'SB3 runs it'}"
     )
-    models: dict[str, onnx.ModelProto] = {}
-    quantized = agent
     # Bits that are asked of a quantized agent are refused.
-    if bits is not None or not quantized_layers(agent.policy):
-        check_quantizable(agent, bits or MAX_BITS, bits or MAX_BITS)
-        models[FLOAT_FILE] = build_graph(agent, opset)
+    fits = bits is not None or not quantized_layers(agent.policy)
+    models: dict[str, onnx.ModelProto] = {}
+    quantized = in_integers = agent
+    if fits:
+        n_bits = bits or MAX_BITS
+        check_quantizable(agent, n_bits, n_bits)
         fitted = record_observations(agent, env_id, n_observations).values
-        # The observations come as they are: vectors in float32, frames as bytes.
-        quantized = quantize_on(fitted, agent, bits or MAX_BITS, bits or MAX_BITS, None)
-    models[INTEGER_FILE] = build_graph(quantized, opset)
+        if "onnx" in formats:
+            models[FLOAT_FILE] = build_graph(agent, opset)
+            # The observations come as they are: vectors in float32, frames as bytes.
+            quantized = quantize_on(fitted, agent, n_bits, n_bits, None)
+        if "c" in formats:
+            is_exact = agent.normalization is None and has_exact_input(agent.observation_space)
+            in_integers = quantize_on(fitted, agent, n_bits, n_bits, None if is_exact else INPUT_BITS)
+    if "onnx" in formats:
+        models[INTEGER_FILE] = build_graph(quantized, opset)
     checked = record_observations(agent, env_id, n_observations, CHECKING_SEED)
-    actions = actions_of(source, agent, checked.values)
-
-    written: dict[str, ExportedFile] = {}
-    files: dict[str, bytes] = {}
-    refused = []
-    folder = Path(folder)
+    candidates = _Candidates(agent, checked, actions_of(source, agent, checked.values), max_disagreement)
     for name, model in models.items():
-        data = model.SerializeToString()
-        share = disagreement(runner.PolicyRunner(data).predict(checked.values)[0], actions, agent.action_space)
-        if share > max_disagreement:
-            refused.append(f"{name} would choose another action than {agent.source} at {share:.1%}")
-            continue
-        files[name] = data
-        written[name] = ExportedFile(len(data), share)
+        candidates.add_onnx(name, model.SerializeToString())
+    if "c" in formats:
+        candidates.add_c(in_integers, env_id)
+
+    written, files, refused = candidates.written, candidates.files, candidates.refused
+    folder = Path(folder)
     description = _describe(agent, env_id, opset, checked, checked_against, written)
-    files["runner.py"] = Path(runner.__file__).read_bytes()
     files[DESCRIPTION_FILE] = (json.dumps({"format": FORMAT, **asdict(description)}, indent=2) + "\n").encode()
     with locked(folder, "exports", wait=True):
         is_kept = bool(refused) and (folder / DESCRIPTION_FILE).exists()
         if written and not is_kept:
-            gone = [folder / name for name in (FLOAT_FILE, INTEGER_FILE) if name not in files]
+            gone = [folder / name for name in _FILES if name not in files]
             write_together({folder / name: data for name, data in files.items()}, gone)
     if refused:
         names = ", ".join(f"{folder / name}" for name in written) or "no file"

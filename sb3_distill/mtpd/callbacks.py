@@ -1,15 +1,17 @@
 """Scores of a multi-task student while it learns."""
 
-from collections.abc import Hashable
-from typing import TypedDict
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_distill.agents.files import BEST_MODEL
 from sb3_distill.common.utils import show_whole_keys
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import Player, RandomPlayer
 from sb3_distill.evaluation.tasks import format_tasks, score_task, score_tasks
-from sb3_distill.mtpd.teachers import MultiTaskTeacher
+from sb3_distill.mtpd.teachers import MultiTaskTeacher, find_task_teachers, load_teachers
 from sb3_distill.results.statistics import geometric_mean, normalized_percent
 
 
@@ -45,6 +47,9 @@ class TaskEvalCallback(BaseCallback):
     :param verbose: Verbosity level
     """
 
+    # A ``MultiTaskDistillation``
+    model: Any
+
     def __init__(
         self,
         eval_freq: int,
@@ -63,9 +68,12 @@ class TaskEvalCallback(BaseCallback):
         self.evaluations = evaluations
         self.references = references
         self.scores: dict[str, Score] | None = None
+        self.mean_percent: float | None = None
 
     def _score(self, player: Player) -> dict[str, Score]:
-        return score_tasks(self.teacher.tasks, player, self.n_eval_episodes, self.epsilon, self._seed)
+        # Teacher and student may see other keys.
+        tasks = self.teacher.tasks if player is self.teacher else self.model.tasks
+        return score_tasks(tasks, player, self.n_eval_episodes, self.epsilon, self._seed)
 
     def _on_training_start(self) -> None:
         self._seed = (self.model.seed or 0) + 1_000_000
@@ -77,7 +85,7 @@ class TaskEvalCallback(BaseCallback):
                 self._score(self.teacher),
                 {
                     task.name: score_task(task, RandomPlayer(task.n_actions), self.n_eval_episodes, 0.0, self._seed)
-                    for task in self.teacher.tasks
+                    for task in self.model.tasks
                 },
             )
         self.teacher_scores, self.random_scores = self.references[key]
@@ -117,6 +125,48 @@ class TaskEvalCallback(BaseCallback):
                     "percent": percents[-1],
                 }
             )
-        self.logger.record("eval/geometric_mean_percent", geometric_mean(percents))
+        self.mean_percent = geometric_mean(percents)
+        self.logger.record("eval/geometric_mean_percent", self.mean_percent)
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
+
+
+class BestOfTasksCallback(TaskEvalCallback):
+    """
+    Evaluates an agent of several tasks while it learns (``mtpd`` or ``mtdqn``), and keeps the model with the highest
+    geometric mean of its percentages of the tasks' teachers. (An ``EvalCallback`` would take that with the highest mean
+    return, which is that of the task with the largest rewards.)
+
+    :param best_model_save_path: folder in which ``best_model.zip`` is written
+    :param eval_freq: steps of the environment between two evaluations; the last one is at the end
+    :param n_eval_episodes: episodes of each task
+    :param epsilon: share of uniformly random actions
+    :param teachers: by name of the task, the agent that counts as 100%; None: the Zoo's agents
+    :param verbose: Verbosity level
+    """
+
+    def __init__(
+        self,
+        best_model_save_path: str | Path,
+        eval_freq: int,
+        n_eval_episodes: int = 10,
+        epsilon: float = 0.0,
+        teachers: Mapping[str, str] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(eval_freq, n_eval_episodes, epsilon, MultiTaskTeacher({}, []), [], {}, verbose)
+        self.best_model_save_path = Path(best_model_save_path)
+        self.teachers = teachers
+        self.best_mean_percent: float | None = None
+
+    def _init_callback(self) -> None:
+        tasks = self.model.tasks
+        sources = self.teachers or find_task_teachers(tasks)
+        self.teacher = MultiTaskTeacher(load_teachers(sources, tasks, self.model.device), tasks)
+
+    def _evaluate(self) -> None:
+        super()._evaluate()
+        assert self.mean_percent is not None
+        if self.best_mean_percent is None or self.mean_percent > self.best_mean_percent:
+            self.best_mean_percent = self.mean_percent
+            self.model.save(self.best_model_save_path / BEST_MODEL)

@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.dqn.dqn import DQN
 
 from sb3_distill.base.refusals import RefusalsMixin
-from sb3_distill.base.resuming import ResumableMixin
+from sb3_distill.base.resume.memory import ResumableOffPolicyMixin
 from sb3_distill.buffers.tasks import MultiTaskReplayBuffer
 from sb3_distill.common.utils import check_device
 from sb3_distill.envs.multitask import Task
@@ -19,7 +19,7 @@ from sb3_distill.networks.multi_task import MULTI_TASK_DQN_POLICIES, MultiTaskDQ
 SelfMultiTaskDQN = TypeVar("SelfMultiTaskDQN", bound="MultiTaskDQN")
 
 
-class MultiTaskDQN(MultiTaskAlgorithmMixin, RefusalsMixin, ResumableMixin, DQN):
+class MultiTaskDQN(MultiTaskAlgorithmMixin, RefusalsMixin, ResumableOffPolicyMixin, DQN):
     """
     One DQN for several tasks, trained jointly: with a replay buffer and a controller for each task, and updates that
     alternate between the tasks.
@@ -40,7 +40,11 @@ class MultiTaskDQN(MultiTaskAlgorithmMixin, RefusalsMixin, ResumableMixin, DQN):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**MULTI_TASK_DQN_POLICIES}
-    run_attributes: ClassVar[tuple[str, ...]] = (*ResumableMixin.run_attributes, "exploration_rate", "_n_calls")
+    run_attributes: ClassVar[tuple[str, ...]] = (
+        *ResumableOffPolicyMixin.run_attributes,
+        "exploration_rate",
+        "_n_calls",
+    )
     policy: MultiTaskDQNMlpPolicy
 
     def __init__(

@@ -22,9 +22,10 @@ from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, settle_temperature
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
-from sb3_distill.envs.multitask import Task, tasks_of
+from sb3_distill.envs.multitask import Task
+from sb3_distill.envs.views import Keys, part_of, part_of_space
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
-from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin
+from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin, seen_tasks
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, find_task_teachers, load_teachers
 from sb3_distill.networks.multi_task import MULTI_TASK_POLICIES, MultiTaskMlpPolicy
 from sb3_distill.networks.policies import StudentPolicy
@@ -57,6 +58,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         of every task in each
     :param n_eval_episodes: episodes of each task in one evaluation of the student, and of the teachers and a random
         player before training (0: no evaluations)
+    :param teacher_keys: the key of the tasks' Dict observations that the teachers see; None: observations are no Dict
+    :param student_keys: the key that the student sees
     :param bf16: see ``PolicyDistillation``
     :param compile_update: compile the loss and its gradient with ``torch.compile``. Not by default, since the tasks in
         a minibatch change what is computed.
@@ -94,6 +97,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         n_eval_episodes: int = 10,
         eval_freq: int = -1,
         allow_env_mismatch: bool = False,
+        teacher_keys: str | None = None,
+        student_keys: str | None = None,
         max_grad_norm: float | None = None,
         bf16: bool | None = None,
         compile_update: bool = False,
@@ -117,6 +122,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             rollout_policy,
             teacher_eps,
             allow_env_mismatch,
+            teacher_keys,
+            student_keys,
             max_grad_norm,
             compile_update,
             stats_window_size,
@@ -149,6 +156,24 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         self._check_acting()
         self._read_tasks()
         super()._setup_model()
+
+    @classmethod
+    def _seen_keys(cls, keys: Any, space: Any, argument: str) -> Keys:
+        # Whatever its key is, the network finds it under "obs".
+        if keys is None:
+            return None
+        own = {key: part for key, part in space.items() if key != "task"} if isinstance(space, spaces.Dict) else None
+        part_of_space(space if own is None else spaces.Dict(own), keys, argument)
+        if not isinstance(keys, str):
+            raise ValueError(f"{argument}: a multi-task agent sees one key, not {keys}.")
+        return cls._renamed(keys)
+
+    @staticmethod
+    def _renamed(key: str) -> dict[str, str]:
+        return {"obs": key, "task": "task"}
+
+    def _own_part(self, observation: Any) -> Any:
+        return observation if self.student_keys is None else part_of(observation, self._renamed(self.student_keys))
 
     @property
     def task_names(self) -> list[str]:
@@ -212,7 +237,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     def _load_teacher(self, source: Teachers) -> MultiTaskTeacher:
         assert self.env is not None
-        tasks = tasks_of(self.env)
+        tasks = seen_tasks(self.env, self.teacher_keys, "teacher_keys")
         return MultiTaskTeacher(load_teachers(source, tasks, self.device), tasks)
 
     def _check_teacher(self, teacher: MultiTaskTeacher, env_id: str | None) -> None:
@@ -300,6 +325,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             task.env_id,
         )
         self.policy.copy_task_to(index, model.policy)
+        model.student_keys = self.student_keys
         model.taught_by = (self.taught_by or {}).get(name)
         model.teacher_sha256 = self._sha256_by_task.get(name)
         return model

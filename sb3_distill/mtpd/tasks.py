@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.envs.multitask import Task, check_same_tasks, tasks_of
+from sb3_distill.envs.views import Keys
 
 
 def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) -> dict[str, Any]:
@@ -23,6 +25,24 @@ def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) 
             f"{task_actions}: use an environment with the same tasks."
         )
     return {**(policy_kwargs or {}), "task_actions": task_actions}
+
+
+def seen_tasks(env: VecEnv, keys: Keys, argument: str) -> list[Task]:
+    """
+    :param env: a multi-task environment
+    :param keys: the key of a Dict observation that is seen; None where observations are no Dict
+    :param argument: name of the argument with this key, for the message
+    :return: the tasks as they are seen
+    :raises ValueError: there is no such key, or one is needed
+    """
+    tasks = [task.seen(keys, argument) for task in tasks_of(env)]
+    for task in tasks:
+        if not isinstance(task.observation_space, spaces.Box):
+            raise ValueError(
+                f"The task {task.name} has Dict observations with the keys {', '.join(task.observation_space)}, and a "
+                f"multi-task agent sees one of them: name it with {argument} (MultiTaskDistillation, mtpd)."
+            )
+    return tasks
 
 
 def check_not_normalized(env: VecEnv) -> None:
@@ -49,7 +69,7 @@ class MultiTaskAlgorithmMixin:
         if self.env is None:
             return
         check_not_normalized(self.env)
-        tasks = tasks_of(self.env)
+        tasks = seen_tasks(self.env, getattr(self, "student_keys", None), "student_keys")
         check_same_tasks(self.tasks, tasks)
         self.policy_kwargs = task_policy_kwargs(self.policy_kwargs, tasks)
         self.tasks = tasks

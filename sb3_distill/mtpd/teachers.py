@@ -148,7 +148,7 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
         :param task: the task
         :return: the observations without the padding
         """
-        return obs[..., : task.observation_space.shape[-1]]
+        return obs[..., : task.observation_space.shape[-1]]  # type: ignore[index]
 
     def predict(
         self,

@@ -1,6 +1,6 @@
 """Actor-critic students: SB3's ActorCriticPolicy with the network sizes of the papers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch as th
@@ -97,6 +97,16 @@ class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
         """
         return actor_critic_answers(self, obs)
 
+    def latest_answers(self) -> Answers:
+        """
+        :return: the distribution over actions that the last call of ``evaluate_actions`` made, without another pass
+            through the network
+        """
+        distribution: Any = self.action_dist.distribution
+        if isinstance(self.action_dist, CategoricalDistribution):
+            return Answers(log_probs=distribution.logits)
+        return Answers(gaussian=Gaussian(distribution.mean, distribution.stddev, self.squash_output))
+
     @property
     def n_parameters(self) -> int:
         """Number of parameters of the actor."""
@@ -120,6 +130,23 @@ def is_known_distribution(distribution: Any) -> bool:
     return isinstance(
         distribution, (CategoricalDistribution, DiagGaussianDistribution, StateDependentNoiseDistribution)
     )
+
+
+def check_gaussian_kwargs(policy_kwargs: Mapping[str, Any], action_space: spaces.Space) -> None:
+    """
+    :param policy_kwargs: arguments of an actor-critic student's policy
+    :param action_space: its actions
+    :raises ValueError: it is to explore with gSDE, or to squash actions that are not continuous
+    """
+    if policy_kwargs.get("use_sde"):
+        raise ValueError(
+            "policy_kwargs: use_sde=True is not supported, students have a Gaussian whose deviation depends on no "
+            "observation: leave it out."
+        )
+    if policy_kwargs.get("squash_output") and not isinstance(action_space, spaces.Box):
+        raise ValueError(
+            f"policy_kwargs: squash_output=True needs continuous actions, not {action_space}: leave it out."
+        )
 
 
 def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values: bool = True) -> Answers:

@@ -26,6 +26,13 @@ class StudentMixin:
         assert isinstance(self, nn.Module)
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def needs_frame_statistics(self) -> bool:
+        """Whether ``fit_frame_scalers`` would set anything: until then, pixels are divided by 255 alone."""
+        assert isinstance(self, nn.Module)
+        scalers = [module for module in self.modules() if isinstance(module, FrameScaler)]
+        return any(scaler.standardize is not None and not scaler.fitted for scaler in scalers)
+
     def fit_frame_scalers(self, obs: PyTorchObs) -> None:
         """
         Set the pixel statistics of image students (see ``FrameScaler``); for other students, do nothing.

@@ -1,5 +1,6 @@
 """Policy Distillation (Rusu et al. 2015, https://arxiv.org/abs/1511.06295)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -62,6 +63,9 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
     :param n_teacher_episodes: how many episodes the teacher plays before training, to measure the score with which the
         student's scores are compared (0: none)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
+    :param teacher_keys: the keys of a Dict observation that the teacher sees: of one key its part, of several a Dict of
+        their parts; None: all of them
+    :param student_keys: those that the student sees. Its own space is that of this part.
     :param recording: folder with a recording of the teacher's play. If it does not exist, this run writes it; if it
         exists, this run reads it instead of playing (``rollout_policy="teacher"`` only).
     :param init_from_teacher: whether the convolutions of an image student begin with the largest filters of its teacher
@@ -126,6 +130,8 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         student_exploration: str = "epsilon_greedy",
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
+        teacher_keys: str | Sequence[str] | None = None,
+        student_keys: str | Sequence[str] | None = None,
         recording: str | Path | None = None,
         init_from_teacher: bool = False,
         students: StudentsArgument | None = None,
@@ -152,6 +158,8 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
             rollout_policy,
             teacher_eps,
             allow_env_mismatch,
+            teacher_keys,
+            student_keys,
             max_grad_norm,
             compile_update,
             stats_window_size,

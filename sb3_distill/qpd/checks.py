@@ -1,15 +1,11 @@
 """What a teacher and a student of QPD must be."""
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.agents.checks import check_discrete
-from sb3_distill.networks.actor_critic_policies import is_known_distribution
+from sb3_distill.agents.agent import Teacher
 
 # Why a temperature is not chosen from the teacher's answers
 NO_AUTO = (
@@ -29,33 +25,6 @@ def teacher_algorithms(action_space: spaces.Space) -> tuple[str, ...]:
         recorded
     """
     return ("ppo", "a2c", "trpo") if isinstance(action_space, spaces.Discrete) else TEACHER_ALGORITHMS
-
-
-def check_kind(teacher: Teacher, env: VecEnv) -> None:
-    """
-    :param teacher: the teacher
-    :param env: the student's environment
-    :raises ValueError: its actions are not of the environment's kind, or its answers are of a kind that no loss
-        compares
-    """
-    if type(teacher.action_space) is not type(env.action_space):
-        raise ValueError(
-            f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
-            f"{env.action_space}: choose a teacher with actions of the same kind."
-        )
-    if isinstance(env.action_space, spaces.Discrete):
-        check_discrete(teacher, env)
-    elif teacher.action_space.shape != env.action_space.shape:
-        raise ValueError(
-            f"The teacher {teacher.source} has the action space {teacher.action_space}, but the environment has "
-            f"{env.action_space}: they must have the same shape."
-        )
-    if isinstance(teacher, ActorCriticTeacher) and not is_known_distribution(teacher.policy.action_dist):
-        raise ValueError(
-            f"The teacher {teacher.source} draws actions from a {type(teacher.policy.action_dist).__name__}; "
-            "distillation supports only categorical and diagonal Gaussian distributions: train the teacher with "
-            "Discrete or Box actions."
-        )
 
 
 def check_temperature(teacher: Teacher, temperature: float | None) -> None:
@@ -110,23 +79,6 @@ def warn_of_missing_critic(teacher: Teacher) -> None:
         )
 
 
-def check_policy_kwargs(policy_kwargs: Mapping[str, Any], action_space: spaces.Space) -> None:
-    """
-    :param policy_kwargs: arguments of the student's policy
-    :param action_space: its actions
-    :raises ValueError: it is to explore with gSDE, or to squash actions that are not continuous
-    """
-    if policy_kwargs.get("use_sde"):
-        raise ValueError(
-            "policy_kwargs: use_sde=True is not supported, students of QPD have a Gaussian whose deviation depends "
-            "on no observation: leave it out."
-        )
-    if policy_kwargs.get("squash_output") and not isinstance(action_space, spaces.Box):
-        raise ValueError(
-            f"policy_kwargs: squash_output=True needs continuous actions, not {action_space}: leave it out."
-        )
-
-
 def check_coefficients(**coefficients: float) -> None:
     """
     :param coefficients: coefficients of terms of the loss, by name
@@ -147,18 +99,4 @@ def check_compile(weight_bits: Any, compile_update: bool | None) -> None:
         raise ValueError(
             "compile_update=True does not go with weight_bits, because the precision changes during training: leave "
             "one of them out."
-        )
-
-
-def check_new_bits(bits: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
-    """
-    :param bits: numbers of bits of a student that is loaded
-    :param changed: those that it is to have instead
-    :raises ValueError: the student is quantized already
-    """
-    if changed and bits["weight_bits"] is not None:
-        own = ", ".join(f"{name}={value}" for name, value in bits.items())
-        raise ValueError(
-            f"This student is quantized already ({own}), so {', '.join(changed)} cannot change: load a student at full "
-            "precision with other bits, or distill a new one."
         )

@@ -1,5 +1,6 @@
 """Quantization-aware Policy Distillation (Avé, Mets, De Schepper & Latré 2022)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -8,11 +9,11 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
+from sb3_distill.agents.checks import check_actions
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.distillation import DistillationAlgorithm
@@ -32,31 +33,16 @@ from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     ActorCriticMlpPolicy,
     actor_critic_answers,
+    check_gaussian_kwargs,
 )
 from sb3_distill.qpd import checks
-from sb3_distill.quantization.layers import calibrate, freeze_steps
-from sb3_distill.quantization.precision import (
-    BITS,
-    Bits,
-    LayerBits,
-    check_precision,
-    check_same_bits,
-    check_schedule,
-    quantize_student,
-    set_precision,
-    transition_share,
-)
+from sb3_distill.quantization.precision import BITS, Bits, LayerBits
+from sb3_distill.quantization.training import QuantizingMixin
 
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 
-# What a student can have for itself, besides its bits
-_STUDENT_ENTRIES = (
-    *("policy", "policy_kwargs", "learning_rate", "temperature", "value_coef", "ent_coef", "init_from_teacher"),
-    *("max_grad_norm", "quantization_schedule", "full_precision_fraction", "final_fraction", "compile_update"),
-)
 
-
-class QPD(SeveralStudentsMixin, DistillationAlgorithm):
+class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     """
     Quantization-aware Policy Distillation: an actor-critic student learns from an actor-critic teacher, first at full
     precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. The
@@ -104,7 +90,11 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
     samples_actions: ClassVar[bool] = True
     run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "transition_share")
     student_state: ClassVar[tuple[str, ...]] = ("transition_share", "compile_update")
-    student_entries: ClassVar[tuple[str, ...]] = (*BITS, *_STUDENT_ENTRIES)
+    student_entries: ClassVar[tuple[str, ...]] = (
+        *(*BITS, "policy", "policy_kwargs", "learning_rate", "temperature", "value_coef", "ent_coef"),
+        *("init_from_teacher", "max_grad_norm", "quantization_schedule", "full_precision_fraction"),
+        *("final_fraction", "compile_update"),
+    )
     policy: ActorCriticMlpPolicy
 
     def __init__(
@@ -125,6 +115,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         teacher_eps: float = 0.05,
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
+        teacher_keys: str | Sequence[str] | None = None,
+        student_keys: str | Sequence[str] | None = None,
         recording: str | Path | None = None,
         init_from_teacher: bool = False,
         students: StudentsArgument | None = None,
@@ -157,6 +149,8 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
             rollout_policy,
             teacher_eps,
             allow_env_mismatch,
+            teacher_keys,
+            student_keys,
             max_grad_norm,
             compile_update,
             stats_window_size,
@@ -181,8 +175,7 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         self.recording = recording
         self.init_from_teacher = init_from_teacher
         self._name_students(students)
-        # Progress of the transition to the final precision, from 0 to 1; None before it begins
-        self.transition_share: float | None = None
+        self.transition_share = None
         if _init_setup_model:
             self._setup_model()
             if self.env is not None:
@@ -194,9 +187,9 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         super()._setup_model()
 
     def _setup_student(self) -> None:
-        if self.weight_bits is not None:
-            self._quantize()
         super()._setup_student()
+        # After the layers are those of the student
+        DistillationAlgorithm._setup_student(self)
 
     def _make_student(self) -> Student:
         # Quantization-aware training needs float32 weights.
@@ -204,37 +197,22 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         loss = DistillationLoss("kl", 1.0 if self.temperature is None else self.temperature, 1.0, bounds)
         return Student(self.policy, loss, bf16=False)
 
-    def _quantize(self) -> None:
-        quantize_student(self.policy, **self.bits)
-        # The step sizes are new parameters, so the optimizer is built again.
-        self.policy.optimizer = self.policy.optimizer_class(
-            self.policy.parameters(),
-            lr=self.lr_schedule(1),
-            **self.policy.optimizer_kwargs,  # type: ignore[call-arg]
-        )
-
     def _check_arguments(self) -> None:
         check_number(self.temperature, checks.NO_AUTO)
-        check_precision(**self.bits)
-        check_schedule(self.quantization_schedule, self.full_precision_fraction, self.final_fraction)
+        super()._check_arguments()
         checks.check_compile(self.weight_bits, self.compile_update)
-        checks.check_policy_kwargs(self.policy_kwargs, self.action_space)
+        check_gaussian_kwargs(self.policy_kwargs, self.action_space)
         checks.check_coefficients(value_coef=self.value_coef, ent_coef=self.ent_coef)
 
     def _choose_computing(self, n_updates: int) -> None:
         self.compile_update = self.compile_update if self.weight_bits is None else False
         super()._choose_computing(n_updates)
 
-    @property
-    def bits(self) -> dict[str, Any]:
-        """The four arguments with numbers of bits, by name."""
-        return {name: getattr(self, name) for name in BITS}
-
     def _find_teacher(self, env_id: str | None) -> str | Path:
         return find_zoo_teacher(env_id, checks.teacher_algorithms(self.action_space))
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
-        checks.check_kind(teacher, self._known_env())
+        check_actions(teacher, self._known_env())
         checks.check_temperature(teacher, self.temperature)
         checks.check_entropy(teacher, self.policy, self.ent_coef)
         super()._check_teacher(teacher, env_id)
@@ -313,24 +291,9 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
                 answers = self.replay_buffer.sample(1_000).answers
             print(describe_temperature(answers, self.student.loss.temperature))
         if self.weight_bits is not None:
-            self._update_precision()
-
-    def _update_precision(self) -> None:
-        progress = 1.0 - self._current_progress_remaining
-        if self.transition_share is None:
-            if progress < self.full_precision_fraction:
-                return
-            observations = self.replay_buffer.sample_observations(1_000, env=self._vec_normalize_env)
-            calibrate(self.policy, lambda: self.policy.answer(observations))
-            self.transition_share = 0.0
-        transition = 1.0 - self.full_precision_fraction - self.final_fraction
-        share = 1.0 if transition <= 0 else (progress - self.full_precision_fraction) / transition
-        # If learn() is called again, the student may be ahead of the new schedule: never raise the precision.
-        self.transition_share = min(max(share, self.transition_share), 1.0)
-        set_precision(self.policy, self.quantization_schedule, self.transition_share)
-        if self.transition_share == 1.0:
-            freeze_steps(self.policy)
-        self._record("quantized", self.transition_share)
+            self._update_precision(lambda: self.replay_buffer.sample_observations(1_000, env=self._normalizer))
+            if self.transition_share is not None:
+                self._record("quantized", self.transition_share)
 
     def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         teacher, answers = samples.answers, student.policy.answer(samples.observations)
@@ -353,33 +316,10 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         """
         return load_teacher(self, device="cpu").n_bytes
 
-    def set_parameters(
-        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
-    ) -> None:
-        """
-        Load parameters, and go on at their precision.
-
-        :param load_path_or_dict: as SB3's: a zip-file, or parameters by name (see ``get_parameters``)
-        :param exact_match: as SB3's: whether all parameters of the model must be given
-        :param device: device on which the parameters are loaded
-        :raises ValueError: the parameters are those of a student with other bits
-        """
-        params: Any = load_path_or_dict
-        if not isinstance(params, dict):
-            _, params, _ = load_from_zip_file(params, device=device, load_data=False)
-        # Before anything is loaded
-        check_same_bits(self.policy, params.get("policy", {}))
-        super().set_parameters(params, exact_match, device)
-        if self.weight_bits is None:
-            return
-        self.transition_share = transition_share(self.policy, self.quantization_schedule, self.transition_share)
-        freeze_steps(self.policy, self.transition_share == 1.0)
-
     @classmethod
     def load(cls: type[SelfQPD], path: Any, *args: Any, **kwargs: Any) -> SelfQPD:
         """
-        Load the model from a zip-file, which is unpickled and so must be one that you trust. With bits (``weight_bits``
-        ...), a student at full precision is quantized by the next ``learn``.
+        As ``QuantizingMixin.load``.
 
         :param path: path to the file (or a file-like)
         :param args: as SB3's ``load``: env, device, custom_objects
@@ -387,14 +327,6 @@ class QPD(SeveralStudentsMixin, DistillationAlgorithm):
         :return: new model instance with loaded parameters
         :raises ValueError: bits are out of range, or differ from those of a student that is quantized already
         """
-        bits = {name: kwargs.pop(name) for name in BITS if name in kwargs}
         # With bits, the choice of a run at full precision does not hold.
-        kwargs = {"compile_update": None, **kwargs} if bits else kwargs
-        model = super().load(path, *args, **kwargs)
-        changed = {name: value for name, value in bits.items() if value != model.bits[name]}
-        checks.check_new_bits(model.bits, changed)
-        vars(model).update(changed)
-        model._check_arguments()
-        if changed and model.weight_bits is not None:
-            model._setup_student()
-        return model
+        kwargs = {"compile_update": None, **kwargs} if kwargs.keys() & set(BITS) else kwargs
+        return super().load(path, *args, **kwargs)

@@ -68,7 +68,8 @@ class Row:
     :param seed: seed of the run; if the seed is a dimension of a study's grid, its label there
     :param labels: the other labels of the run in the grid of a study, by dimension
     :param conditions: how the agent was scored, as the file says beside its rows; not written with the row
-    :param settings: settings of the run, as the file says beside its rows; not written with the row
+    :param settings: settings of the run (where it has several students: of this one), as the file says beside its rows;
+        not written with the row
     """
 
     env: str
@@ -132,8 +133,8 @@ class Row:
 
     @property
     def is_of_run(self) -> bool:
-        """Whether the run itself has scored the agent, as students beside their teacher are."""
-        return self.player is not None and self.algo == "rtpd"
+        """Whether the run itself has scored the agent, as it does the last models of students beside their teacher."""
+        return self.player is not None and self.algo == "rtpd" and not self.traces
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -142,6 +143,14 @@ class Row:
         values = {name: getattr(self, name) for name in ROW_FIELDS}
         known = {n for n, value in values.items() if value is not None and not (np.ndim(value) and not len(value))}
         return {n: value for n, value in values.items() if n in known or _NULL_BESIDE.get(n) in known} | self.labels
+
+
+def student_name(policy: str) -> str:
+    """
+    :param policy: name of a policy, such as "Net1Policy"
+    :return: the name of a student of a run that is named after it, such as "net1"
+    """
+    return policy.removesuffix("Policy").lower()
 
 
 def teachers_of(rows: Iterable[Row]) -> list[str]:
@@ -192,12 +201,32 @@ def _with_protocol(row: Row, content: Mapping[str, Any]) -> Row:
 
 
 def _with_cell(row: Row, cell: Mapping[str, Any]) -> Row:
-    """The row of a study, with its cell's settings."""
+    """The row of a study, with the settings of its student in the cell."""
     evaluation = {} if row.is_of_run else {"n_episodes": 30, **cell.get("evaluation", {})}
     conditions = {**evaluation, "first_seed": evaluation.get("seed"), "env_kwargs": cell.get("env_kwargs")}
     conditions = {name: value for name, value in conditions.items() if name != "seed" and value != "last"}
-    settings = {"n_timesteps": cell.get("n_timesteps"), **cell.get("hyperparams", {}), "records": cell.get("records")}
+    hyperparams = _own_hyperparams(row, cell.get("hyperparams", {}), cell.get("share_play", {}))
+    settings = {"n_timesteps": cell.get("n_timesteps"), **hyperparams, "records": cell.get("records")}
     return replace(row, conditions=_without_defaults(conditions), settings=settings)
+
+
+def _own_hyperparams(row: Row, hyperparams: Mapping[str, Any], share_play: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of the student of a run that the row is of: those of the first, and what it has instead."""
+    own = {name: value for name, value in hyperparams.items() if name != "students"}
+    students = hyperparams.get("students") or {}
+    if not isinstance(students, Mapping):
+        students = {student_name(policy): policy for policy in students}
+    student = row.player
+    for dimension, labels in share_play.items():
+        # The first label is that of the first student.
+        student = dict(zip(labels, [None, *students], strict=True))[row.labels[dimension]]
+    if student not in students:
+        return own
+    entries = students[student] if isinstance(students[student], Mapping) else {"policy": students[student]}
+    if "policy" in entries:
+        # Those of the first student belong to its own policy.
+        own.pop("policy_kwargs", None)
+    return own | entries
 
 
 def _without_defaults(facts: Mapping[str, Any]) -> dict[str, Any]:

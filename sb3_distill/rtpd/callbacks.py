@@ -1,8 +1,9 @@
 """Learning curves of a teacher and its students, evaluated after the same updates and from the same starts."""
 
 import copy
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecNormalize, VecTransposeImage
 
+from sb3_distill.agents.files import BEST_MODEL
+from sb3_distill.base.callbacks import save_best_statistics
 from sb3_distill.base.several.runs import write_student_run
 from sb3_distill.common.utils import show_whole_keys
 from sb3_distill.envs.atari import NativeAtariVecEnv
@@ -103,7 +106,7 @@ class StudentEvalCallback(BaseCallback):
 
     Logs ``eval/<player>_mean_reward``, appends to ``run.evaluations``, and calls ``run.keep_best_teacher`` at every new
     high score of the teacher. Files are written at every evaluation, so that the results of an interrupted run are not
-    lost.
+    lost; ``best_model.zip`` is, for the teacher and for each student, that of its best evaluation.
 
     :param run: the run whose teacher and students are evaluated
     :param eval_freq: updates between two evaluations; -1: never (students are still written at the end)
@@ -111,6 +114,7 @@ class StudentEvalCallback(BaseCallback):
     :param epsilon: share of uniformly random actions
     :param results_dir: folder for ``learning_curves.csv``, ``learning_curves.png``, ``students/``; None: the folder of
         the Monitor files
+    :param keeps_teacher: whether the teacher's best model is written, too; False where an ``EvalCallback`` writes one
     :param verbose: Verbosity level
     """
 
@@ -121,6 +125,7 @@ class StudentEvalCallback(BaseCallback):
         n_eval_episodes: int,
         epsilon: float,
         results_dir: str | None,
+        keeps_teacher: bool = True,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
@@ -129,6 +134,7 @@ class StudentEvalCallback(BaseCallback):
         self.n_eval_episodes = n_eval_episodes
         self.epsilon = epsilon
         self.results_dir = None if results_dir is None else Path(results_dir)
+        self.keeps_teacher = keeps_teacher
 
     @property
     def evaluates(self) -> bool:
@@ -164,19 +170,22 @@ class StudentEvalCallback(BaseCallback):
         if self.verbose > 0 and self.run.evaluations:
             print(format_summary(self.run.evaluations))
 
-    def _write_results(self) -> None:
+    def _write_results(self, best: Collection[str] = ()) -> None:
         if self.results_dir is None:
             return
         if self.run.evaluations:
             write_csv(self.run.evaluations, self.results_dir / CURVES_FILE)
             plot_curves(self.run.evaluations, self.results_dir / "learning_curves.png")
         for name in self.run.students:
-            write_student_run(self.run, name, self.results_dir)
+            write_student_run(self.run, name, self.results_dir, is_best=name in best)
+        if self.keeps_teacher and TEACHER in best:
+            self.run.save(self.results_dir / BEST_MODEL)
+            save_best_statistics(self.run.get_vec_normalize_env(), self.results_dir)
 
     def _evaluate(self) -> None:
         self._set_next_evaluation()
         run = self.run
-        highest = max((entry["mean_reward"] for entry in run.evaluations if entry["player"] == TEACHER), default=None)
+        best = []
         scores: dict[str, float] = {}
         for name in (TEACHER, *run.students):
             policy = run.player(name)
@@ -185,6 +194,9 @@ class StudentEvalCallback(BaseCallback):
             seed = (run.seed or 0) + 1_000_000 + run._n_updates
             score = evaluate_paired(policy, self.make_env, self.n_eval_episodes, self.epsilon, seed)
             scores[name] = score.mean
+            earlier = (entry["mean_reward"] for entry in run.evaluations if entry["player"] == name)
+            if score.mean > max(earlier, default=-math.inf):
+                best.append(name)
             run.evaluations.append(
                 {
                     "n_updates": run._n_updates,
@@ -196,7 +208,7 @@ class StudentEvalCallback(BaseCallback):
                 }
             )
             self.logger.record(f"eval/{name}_mean_reward", score.mean)
-        if highest is None or scores[TEACHER] > highest:
+        if TEACHER in best:
             run.keep_best_teacher()
         self.logger.record("time/total_timesteps", run.num_timesteps, exclude="tensorboard")
         self.logger.dump(run.num_timesteps)
@@ -206,4 +218,4 @@ class StudentEvalCallback(BaseCallback):
             gaps = run.describe_temperatures()
             if gaps is not None:
                 print(gaps)
-        self._write_results()
+        self._write_results(best)

@@ -17,15 +17,21 @@ from torch.nn import functional as F
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import lacks_statistics
-from sb3_distill.base.callbacks import UpdateProgressBar, keep_statistics, list_callbacks
-from sb3_distill.base.resuming import ResumableMixin
+from sb3_distill.base.callbacks import UpdateProgressBar, find_eval_callbacks, keep_statistics, list_callbacks
+from sb3_distill.base.resume.memory import ResumableOffPolicyMixin
 from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.temperature import describe_temperature
-from sb3_distill.common.utils import check_device, check_probability, unchanged_randomness, unknown_choice
+from sb3_distill.common.utils import (
+    check_device,
+    check_probability,
+    has_fast_bfloat16,
+    unchanged_randomness,
+    unknown_choice,
+)
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.networks.dqn_policies import DQN_POLICIES
 from sb3_distill.results.curves import TEACHER, Evaluation
@@ -37,7 +43,7 @@ from sb3_distill.rtpd.students import SharedBatch, StudentGroup
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
 
 
-class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
+class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents):
     """
     Real-time Policy Distillation: students learn at the same time as their teacher, an ordinary DQN.
 
@@ -81,7 +87,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**DQN_POLICIES}
     run_attributes: ClassVar[tuple[str, ...]] = (
-        *ResumableMixin.run_attributes,
+        *ResumableOffPolicyMixin.run_attributes,
         "exploration_rate",
         "_n_calls",
         "evaluations",
@@ -169,6 +175,9 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
             # In the files of earlier versions, whose buffer had this argument
             self.replay_buffer_kwargs.pop("frame_channels", None)
         super()._setup_model()
+        if self.bf16 is None:
+            # Saved with the model: another precision would be another run
+            self.bf16 = has_fast_bfloat16(self.device)
         fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source", "bf16")
         defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}
         specs = {name: complete_spec(entries, defaults) for name, entries in self.students.items()}
@@ -233,9 +242,16 @@ class RealTimeDistillDQN(TeacherMixin, ResumableMixin, DQNWithStudents):
         callbacks = list_callbacks(callback)
         keep_statistics(callbacks)
         if self.students:
+            evaluations = [found for each in callbacks for found in find_eval_callbacks(each)]
             callbacks.append(
                 StudentEvalCallback(
-                    self, self.eval_freq, self.n_eval_episodes, self.eval_eps, self.results_dir, verbose=self.verbose
+                    self,
+                    self.eval_freq,
+                    self.n_eval_episodes,
+                    self.eval_eps,
+                    self.results_dir,
+                    keeps_teacher=all(each.best_model_save_path is None for each in evaluations),
+                    verbose=self.verbose,
                 )
             )
         self._progress_bar = UpdateProgressBar() if progress_bar else None

@@ -1,5 +1,6 @@
 """A run of real-time distillation, as its evaluations see it."""
 
+from pathlib import Path
 from typing import Protocol
 
 from stable_baselines3.common.policies import BasePolicy
@@ -17,6 +18,8 @@ class RealTimeRun(StudentsRun, Protocol):
     _n_updates: int
 
     def player(self, name: str) -> BasePolicy: ...
+
+    def save(self, path: Path) -> None: ...
 
     def keep_best_teacher(self) -> None: ...
 

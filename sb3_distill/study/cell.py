@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sb3_distill.agents.files import BEST_MODEL
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.base.several.spec import name_students
 from sb3_distill.common.files import file_name, model_zip, run_folder
 
 # Settings of ``evaluation`` that are whole numbers, each with its smallest allowed value
 COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
 EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
-MULTI_TASK_EVALUATION_KEYS = ("n_episodes", "epsilon", "seed", "teachers")
-# Algorithms that distil one game into one or several students of their own
+# Algorithms that distil one game into one or several students of their own, also from a recording
 DISTILLING = ("pd", "qpd")
+# Algorithms whose agents play several games
+MULTI_TASK = ("mtpd", "mtdqn")
+# As ``evaluation.teacher``, the Zoo's agent for the game; before the key of a cell, the agent that this cell leaves
+ZOO, OF_CELL = "zoo", "cell:"
 # What the results call the first student of a run that has ``students``
 FIRST = "first"
 
@@ -69,6 +73,12 @@ class Cell:
         return dict(zip(labels, ["", *further], strict=True)) if further else {}
 
     @property
+    def teacher_cell(self) -> str | None:
+        """Key of the cell whose agent teaches this one; None if the teacher is no agent of the study."""
+        source = self.hyperparams.get("teacher")
+        return source.removeprefix(OF_CELL) if isinstance(source, str) and source.startswith(OF_CELL) else None
+
+    @property
     def part(self) -> str:
         """The field or label that tells the rows of the cell's students apart."""
         return next(iter(self.share_play), "player")
@@ -88,11 +98,19 @@ class Cell:
             label: run_folder(run / "students" / name, self.algo, self.env) if name else run
             for label, name in (self.students or {"": ""}).items()
         }
-        best = self.evaluation.get("select") == "best"
-        return {
-            label: folder / f"{BEST_MODEL}.zip" if best else model_zip(folder, self.env)
-            for label, folder in folders.items()
-        }
+        return {label: self.zip_in(folder) for label, folder in folders.items()}
+
+    @property
+    def selects_best(self) -> bool:
+        """Whether the best model of the run's evaluations is scored, instead of the last one."""
+        return self.evaluation.get("select") == "best"
+
+    def zip_in(self, folder: Path) -> Path:
+        """
+        :param folder: a run folder
+        :return: the zip of its last or best model, as the evaluation selects
+        """
+        return folder / f"{BEST_MODEL}.zip" if self.selects_best else model_zip(folder, self.env)
 
     @property
     def key(self) -> str:
@@ -112,6 +130,8 @@ class Cell:
             return None
         # Only these hyperparameters influence the teacher's play; those of the student do not.
         shared = {"teacher", "teacher_eps", "n_envs", "frame_stack", "env_wrapper", "train_freq", "strict"}
+        # And these what is recorded of it
+        shared |= {"teacher_keys", "student_keys"}
         settings = {name: value for name, value in self.hyperparams.items() if name in shared}
         seed = self.seed if self.records == "per seed" else None
         about = [self.algo, self.env, self.n_timesteps, self.env_kwargs, settings, seed]
@@ -144,18 +164,30 @@ def leaves_one_agent(algo: str, hyperparams: Mapping[str, Any]) -> bool:
     """
     :param algo: key of the Zoo's ``--algo``
     :param hyperparams: hyperparameters of the run
-    :return: whether each agent that the run leaves is one for a single game, which is scored after the run. False for
-        students of real-time distillation and of multi-task distillation, which have other evaluations.
+    :return: whether each agent that the run leaves is one for a single game, and the Zoo's evaluations are of it. False
+        for students beside a teacher and for agents of several games, which have other evaluations.
     """
-    return algo in DISTILLING or (algo == "rtpd" and not hyperparams.get("students", True))
+    return algo in STUDENTS or (algo == "rtpd" and not hyperparams.get("students", True))
+
+
+def plays_one_game(cell: Cell) -> bool:
+    """
+    :param cell: a cell
+    :return: whether its agents play a single game after the run, to be scored. False for those of several games, and
+        for the last models of students beside a teacher, which the run itself has scored.
+    """
+    return leaves_one_agent(cell.algo, cell.hyperparams) or (cell.algo == "rtpd" and cell.selects_best)
 
 
 def evaluation_keys(cell: Cell) -> set[str]:
     """
     :param cell: a cell
-    :return: names of the settings that its evaluation uses; none for students of real-time distillation, which are
-        evaluated during the run
+    :return: names of the settings that its evaluation uses
     """
-    if cell.algo in ("mtpd", "mtdqn"):
-        return set(MULTI_TASK_EVALUATION_KEYS)
-    return set(EVALUATION_KEYS) - {"teachers"} if leaves_one_agent(cell.algo, cell.hyperparams) else set()
+    if cell.algo in MULTI_TASK:
+        unused = {"teacher", "starts_from"} | (set() if cell.selects_best else {"eval_freq", "eval_episodes"})
+        return set(EVALUATION_KEYS) - unused
+    if leaves_one_agent(cell.algo, cell.hyperparams):
+        return set(EVALUATION_KEYS) - {"teachers"}
+    # Settings of rtpd say how often its run evaluates the students.
+    return set(EVALUATION_KEYS) - {"teachers", "eval_freq", "eval_episodes"} if cell.selects_best else {"select"}

@@ -30,6 +30,7 @@ from sb3_distill.study.cell import (
     StudyError,
     evaluation_keys,
     leaves_one_agent,
+    plays_one_game,
 )
 from sb3_distill.study.grid import (
     RUN_FIELDS,
@@ -40,6 +41,8 @@ from sb3_distill.study.grid import (
     mapping_of,
     read_dimension,
     share_play,
+    with_references,
+    with_teachers_of_cells,
 )
 from sb3_distill.study.values import check_values
 
@@ -118,9 +121,6 @@ def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
     if "epsilon" in evaluation:
         evaluation["epsilon"] = _number(where, "evaluation.epsilon", evaluation["epsilon"], 0, 1, whole=False)
     check_names(where, "evaluation.select", [evaluation.get("select", "last")], SELECTIONS)
-    needs = {"select 'best'": evaluation.get("select") == "best", "eval_episodes": "eval_episodes" in evaluation}
-    for name in (name for name, needed in needs.items() if needed and "eval_freq" not in evaluation):
-        raise StudyError(f"{where}: evaluation.{name} needs evaluation.eval_freq, the steps between evaluations.")
     return evaluation
 
 
@@ -178,12 +178,17 @@ def _read_published(
     return tuple(dict(row) for row in rows)
 
 
-def _check_evaluation(where: str, evaluation: Mapping[str, Any], cells: Iterable[Cell]) -> None:
+def _check_evaluation(where: str, evaluation: Mapping[str, Any], cells: Sequence[Cell]) -> None:
     used = set().union(*(evaluation_keys(cell) for cell in cells))
     for name in evaluation:
         if name not in used:
-            hint = f"Its cells read {', '.join(sorted(used))}." if used else "Settings say how rtpd evaluates students."
+            beside = any(cell.algo == "rtpd" and not leaves_one_agent("rtpd", cell.hyperparams) for cell in cells)
+            hint = " Settings say how rtpd evaluates students." if beside else ""
+            hint = f"Its cells read {', '.join(sorted(used))}.{hint}"
             raise StudyError(f"{where}: no cell of the study reads evaluation.{name}: leave it out. {hint}")
+    needs = {"select 'best'": evaluation.get("select") == "best", "eval_episodes": "eval_episodes" in evaluation}
+    for name in (name for name, needed in needs.items() if needed and "eval_freq" in used - evaluation.keys()):
+        raise StudyError(f"{where}: evaluation.{name} needs evaluation.eval_freq, the steps between evaluations.")
 
 
 def _check_cell(where: str, cell: Cell) -> None:
@@ -209,16 +214,10 @@ def _check_cell(where: str, cell: Cell) -> None:
             raise StudyError(f"{where}: {error}") from error
         if FIRST in names:
             raise StudyError(f"{where}: students: {FIRST!r} is the name of the first student in results. Rename yours.")
-    one_agent = leaves_one_agent(cell.algo, cell.hyperparams)
-    if cell.evaluation.get("select") == "best" and not one_agent:
+    if "starts_from" in cell.evaluation and not (plays_one_game(cell) and is_atari(cell.env)):
         raise StudyError(
-            f"{where}: evaluation.select 'best' is for pd, qpd, and rtpd with students: null; this {cell.algo} run "
-            "keeps no best model. Leave select out."
-        )
-    if "starts_from" in cell.evaluation and not (one_agent and is_atari(cell.env)):
-        raise StudyError(
-            f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, and rtpd with students: null, "
-            f"not for {cell.algo} on {cell.env}. Leave it out."
+            f"{where}: evaluation.starts_from records states of Atari games for pd, qpd, ppd, and rtpd with students: "
+            f"null or select: best, not for {cell.algo} on {cell.env}. Leave it out."
         )
     if cell.records and cell.algo in DISTILLING and cell.hyperparams.get("rollout_policy") != "teacher":
         raise StudyError(
@@ -323,7 +322,7 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     return Study(
         path.stem,
         str(content.get("title", path.stem)),
-        tuple(runs),
+        tuple(with_teachers_of_cells(where, with_references(runs))),
         _read_published(where, content.get("published"), labels, cells),
         str(content.get("paper", "")),
         str(content.get("notes", "")),

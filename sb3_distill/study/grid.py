@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.results.row import ROW_FIELDS
-from sb3_distill.study.cell import Cell, StudyError
+from sb3_distill.study.cell import MULTI_TASK, OF_CELL, ZOO, Cell, StudyError, leaves_one_agent
 
 # Settings of the run itself; all other settings are hyperparameters.
 RUN_FIELDS = ("algo", "env", "seed", "n_timesteps", "env_kwargs")
@@ -256,6 +257,70 @@ def _one_run(where: str, dimension: str, cells: Sequence[Cell], entries: Sequenc
         labels={**first.labels, dimension: "+".join(labels)},
         share_play={dimension: labels},
     )
+
+
+def with_references(cells: Sequence[Cell]) -> list[Cell]:
+    """
+    :param cells: the runs of a study
+    :return: the runs. Those that have no teacher count as 100% the teacher of the study's distilled runs of the same
+        game, where these have one in common.
+    """
+    return [_with_reference(cell, cells) for cell in cells]
+
+
+def _with_reference(cell: Cell, cells: Sequence[Cell]) -> Cell:
+    several = cell.algo in MULTI_TASK
+    name, algos = ("teachers", ("mtpd",)) if several else ("teacher", STUDENTS)
+    learns_alone = cell.algo not in algos and (several or leaves_one_agent(cell.algo, cell.hyperparams))
+    if not learns_alone or name in cell.evaluation:
+        return cell
+    # Which agent of the Zoo a run of qpd takes depends on its actions.
+    sources = [
+        each.hyperparams.get(name, ZOO if each.algo == "pd" else None)
+        for each in cells
+        if each.algo in algos and _game_of(each) == _game_of(cell)
+    ]
+    is_one = bool(sources) and all(source == sources[0] for source in sources)
+    if not is_one or not isinstance(sources[0], Mapping if several else str):
+        return cell
+    return replace(cell, evaluation={**cell.evaluation, name: sources[0]})
+
+
+def _game_of(cell: Cell) -> Any:
+    # Wrappers of several tasks, such as clipped rewards, are for the training.
+    names = ("games", "env_ids") if cell.algo in MULTI_TASK else tuple(sorted(cell.env_kwargs))
+    return cell.env.rpartition(":")[2], [(name, cell.env_kwargs.get(name)) for name in names]
+
+
+def with_teachers_of_cells(where: str, cells: Sequence[Cell]) -> list[Cell]:
+    """
+    :param where: path of the study file, for the message
+    :param cells: the runs of a study
+    :return: the runs; of those whose ``teacher`` names labels of the grid, the teacher is the agent of the run that has
+        these labels, and all others in common
+    :raises StudyError: there is no such run, or it leaves several agents, or has itself such a teacher
+    """
+    return [_with_teacher_of_cell(where, cell, cells) for cell in cells]
+
+
+def _with_teacher_of_cell(where: str, cell: Cell, cells: Sequence[Cell]) -> Cell:
+    teacher = cell.hyperparams.get("teacher")
+    if not isinstance(teacher, Mapping):
+        return cell
+    labels = {**cell.labels, **{str(name): str(label) for name, label in teacher.items()}}
+    other = next((each for each in cells if each.labels == labels and each is not cell), None)
+    if other is None:
+        raise StudyError(
+            f"{where}: teacher {dict(teacher)} names no other run of the grid. Name labels of its dimensions, which "
+            f"are {', '.join(cell.labels)}; the run must have all other labels in common with that of its student."
+        )
+    one = leaves_one_agent(other.algo, other.hyperparams) and not other.students
+    if not one or isinstance(other.hyperparams.get("teacher"), Mapping):
+        raise StudyError(
+            f"{where}: teacher {dict(teacher)} names a run that leaves several agents, or whose own teacher is a run "
+            "of the grid. Name one of pd, qpd, or rtpd with students: null, that has one student and another teacher."
+        )
+    return replace(cell, hyperparams={**cell.hyperparams, "teacher": f"{OF_CELL}{other.key}"})
 
 
 def settings_of(cell: Cell) -> tuple[Any, ...]:

@@ -9,14 +9,20 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.files import run_folder, write_whole
 from sb3_distill.envs.imports import trust_packages
+from sb3_distill.mtpd.callbacks import BestOfTasksCallback
 from sb3_distill.results.tables import to_json
-from sb3_distill.study.cell import DISTILLING, Cell, leaves_one_agent
-from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, versions
-from sb3_distill.study.rows import agents_of, load_references, rows_of
+from sb3_distill.study.cell import MULTI_TASK, Cell, leaves_one_agent
+from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, agent_of_cell, versions
+from sb3_distill.study.rows import agents_of, evaluation_of, load_references, rows_of
 from sb3_distill.study.values import as_argument
+
+# Episodes of each evaluation by which the best model is selected, if the study does not say it
+N_EVAL_EPISODES = 10
 
 
 def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[str]:
@@ -27,17 +33,27 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
     :return: the arguments of ``rl_zoo3.train``
     """
     hyperparams = dict(cell.hyperparams)
+    if cell.teacher_cell is not None:
+        hyperparams["teacher"] = str(agent_of_cell(folder.parent.parent, cell.teacher_cell))
     if recording is not None:
         hyperparams["recording"] = str(recording)
-    if cell.algo in DISTILLING:
+    if cell.algo in STUDENTS:
         # The study scores the teacher once for all cells, so no run needs to.
         hyperparams.setdefault("n_teacher_episodes", 0)
     if cell.algo == "mtpd":
         hyperparams.setdefault("n_eval_episodes", 0)
+    if cell.algo in MULTI_TASK and cell.selects_best:
+        own = hyperparams.get("callback") or []
+        hyperparams["callback"] = [*(own if isinstance(own, list) else [own]), _keeps_best(cell, folder)]
     # Real-time and multi-task runs do their own evaluations, instead of the Zoo's.
     eval_freq = cell.evaluation.get("eval_freq", -1) if leaves_one_agent(cell.algo, cell.hyperparams) else -1
     arguments = ["--algo", cell.algo, "--env", cell.env, "--seed", str(cell.seed), "-f", str(folder)]
-    arguments += ["--eval-freq", str(eval_freq), "--eval-episodes", str(cell.evaluation.get("eval_episodes", 10))]
+    arguments += [
+        "--eval-freq",
+        str(eval_freq),
+        "--eval-episodes",
+        str(cell.evaluation.get("eval_episodes", N_EVAL_EPISODES)),
+    ]
     if cell.n_timesteps is not None:
         arguments += ["-n", str(cell.n_timesteps)]
     if cell.gym_packages:
@@ -50,6 +66,19 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
     if hyperparams:
         arguments += ["-params", *(f"{name}:{as_argument(name, value)}" for name, value in hyperparams.items())]
     return arguments
+
+
+def _keeps_best(cell: Cell, folder: Path) -> dict[str, dict[str, Any]]:
+    """The callback that keeps the best model of a multi-task run, as the Zoo's setting ``callback`` has it."""
+    evaluation = evaluation_of(cell)
+    arguments = {
+        "best_model_save_path": str(run_folder(folder, cell.algo, cell.env)),
+        "eval_freq": cell.evaluation["eval_freq"],
+        "n_eval_episodes": cell.evaluation.get("eval_episodes", N_EVAL_EPISODES),
+        "epsilon": evaluation["epsilon"],
+        "teachers": cell.evaluation.get("teachers") or cell.hyperparams.get("teachers"),
+    }
+    return {f"{BestOfTasksCallback.__module__}.{BestOfTasksCallback.__qualname__}": arguments}
 
 
 def train(cell: Cell, folder: Path, recording: Path | None) -> Path:

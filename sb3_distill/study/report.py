@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 from matplotlib.figure import Figure
 
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.arguments import add_gym_packages, percentage
 from sb3_distill.common.files import write_together
 from sb3_distill.common.formats import format_problem
@@ -27,7 +28,7 @@ from sb3_distill.results.figures import show_literally
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.results.tables import escape_markdown, format_markdown
-from sb3_distill.study.cell import DISTILLING, Cell, StudyError, leaves_one_agent
+from sb3_distill.study.cell import Cell, StudyError, plays_one_game
 from sb3_distill.study.manifest import Manifest, describe_versions, first_seeds
 from sb3_distill.study.run import RESULTS, describe_replaced, find_replaced
 from sb3_distill.study.tables import (
@@ -192,7 +193,7 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
     for manifest in manifests:
         cell = manifest.cell
         try:
-            if cell.algo not in DISTILLING or cell.env in videos or not is_atari(cell.env):
+            if cell.algo not in STUDENTS or cell.env in videos or not is_atari(cell.env):
                 continue
             zips = cell.zips(manifest.run_in(folder))
             agents = {label: load_teacher(path, device="cpu") for label, path in zips.items()}
@@ -244,7 +245,7 @@ def describe_protocol(cells: Sequence[Cell]) -> str:
     :return: a description of how scores were measured
     """
     evaluation = cells[0].evaluation
-    beside_teacher = [cell.algo == "rtpd" and not leaves_one_agent("rtpd", cell.hyperparams) for cell in cells]
+    beside_teacher = [cell.algo == "rtpd" and not plays_one_game(cell) for cell in cells]
     sentences = []
     if not all(beside_teacher):
         best = ", the best model of its evaluations" if evaluation.get("select") == "best" else ""

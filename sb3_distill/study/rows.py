@@ -16,8 +16,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
-from sb3_distill.envs.multitask import tasks_of
+from sb3_distill.envs.multitask import Task
 from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import RandomPlayer
@@ -25,6 +26,7 @@ from sb3_distill.evaluation.scoring import compare, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.evaluation.tasks import pair_tasks, score_task, score_tasks, task_interval, task_quotients
 from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
+from sb3_distill.mtpd.tasks import seen_tasks
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, find_task_teachers, load_teachers
 from sb3_distill.quantization.packing import packed_bytes
 from sb3_distill.reading.schema import read_fields
@@ -34,7 +36,7 @@ from sb3_distill.results.curves import CURVES_FILE, N_LAST, TEACHER, curve_of, r
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT, summarize
 from sb3_distill.results.tables import to_json
-from sb3_distill.study.cell import Cell, StudyError, leaves_one_agent
+from sb3_distill.study.cell import ZOO, Cell, StudyError, leaves_one_agent, plays_one_game
 from sb3_distill.study.manifest import UsedAgent, teachers_in
 
 # Settings of ``evaluation`` that name an agent, where a run leaves a single one
@@ -122,16 +124,34 @@ def starts_of(cell: Cell, study: Path) -> HeldOutStarts | None:
     return load_or_record(starts_path(cell, study), cell.env, source, env_kwargs=cell.env_kwargs)
 
 
+def tasks_of_cell(cell: Cell) -> list[Task]:
+    """
+    :param cell: a multi-task cell
+    :return: its tasks, as their teachers see them
+    """
+    with closing(DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])) as env:
+        return seen_tasks(env, cell.hyperparams.get("teacher_keys"), "teacher_keys")
+
+
 def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
     """
     :param cell: a multi-task cell
     :return: the teachers of the tasks: those that the evaluation names, else those from which the students learn, else
         the Zoo's agents
     """
-    with closing(DummyVecEnv([lambda: gym.make(cell.env, **cell.env_kwargs)])) as env:
-        tasks = tasks_of(env)
+    tasks = tasks_of_cell(cell)
     sources = cell.evaluation.get("teachers") or cell.hyperparams.get("teachers") or find_task_teachers(tasks)
     return MultiTaskTeacher(load_teachers(sources, tasks, th.device("cpu")), tasks)
+
+
+def _evaluation_agents(cell: Cell) -> dict[str, str | Path]:
+    """By its setting, the agents that the evaluation names, if the cell's agents play a single game after the run."""
+    if not plays_one_game(cell):
+        return {}
+    named = {name: cell.evaluation.get(name) for name in _EVALUATION_AGENTS}
+    if named["teacher"] == ZOO:
+        named["teacher"] = find_zoo_teacher(cell.env, argument="evaluation: {teacher: PATH}")
+    return {name: source for name, source in named.items() if source not in (None, "random")}
 
 
 def load_references(cell: Cell) -> None:
@@ -142,10 +162,8 @@ def load_references(cell: Cell) -> None:
     """
     if _ROWS[cell.algo] is multi_task_rows:
         load_task_teachers(cell)
-    elif leaves_one_agent(cell.algo, cell.hyperparams):
-        for source in (cell.evaluation.get(name) for name in _EVALUATION_AGENTS):
-            if source not in (None, "random"):
-                load_teacher(source, device="cpu")
+    for source in _evaluation_agents(cell).values():
+        load_teacher(source, device="cpu")
 
 
 def agents_of(cell: Cell, run: Path) -> tuple[UsedAgent, ...]:
@@ -159,12 +177,8 @@ def agents_of(cell: Cell, run: Path) -> tuple[UsedAgent, ...]:
         prefix = "evaluation.teachers" if cell.evaluation.get("teachers") else "teachers"
         own = {f"{prefix}.{name}": teacher for name, teacher in load_task_teachers(cell).items()}
     else:
-        named = {name: cell.evaluation.get(name) for name in _EVALUATION_AGENTS}
-        own = {
-            f"evaluation.{name}": load_teacher(source, device="cpu")
-            for name, source in named.items()
-            if source not in (None, "random") and leaves_one_agent(cell.algo, cell.hyperparams)
-        }
+        named = _evaluation_agents(cell)
+        own = {f"evaluation.{name}": load_teacher(source, device="cpu") for name, source in named.items()}
     used = {agent.setting: agent for agent in found}
     used |= {setting: UsedAgent(setting, teacher.source, teacher.sha256) for setting, teacher in own.items()}
     return tuple(used.values())
@@ -189,15 +203,17 @@ def distilled_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     return [Row.from_dict({**row.to_dict(), **({cell.part: label} if label else {})}) for label, row in rows.items()]
 
 
-def student_row(cell: Cell, path: Path, study: Path) -> Row:
+def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None) -> Row:
     """
     :param cell: a cell
     :param path: zip of one of its students
     :param study: the study's folder
+    :param beside: zip of the teacher beside which the student learned, in the same run
     :return: the student's row
     """
     student = load_teacher(path, device="cpu")
-    source = cell.evaluation.get("teacher") or student.facts.taught_by
+    named = _evaluation_agents(cell).get("teacher")
+    source = named or beside or student.facts.taught_by
     teacher = None if source is None else load_teacher(source, device="cpu")
     if teacher is not None and source == student.facts.taught_by:
         check_unchanged(teacher, student.facts.teacher_sha256)
@@ -205,13 +221,15 @@ def student_row(cell: Cell, path: Path, study: Path) -> Row:
     starts = starts_of(cell, study)
     if starts is not None:
         protocol["start_wrapper"] = partial(StartFrom, starts=starts, first_seed=protocol["seed"])
+    is_trained_here = beside is not None or cell.teacher_cell is not None
     reference = None if teacher is None else score_teacher(cell, teacher, study / "teachers", protocol, starts)
     row = row_of(student, cell.env, score_agent(student, cell.env, **protocol), reference)
     return replace(
         row,
         # Runs of the same cell write other files of the same agent.
         agent_sha256=None,
-        teacher_sha256=None if teacher is None else teacher.sha256,
+        # Seeds whose teachers the study itself has trained are runs of one kind nevertheless.
+        teacher_sha256=None if teacher is None or (is_trained_here and named is None) else teacher.sha256,
         starts_sha256=None if starts is None else starts.sha256,
     )
 
@@ -230,13 +248,16 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
             "evaluations must be above 0."
         )
     evaluations = read_csv(path)
+    summaries = [summary for summary in summarize_players(evaluations) if summary.player != TEACHER]
+    if cell.selects_best:
+        students = {each.player: run_folder(run / "students" / each.player, "pd", cell.env) for each in summaries}
+        best = {name: student_row(cell, cell.zip_in(own), study, cell.zip_in(run)) for name, own in students.items()}
+        return [replace(row, player=name) for name, row in best.items()]
     teacher_mean = float(np.mean(curve_of(evaluations, TEACHER)[-N_LAST:]))
     # Evaluations that follow each other in one run are no independent sample: they give no intervals.
     no_sample: dict[str, Any] = {"mean_interval": (), "iqm_interval": (), "n_distinct": None}
     rows = []
-    for summary in summarize_players(evaluations):
-        if summary.player == TEACHER:
-            continue
+    for summary in summaries:
         student = load_teacher(run_folder(run / "students" / summary.player, "pd", cell.env))
         rows.append(
             Row(
@@ -260,17 +281,17 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
 def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     """Score the agent of an ``mtpd`` or ``mtdqn`` run on every task, and compute the geometric mean."""
     cls: Any = MultiTaskDistillation if cell.algo == "mtpd" else MultiTaskDQN
-    model = cls.load(model_zip(run, cell.env), device="cpu")
+    model = cls.load(cell.zip_in(run), device="cpu")
     teacher = load_task_teachers(cell)
     for name, sha256 in (getattr(model, "teacher_sha256", None) or {}).items():
         if teacher[name].source == model.taught_by[name]:
             check_unchanged(teacher[name], sha256)
-    tasks = teacher.tasks
     protocol = evaluation_of(cell)
-    students, references = (score_tasks(tasks, player, **protocol) for player in (model.policy, teacher))
+    students = score_tasks(model.tasks, model.policy, **protocol)
+    references = score_tasks(teacher.tasks, teacher, **protocol)
     randoms = {
         task.name: score_task(task, RandomPlayer(task.n_actions), protocol["n_episodes"], 0.0, protocol["seed"])
-        for task in tasks
+        for task in model.tasks
     }
     # Count only the network that acts, without the target network of the multi-task DQN.
     n_parameters = sum(parameter.numel() for parameter in model.policy.q_net.parameters())
@@ -308,6 +329,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
 _ROWS = {
     "pd": distilled_rows,
     "qpd": distilled_rows,
+    "ppd": distilled_rows,
     "rtpd": real_time_rows,
     "mtpd": multi_task_rows,
     "mtdqn": multi_task_rows,

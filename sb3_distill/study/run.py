@@ -15,23 +15,26 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError, AgentNotFoundError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_agent
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.recipe import is_atari
-from sb3_distill.qpd.checks import TEACHER_ALGORITHMS
+from sb3_distill.ppd import checks as ppd_checks
+from sb3_distill.qpd import checks as qpd_checks
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
-from sb3_distill.study.cell import DISTILLING, Cell, Study
-from sb3_distill.study.manifest import PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
+from sb3_distill.study.cell import MULTI_TASK, OF_CELL, ZOO, Cell, Study
+from sb3_distill.study.manifest import MANIFEST, PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
+from sb3_distill.study.rows import tasks_of_cell
 
 RESULTS, TABLE = "results.json", "results.csv"
 # Steps per second on one core of the developers' machine, for vector observations and for Atari frames: a rough guess
 # for the time of a study of which no cell has finished
-_STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
+_STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "ppd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
 _ATARI_STEPS_PER_SECOND = 50
 # A message about cells names so many of them.
 _N_NAMED = 3
@@ -42,11 +45,13 @@ def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
     :param cells: the cells that have not finished
     :param study: the study's folder
     :return: the cells that can start now: first one cell for each recording that does not exist yet, then all cells
-        that need no recording or whose recording exists
+        that need no recording or whose recording exists. Cells wait for the cell that trains their teacher.
     """
     first: dict[str, Cell] = {}
     others = []
     for cell in cells:
+        if cell.teacher_cell is not None and not (study / "cells" / cell.teacher_cell / MANIFEST).is_file():
+            continue
         key = cell.recording_key
         if key is None or (study / "recordings" / key).exists():
             others.append(cell)
@@ -189,6 +194,8 @@ def find_replaced(folder: Path, manifests: Iterable[Manifest], cells: Iterable[C
 def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     """The agents that a cell needs, each with those that may stand for it if none is named."""
     named = [settings.get("teacher") for settings in (cell.hyperparams, cell.evaluation)]
+    # What the study itself trains is not missing.
+    named = [source for source in named if source != ZOO and not str(source).startswith(OF_CELL)]
     named += [
         source
         for settings in (cell.hyperparams, cell.evaluation)
@@ -196,11 +203,22 @@ def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     ]
     named.append(None if (starts := cell.evaluation.get("starts_from")) == "random" else starts)
     needed: list[tuple[str, ...]] = [(str(source),) for source in named if source is not None]
-    if cell.algo in DISTILLING and cell.hyperparams.get("teacher") is None:
-        algos = TEACHER_ALGORITHMS if cell.algo == "qpd" else ZOO_ALGORITHMS
-        env_ids = (cell.env, *earlier_versions(cell.env))
-        needed.append(tuple(f"zoo:{algo}/{env_id}" for env_id in env_ids for algo in algos))
+    unnamed = cell.evaluation.get("teacher") == ZOO or (cell.algo in STUDENTS and not cell.hyperparams.get("teacher"))
+    env_ids = [cell.env] if unnamed else []
+    # Those of mtpd teach, those of mtdqn count as 100%.
+    own = cell.evaluation if cell.algo == "mtdqn" else cell.hyperparams
+    if cell.algo in MULTI_TASK and not own.get("teachers"):
+        env_ids += _task_env_ids(cell.env, json.dumps(cell.env_kwargs))
+    algos = {"qpd": qpd_checks.TEACHER_ALGORITHMS, "ppd": ppd_checks.TEACHER_ALGORITHMS}.get(cell.algo, ZOO_ALGORITHMS)
+    for env_id in env_ids:
+        versions = (env_id, *earlier_versions(env_id))
+        needed.append(tuple(f"zoo:{algo}/{version}" for version in versions for algo in algos))
     return needed
+
+
+@functools.cache
+def _task_env_ids(env: str, env_kwargs: str) -> list[str]:
+    return [task.env_id for task in tasks_of_cell(Cell("mtpd", env, 0, env_kwargs=json.loads(env_kwargs)))]
 
 
 def _is_here(source: str) -> bool:
@@ -222,7 +240,7 @@ def describe_missing(cells: Iterable[Cell]) -> list[str]:
     waiting: dict[str, int] = {}
     here = functools.cache(_is_here)
     for cell in cells:
-        for source in {sources[0] for sources in _choices_of(cell) if not any(map(here, sources))}:
+        for source in dict.fromkeys(each[0] for each in _choices_of(cell) if not any(map(here, each))):
             waiting[source] = waiting.get(source, 0) + 1
     return [
         f"{source} is not on this machine (cells that need it: {n}). {_how_to_get(source)}"
@@ -288,6 +306,14 @@ def only_study_in(folder: Path) -> Iterator[None]:
         yield
 
 
+def _without_teacher(cells: Iterable[Cell], folder: Path) -> dict[str, str]:
+    """Let the cells whose teacher's cell has failed count as failed, too."""
+    problems = {cell.key: f"there is no teacher, because its cell {cell.teacher_cell} failed" for cell in cells}
+    for key, problem in problems.items():
+        write_whole(folder / "failed" / key / PROBLEM, f"{problem}\n")
+    return problems
+
+
 def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     """
     Run the cells that have not finished, and update the results whenever a cell ends.
@@ -298,7 +324,8 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     :return: by key of each failed cell, the reason
     """
     waiting = [cell for cell in study.cells if manifest_of(folder, cell) is None]
-    n_done, failures = len(study.cells) - len(waiting), {}
+    n_done = len(study.cells) - len(waiting)
+    failures: dict[str, str] = {}
     start = time.time()
     width = len(str(len(study.cells)))
     # Write results at the start already, so that a report can be written while the study runs.
@@ -306,8 +333,10 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     while waiting:
         phase = {cell.key: cell for cell in ready_cells(waiting, folder)}
         waiting = [cell for cell in waiting if cell.key not in phase]
+        if not phase:
+            return failures | _without_teacher(waiting, folder)
         if waiting:
-            print(f"Recording the teachers' play first. Cells that wait for it: {len(waiting)}", flush=True)
+            print(f"Cells that wait for their teacher, or for a recording of its play: {len(waiting)}", flush=True)
         with closing(backend([(key, json.dumps(asdict(cell))) for key, cell in phase.items()], folder)) as results:
             for n_ended, (key, problem) in enumerate(results, start=1):
                 labels = " ".join(phase[key].labels.values())

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.sources import find_agent
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.figures import (
     WIDTH,
@@ -52,7 +53,7 @@ def temperature_of(student: Teacher, temperature: float) -> float:
         loss, whose outputs are logits, the student temperature of their training; for agents whose outputs are
         Q-values, the temperature of the targets; for actor-critic agents, 1
     """
-    if student.algo == "qpd" or isinstance(student, ActorCriticTeacher):
+    if isinstance(student, ActorCriticTeacher):
         return 1.0
     if student.algo != "pd":
         return temperature
@@ -68,7 +69,7 @@ def targets_temperature(students: Sequence[Teacher]) -> float:
     :raises ValueError: their temperatures differ
     """
     trained_at = {}
-    for student in (student for student in students if student.algo in ("pd", "qpd")):
+    for student in (student for student in students if student.algo in STUDENTS):
         data = _saved_arguments(student)
         if data.get("loss", "kl") in ("kl", "reverse_kl") and "temperature" in data:
             trained_at[student.source] = float(data["temperature"])

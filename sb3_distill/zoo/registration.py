@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from sb3_distill.algorithms import ALGORITHMS, resolve
-from sb3_distill.base.resuming import ResumableMixin
+from sb3_distill.base.resume.resuming import ResumableMixin
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.zoo.configs import default_config
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER

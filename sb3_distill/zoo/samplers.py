@@ -196,15 +196,46 @@ def sample_qpd_params(
         "temperature": trial.suggest_float("temperature", 0.1, 1.0, log=True),
         "value_coef": trial.suggest_categorical("value_coef", [0.0, 0.01, 0.1, 0.5]),
     }
-    if trial.study.user_attrs.get("weight_bits", "None") != "None":
-        hyperparams["bits"] = trial.suggest_int("bits", MIN_BITS, MAX_BITS)
-        hyperparams["quantization_schedule"] = trial.suggest_categorical("quantization_schedule", ["blend", "bits"])
-        hyperparams["full_precision_fraction"] = trial.suggest_categorical("full_precision_fraction", [0.2, 0.4, 0.6])
-    return convert_qpd_params(hyperparams)
+    return convert_qpd_params(hyperparams | _sample_bits(trial))
+
+
+def _sample_bits(trial: optuna.Trial) -> dict[str, Any]:
+    if trial.study.user_attrs.get("weight_bits", "None") == "None":
+        return {}
+    return {
+        "bits": trial.suggest_int("bits", MIN_BITS, MAX_BITS),
+        "quantization_schedule": trial.suggest_categorical("quantization_schedule", ["blend", "bits"]),
+        "full_precision_fraction": trial.suggest_categorical("full_precision_fraction", [0.2, 0.4, 0.6]),
+    }
+
+
+def sample_ppd_params(
+    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Sampler for ``ProximalPolicyDistillation`` hyperparams. The network stays as it is, since its size is what a student
+    is for; bits are sampled as for ``QPD``.
+
+    :param trial: trial of the study
+    :param n_actions: not used
+    :param n_envs: not used
+    :param additional_args: not used, there are no goals to relabel
+    :return: keyword arguments of ``ProximalPolicyDistillation``
+    """
+    hyperparams: dict[str, Any] = {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+        "distill_coef": trial.suggest_float("distill_coef", 0.1, 10.0, log=True),
+        "temperature": trial.suggest_float("temperature", 0.1, 1.0, log=True),
+        "clip_range": trial.suggest_categorical("clip_range", [0.1, 0.2, 0.3, 0.4]),
+        "n_epochs": trial.suggest_categorical("n_epochs", [1, 5, 10, 20]),
+        "ent_coef": trial.suggest_float("ent_coef", 1e-8, 0.1, log=True),
+    }
+    return convert_qpd_params(hyperparams | _sample_bits(trial))
 
 
 HYPERPARAMS_SAMPLER = {
     "qpd": sample_qpd_params,
+    "ppd": sample_ppd_params,
     "pd": sample_pd_params,
     "rtpd": sample_rtpd_params,
     "mtpd": sample_mtpd_params,
@@ -214,6 +245,7 @@ HYPERPARAMS_SAMPLER = {
 # Convert sampled values to hyperparameters
 HYPERPARAMS_CONVERTER = {
     "qpd": convert_qpd_params,
+    "ppd": convert_qpd_params,
     "pd": convert_pd_params,
     "rtpd": dict,
     "mtpd": dict,

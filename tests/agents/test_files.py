@@ -181,10 +181,16 @@ def test_of_several_agents_the_one_with_the_best_record_is_found(run, monkeypatc
     monkeypatch.setenv("RL_TRAINED_AGENTS", str(run.parents[1]))
     other = run.parents[1] / "a2c" / run.name
     shutil.copytree(run, other)
-    recorded = {run: 20.0, other: 30.0}
-    for folder, score in recorded.items():
-        np.savez(folder / "evaluations.npz", timesteps=[1, 2], results=[[score], [9.0]], ep_lengths=[[9], [9]])
+    # The best evaluation, and that of the last model, which is the one that will play
+    recorded = {run: (40.0, 20.0), other: (35.0, 30.0)}
+    for folder, (best, last) in recorded.items():
+        np.savez(folder / "evaluations.npz", timesteps=[1, 2], results=[[best], [last]], ep_lengths=[[9], [9]])
     assert find_zoo_teacher("CartPole-v1") == find_zoo_teacher("CartPole-v3") == other
+    # Where a run has its best model alone, that is what will play.
+    model = run / "CartPole-v1.zip"
+    model.rename(run / "best_model.zip")
+    assert find_zoo_teacher("CartPole-v1") == run
+    (run / "best_model.zip").rename(model)
     # Without records, the order decides.
     for folder in recorded:
         (folder / "evaluations.npz").unlink()

@@ -96,3 +96,12 @@ def test_own_classes_load_where_the_file_is_trusted(name, tmp_path):
     assert np.array_equal(teacher.predict(obs)[0], model.predict(obs, deterministic=True)[0])
     ours, theirs = teacher.policy.state_dict(), model.policy.state_dict()
     assert ours.keys() == theirs.keys() and all(th.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize(("folder", "make"), [("dqn", lambda: pd("MlpPolicy")), ("ppo", lambda: qpd("MlpPolicy"))])
+def test_students_in_folders_of_other_algorithms(folder, make, tmp_path):
+    path = tmp_path / "logs" / folder / "CartPole-v1_1" / "CartPole-v1.zip"
+    path.parent.mkdir(parents=True)
+    student = make()
+    student.save(path)
+    assert load_teacher(path, device="cpu").algo == load_teacher(student).algo == {"dqn": "pd", "ppo": "qpd"}[folder]

@@ -9,10 +9,22 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from sb3_distill import QPD, MultiTaskDistillation, MultiTaskDQN, PolicyDistillation, RealTimeDistillDQN, load_teacher
+from sb3_distill import (
+    QPD,
+    MultiTaskDistillation,
+    MultiTaskDQN,
+    PolicyDistillation,
+    ProximalPolicyDistillation,
+    RealTimeDistillDQN,
+    load_teacher,
+)
+from sb3_distill.algorithms import resolve
 from sb3_distill.evaluation.play import evaluate_paired
 
 QUICK = {"learning_starts": 20, "buffer_size": 500, "device": "cpu", "seed": 0, "policy_kwargs": {"net_arch": [8]}}
+ALGORITHMS = [
+    *(PolicyDistillation, QPD, ProximalPolicyDistillation, RealTimeDistillDQN, MultiTaskDistillation, MultiTaskDQN),
+]
 VECTOR = spaces.Box(-1, 1, (3,))
 
 
@@ -59,10 +71,13 @@ def make(algo, n_envs=1, policy="MlpPolicy", n_teacher_episodes=0, **broken):
             policy, env, dqn(Broken(**fine), policy), n_teacher_episodes=n_teacher_episodes, **QUICK
         )
     teacher = PPO(policy, Broken(**fine), n_steps=8, batch_size=8, seed=0, device="cpu")
+    if algo == "ppd":
+        kwargs = {"n_steps": 16, "batch_size": 16, "seed": 0, "device": "cpu", "policy_kwargs": {"net_arch": [8]}}
+        return ProximalPolicyDistillation(policy, env, teacher, n_teacher_episodes=n_teacher_episodes, **kwargs)
     return QPD(policy, env, teacher, n_teacher_episodes=n_teacher_episodes, **QUICK)
 
 
-@pytest.mark.parametrize("algo", ["pd", "qpd", "rtpd"])
+@pytest.mark.parametrize("algo", ["pd", "qpd", "ppd", "rtpd"])
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_observations_that_are_no_numbers(algo, number):
     model = make(algo, n_envs=2, obs_at=33, number=number)
@@ -70,7 +85,7 @@ def test_observations_that_are_no_numbers(algo, number):
         model.learn(200)
 
 
-@pytest.mark.parametrize("algo", ["pd", "rtpd"])
+@pytest.mark.parametrize("algo", ["pd", "ppd", "rtpd"])
 def test_observations_of_a_key_that_are_no_numbers(algo):
     space = spaces.Dict({"vector": VECTOR, "one": spaces.Discrete(2)})
     model = make(algo, policy="MultiInputPolicy", space=space, obs_at=33)
@@ -79,20 +94,24 @@ def test_observations_of_a_key_that_are_no_numbers(algo):
 
 
 def test_last_observations_that_are_no_numbers():
-    """DQN multiplies their values by zero, and NaN stays NaN; the other algorithms do not look at them."""
-    with pytest.raises(ValueError, match=r"terminal_observation\[1\] is nan, in sub-environment 1 after 60 timesteps"):
-        make("rtpd", n_envs=2, obs_at=30).learn(200)
+    """DQN multiplies their values by zero, and NaN stays NaN; PPO takes their values where time is up; the other
+    algorithms do not look at them."""
+    for algo in ("ppd", "rtpd"):
+        with pytest.raises(
+            ValueError, match=r"terminal_observation\[1\] is nan, in sub-environment 1 after 60 timestep"
+        ):
+            make(algo, n_envs=2, obs_at=30).learn(200)
     for algo in ("pd", "qpd"):
         assert make(algo, obs_at=30).learn(100)._n_updates > 0
 
 
-@pytest.mark.parametrize("algo", ["pd", "qpd", "rtpd"])
+@pytest.mark.parametrize("algo", ["pd", "qpd", "ppd", "rtpd"])
 def test_rewards_that_are_no_numbers(algo):
     with pytest.raises(ValueError, match=r"reward is nan, in sub-environment 1 after 6\d timesteps"):
         make(algo, n_envs=2, reward_at=33).learn(200)
 
 
-@pytest.mark.parametrize("algo", ["pd", "qpd"])
+@pytest.mark.parametrize("algo", ["pd", "qpd", "ppd"])
 def test_scores_of_teachers_that_are_no_numbers(algo):
     with pytest.raises(ValueError, match=r"mean reward over 5 episodes is nan: a reward of the environment"):
         make(algo, reward_at=33, n_teacher_episodes=5).learn(200)
@@ -115,7 +134,7 @@ def test_teachers_that_cannot_act_on_what_they_see(torch_checks, monkeypatch):
         teacher.predict(np.array([[0.0, np.nan, 0.0]], np.float32))
 
 
-@pytest.mark.parametrize("algo", ["pd", "qpd", "rtpd"])
+@pytest.mark.parametrize("algo", ["pd", "qpd", "ppd", "rtpd"])
 @pytest.mark.parametrize("start", [-1, 1])
 def test_numbers_that_do_not_count_from_zero(algo, start):
     shifted = spaces.Discrete(3, start=start)
@@ -137,7 +156,7 @@ def test_tasks_that_do_not_count_from_zero():
         del gym.registry["Shifted-v0"]
 
 
-@pytest.mark.parametrize("cls", [PolicyDistillation, QPD, RealTimeDistillDQN, MultiTaskDistillation, MultiTaskDQN])
+@pytest.mark.parametrize("cls", ALGORITHMS)
 def test_without_an_environment(cls, tmp_path):
     policy = "MultiTaskMlpPolicy" if cls in (MultiTaskDistillation, MultiTaskDQN) else "MlpPolicy"
     with pytest.raises(ValueError, match=rf"{cls.__name__} needs an environment.*pass env="):
@@ -146,10 +165,10 @@ def test_without_an_environment(cls, tmp_path):
         cls(policy, None, _init_setup_model=False).learn(10)
 
 
-@pytest.mark.parametrize("algo", ["pd", "qpd", "rtpd"])
+@pytest.mark.parametrize("algo", ["pd", "qpd", "ppd", "rtpd"])
 def test_learning_on_without_an_environment(algo, tmp_path):
     make(algo).learn(30).save(tmp_path / "student")
-    model = {"pd": PolicyDistillation, "qpd": QPD, "rtpd": RealTimeDistillDQN}[algo].load(tmp_path / "student")
+    model = resolve(algo).load(tmp_path / "student")
     with pytest.raises(ValueError, match="no environment to learn in"):
         model.learn(10)
     model.set_env(Broken())

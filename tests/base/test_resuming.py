@@ -13,7 +13,7 @@ from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from sb3_distill import MultiTaskDQN, PolicyDistillation
-from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import partial_path
 from sb3_distill.common.locks import InUseError, locked
@@ -22,6 +22,7 @@ from sb3_distill.networks.frozen import hash_weights
 from sb3_distill.state.file import StateFileError, read_state
 from tests.mtpd.students import KWARGS as MTPD_KWARGS
 from tests.mtpd.students import make as make_mtpd
+from tests.ppd.students import make as make_ppd
 from tests.qpd.students import KWARGS as QPD_KWARGS
 from tests.qpd.students import make as make_qpd
 from tests.rtpd.students import make as make_rtpd
@@ -98,6 +99,16 @@ def cartpole_qpd(**kwargs):
     )
 
 
+def ppd():
+    teacher = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=1, device="cpu")
+    return make_ppd(teacher, distill_coef="lin_1.0", n_teacher_episodes=2, n_steps=12, batch_size=8, weight_bits=4)
+
+
+def pendulum_ppd():
+    env = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=0))
+    return make_ppd(A2C("MlpPolicy", "Pendulum-v1", seed=1, device="cpu"), env, n_steps=50, batch_size=20)
+
+
 def mtpd():
     teachers = {task: teacher_of(task) for task in ("CartPole-v1", "Acrobot-v1")}
     env = make_vec_env("MultiTask-v0", 2, seed=0, env_kwargs={"env_ids": list(teachers), "pad": True})
@@ -122,10 +133,13 @@ RUNS = {
     ),
     "qpd": cartpole_qpd(),
     "qpd, Pendulum": pendulum_qpd,
+    "ppd": ppd,
+    "ppd, Pendulum, VecNormalize": pendulum_ppd,
     "rtpd": lambda: make_rtpd(env=cartpole(1)(), eval_freq=50, n_eval_episodes=2),
     "mtpd": mtpd,
     "mtdqn": mtdqn,
 }
+FAST = ("pd", "qpd", "ppd", "rtpd")
 SLOW = {
     "pd, LunarLander": pd(lambda: make_vec_env("LunarLander-v3", 2, seed=0)),
     "pd, Pong": pd(pong, "Net3Policy", cnn_teacher),
@@ -162,13 +176,13 @@ def run(make, folder, stop=10_000):
     return model, evaluation.evaluations_results
 
 
-@pytest.mark.parametrize("name", ["pd", "qpd", "rtpd"])
+@pytest.mark.parametrize("name", FAST)
 def test_it_ends_with_the_same_bits(name, tmp_path):
     check_run(RUNS[name], tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(name for name in RUNS if name not in ("pd", "qpd", "rtpd")), *SLOW])
+@pytest.mark.parametrize("name", [*(name for name in RUNS if name not in FAST), *SLOW])
 def test_every_run_ends_with_the_same_bits(name, tmp_path):
     check_run({**RUNS, **SLOW}[name], tmp_path)
 

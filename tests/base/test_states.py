@@ -6,7 +6,7 @@ import pytest
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 
-from sb3_distill.base.resuming import RUN_STATE
+from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.state.file import StateFileError, read_state, write_state
 from tests.base.test_resuming import RUNS, Moody, Stop, cartpole, cnn_teacher, pd, weights_of
 

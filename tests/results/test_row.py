@@ -57,3 +57,26 @@ def test_a_mean_is_over_students_of_one_teacher():
     assert teachers_of([ROW, taught_by_another, replace(ROW, teacher_sha256=None)]) == [FIRST, SECOND]
     names, groups = group_alike([ROW, taught_by_another], ["env"])
     assert "teacher_sha256" in names and [len(rows) for rows in groups.values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("students", "expected"),
+    [
+        (
+            {"net1": "Net1Policy", "wide": {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [9]}, "loss": "nll"}},
+            {
+                "net1": {"policy": "Net1Policy", "loss": "kl"},
+                "wide": {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [9]}, "loss": "nll"},
+            },
+        ),
+        (["Net1Policy"], {"net1": {"policy": "Net1Policy", "loss": "kl"}}),
+    ],
+)
+def test_students_beside_a_teacher_have_settings_of_their_own(students, expected):
+    """The policy and its arguments that the run names are the teacher's."""
+    hyperparams = {"policy": "CnnPolicy", "policy_kwargs": {"net_arch": [4]}, "loss": "kl", "students": students}
+    rows = [Row("A", "cell", "rtpd", 1, 4, player=name).to_dict() for name in expected]
+    content = {"agents": rows, "manifests": [{"cell": {"hyperparams": hyperparams}, "rows": rows}]}
+    empty = {"n_timesteps": None, "records": None}
+    read = {row.player: row.settings for row in parse_rows(to_json(content))}
+    assert read == {name: {**empty, **settings} for name, settings in expected.items()}

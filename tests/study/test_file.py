@@ -53,9 +53,10 @@ def test_numbers_that_yaml_takes_for_text(tmp_path):
 @pytest.mark.parametrize(
     "settings, evaluation, reads",
     [
-        ({"algo": "rtpd"}, {"n_episodes": 3}, "Settings say how rtpd evaluates students"),
+        ({"algo": "rtpd"}, {"n_episodes": 3}, "Its cells read select. Settings say how rtpd evaluates students"),
         ({"algo": "rtpd", "students": None}, {"teachers": {}}, "Its cells read .*teacher"),
-        ({"algo": "mtdqn"}, {"teacher": "x"}, "Its cells read epsilon, n_episodes, seed, teachers"),
+        ({"algo": "mtdqn"}, {"teacher": "x"}, "Its cells read epsilon, n_episodes, seed, select, teachers"),
+        ({"algo": "mtpd"}, {"eval_freq": 5}, "Its cells read epsilon, n_episodes, seed, select, teachers"),
     ],
 )
 def test_keys_of_evaluation_that_nothing_reads(tmp_path, settings, evaluation, reads):
@@ -155,17 +156,30 @@ def test_bad_study_files(tmp_path, changes, message):
         read_study(write(tmp_path / "s.yml", **changes))
 
 
-@pytest.mark.parametrize("algo, students", [("rtpd", {"small": "MlpPolicy"}), ("mtdqn", None)])
-def test_the_best_model_is_of_runs_that_keep_one(tmp_path, algo, students):
-    settings = {"algo": algo, "env": "CartPole-v1", **({"students": students} if students else {})}
+def test_evaluations_that_find_the_best_model(tmp_path):
+    """Those of the Zoo; a callback's where there are several games; and the run's own of students beside a teacher."""
     changes = {"grid": {"seed": [0]}, "record": False, "published": None}
     best = {"select": "best", "eval_freq": 100}
-    with pytest.raises(StudyError, match=f"'best' is for pd, qpd.*this {algo} run keeps no best model"):
-        read_study(write(tmp_path / "s.yml", settings=settings, evaluation=best, **changes))
-    alone = {"algo": "rtpd", "env": "CartPole-v1", "students": None}
-    (cell,) = read_study(write(tmp_path / "s.yml", settings=alone, evaluation=best, **changes)).cells
-    arguments = train_arguments(cell, tmp_path, None)
-    assert arguments[arguments.index("--eval-freq") + 1] == "100"
+
+    def read(evaluation, **settings):
+        settings = {"algo": "rtpd", "env": "CartPole-v1", **settings}
+        path = write(tmp_path / "s.yml", settings=settings, evaluation=evaluation, **changes)
+        return train_arguments(read_study(path).cells[0], tmp_path, None)
+
+    alone = read(best, students=None)
+    assert alone[alone.index("--eval-freq") + 1] == "100"
+    beside = read({"select": "best"}, students={"small": "MlpPolicy"}, eval_freq=200)
+    assert beside[beside.index("--eval-freq") + 1] == "-1" and "eval_freq:200" in beside
+    with pytest.raises(StudyError, match=r"reads evaluation\.eval_freq: .* Settings say how rtpd evaluates students"):
+        read(best, students={"small": "MlpPolicy"})
+    own = {"stable_baselines3.common.callbacks.StopTrainingOnMaxEpisodes": {"max_episodes": 9}}
+    several = read(best, algo="mtdqn", callback=own)
+    assert several[several.index("--eval-freq") + 1] == "-1"
+    first, keeps = next(eval(text.removeprefix("callback:")) for text in several if text.startswith("callback:"))
+    assert first == own and next(iter(keeps.values()))["eval_freq"] == 100
+    for evaluation in ({"select": "best"}, {"eval_episodes": 3, "select": "best"}):
+        with pytest.raises(StudyError, match=r"needs evaluation\.eval_freq"):
+            read(evaluation, algo="mtpd")
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,8 @@ def test_students_that_learn_beside_a_teacher():
     # 2.5 million updates together or of the teacher alone, and 5 million of the same students afterwards
     assert together.n_timesteps == first.n_timesteps == 10_000_000 and then.n_timesteps == 500 * HOUR
     assert first.hyperparams["students"] is None and list(then.hyperparams["students"]) == ["net2", "net3"]
+    # The second phase distils what the first one has trained.
+    assert then.teacher_cell == first.key
 
 
 def test_networks_of_the_ablation():
@@ -233,6 +235,8 @@ def test_networks_of_the_ablation():
             )
         else:
             assert settings["students"] is None and NATURE.items() <= settings.items()
+            # Networks that learn alone have per cent of the teacher of the distilled ones, too.
+            assert cell.evaluation["teacher"] == "zoo"
 
 
 def test_a_dry_run_names_teachers_that_are_not_here(tmp_path, monkeypatch, capsys):

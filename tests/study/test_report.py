@@ -197,7 +197,9 @@ def test_legends_say_how_scores_were_measured():
         "100 episodes with 5% random actions for each run, the best model of its evaluations, the same held-out starts "
         "for teacher and student."
     )
-    both = [*cells, Cell("rtpd", "CartPole-v1", 0, evaluation=evaluation)]
+    # So are the best models of students beside a teacher.
+    assert describe_protocol([Cell("rtpd", "CartPole-v1", 0, evaluation=evaluation)]) == describe_protocol(cells)
+    both = [*cells, Cell("rtpd", "CartPole-v1", 0)]
     assert describe_protocol(both).endswith("student. " + describe_protocol(both[1:]))
     alone = Cell("rtpd", "CartPole-v1", 0, hyperparams={"students": None})
     assert describe_protocol([alone]).startswith("30 episodes with 0% random actions for each run, the same starts")

@@ -131,6 +131,11 @@ def test_every_student_has_a_row(select, cartpole_teacher, tmp_path):
     section = describe_study(folder)
     assert [line[0] for line in section.table] == ["student", "small", "large", "mse"]
     assert "one run learned from the same play" in section.legend
+    # And has its own settings.
+    read = parse_rows((folder / "results.json").read_text())
+    arches = [row.settings["policy_kwargs"]["net_arch"] for row in read]
+    assert arches == [[4], [8, 8], [8]] and [row.settings.get("loss") for row in read] == [None, None, "mse"]
+    assert not any("students" in row.settings for row in read)
 
 
 def test_students_that_the_settings_name(cartpole_teacher, tmp_path):
@@ -146,3 +151,4 @@ def test_students_that_the_settings_name(cartpole_teacher, tmp_path):
     # They are scored after the run, as a single student is.
     read = parse_rows((tmp_path / "out" / "results.json").read_text())
     assert [row.conditions["n_episodes"] for row in read] == [2, 2]
+    assert [row.settings.get("policy_kwargs") for row in read] == [None, {"net_arch": [4]}]

@@ -1,5 +1,8 @@
 """What the Zoo's search samples, and that it is what students have."""
 
+from collections.abc import Callable
+from typing import Any
+
 import optuna
 import pytest
 from gymnasium import spaces
@@ -25,15 +28,18 @@ def test_sampled_trials_convert_back(policy: str, has_width: bool) -> None:
     assert losses == {"kl", "reverse_kl", "nll", "mse"}
 
 
+@pytest.mark.parametrize("sample", [samplers.sample_qpd_params, samplers.sample_ppd_params], ids=["qpd", "ppd"])
 @pytest.mark.parametrize("net_arch", [[], [8], [8, 8]])
 @pytest.mark.parametrize("space", [None, spaces.Discrete(3)], ids=["vectors", "one-hot"])
-def test_sampled_bits_are_those_of_every_layer(net_arch: list[int], space: spaces.Space | None) -> None:
+def test_sampled_bits_are_those_of_every_layer(
+    net_arch: list[int], space: spaces.Space | None, sample: Callable[..., dict[str, Any]]
+) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.set_user_attr("weight_bits", "4")
     space = space or spaces.Box(-1, 1, (3,))
     for _ in range(8):
         trial = study.ask()
-        hyperparams = samplers.sample_qpd_params(trial, 0, 1, {})
+        hyperparams = sample(trial, 0, 1, {})
         assert samplers.convert_qpd_params(trial.params) == hyperparams
         policy = ActorCriticMlpPolicy(space, spaces.Discrete(2), lambda _: 1e-3, net_arch=net_arch)
         quantize_student(policy, **{name: hyperparams[name] for name in BITS})
@@ -44,6 +50,8 @@ def test_search_leaves_students_of_full_precision_as_they_are() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.set_user_attr("weight_bits", "None")
     assert set(samplers.sample_qpd_params(study.ask(), 0, 1, {})) == {"learning_rate", "temperature", "value_coef"}
+    sampled = samplers.sample_ppd_params(study.ask(), 0, 1, {})
+    assert "distill_coef" in sampled and not sampled.keys() & {*BITS, "quantization_schedule", "policy_kwargs"}
 
 
 SEARCHED = {"loss", "temperature", "self_learning", "imitation"}

@@ -27,4 +27,5 @@ BUILDERS: dict[str, Callable[[Weights, spaces.Space, spaces.Space, dict[str, Any
     "ars": build_ars,
     "pd": build_student,
     "qpd": build_actor_critic_student,
+    "ppd": build_actor_critic_student,
 }

@@ -13,6 +13,7 @@ from torch import nn
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.networks.extractors import StudentCNN
 from sb3_distill.networks.layers import GlobalMaxPool
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
@@ -25,8 +26,8 @@ _NATURE_CHANNELS = (32, 64, 64)
 @th.no_grad()
 def stock_model(agent: Teacher) -> BaseAlgorithm:
     """
-    A student as a stock DQN (students of ``pd``) or PPO (students of ``qpd``), with SB3's own default hyperparameters
-    (but a memory of 100,000 steps).
+    A student as a stock DQN (students of ``pd``) or PPO (students of ``qpd`` and ``ppd``), with SB3's own default
+    hyperparameters (but a memory of 100,000 steps).
     It acts as the student does, with two exceptions: quantized weights are the floats that they stand for, but the
     inputs of their layers are not rounded any more; and a squashed student draws its actions by gSDE, which SB3 needs
     for squashing.
@@ -35,7 +36,7 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
     :return: the stock model, without an environment
     :raises AgentError: it is no student, its precision is not final, or stock policies cannot compute what it does
     """
-    if agent.algo not in ("pd", "qpd"):
+    if agent.algo not in STUDENTS:
         raise AgentError(f"{agent.source} is a {agent.algo} agent, no student: it is a stock model already.")
     policy = agent.policy
     transition = describe_transition(policy)
@@ -46,7 +47,7 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
             f"{agent.source} was trained behind VecNormalize, which is no part of a stock model: put its statistics "
             "(vecnormalize.pkl of its run) around the environment with VecNormalize.load."
         )
-    is_ppo = agent.algo == "qpd"
+    is_ppo = agent.algo != "pd"
     kwargs: dict[str, Any] = {"net_arch": policy.net_arch, "activation_fn": policy.activation_fn}
     if is_ppo:
         kwargs["share_features_extractor"] = policy.share_features_extractor

@@ -16,7 +16,7 @@ from sb3_distill.quantization.quantizer import check_bits
 def build_actor_critic_student(
     weights: Weights, observation_space: spaces.Space, action_space: spaces.Space, kwargs: dict[str, Any]
 ) -> ActorCriticMlpPolicy:
-    """A student of ``QPD`` with these weights, in float32 or quantized."""
+    """A student of ``QPD`` or PPD with these weights, in float32 or quantized."""
     make = partial(
         ActorCriticMlpPolicy,
         observation_space,

@@ -10,8 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from sb3_distill.agents.files import BEST_MODEL
-from sb3_distill.base.callbacks import find_eval_callbacks, save_best_statistics
+from sb3_distill.base.callbacks import find_eval_callbacks
 from sb3_distill.base.several.runs import write_student_run
 from sb3_distill.common.files import whole_file
 from sb3_distill.common.utils import show_whole_keys, unchanged_randomness
@@ -145,12 +144,9 @@ class StudentsCallback(BaseCallback):
             return
         model: Any = self.model
         for name in model.students:
-            path = write_student_run(model, name, self.folder)
+            path = write_student_run(model, name, self.folder, is_best=name in best)
             for evaluations in self.evaluations[:1]:
                 evaluations.save_evaluations(name, path.parent)
-            if name in best:
-                model.student_model(name).save(path.with_name(BEST_MODEL))
-                save_best_statistics(model.get_vec_normalize_env(), path.parent)
 
     def _on_step(self) -> bool:
         return True

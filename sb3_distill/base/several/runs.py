@@ -9,8 +9,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_distill.agents.config import read_yaml
+from sb3_distill.agents.files import BEST_MODEL
 from sb3_distill.algorithms import key_of
-from sb3_distill.base.callbacks import save_statistics
+from sb3_distill.base.callbacks import save_best_statistics, save_statistics
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
 from sb3_distill.envs.inspection import env_id_of
 
@@ -52,7 +53,7 @@ def _as_written(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
 
 
-def write_student_run(run: StudentsRun, name: str, folder: Path) -> Path:
+def write_student_run(run: StudentsRun, name: str, folder: Path, is_best: bool = False) -> Path:
     """
     Write a student as ``<folder>/students/<name>/<algo>/<env>_1/<env>.zip``. Its configuration (if the Zoo has written
     that of the run) and the statistics of ``VecNormalize`` (if it is used) are written beside it.
@@ -60,6 +61,7 @@ def write_student_run(run: StudentsRun, name: str, folder: Path) -> Path:
     :param run: the run
     :param name: name of the student
     :param folder: the run's folder
+    :param is_best: whether it is also kept as the student's best model
     :return: path of the zip
     """
     env = run.get_env()
@@ -78,4 +80,7 @@ def write_student_run(run: StudentsRun, name: str, folder: Path) -> Path:
         save_statistics(vec_normalize, settings / "vecnormalize.pkl")
     path = model_zip(own, env_name)
     student.save(path)
+    if is_best:
+        student.save(path.with_name(BEST_MODEL))
+        save_best_statistics(vec_normalize, own)
     return path

@@ -30,6 +30,7 @@ _OF_THE_RUN = (
     "_logger",
     "_teacher",
     "_vec_normalize_env",
+    "_normalizer",
     "replay_buffer",
     "env_id",
     "taught_by",

@@ -8,6 +8,7 @@ from torch import nn
 
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.results.curves import TEACHER
+from sb3_distill.results.row import student_name
 
 StudentsArgument = Mapping[str, Any] | Sequence[str]
 
@@ -35,7 +36,7 @@ def name_students(students: StudentsArgument) -> Mapping[str, Any]:
             raise ValueError(
                 f"students names {twice[0]!r} twice: give the two students different names, in a dictionary."
             )
-        return {name.removesuffix("Policy").lower(): name for name in students}
+        return {student_name(name): name for name in students}
     return students
 
 

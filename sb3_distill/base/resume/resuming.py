@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.save_util import save_to_pkl
-from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.archive import FORMAT
 from sb3_distill.agents.files import CHECKPOINT, RUN_STATE
 from sb3_distill.base.callbacks import list_callbacks, save_statistics, walk_callbacks
-from sb3_distill.base.tensorboard import tensorboard_goes_on, tensorboard_run
-from sb3_distill.buffers.state import buffer_state, restore_buffer, state_bytes
+from sb3_distill.base.resume.tensorboard import tensorboard_goes_on, tensorboard_run
 from sb3_distill.common.files import flushed_size, whole_file
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
@@ -38,20 +36,19 @@ _ENTRIES = {"parameters", "attributes", "replay_buffer", "environment", "callbac
 SelfResumable = TypeVar("SelfResumable", bound="ResumableMixin")
 
 
-class ResumableMixin(OffPolicyAlgorithm):
+class ResumableMixin(BaseAlgorithm):
     """
-    Mixin of off-policy algorithms. All that ``save`` and ``save_replay_buffer`` write appears whole or not at all, and
-    a checkpoint (a model that is saved while it learns as ``PREFIX_N_steps.zip``) gets ``run_state.zip`` beside it:
-    what SB3's zip does not hold, such as the replay buffer, the optimizer, the random generators, the environment and
-    the callbacks.
+    Mixin of algorithms that collect rollouts; those with a replay buffer take ``ResumableOffPolicyMixin``. All that
+    ``save`` writes appears whole or not at all, and a checkpoint (a model that is saved while it learns as
+    ``PREFIX_N_steps.zip``) gets ``run_state.zip`` beside it: what SB3's zip does not hold, such as the optimizer, the
+    random generators, the environment and the callbacks.
 
     SB3 calls callbacks before it stores the step, so that the state is that of the end of the rollout and its updates.
     """
 
-    # Attributes that change during a run, besides the parameters and the replay buffer
+    # Attributes that change during a run, besides the parameters and the memory
     run_attributes: ClassVar[tuple[str, ...]] = (
         "num_timesteps",
-        "_episode_num",
         "_n_updates",
         "_current_progress_remaining",
         "_last_obs",
@@ -81,7 +78,7 @@ class ResumableMixin(OffPolicyAlgorithm):
         if problem is not None:
             raise ValueError(problem)
         self.sb3_distill_format = FORMAT
-        super()._setup_model()
+        super()._setup_model()  # type: ignore[safe-super]
 
     def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
@@ -95,7 +92,7 @@ class ResumableMixin(OffPolicyAlgorithm):
         if not isinstance(path, (str, Path)):
             super().save(path, exclude, include)
             return
-        target = _with_suffix(Path(path), ".zip")
+        target = with_suffix(Path(path), ".zip")
         checkpoint, vec_normalize = CHECKPOINT.fullmatch(target.stem), self.get_vec_normalize_env()
         if self._is_running and checkpoint is not None and vec_normalize is not None:
             # Under the name that SB3's CheckpointCallback gives them
@@ -126,19 +123,6 @@ class ResumableMixin(OffPolicyAlgorithm):
             self._keeps_state = False
         if self._is_complete:
             Path(folder, RUN_STATE).unlink(missing_ok=True)
-
-    def save_replay_buffer(self, path: Any) -> None:
-        """
-        Save the replay buffer as a pickle file, which appears whole or not at all.
-
-        :param path: path to the file where the replay buffer should be saved
-        :raises OSError: the file cannot be written
-        """
-        if not isinstance(path, (str, Path)):
-            super().save_replay_buffer(path)
-            return
-        with whole_file(_with_suffix(Path(path), ".pkl")) as file:
-            save_to_pkl(file, self.replay_buffer, self.verbose)  # type: ignore[arg-type]
 
     def save_run_state(self, path: str | Path) -> None:
         """
@@ -175,14 +159,13 @@ class ResumableMixin(OffPolicyAlgorithm):
                     f"{path} is the state of another run: its {name.replace('_', ' ')} is {state.get(name)}, and that "
                     f"of this model is {value}. Make the model as the run made it."
                 )
-        assert self.replay_buffer is not None
         try:
             # The attributes first: with them, parameters are read at their precision (see ``QPD.set_parameters``).
             set_plain_attributes(self, state["attributes"])
             for name in ("ep_info_buffer", "ep_success_buffer"):
                 setattr(self, name, deque(state["attributes"][name], maxlen=self._stats_window_size))
             self.set_parameters(state["parameters"], exact_match=True, device=self.device)
-            restore_buffer(self.replay_buffer, state["replay_buffer"])
+            self._restore_memory(state["replay_buffer"])
         except Exception as error:
             # Networks, optimizers and buffers raise many different types of exceptions.
             raise StateFileError(
@@ -206,17 +189,18 @@ class ResumableMixin(OffPolicyAlgorithm):
             "observation_space": str(self.observation_space),
             "action_space": str(self.action_space),
             "n_envs": self.n_envs,
+            **{name: getattr(self, name, None) for name in ("student_keys", "teacher_keys")},
             "vec_env_wrappers": vec_wrapper_names(self.env) if self.env is not None else [],
         }
 
     def _run_state(self, callbacks: list[BaseCallback]) -> dict[str, Any]:
-        assert self.env is not None and self.replay_buffer is not None
+        assert self.env is not None
         return {
             **self._identity(),
             "total_timesteps": self._total_timesteps,
             "parameters": self.get_parameters(),
             "attributes": {name: to_plain(getattr(self, name)) for name in self.run_attributes},
-            "replay_buffer": buffer_state(self.replay_buffer),
+            "replay_buffer": self._memory_state(),
             "environment": vec_env_state(self.env),
             "callbacks": [
                 (type(each).__name__, changed_attributes(each, marks), _eval_env_state(each))
@@ -226,6 +210,13 @@ class ResumableMixin(OffPolicyAlgorithm):
             "generators": global_generators(),
             "tensorboard_run": tensorboard_run(self),
         }
+
+    def _memory_state(self) -> dict[str, Any] | None:
+        """What the next rollouts find from earlier ones: on-policy algorithms begin each with an empty memory."""
+        return None
+
+    def _restore_memory(self, state: Any) -> None:
+        """The opposite of ``_memory_state``."""
 
     def _go_on(self, state: dict[str, Any]) -> None:
         assert self.env is not None
@@ -261,7 +252,7 @@ class ResumableMixin(OffPolicyAlgorithm):
         set_generator_state(self.action_space.np_random, state["action_generator"])
         set_global_generators(state["generators"])
 
-    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> Any:
         """As SB3's. The state of a run is written and restored before a rollout."""
         if self._pending_state is not None:
             state, self._pending_state = self._pending_state, None
@@ -272,10 +263,12 @@ class ResumableMixin(OffPolicyAlgorithm):
                     f"The state does not fit the run ({type(error).__name__}: {error}): use another, or begin anew."
                 ) from error
         self._write_states()
-        rollout = super().collect_rollouts(env, callback, *args, **kwargs)
-        if not rollout.continue_training and self._last_obs is not callback.locals["new_obs"]:
+        rollout = super().collect_rollouts(env, callback, *args, **kwargs)  # type: ignore[misc]
+        # On-policy algorithms say nothing else than this.
+        goes_on = getattr(rollout, "continue_training", rollout)
+        if not goes_on and self._last_obs is not callback.locals["new_obs"]:
             # SB3 drops the step at which a callback stops the run, but the environment has done it.
-            self._last_obs = callback.locals["new_obs"]
+            self._last_obs, self._last_episode_starts = callback.locals["new_obs"], callback.locals["dones"]
             if self._vec_normalize_env is not None:
                 self._last_original_obs = self._vec_normalize_env.get_original_obs()
         return rollout
@@ -326,17 +319,17 @@ class ResumableMixin(OffPolicyAlgorithm):
             state.unlink(missing_ok=True)
 
     def _state_bytes(self) -> int:
-        # About as much as it takes at the end of the run
-        buffer: Any = self.replay_buffer
-        return int(state_bytes(buffer) * min(1.0, self._total_timesteps / (buffer.buffer_size * self.n_envs)))
+        """About how many bytes of memory the state has at the end of the run."""
+        return 0
 
     def _announce_state(self, folder: Path, problem: str | None) -> None:
         n_bytes = self._state_bytes()
         if self.verbose > 0:
-            print(
-                f"Each checkpoint replaces {RUN_STATE}, with which the run can be resumed. With its replay buffer it "
-                f"takes up to {n_bytes / 1e9:.2g} GB on disk, and twice that while it is replaced."
+            size = (
+                f" With its replay buffer it takes up to {n_bytes / 1e9:.2g} GB on disk, and twice that while it is "
+                "replaced."
             )
+            print(f"Each checkpoint replaces {RUN_STATE}, with which the run can be resumed.{size if n_bytes else ''}")
         free = shutil.disk_usage(folder).free
         if free < 2 * n_bytes:
             warnings.warn(
@@ -366,7 +359,9 @@ class ResumableMixin(OffPolicyAlgorithm):
             with ExitStack() as locks:
                 for folder in sorted(folders):
                     locks.enter_context(locked(folder, "saves its models"))
-                super().learn(total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar)
+                super().learn(  # type: ignore[safe-super]
+                    total_timesteps, callback, log_interval, tb_log_name, is_new, progress_bar
+                )
                 # Those of the last rollout
                 self._write_states()
             self._is_complete = self.num_timesteps >= self._total_timesteps
@@ -392,6 +387,10 @@ def _eval_env_state(callback: BaseCallback) -> dict[str, Any] | None:
     return vec_env_state(callback.eval_env) if isinstance(callback, EvalCallback) else None
 
 
-def _with_suffix(path: Path, suffix: str) -> Path:
-    """As SB3's: a path without an ending gets one."""
+def with_suffix(path: Path, suffix: str) -> Path:
+    """
+    :param path: a path
+    :param suffix: an ending
+    :return: the path, with that ending if it has none, as in SB3
+    """
     return path if path.suffix else path.with_name(path.name + suffix)

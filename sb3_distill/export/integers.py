@@ -1,0 +1,309 @@
+"""A quantized agent in integers alone: sums, multipliers and shifts in the place of step sizes."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from torch import nn
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.chain import chain_of
+from sb3_distill.agents.files import AgentError
+from sb3_distill.export.integer_policy import FULL, TANH_STEPS, Inputs, IntegerPolicy, Layer
+from sb3_distill.networks.layers import ChannelsFirst, FrameScaler, GlobalMaxPool, MeanOverQuantiles, Scale
+from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear
+from sb3_distill.quantization.quantizer import has_exact_input
+
+ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+# Bits of the observations of agents that are quantized after training: with fewer, actions change
+INPUT_BITS = 12
+# Sums must stay below these; wide ones leave room for a multiplier in 64 bits.
+NARROW, WIDE = 2**31 - 1, 2**46
+# Multipliers of the entries of a vector that are coarser than this distort it, so that wider sums are better.
+MIN_FACTOR = 256
+MAX_FACTOR = 2**16 - 1
+# Binary places of biases, where sums leave room: with few bits the unit of a sum is coarse
+MAX_PLACES = 12
+# Activations with at most this many bits behind them are stairs: their borders take less room than the table.
+STAIRS_BITS = 6
+# Outputs of discrete actions stay below this.
+OUTPUT_LIMIT = 2**30
+
+
+@dataclass
+class _Block:
+    """A quantized layer and what follows it up to the next one."""
+
+    layer: Any
+    activation: str = ""
+    pool: bool = False
+
+
+def _refuse(agent: Teacher, part: str, advice: str) -> AgentError:
+    return AgentError(f"{agent.source} cannot be exported as C: {part}. {advice}")
+
+
+def _blocks(agent: Teacher) -> tuple[list[_Block], float, float, int]:
+    """The layers; the mean and the scale of its frames; and the number of quantiles of each of its outputs."""
+    blocks: list[_Block] = []
+    mean, scale, n_quantiles = 0.0, 1.0, 1
+    for layer in chain_of(agent):
+        if isinstance(layer, QuantizedConv2d | QuantizedLinear):
+            blocks.append(_Block(layer))
+        elif isinstance(layer, FrameScaler):
+            if layer.mean.numel() > 1:
+                advice = "Train the student with standardize='scalar'."
+                raise _refuse(agent, "its FrameScaler subtracts a mean frame (standardize='frame')", advice)
+            mean, scale = float(layer.mean), float(layer.scale)
+        elif isinstance(layer, Scale):
+            scale = layer.divisor
+        elif isinstance(layer, MeanOverQuantiles):
+            n_quantiles = blocks[-1].layer.out_features // layer.n_actions
+        elif isinstance(layer, GlobalMaxPool):
+            blocks[-1].pool = True
+        elif type(layer) in ACTIVATIONS and blocks and not blocks[-1].activation:
+            blocks[-1].activation = ACTIVATIONS[type(layer)]
+        elif not isinstance(layer, nn.Flatten | ChannelsFirst):
+            advice = (
+                "Layers that C has: convolutions, Linear, ReLU, Tanh, Sigmoid, a global max-pool: distil a student."
+            )
+            raise _refuse(agent, f"its layer {layer} has no counterpart in integers", advice)
+    _check_blocks(agent, blocks)
+    return blocks, mean, scale, n_quantiles
+
+
+def _check_blocks(agent: Teacher, blocks: list[_Block]) -> None:
+    for block in blocks:
+        if isinstance(block.layer, nn.Conv2d) and (
+            block.layer.padding not in (0, (0, 0)) or block.layer.dilation != (1, 1) or block.layer.groups != 1
+        ):
+            raise _refuse(agent, f"{block.layer} has padding, dilation or groups", "Use convolutions without them.")
+    if not blocks or blocks[-1].activation:
+        raise _refuse(agent, "its last layer is followed by an activation, or there is none", "Distil a student.")
+
+
+def _as_multiplier(ratio: float) -> tuple[int, int]:
+    """The multiplier of 16 bits and the shift (1 to 47) that come nearest to a ratio of two scales."""
+    exponent = math.frexp(ratio)[1]
+    shift = min(16 - exponent, 47)
+    multiplier = round(ratio * 2.0**shift) if shift >= 1 else 2**16
+    # From 2^15 on every sum but 0 is beyond all bounds.
+    return (multiplier, shift) if multiplier < 2**16 else (2**15, shift - 1) if shift > 1 else (2**16 - 1, 1)
+
+
+def _inputs(agent: Teacher, quantizer: Any) -> tuple[Inputs, np.ndarray]:
+    """How observations become levels, with factors of 1; and the step of each entry as the first layer sees it."""
+    steps = quantizer.step_sizes().double().cpu().numpy()
+    low, high = (np.array([level], np.int16) for level in quantizer.levels())
+    offset, step = np.zeros(1), steps
+    if agent.normalization is not None:
+        mean, var = agent.normalization.parts[None]
+        deviation = np.sqrt(var + agent.normalization.epsilon)
+        offset, step = mean.reshape(-1), deviation.reshape(-1) * steps
+        # VecNormalize clips: levels beyond do not come.
+        clip = np.rint(np.minimum(agent.normalization.clip_obs / steps, MAX_FACTOR)).astype(np.int64)
+        low, high = np.maximum(low, -clip).astype(np.int16), np.minimum(high, clip).astype(np.int16)
+        if len(set(low)) == len(set(high)) == 1:
+            low, high = low[:1], high[:1]
+    return Inputs(offset.astype(np.float32), step.astype(np.float32), low, high, np.ones(1, np.uint16)), steps
+
+
+def _multipliers(ratios: np.ndarray) -> dict[str, Any]:
+    multiplier, shift = zip(*map(_as_multiplier, ratios.tolist()), strict=True)
+    return {"multiplier": np.array(multiplier, np.uint16), "shift": np.array(shift, np.uint8)}
+
+
+def _stairs(activation: str, step: float, low: int, high: int) -> dict[str, Any]:
+    """What of a layer says at which inputs of its activation each of the next layer's levels begins."""
+    values = step * (np.arange(low + 1, high + 1) - 0.5)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inputs = np.arctanh(values) if activation == "tanh" else np.log(values / (1 - values))
+    # Levels that the activation never reaches
+    inputs = np.where(values >= 1, np.inf, np.where(values <= (-1 if activation == "tanh" else 0), -np.inf, inputs))
+    borders = np.rint(inputs * TANH_STEPS)
+    always = int((borders < -FULL).sum())
+    borders = borders[(borders >= -FULL) & (borders <= FULL)].astype(np.int16)
+    return {"activation": "stairs", "borders": borders, "low": always, "high": always + len(borders), "zero": 0}
+
+
+def _geometry(block: _Block, shape: tuple[int, ...], numbers: dict[str, Any], channels_last: bool) -> dict[str, Any]:
+    """The numbers of a layer, and its shape and stride as a convolution on ``(channels, height, width)``."""
+    layer, weight = block.layer, numbers["weight"]
+    if isinstance(layer, nn.Linear):
+        return {**numbers, "shape": (1, 1, layer.in_features), "weight": weight[:, None, None, :]}
+    vertical, horizontal = layer.stride
+    if not channels_last:
+        return {**numbers, "shape": shape, "stride": (vertical, horizontal)}
+    # Channels beside each other in a row are one wide image with one channel.
+    height, width, channels = shape
+    weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), 1, weight.shape[2], -1)
+    wide = {"shape": (1, height, width * channels), "stride": (vertical, horizontal * channels), "weight": weight}
+    return {**numbers, **wide}
+
+
+def _place_count(layer: Layer) -> tuple[int, int]:
+    """Height and width of a layer's output."""
+    kernel = layer.weight.shape[2:]
+    vertical, horizontal = (
+        (size - part) // stride + 1 for size, part, stride in zip(layer.shape[1:], kernel, layer.stride, strict=True)
+    )
+    return (1, 1) if layer.pool else (vertical, horizontal)
+
+
+class _Lowering:
+    """Turns one layer after another into integers."""
+
+    def __init__(self, agent: Teacher) -> None:
+        self.agent = agent
+        self.blocks, self.mean, self.scale, self.n_quantiles = _blocks(agent)
+        self.wide = False
+        # Of the values that the next layer sees: the largest magnitude, the size of one, and the integer that is 0
+        self.largest: Any = 255
+        self.unit: float = 1 / self.scale
+        self.zero: float = -self.mean
+
+    @staticmethod
+    def _weights(block: _Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Integers of the weight, their step sizes and the biases."""
+        layer = block.layer
+        integers = layer.weight_quantizer.to_integers(layer.weight).cpu().numpy().astype(np.int64)
+        steps = layer.weight_quantizer.step_sizes().double().cpu().numpy()
+        bias = np.zeros(len(integers)) if layer.bias is None else layer.bias.double().cpu().numpy()
+        # Channels whose weights are all 0 have no scale: one for which the bias has 20 bits
+        idle = ~integers.reshape(len(integers), -1).any(axis=1)
+        return integers, np.where(idle, np.maximum(np.abs(bias) / 2**20, 1e-8), steps), bias
+
+    def set_factors(self, inputs: Inputs, steps: np.ndarray) -> Inputs:
+        """
+        Put the levels of all entries on one scale: each gets an integer as its factor. The larger these are, the less
+        they are rounded; they are as large as the sums allow.
+        """
+        block = self.blocks[0]
+        integers, weight_steps, bias = self._weights(block)
+        largest = np.maximum(np.abs(inputs.low), np.abs(inputs.high)).astype(np.float64)
+        if len(steps) == 1:
+            # One step for all entries
+            self.largest, self.unit, self.zero = float(largest.max()), float(steps[0]), 0.0
+            return inputs
+        relative = steps / steps.max()
+        rows = np.abs(integers).reshape(len(integers), -1)
+        # What a sum can reach, per factor of the largest entry
+        reach = (rows * (largest * relative)).sum(axis=1) + np.abs(bias) / (weight_steps * steps.max())
+        # Roundings add at most half a factor for each entry.
+        rounding = (rows * largest).sum(axis=1).max() / 2 + 1
+        room = [min((limit - rounding) / reach.max(), MAX_FACTOR) for limit in (NARROW, WIDE)]
+        most = math.floor(room[0] if room[0] >= MIN_FACTOR else room[1])
+        if most < 1:
+            raise _refuse(self.agent, "its first layer's sums do not fit in 64 bits", "Take fewer bits.")
+        factor = np.maximum(np.rint(relative * most), 1).astype(np.uint16)
+        self.largest, self.unit, self.zero = largest * factor, float(steps.max()) / most, 0.0
+        return replace(inputs, factor=factor)
+
+    def _sums(self, index: int, centre: np.ndarray | float = 0.0) -> tuple[dict[str, Any], np.ndarray, int]:
+        """Of a layer: its numbers, what its sums count, and the proof: the largest one that it can reach."""
+        block = self.blocks[index]
+        integers, steps, bias = self._weights(block)
+        rows = integers.reshape(len(integers), -1)
+        start = (bias - centre) / (steps * self.unit) + self.zero * rows.sum(axis=1)
+        largest = (np.abs(rows) * self.largest).sum(axis=1)
+        places = math.floor(math.log2(NARROW / ((largest + np.abs(start)).max() + 1)))
+        scale = 2 ** min(max(places, 0), MAX_PLACES)
+        start = np.rint(start * scale)
+        reach = int((largest * scale + np.abs(start)).max())
+        if reach > WIDE:
+            part = f"a sum of layer {index + 1} could reach {reach:,}, and {WIDE:,} fits in 64 bits"
+            raise _refuse(self.agent, part, "Take fewer bits.")
+        self.wide |= reach > NARROW
+        bits = block.layer.weight_quantizer.bits
+        numbers = {"weight": integers.astype(np.int8), "bits": bits, "scale": scale, "bias": start.astype(np.int64)}
+        return numbers, steps * self.unit / scale, reach
+
+    def hidden(self, index: int, shape: tuple[int, ...], channels_last: bool) -> Layer:
+        """A layer before the last one; its results are the levels of the next layer's inputs."""
+        block, following = self.blocks[index], self.blocks[index + 1].layer.input_quantizer
+        if following is None or len(following.step_sizes()) != 1:
+            part = f"the inputs of layer {index + 2} do not have one step size"
+            raise _refuse(self.agent, part, "Distil a student with qpd, or leave out the bits.")
+        numbers, units, _ = self._sums(index)
+        step = float(following.step_sizes())
+        low, high = following.levels()
+        low = 0 if block.activation in ("relu", "sigmoid") else low
+        results: dict[str, Any]
+        ratio, results = units / step, {"low": low, "high": high, "zero": low}
+        if block.activation in ("tanh", "sigmoid") and following.bits <= STAIRS_BITS:
+            ratio = units * TANH_STEPS
+            results = _stairs(block.activation, step, low, high)
+        elif block.activation in ("tanh", "sigmoid"):
+            # sigmoid(x) = (1 + tanh(x / 2)) / 2
+            divisor = 2 if block.activation == "sigmoid" else 1
+            ratio = units * TANH_STEPS / divisor
+            results |= {"activation": block.activation, "after": _as_multiplier(1 / (divisor * FULL * step))}
+        layer = Layer(
+            **_geometry(block, shape, numbers, channels_last),
+            **_multipliers(ratio),
+            **results,
+            pool=block.pool,
+        )
+        self.largest, self.unit, self.zero = high - low, step, low
+        return layer
+
+    def last(self) -> tuple[Layer, dict[str, Any]]:
+        """The last layer, and what its outputs mean."""
+        block, space = self.blocks[-1], self.agent.action_space
+        meaning: dict[str, Any]
+        activation, limit = "", FULL
+        if isinstance(space, spaces.Discrete):
+            numbers, units, reach = self._sums(len(self.blocks) - 1)
+            # One scale for all outputs
+            output = max(units.max() * reach * self.n_quantiles / OUTPUT_LIMIT, units.max() / 2**14)
+            ratio, limit = units / output, OUTPUT_LIMIT
+            meaning = {"n_actions": int(space.n), "output_scale": float(output / self.n_quantiles)}
+        elif isinstance(space, spaces.Box):
+            low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
+            centre, half = (low + high) / 2, (high - low) / 2
+            squashes = bool(self.agent.policy.squash_output)
+            numbers, units, _ = self._sums(len(self.blocks) - 1, 0.0 if squashes else centre)
+            ratio = units * (TANH_STEPS if squashes else FULL / np.maximum(half, 1e-30))
+            activation = "tanh" if squashes else ""
+            meaning = {"n_actions": len(low), "action_shape": space.shape}
+            meaning |= {"centre": centre.astype(np.float32), "half": half.astype(np.float32)}
+        else:
+            raise _refuse(self.agent, f"its actions are {space}, neither Discrete nor Box", "Use another agent.")
+        layer = Layer(
+            **_geometry(block, (), numbers, False),
+            **_multipliers(ratio),
+            low=-limit,
+            high=limit,
+            zero=0,
+            activation=activation,
+        )
+        return layer, meaning
+
+
+@th.no_grad()
+def integer_policy(agent: Teacher) -> IntegerPolicy:
+    """
+    :param agent: a quantized agent at its final precision
+    :return: the same policy in integers
+    :raises AgentError: a part of it cannot be expressed in integers; the message names it
+    """
+    lowering = _Lowering(agent)
+    space = agent.observation_space
+    assert isinstance(space, spaces.Box)
+    shape = space.shape
+    quantizer = lowering.blocks[0].layer.input_quantizer
+    inputs = None
+    if quantizer is not None:
+        inputs = lowering.set_factors(*_inputs(agent, quantizer))
+    elif agent.normalization is not None or not has_exact_input(space):
+        raise _refuse(agent, "its observations are floating-point numbers and are not quantized", "Quantize them.")
+    channels_last = any(isinstance(layer, ChannelsFirst) for layer in chain_of(agent))
+    layers: list[Layer] = []
+    for index in range(len(lowering.blocks) - 1):
+        layers.append(lowering.hidden(index, shape, channels_last and index == 0))
+        shape = (len(layers[-1].weight), *_place_count(layers[-1]))
+    last, meaning = lowering.last()
+    return IntegerPolicy(agent.observation_space.shape or (), inputs, (*layers, last), lowering.wide, **meaning)

@@ -1,0 +1,50 @@
+"""The teacher, asked about every observation of a rollout."""
+
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.base.refusals import check_last_observations
+from sb3_distill.common.answers import Answers
+from sb3_distill.common.finite import check_finite
+from sb3_distill.envs.views import ObservationView
+
+
+class TeacherAnswersCallback(BaseCallback):
+    """
+    Asks the teacher about the observations of a rollout, in the order of play: SB3's ``collect_rollouts`` has no other
+    place where observations are known as they were before ``VecNormalize``. Refuses numbers that are not finite.
+
+    :param teacher: the teacher
+    :param env: the environment that the student learns in
+    """
+
+    def __init__(self, teacher: Teacher, env: VecEnv) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.view = ObservationView(env)
+        # Those of the latest rollout, one for each step
+        self.answers: list[Answers] = []
+        # Memory of a recurrent teacher, for each environment
+        self.teacher_state: Any = None
+
+    def _see(self, obs: Any) -> None:
+        self.obs = self.view.teacher_obs(obs)
+        check_finite("observation", self.obs, self.model.num_timesteps)
+
+    def _on_rollout_start(self) -> None:
+        self.answers = []
+        self._see(self.model._last_obs)
+
+    def _on_step(self) -> bool:
+        check_finite("reward", self.locals["rewards"], self.model.num_timesteps)
+        check_last_observations(self.locals["dones"], self.locals["infos"], self.model.num_timesteps)
+        answers, self.teacher_state = self.teacher.answer(
+            obs_as_tensor(self.obs, self.model.device), self.teacher_state, self.model._last_episode_starts
+        )
+        self.answers.append(answers)
+        self._see(self.locals["new_obs"])
+        return True

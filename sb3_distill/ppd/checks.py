@@ -1,0 +1,54 @@
+"""What a teacher of PPD must be."""
+
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.checks import check_actions
+
+# Why a temperature is not chosen from the teacher's answers
+NO_AUTO = (
+    "the student meets its teacher's answers while it plays. Pass a number: 1 leaves distributions as they are; for "
+    "Q-values it should be near the differences between actions (see docs/ppd.md)."
+)
+
+
+# Those of which an agent can be found as a teacher
+TEACHER_ALGORITHMS = ("ppo", "a2c", "trpo", "sac", "tqc", "crossq")
+
+
+def teacher_algorithms(squashes: bool) -> tuple[str, ...]:
+    """
+    :param squashes: whether the student squashes its actions
+    :return: the algorithms among whose agents a teacher is searched, in the order of preference where no scores are
+        recorded
+    """
+    return ("sac", "tqc", "crossq") if squashes else ("ppo", "a2c", "trpo")
+
+
+def check_divergence(teacher: Teacher, env: VecEnv, policy: Any) -> None:
+    """
+    :param teacher: the teacher
+    :param env: the student's environment
+    :param policy: the student's policy
+    :raises ValueError: there is no divergence between what the two answer
+    """
+    check_actions(teacher, env)
+    if isinstance(env.action_space, spaces.Discrete):
+        return
+    who = f"The teacher {teacher.source} is a {teacher.algo} agent"
+    if not teacher.has_distribution:
+        raise ValueError(
+            f"{who}, which answers with an action and no distribution: there is no divergence between it and the "
+            "student. Take a teacher of PPO, A2C, TRPO, SAC, TQC or CrossQ; or QPD (--algo qpd), which compares "
+            "actions."
+        )
+    if teacher.policy.squash_output != policy.squash_output:
+        its, own = ("squashes", "does not") if teacher.policy.squash_output else ("does not squash", "does")
+        raise ValueError(
+            f"{who} that {its} its actions, but the student {own}: there is no divergence between their distributions. "
+            f"Pass policy_kwargs=dict(squash_output={not policy.squash_output}), or take QPD (--algo qpd), which "
+            "compares actions."
+        )

@@ -1,0 +1,132 @@
+"""Agents as C from the command line, and what is measured of them."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+
+from sb3_distill import load_teacher
+from sb3_distill.evaluation.observations import Observations
+from sb3_distill.export.bench import bench_folder, measure_c, read_description
+from sb3_distill.export.c.bench import open_c
+from sb3_distill.export.c.build import BuildError, find_compiler
+from sb3_distill.export.c.cortex import TARGETS, missing_tools
+from sb3_distill.export.cli import main as export
+from sb3_distill.export.export import C_FILE, DESCRIPTION_FILE, INTEGER_FILE, ExportError, _Candidates, export_agent
+from sb3_distill.export.integer_policy import IntegerPolicy
+from sb3_distill.quantization.layers import set_blend
+from tests.export.integers import observations_of, vector_agent
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C compiler (cc, gcc, clang)")
+C_FILES = {"policy.h", C_FILE, "policy_test.c", "policy.npz", "integer_policy.py", "README.md"}
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kwargs = {"policy_kwargs": {"net_arch": [8]}, "seed": 1, "device": "cpu"}
+    path = tmp_path_factory.mktemp("agents") / "CartPole-v1.zip"
+    PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, **kwargs).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(agent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "out"
+    options = ["--env", "CartPole-v1", "--n-observations", "200", "--max-disagreement", "0.1"]
+    assert export([str(agent), "-o", str(folder), *options, "--format", "onnx", "c"]) == 0
+    return folder
+
+
+def test_both_formats_are_written_and_described(exported):
+    names = {path.name for path in exported.iterdir()} - {".lock"}
+    assert names == C_FILES | {"policy.onnx", INTEGER_FILE, "runner.py", DESCRIPTION_FILE}
+    files = json.loads((exported / DESCRIPTION_FILE).read_text())["files"]
+    assert list(files) == ["policy.onnx", INTEGER_FILE, C_FILE] and 0 < files[C_FILE]["bytes"] < 1_000
+    # Observations of agents that are quantized after training have more levels than 8 bits.
+    assert IntegerPolicy.load(exported / "policy.npz").inputs.high.tolist() == [2**11 - 1]
+    assert f"{files[C_FILE]['bytes']:,} bytes of constants" in (exported / "README.md").read_text()
+
+
+def test_other_formats_of_an_earlier_export_are_removed(agent, tmp_path: Path, capsys):
+    options = [str(agent), "-o", str(tmp_path), "--env", "CartPole-v1", "--n-observations=40", "--max-disagreement=1"]
+    for formats, expected in ((["c"], C_FILES), (["onnx"], {"policy.onnx", INTEGER_FILE, "runner.py"})):
+        assert export([*options, "--format", *formats]) == 0
+        assert {path.name for path in tmp_path.iterdir()} - {".lock", DESCRIPTION_FILE} == expected
+        assert ("policy.c: " in capsys.readouterr().out) == (formats == ["c"])
+    with pytest.raises(SystemExit):
+        export([*options, "--format", "sb3", "c"])
+    assert "--format sb3 is written by itself" in capsys.readouterr().err
+
+
+def test_policies_that_disagree_are_refused_with_the_numbers(agent, tmp_path: Path):
+    with pytest.raises(
+        ExportError, match=r"policy.c would choose another action than .* at \d+\.\d% of 200 observ.*0\.0%"
+    ):
+        export_agent(agent, tmp_path, "CartPole-v1", 200, max_disagreement=0.0, bits=2, formats=["c"])
+    assert not (tmp_path / C_FILE).exists()
+    # Under torch this one does not round.
+    quantized = vector_agent(weights=2, inputs=2)
+    set_blend(quantized.policy, 0.0)
+    observations = observations_of(quantized.observation_space, 300)
+    own = vector_agent(weights=2, inputs=2)
+    candidates = _Candidates(own, Observations(observations, 1), own.predict(observations)[0], 0.01)
+    candidates.add_c(quantized, "CartPole-v1")
+    (refused,) = candidates.refused
+    assert refused.startswith(
+        "policy.c would choose another action than its integers under torch (half of it is allowed)"
+    )
+    assert not candidates.written
+
+
+@needs_compiler
+def test_bench_shows_c_beside_the_others(exported, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("sb3_distill.export.bench.peak_memory", lambda *arguments: None)
+    assert export(["bench", str(exported), "--n-runs", "3", "--n-episodes", "2", "-o", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    table, footprints = printed.split("\n\n")
+    with (tmp_path / "bench.csv").open() as file:
+        rows = {row["policy"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"out/policy.onnx", f"out/{INTEGER_FILE}", "out/policy.c", "out under torch"}
+    assert rows["out/policy.c"]["kind"] == "C" and rows["out/policy.c"]["memory"] == ""
+    # A policy without training ends its episodes early, with all of its files alike.
+    assert 8 < float(rows["out/policy.c"]["return"]) < 100 and float(rows["out/policy.c"]["p50"]) > 0
+    with (tmp_path / "footprint.csv").open() as file:
+        taken = {row["target"]: row for row in csv.DictReader(file)}
+    assert set(taken) == {"this machine", *(() if missing_tools() else TARGETS)}
+    assert int(taken["this machine"]["constants"]) >= int(rows["out/policy.c"]["bytes"])
+    assert "out/policy.c" in table and footprints.startswith("policy in C  processor")
+
+
+@needs_compiler
+def test_code_that_is_not_ours_is_not_run(exported, tmp_path: Path):
+    for path in exported.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    code = (tmp_path / C_FILE).read_text()
+    (tmp_path / C_FILE).write_text(code.replace("return best;", "return 1 - best;"))
+    with pytest.raises(BuildError, match=r"policy.c is not what this version writes for policy.npz"):
+        bench_folder(tmp_path, 3, 0)
+    (tmp_path / C_FILE).write_text(code)
+    assert next(name for name, _ in measure_c(tmp_path)) == tmp_path.name
+    (tmp_path / "policy.npz").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"policy.npz is no integer policy"):
+        measure_c(tmp_path)
+
+
+@needs_compiler
+def test_the_compiled_policy_plays_as_the_one_in_numpy(exported):
+    description = read_description(exported)
+    player, policy = open_c(exported, description), IntegerPolicy.load(exported / "policy.npz")
+    observations = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    assert np.array_equal(player.predict(observations)[0], policy.predict(observations)[0])
+    assert load_teacher(description.source, device="cpu").sha256 == description.sha256
+
+
+def test_without_a_compiler(exported, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(BuildError, match=r"There is no C compiler \(cc, gcc, clang, \$CC\): install one"):
+        open_c(exported, read_description(exported))
+    assert "arm-none-eabi-gcc" in missing_tools()

@@ -1,0 +1,90 @@
+"""Several tasks with Dict observations: teachers and student see one key each."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import WrapperSpec
+from stable_baselines3 import DQN
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_distill import MultiTaskDistillation, MultiTaskDQN, PolicyDistillation, load_teacher
+from sb3_distill.cli import main
+from tests.envs.tasks import IDS
+from tests.mtpd.students import KWARGS
+
+KEYS: dict[str, Any] = {"teacher_keys": "state", "student_keys": "positions"}
+SEEN = [f"Seen{env_id}" for env_id in IDS]
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Any:
+    """The two tasks, with the last positions as a further key."""
+    for name, env_id, entry in zip(SEEN, IDS, (2, 0), strict=True):
+        spec = gym.spec(env_id)
+        kwargs = {"entries": [entry], "n_stack": 2 + entry, "key": "positions"}
+        wrapper = WrapperSpec("StackedEntries", "sb3_distill.envs.wrappers.keys:StackedEntries", kwargs)
+        gym.register(
+            name, spec.entry_point, max_episode_steps=60, additional_wrappers=(wrapper,), kwargs=dict(spec.kwargs)
+        )
+    yield
+    for name in SEEN:
+        del gym.registry[name]
+
+
+@pytest.fixture(scope="module")
+def agents() -> dict[str, DQN]:
+    kwargs: dict[str, Any] = {"buffer_size": 10, "device": "cpu", "policy_kwargs": {"net_arch": [8]}}
+    return {f"Seen{env_id}": DQN("MlpPolicy", env_id, seed=1, **kwargs) for env_id in IDS}
+
+
+def make_env(pad: bool = True) -> Any:
+    return make_vec_env("MultiTask-v0", 2, seed=0, env_kwargs={"env_ids": SEEN, "pad": pad})
+
+
+def make(agents: dict[str, DQN], **kwargs: Any) -> MultiTaskDistillation:
+    settings = {**KWARGS, **KEYS, "allow_env_mismatch": True, **kwargs}
+    return MultiTaskDistillation("MultiTaskMlpPolicy", make_env(), agents, **settings)
+
+
+def test_tasks_are_seen_by_keys(agents: dict[str, DQN], tmp_path: Path) -> None:
+    model = make(agents, n_eval_episodes=2, rollout_policy="linear").learn(400)
+    # The longest history is that of CartPole: four angles.
+    assert model.observation_space["obs"].shape == (4,)  # type: ignore[index]
+    assert [task.observation_space.shape for task in model.tasks] == [(4,), (2,)]
+    assert {entry["task"] for entry in model.evaluations} == set(SEEN)
+    model.save(tmp_path / "both")
+    loaded = MultiTaskDistillation.load(tmp_path / "both", make_env(), device="cpu")
+    whole = make_env().reset()
+    assert np.array_equal(loaded.predict(whole, deterministic=True)[0], model.predict(whole, deterministic=True)[0])
+    single: Any = model.task(SEEN[0])
+    single.save(tmp_path / "one")
+    assert PolicyDistillation.load(tmp_path / "one", device="cpu").student_keys == "positions"
+    assert load_teacher(tmp_path / "one.zip", device="cpu").observation_space.shape == (4,)
+    assert main(["evaluate", str(tmp_path / "one.zip"), "-n", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"student_keys": None}, "SeenCartPole-v1 has Dict observations with the keys positions, state.*student_keys"),
+        ({"teacher_keys": None}, "SeenCartPole-v1 has Dict observations.*teacher_keys"),
+        ({"student_keys": "task"}, r"student_keys: Unknown key 'task'.*positions.*state"),
+        ({"student_keys": ["state", "positions"]}, "a multi-task agent sees one key"),
+    ],
+)
+def test_bad_keys_are_named(agents: dict[str, DQN], keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(agents, **keys)
+
+
+def test_a_multi_task_dqn_needs_one_part() -> None:
+    with pytest.raises(ValueError, match="sees one of them"):
+        MultiTaskDQN("MultiTaskMlpPolicy", make_env())
+
+
+def test_parts_of_other_lengths_need_padding() -> None:
+    with pytest.raises(ValueError, match=r"differ \(SeenCartPole-v1 \(4,\), SeenMountainCar-v0 \(2,\)\).*pad=True"):
+        make_env(pad=False)
