@@ -5,6 +5,7 @@ import io
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,15 @@ RECORD, FRONT, FIGURE, REPORT = "compress.json", "front.csv", "front.png", "repo
 STUDENT, EXPORT = "student", "export"
 
 
-def _export_onnx(zip_path: Path, folder: Path, env_id: str) -> dict[str, int]:
-    description = export_agent(zip_path, folder, env_id)
+def _export(form: str, zip_path: Path, folder: Path, env_id: str) -> dict[str, int]:
+    description = export_agent(zip_path, folder, env_id, formats=[form])
     return {name: file.bytes for name, file in description.files.items()}
 
 
 # By --target: writes and checks the export of a student, and returns the bytes of its files
-TARGETS: dict[str, Callable[[Path, Path, str], dict[str, int]]] = {"onnx": _export_onnx}
+TARGETS: dict[str, Callable[[Path, Path, str], dict[str, int]]] = {
+    form: partial(_export, form) for form in ("onnx", "c")
+}
 
 
 def write_student(zip_path: Path, output: Path, search: Search, student: Student) -> Path:

@@ -14,6 +14,7 @@ from sb3_distill.compress.candidates import front_of, natural_temperature, space
 from sb3_distill.compress.claim import claim, episodes_needed, error_of
 from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
+from sb3_distill.compress.outputs import Exports
 from sb3_distill.compress.search import Goal, Plan, Student
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.results.comparison import Pairs
@@ -55,6 +56,13 @@ def test_a_search_leaves_a_student_its_export_and_the_evidence(found: Compressed
     assert "optuna" in record["versions"] and len(record["students"]) == 6
     page = (out / "report.html").read_text()
     assert "the command" in page and "data:image/png" in page and (out / "front.png").stat().st_size > 1_000
+
+
+def test_the_student_is_exported_as_c_too(found: Compressed, folder: Path):
+    exports = Exports(folder / "c", found.search, "c")
+    shutil.copytree(folder / "out" / "cells", folder / "c" / "cells")
+    assert exports.write(found.chosen.student) == "" and list(exports.files) == ["policy.c"]
+    assert "policy_act" in (folder / "c" / "export" / "policy.c").read_text()
 
 
 def test_bytes_are_known_before_a_student_is_trained(found: Compressed, folder: Path):

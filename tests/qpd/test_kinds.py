@@ -157,7 +157,7 @@ def test_pd_takes_discrete_ars_agents():
     for parameter in ars.policy.parameters():
         parameter.data.normal_()
     kwargs = {"n_teacher_episodes": 0, "learning_starts": 64, "seed": 0, "device": "cpu"}
-    model = PolicyDistillation("MlpPolicy", "CartPole-v1", ars, **kwargs, temperature="auto").learn(400)
+    model = PolicyDistillation("MlpPolicy", "CartPole-v1", ars, **kwargs, temperature="auto").learn(1_000)
     obs = model.replay_buffer.sample(64).observations
     expected = ars.policy.action_net(obs)
     assert th.allclose(load_teacher(ars).answer(obs)[0].q_values, expected, atol=1e-6)
