@@ -21,8 +21,8 @@ def with_paper(algo: str, env_id: str, hyperparams: Mapping[str, Any], n_timeste
     :param hyperparams: the user's hyperparameters, with or without ``strict``
     :param n_timesteps: length of the run, if the command line says it; else 0
     :return: the user's hyperparameters without ``strict``, above those of the paper if it is True
-    :raises ValueError: ``strict`` is neither True nor False, the environment is no Atari game, or ``policy_kwargs`` is
-        a text
+    :raises ValueError: ``strict`` is neither True nor False, the environment is no Atari game, there are no such
+        settings for the algorithm, or ``policy_kwargs`` is a text
     """
     own = dict(hyperparams)
     strict = own.pop(SWITCH, False)
@@ -40,6 +40,9 @@ def with_paper(algo: str, env_id: str, hyperparams: Mapping[str, Any], n_timeste
             'itself, as policy_kwargs:"dict(net_arch=[64])".'
         )
     papers = _with_classes(load_yaml(default_config("strict")))
+    if algo not in papers:
+        known = ", ".join(name for name in papers if name.islower())
+        raise ValueError(f"strict:True has no settings for {algo}, only for {known}: leave it out.")
     paper = papers["MaxPoolCnnPolicy" if (algo, own.get("policy")) == ("pd", "MaxPoolCnnPolicy") else algo]
     if "exploration_steps" in paper:
         total = n_timesteps if n_timesteps > 0 else float(own.get("n_timesteps", paper["n_timesteps"]))

@@ -114,7 +114,11 @@ def test_atari_games_share_stacked_frames():
         ("MultiTask-v0", {"env_ids": []}, "env_ids must be a list of names"),
         ("MultiTask-v0", {"env_ids": "CartPole-v1"}, "env_ids must be a list of names"),
         ("MultiTask-v0", {"env_ids": ["CartPole-v1", "CartPole-v1"]}, "names 'CartPole-v1' twice"),
-        ("MultiTask-v0", {"env_ids": ["Pendulum-v1"]}, "needs Box observations and Discrete actions"),
+        (
+            "MultiTask-v0",
+            {"env_ids": ["Pendulum-v1"]},
+            "needs Box observations, or a Dict of them, and Disc",
+        ),
         ("MultiTaskAtari-v0", {"games": ["Pong", "Pong"]}, "names 'Pong' twice"),
         ("MultiTaskAtari-v0", {"games": ["Pnog"]}, "Unknown game 'Pnog'"),
     ],

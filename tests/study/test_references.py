@@ -121,6 +121,7 @@ def test_the_zoos_agent_of_the_game_counts(tmp_path, monkeypatch, cartpole_teach
     run.mkdir(parents=True)
     (run / "CartPole-v1.zip").write_bytes(cartpole_teacher.read_bytes())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RL_TRAINED_AGENTS", raising=False)
     pd = {"algo": "pd", "rollout_policy": "teacher", "policy_kwargs": {"net_arch": [4]}}
     study = read(tmp_path / "s.yml", {"pd": pd, "alone": ALONE})
     assert not run_study(study, tmp_path / "out", run_here)

@@ -62,7 +62,7 @@ def test_it_says_what_a_folder_can_be_resumed_from(run_folder, tmp_path, capsys)
     assert "run_state.zip cannot be read as a state file" in capsys.readouterr().err
     (run_folder / "CartPole-v1" / "args.yml").write_text(yaml.safe_dump({**ARGUMENTS, "algo": "ppo"}))
     assert main(["resume", str(run_folder), "--dry-run"]) == 2
-    assert "only runs of pd, rtpd, qpd, mtpd, mtdqn can be resumed" in " ".join(capsys.readouterr().err.split())
+    assert "only runs of pd, rtpd, qpd, ppd, mtpd, mtdqn can be resumed" in " ".join(capsys.readouterr().err.split())
 
 
 STATE = {"attributes": {"num_timesteps": 5}, "total_timesteps": 10}

@@ -120,7 +120,12 @@ def test_what_strict_refuses(env_id, own, message):
         with_paper("pd", env_id, own)
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_strict_refuses_an_algorithm_without_such_settings():
+    with pytest.raises(ValueError, match="strict:True has no settings for ppd"):
+        with_paper("ppd", PONG, {"strict": True})
+
+
+@pytest.mark.parametrize("algo", [algo for algo in ALGORITHMS if algo != "ppd"])
 def test_every_algorithm_takes_its_strict_settings(algo):
     found = with_paper(algo, env_of(algo), {"strict": True})
     assert found.keys() <= {*known_hyperparams(algo), "n_timesteps", "vec_env_wrapper"}
