@@ -32,8 +32,8 @@ N_ENVS = 25
 CHECKS = (0.4, 0.7)
 # Below what better students had, by this much: a bad one
 SLACK = 0.05
-# How a student learns. Few weights need large steps: without quantization, on 6,400 recorded observations of CartPole, a
-# linear student agrees with the teacher after 750 updates at 87% of them with 3e-2, at 80% with 3e-3 (one seed). The
+# How a student learns. Few weights need large steps: without quantization, on 6,400 recorded observations of CartPole,
+# a linear student agrees with the teacher after 750 updates at 87% of them with 3e-2, at 80% with 3e-3 (one seed). The
 # rest is as in hyperparams/qpd.yml.
 _LEARNING: dict[str, dict[str, Any]] = {
     "vector": {"learning_rate": "lin_2e-2", "batch_size": 256, "train_freq": 8, "gradient_steps": 16},
