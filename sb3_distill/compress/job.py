@@ -151,7 +151,7 @@ class StoppingCallback(BaseCallback):
             return
         # The students learn as they would without the check.
         with unchanged_randomness():
-            samples = model.replay_buffer.sample(1_000, env=model._vec_normalize_env)
+            samples = model.replay_buffer.sample(1_000, env=model._normalizer)
         first = next(iter(self.students))
         left = {name: check for name, check in self.students.items() if not check.stopped}
         for name, check in left.items():

@@ -75,18 +75,23 @@ def orthogonalize(matrix: th.Tensor, eps: float = 1e-8) -> th.Tensor:
     :param eps: keeps a matrix of zeros what it is
     :return: about the orthogonal matrix that is nearest to it: its singular values come to lie between 0.7 and 1.2
     """
-    a, b, c = _NEWTON_SCHULZ
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = x / (x.norm() + eps)
     # All iterations are polynomials of x @ x.T, which commute: iterating on this small square matrix, and multiplying x
     # once at the end, takes half the time for (256, 1568).
     gram = x @ x.T
-    product = None
-    for _ in range(_N_ITERATIONS):
-        polynomial = b * gram + c * gram @ gram
-        polynomial.diagonal().add_(a)
-        product = polynomial if product is None else polynomial @ product
+    product = polynomial = _polynomial(gram)
+    for _ in range(_N_ITERATIONS - 1):
         gram = polynomial @ gram @ polynomial
+        polynomial = _polynomial(gram)
+        product = polynomial @ product
     x = product @ x
     return x.T if is_tall else x
+
+
+def _polynomial(gram: th.Tensor) -> th.Tensor:
+    a, b, c = _NEWTON_SCHULZ
+    polynomial = b * gram + c * gram @ gram
+    polynomial.diagonal().add_(a)
+    return polynomial
