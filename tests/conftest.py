@@ -1,3 +1,4 @@
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from stable_baselines3 import A2C, DQN, PPO
 
 from sb3_distill.cli import main
 
+# The hub's client reads it once. Without it, every test that looks for a teacher waits for a network first.
+os.environ["HF_HUB_OFFLINE"] = "1"
 # Networks this small lose time to a second thread, and much of it where others use the machine.
 torch.set_num_threads(1)
 

@@ -17,11 +17,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
 def test_damaged_files_run_nothing_and_end_in_a_sentence(folder):
     endings = {

@@ -169,7 +169,6 @@ def test_an_unrelated_folder_does_not_hide_the_settings_of_a_run(run):
 
 def test_runs_with_a_uuid_are_found_by_algorithm_and_environment(run, monkeypatch):
     monkeypatch.setenv("RL_TRAINED_AGENTS", str(run.parents[1]))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     expected = facts_of(run)
     run.rename(run.with_name(f"CartPole-v1_1{UUID}"))
     assert facts_of("zoo:ppo/CartPole-v1") == expected and find_zoo_teacher("CartPole-v1").name.endswith(UUID)

@@ -376,7 +376,6 @@ def test_continuous_teacher():
 def test_no_teacher_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RL_TRAINED_AGENTS", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="CartPole-v1"):
         make(None)
 

@@ -275,7 +275,6 @@ def test_agents_of_other_algorithms_are_hinted_at(tmp_path: Path, monkeypatch):
         (tmp_path / "rl-trained-agents" / name / f"{name[4:-2]}.zip").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RL_TRAINED_AGENTS", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(AgentError) as caught:
         make(None)
     assert "At hand for other versions: zoo:ppo/CartPole-v2 (later ones with" in str(caught.value)

@@ -130,6 +130,5 @@ def test_the_zoos_agent_of_the_game_counts(tmp_path, monkeypatch, cartpole_teach
     assert alone.teacher_sha256 == distilled.teacher_sha256
     assert [agent.setting for agent in manifest_of(tmp_path / "out", study.cells[1]).agents] == ["evaluation.teacher"]
     run.rename(run.with_name("gone"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"evaluation: \{teacher: PATH\}"):
         load_references(study.cells[1])
