@@ -24,7 +24,7 @@ TIERS = (
     ("pd", "rtpd", "qpd", "mtpd", "ppd"),
     ("export", "visualize"),
     ("study",),
-    ("compress",),
+    ("compress", "push"),
     ("zoo", "cli"),
     ("__init__", "__main__"),
 )

@@ -1,14 +1,17 @@
 """Agents on the Hugging Face hub."""
 
+import re
 from pathlib import Path
 
 from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import HUB_STATISTICS, AgentError, AgentFiles, AgentNotFoundError
 
+_VERSIONED = re.compile(r".+?-v\d+(?=-|$)")
+
 
 def download(source: str, local_only: bool = False) -> AgentFiles:
     """
-    :param source: ``hub:owner/algo-env``, optionally followed by ``@revision``
+    :param source: ``hub:owner/algo-env``, optionally followed by ``-anything`` and ``@revision``
     :param local_only: take what the local cache has, and do not ask the hub
     :return: the files of the agent in the local cache, all from one commit
     :raises AgentNotFoundError: the repository does not exist, or it has no agent in it
@@ -20,6 +23,10 @@ def download(source: str, local_only: bool = False) -> AgentFiles:
     repository, _, revision = source.removeprefix("hub:").partition("@")
     owner, _, name = repository.partition("/")
     algo, _, env_id = name.partition("-")
+    # What follows the version of the environment tells one repository from another.
+    if (versioned := _VERSIONED.match(env_id)) is not None:
+        env_id = versioned[0]
+    file = f"{algo}-{env_id}.zip"
     if not owner or not env_id:
         raise AgentError(
             f"{source!r} does not name a repository: write 'hub:owner/algo-env', e.g. 'hub:sb3/dqn-CartPole-v1', "
@@ -27,9 +34,7 @@ def download(source: str, local_only: bool = False) -> AgentFiles:
         )
 
     try:
-        zip_path = Path(
-            hf_hub_download(repository, f"{name}.zip", revision=revision or None, local_files_only=local_only)
-        )
+        zip_path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=local_only))
         # Fetch the other files from the same commit, even if a newer one is pushed meanwhile.
         folder = zip_path.parent
         for filename in ("config.yml", "args.yml"):
@@ -45,7 +50,7 @@ def download(source: str, local_only: bool = False) -> AgentFiles:
             "to a cache that has it, or give a local zip or run folder."
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
-        raise AgentNotFoundError(f"The hub has no {source} with {name}.zip in it") from error
+        raise AgentNotFoundError(f"The hub has no {source} with {file} in it") from error
     except Exception as error:
         # The hub's client passes on the errors of its HTTP library, which differ between its versions.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

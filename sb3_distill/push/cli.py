@@ -1,0 +1,153 @@
+"""``sb3-distill push``: an agent with its model card to the Hugging Face hub."""
+
+import argparse
+import importlib.util
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.config import read_yaml
+from sb3_distill.agents.files import AgentError, AgentFiles
+from sb3_distill.agents.sources import find_agent
+from sb3_distill.common.arguments import add_import_options, probability, whole_number
+from sb3_distill.envs.imports import trust_packages
+from sb3_distill.evaluation import cli as evaluate
+from sb3_distill.push.card import public_name, write_card
+from sb3_distill.push.folder import CARD, CURVE, RESULTS, check_folder, check_repository, write_folder
+from sb3_distill.results.tables import to_json
+from sb3_distill.study.manifest import versions
+
+
+class PushError(ValueError):
+    """The hub did not take the agent; the message says why and what to do."""
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The verb's options."""
+    parser = argparse.ArgumentParser(
+        prog="sb3-distill push",
+        description="Score an agent beside its teacher, and put it on the Hugging Face hub with a model card, in the "
+        "layout that hub: and the Zoo's load_from_hub read.",
+        epilog="example: sb3-distill push logs/pd/CartPole-v1_1 --repo me/pd-CartPole-v1 --dry-run",
+    )
+    parser.add_argument("agent", help="a run folder or a zip")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; made if it does not exist")
+    parser.add_argument("--dry-run", action="store_true", help="only write the folder that would be sent")
+    parser.add_argument("-o", "--output", type=Path, help="folder to be written (default: hub/OWNER/NAME)")
+    parser.add_argument("--private", action="store_true", help="make the repository a private one")
+    parser.add_argument("-m", "--message", help="message of the commit (default: names the agent)")
+    parser.add_argument("--best", action="store_true", help="the best model of the run's evaluations, not the last one")
+    parser.add_argument("--teacher", help="the agent whose score is 100%% (default: the agent's own teacher)")
+    parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
+    parser.add_argument("-n", "--n-episodes", type=whole_number(1), default=100, help="episodes (default: 100)")
+    parser.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions (default: 0)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode (default: 0)")
+    add_import_options(parser)
+    return parser.parse_args(argv)
+
+
+def _evaluation_words(args: argparse.Namespace) -> list[str]:
+    words = ["-n", str(args.n_episodes), "--epsilon", str(args.epsilon), "--seed", str(args.seed)]
+    for option, value in (("--teacher", args.teacher), ("--env", args.env)):
+        words += [] if value is None else [option, value]
+    return words
+
+
+def _curve_of(files: AgentFiles) -> Any:
+    """The figure of the run's evaluations; None if it has none."""
+    if files.run_folder is None or not (files.run_folder / "evaluations.npz").is_file():
+        return None
+    if importlib.util.find_spec("matplotlib") is None:
+        print("The card has no curve: matplotlib is not installed (pip install 'sb3-distill[plots]').", file=sys.stderr)
+        return None
+    from sb3_distill.visualize.curves import plot_runs
+
+    return plot_runs([files.run_folder])
+
+
+def prepare(args: argparse.Namespace, folder: Path) -> Teacher:
+    """
+    Score the agent, and write the folder that the hub gets.
+
+    :param args: the options
+    :param folder: the folder
+    :return: the agent
+    :raises AgentError: the agent or its teacher cannot be loaded, or the folder holds something else
+    :raises ValueError: the repository's name does not fit the agent
+    """
+    check_folder(folder)
+    words = _evaluation_words(args)
+    options = evaluate.parse_args([args.agent, *words, *["--best"] * args.best])
+    (game,) = evaluate.group_by_game(options)
+    source = str(Path(args.agent) / "best_model.zip") if args.best else args.agent
+    agent = next(each for each in game.agents if each.source == source)
+    check_repository(args.repo, agent, game.env_id)
+    names = {each.source: public_name(each.source) for each in game.agents} | {source: args.repo}
+    rows = [
+        replace(row, agent=names[row.agent], taught_by=names.get(row.taught_by or "", row.taught_by))
+        for row in evaluate.evaluate_game(game, None, options)
+    ]
+    results = evaluate.Results([game], args.n_episodes, args.epsilon, False, args.seed, None, rows, {})
+    files = find_agent(source)
+    figure = _curve_of(files)
+    command = shlex.join(["sb3-distill", "evaluate", f"hub:{args.repo}", *words])
+    run = read_yaml(files.yaml("args.yml"))
+    curve = None if figure is None else CURVE
+    card = write_card(agent, game.env_id, args.repo, rows, options.margin, command, run, versions(), curve)
+    write_folder(folder, agent, files, game.env_id, {CARD: card, RESULTS: to_json(results.to_dict())})
+    if figure is not None:
+        from sb3_distill.results.figures import save_figure
+
+        save_figure(figure, folder / CURVE)
+    return agent
+
+
+def upload(folder: Path, repository: str, message: str, private: bool) -> str:
+    """
+    :param folder: the folder
+    :param repository: owner/name
+    :param message: message of the commit
+    :param private: whether a new repository is private
+    :return: the address of the commit
+    :raises PushError: the hub cannot be reached, or refuses
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message).commit_url)
+    except Exception as error:
+        # The hub's client passes on the errors of its HTTP library, which differ between its versions.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PushError(
+            f"{repository} was not pushed ({reason}). Log in with `hf auth login`, or set HF_TOKEN to a token that may "
+            f"write there. What would be sent is in {folder}."
+        ) from error
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status
+    """
+    args = parse_args(argv)
+    folder = args.output or Path("hub") / args.repo
+    try:
+        trust_packages(args.gym_packages, args.allow_import)
+        agent = prepare(args, folder)
+        print(f"Wrote {folder}.")
+        if not args.dry_run:
+            message = args.message or f"{agent.algo} agent, sha256 {agent.sha256[:12]}"
+            print(f"Pushed to {upload(folder, args.repo, message, args.private)}")
+    except (AgentError, ValueError, OSError, gym.error.Error) as error:
+        print(f"sb3-distill push: {error}", file=sys.stderr)
+        return 1
+    return 0
