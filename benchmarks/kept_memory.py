@@ -1,9 +1,10 @@
 """
-What an update of an image student costs with freed memory kept for the next minibatch, and without.
+What an update of an image student costs: as it was, with freed memory kept for the next minibatch, and with frames that
+are brought into the layout of the convolutions while they are bytes, too.
 
     python -m benchmarks.kept_memory --json kept_memory.json
 
-Each measurement has a process of its own with one thread, and the two kinds take turns. CPU seconds are those of the
+Each measurement has a process of its own with one thread, and the three kinds take turns. CPU seconds are those of the
 process; a page fault is the kernel handing out 4 KiB, filled with zeros.
 """
 
@@ -15,11 +16,13 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 N_WARM_UP, N_UPDATES = 5, 20
+KINDS = ("given back", "kept", "kept, bytes laid out")
 
 
-def measure(policy_name: str, batch_size: int, keeps: bool) -> tuple[float, float]:
+def measure(policy_name: str, batch_size: int, kind: str) -> tuple[float, float]:
     """CPU milliseconds and page faults of an update, in this process."""
     import numpy as np
     import torch as th
@@ -30,18 +33,19 @@ def measure(policy_name: str, batch_size: int, keeps: bool) -> tuple[float, floa
     from sb3_distill.networks.policies import STUDENT_POLICIES
 
     th.set_num_threads(1)
-    if not keeps:
+    if kind == "given back":
         students.keep_freed_memory = lambda: False
     space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     policy = STUDENT_POLICIES[policy_name](space, spaces.Discrete(6), lambda _: 1e-3, optimizer_class=Muon)
     student = students.Student(policy, None, bf16=False)
+    answer: Any = student.answer if kind == "kept, bytes laid out" else policy.answer
     images = th.randint(0, 256, (batch_size, 4, 84, 84), dtype=th.uint8)
     seconds: list[float] = []
     for number in range(N_WARM_UP + N_UPDATES):
         if number == N_WARM_UP:
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         start = time.process_time()
-        student.update(policy.q_net(images).square().mean())
+        student.update(answer(images).preferences.square().mean())
         seconds.append(time.process_time() - start)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     return 1000 * statistics.median(seconds[N_WARM_UP:]), faults / N_UPDATES
@@ -58,27 +62,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for policy_name in args.policies:
         for batch_size in args.batch_sizes:
-            found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+            found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
             for _ in range(args.rounds):
-                for keeps, measured in found.items():
+                for kind, measured in found.items():
                     with mp.get_context("spawn").Pool(1) as pool:
-                        measured.append(pool.apply(measure, (policy_name, batch_size, keeps)))
-            (kept, kept_faults), (given_back, faults) = (
-                [statistics.median(column) for column in zip(*found[keeps], strict=True)] for keeps in (True, False)
-            )
-            print(
-                f"{policy_name}, {batch_size} frames: {given_back:.1f} ms and {faults:.0f} page faults given back, "
-                f"{kept:.1f} ms and {kept_faults:.0f} kept; {kept / given_back:.2f}",
-                flush=True,
-            )
-            rows.append(
-                {
-                    "policy": policy_name,
-                    "batch_size": batch_size,
-                    "given_back": {"ms": given_back, "page_faults": faults},
-                    "kept": {"ms": kept, "page_faults": kept_faults},
-                }
-            )
+                        measured.append(pool.apply(measure, (policy_name, batch_size, kind)))
+            medians = {kind: [statistics.median(column) for column in zip(*found[kind], strict=True)] for kind in KINDS}
+            first = medians[KINDS[0]][0]
+            texts = [f"{kind} {ms:.1f} ms ({ms / first:.2f}), {n:.0f} faults" for kind, (ms, n) in medians.items()]
+            print(f"{policy_name}, {batch_size} frames: {'; '.join(texts)}", flush=True)
+            kinds = {kind: {"ms": ms, "page_faults": faults} for kind, (ms, faults) in medians.items()}
+            rows.append({"policy": policy_name, "batch_size": batch_size, **kinds})
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 

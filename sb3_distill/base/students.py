@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from sb3_distill.algorithms import resolve
+from sb3_distill.common.answers import Answers
 from sb3_distill.networks.computing import keep_freed_memory
 from sb3_distill.networks.extractors import StudentCNN, set_train_dtype
 from sb3_distill.networks.policies import StudentPolicy
@@ -28,7 +29,9 @@ class Student(nn.Module):
         self.policy = policy
         self.loss = loss
         set_train_dtype(policy, policy.device, bf16)
-        if any(isinstance(module, StudentCNN) for module in policy.modules()):
+        # In a list, it is no module of this one
+        self._cnns = [module for module in policy.modules() if isinstance(module, StudentCNN)]
+        if self._cnns:
             keep_freed_memory()
         self._trained = list(policy.parameters())
 
@@ -36,6 +39,24 @@ class Student(nn.Module):
     def optimizer(self) -> th.optim.Optimizer:
         """The optimizer of the policy."""
         return self.policy.optimizer
+
+    def answer(self, obs: PyTorchObs) -> Answers:
+        """
+        What the policy answers while it is trained. Images are brought into the memory layout of the convolutions while
+        they are bytes: otherwise each layer would copy them as floats, once forward and once backward.
+
+        :param obs: batch of observations, as the environment returns them
+        :return: the outputs that the distillation losses compare with the teacher's
+        """
+        if self._cnns and isinstance(obs, dict):
+            obs = {key: self._lay_out(part) for key, part in obs.items()}
+        elif self._cnns:
+            obs = self._lay_out(obs)
+        answers: Answers = self.policy.answer(obs)
+        return answers
+
+    def _lay_out(self, part: th.Tensor) -> th.Tensor:
+        return part.contiguous(memory_format=self._cnns[0].memory_format) if part.ndim == 4 else part
 
     def update(self, loss: th.Tensor, max_grad_norm: float | None = None) -> None:
         """

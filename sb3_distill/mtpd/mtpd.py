@@ -292,7 +292,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         return np.array(self.policy.task_actions)[tasks.reshape(tasks.shape[:1])]
 
     def student_loss(self, student: Student, samples: MultiTaskSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
-        q_values = student.policy.answer(samples.observations).q_values
+        q_values = student.answer(samples.observations).q_values
+        assert q_values is not None
         losses, agreement = [], th.zeros((), device=q_values.device)
         counts = [len(teacher.preferences) for teacher in samples.answers.values()]
         for (task, teacher), rows in zip(samples.answers.items(), q_values.split(counts), strict=True):

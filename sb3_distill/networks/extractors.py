@@ -89,6 +89,7 @@ class StudentCNN(BaseFeaturesExtractor):
         self.linear = nn.Sequential(nn.Linear(n_flatten, features_dim), nn.ReLU())
         # set_train_dtype may choose bfloat16 for training; acting, and the layers after this extractor, use float32.
         self.train_dtype = th.float32
+        self.memory_format = th.contiguous_format
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         images = self.scaler(observations)
@@ -146,11 +147,13 @@ def set_train_dtype(policy: nn.Module, device: th.device, bf16: bool | None = No
     :param bf16: whether to use bfloat16; None: use it if the device multiplies bfloat16 in hardware
     """
     bf16 = has_fast_bfloat16(device) if bf16 is None else bf16
+    is_plain = bf16 and device.type == "cpu"
+    memory_format = th.contiguous_format if is_plain else th.channels_last
     for module in policy.modules():
         if isinstance(module, StudentCNN):
             module.train_dtype = th.bfloat16 if bf16 else th.float32
-    is_plain = bf16 and device.type == "cpu"
-    policy.to(memory_format=th.contiguous_format if is_plain else th.channels_last)  # type: ignore[call-overload]
+            module.memory_format = memory_format
+    policy.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 class ExtractorMixin:

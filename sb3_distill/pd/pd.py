@@ -218,7 +218,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         return [self._reference_callback(siblings, self.n_teacher_episodes)]
 
     def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
-        answers = student.policy.answer(samples.observations)
+        answers = student.answer(samples.observations)
         losses = student.loss(samples.answers, answers)
         return losses, {"distill_loss": losses.mean().detach(), **compare_actions(samples.answers, answers)}
 

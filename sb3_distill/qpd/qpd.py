@@ -296,7 +296,7 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
                 self._record("quantized", self.transition_share)
 
     def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
-        teacher, answers = samples.answers, student.policy.answer(samples.observations)
+        teacher, answers = samples.answers, student.answer(samples.observations)
         terms = {"actor_loss": student.loss(teacher, answers)}
         distill_losses = terms["actor_loss"]
         if teacher.values is not None:

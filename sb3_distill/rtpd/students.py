@@ -133,12 +133,13 @@ class RealTimeStudent(Student):
         :param max_grad_norm: The maximum value for the gradient clipping
         :return: the losses, and the share of observations in which student and teacher have the same greedy action
         """
-        answers = self.policy.answer(batch.replay_data.observations)
+        answers = self.answer(batch.replay_data.observations)
         distill_loss = self.loss(batch.answers, answers).mean()
         losses = {"distill_loss": distill_loss.detach()}
         loss = distill_loss
         assert self.spec.self_learning is not None
         if self.spec.self_learning > 0:
+            assert answers.q_values is not None
             td_loss = self.td_losses(batch, answers.q_values).mean()
             losses["td_loss"] = td_loss.detach()
             # Sun & Fazli 2019, Eq. 3

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -14,8 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_distill import QPD, PolicyDistillation, RealTimeDistillDQN
 from sb3_distill.agents.files import RUN_STATE
+from sb3_distill.base.students import Student
 from sb3_distill.common.utils import to_device
 from sb3_distill.networks.computing import BREAK_EVEN
+from sb3_distill.networks.policies import STUDENT_POLICIES
 from tests.helpers import run_python
 from tests.mtpd.students import make as make_mtpd
 from tests.qpd.students import BITS, SMALL_STUDENTS
@@ -234,6 +237,20 @@ def test_a_saved_rtpd_model_keeps_its_precision(processor, tmp_path):
     loaded = RealTimeDistillDQN.load(tmp_path / "model", device="cpu")
     assert loaded.bf16 is True
     assert loaded.student_nets["one"].policy.q_net.features_extractor.train_dtype == th.bfloat16
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_frames_reach_the_convolutions_in_their_layout(bf16):
+    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    student = Student(STUDENT_POLICIES["Net5Policy"](space, spaces.Discrete(3), lambda _: 1e-3), None, bf16=bf16)
+    student.policy.set_training_mode(True)
+    convolution = student.policy.q_net.features_extractor.cnn[0]
+    inputs = []
+    convolution.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    images = th.as_tensor(np.random.default_rng(0).integers(0, 256, (2, *space.shape), np.uint8))
+    answers = student.answer(images)
+    assert inputs[0].is_contiguous(memory_format=th.contiguous_format if bf16 else th.channels_last)
+    assert th.equal(answers.q_values, student.policy.answer(images).q_values)
 
 
 # Counts page faults of updates that are alike, in a process whose heap nobody has touched
