@@ -50,7 +50,7 @@ class Student(nn.Module):
         """
         if self._cnns and isinstance(obs, dict):
             obs = {key: self._lay_out(part) for key, part in obs.items()}
-        elif self._cnns:
+        elif self._cnns and isinstance(obs, th.Tensor):
             obs = self._lay_out(obs)
         answers: Answers = self.policy.answer(obs)
         return answers
