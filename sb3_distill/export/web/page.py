@@ -1,0 +1,76 @@
+"""One page of HTML in which an exported student plays in the browser."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sb3_distill.export.integer_policy import FULL, TANH, IntegerPolicy
+
+_FOLDER = Path(__file__).parent
+# Those of games.js
+WEB_GAMES = ("CartPole-v1", "MinAtar/Breakout-v1")
+
+
+def check_playable(env_id: str) -> None:
+    """
+    :param env_id: an environment
+    :raises ValueError: it is none of those that the page can play
+    """
+    if env_id not in WEB_GAMES:
+        raise ValueError(f"--format web plays {' and '.join(WEB_GAMES)} in the browser, not {env_id}.")
+
+
+def web_page(policy: IntegerPolicy, title: str, env_id: str, n_parameters: int) -> str:
+    """
+    :param policy: the policy in integers
+    :param title: head of the page
+    :param env_id: the game, see ``check_playable``
+    :param n_parameters: number of the agent's parameters
+    :return: the page, which needs no other file and no network
+    :raises ValueError: sums of the policy need more than the 53 bits that a browser's numbers have, or it is not one of
+        discrete actions
+    """
+    check_playable(env_id)
+    if policy.wide or policy.action_shape is not None:
+        raise ValueError(
+            "--format web needs discrete actions, and sums that fit into 32 bits: take fewer bits (--bits)."
+        )
+    templates = Environment(
+        loader=PackageLoader("sb3_distill.export", "web"), autoescape=True, undefined=StrictUndefined
+    )
+    scripts = {f"{name}_js": _safe((_FOLDER / f"{name}.js").read_text()) for name in ("policy", "games")}
+    return templates.get_template("play.html.j2").render(
+        title=title,
+        n_parameters=f"{n_parameters:,}",
+        env_id=_safe(json.dumps(env_id)),
+        policy=_safe(json.dumps(as_json(policy))),
+        **scripts,
+    )
+
+
+def _safe(script: str) -> Markup:
+    """A script as it stands; nothing in it may end the element around it."""
+    return Markup(script.replace("</", "<\\/"))
+
+
+def as_json(policy: IntegerPolicy) -> dict[str, Any]:
+    """
+    :param policy: the policy in integers
+    :return: what ``policy.js`` computes with
+    """
+    layers = []
+    for layer in policy.layers:
+        numbers = {name: _plain(value) for name, value in vars(layer).items()}
+        layers.append(numbers | {"weight_shape": list(layer.weight.shape)})
+    inputs = None if policy.inputs is None else {name: _plain(value) for name, value in vars(policy.inputs).items()}
+    table = {"tanh": TANH.tolist(), "full": FULL}
+    return {"n_actions": policy.n_actions, "inputs": inputs, "layers": layers, "table": table}
+
+
+def _plain(value: Any) -> Any:
+    # A float32 is one of the browser's numbers.
+    return value.ravel().tolist() if isinstance(value, np.ndarray) else value
