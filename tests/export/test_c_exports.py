@@ -101,6 +101,21 @@ def test_bench_shows_c_beside_the_others(exported, tmp_path: Path, capsys, monke
 
 
 @needs_compiler
+def test_bench_plays_under_what_a_device_brings(exported, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("sb3_distill.export.bench.peak_memory", lambda *arguments: None)
+    options = ["bench", str(exported), "--n-runs", "3", "-o", str(tmp_path), "--action-delay", "2", "--obs-bits", "6"]
+    assert export([*options, "--n-episodes", "3"]) == 0
+    assert "return: with actions 2 steps late, observations of 6 bits" in capsys.readouterr().out
+    with (tmp_path / "bench.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["action_delay"], row["obs_bits"]) for row in rows} == {("2", "6")}
+    # All of them met the same.
+    assert len({row["return"] for row in rows}) < len(rows)
+    assert export([*options, "--n-episodes", "0"]) == 1
+    assert "With --n-episodes 0 nothing is played: leave out action_delay, obs_bits." in capsys.readouterr().err
+
+
+@needs_compiler
 def test_code_that_is_not_ours_is_not_run(exported, tmp_path: Path):
     for path in exported.iterdir():
         if path.is_file():
