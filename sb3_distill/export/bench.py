@@ -22,6 +22,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, whole_number
 from sb3_distill.common.files import write_whole
 from sb3_distill.common.formats import format_problem
+from sb3_distill.common.utils import missing_extra
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, trust_packages
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
@@ -34,7 +35,6 @@ from sb3_distill.export.c.build import CPlayer, Footprint
 from sb3_distill.export.cost import AGENT_CODE, FILE_CODE, latencies, peak_memory
 from sb3_distill.export.description import FORMAT, Description
 from sb3_distill.export.export import C_FILE, FLOAT_FILE, INTEGER_FILE, ExportError
-from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.reading.text import read_json
 from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
 from sb3_distill.results.tables import format_table
@@ -76,10 +76,10 @@ class FilePlayer:
     """
     An exported policy that plays as SB3's models do.
 
-    :param runner: the policy
+    :param runner: a ``PolicyRunner``
     """
 
-    def __init__(self, runner: PolicyRunner) -> None:
+    def __init__(self, runner: Any) -> None:
         self.runner = runner
 
     def predict(
@@ -178,8 +178,13 @@ def open_file(path: Path) -> FilePlayer:
     """
     :param path: an ONNX file
     :return: its policy
-    :raises ExportError: ONNX Runtime does not read it
+    :raises ExportError: ONNX Runtime is not installed, or does not read it
     """
+    problem = missing_extra("export", "onnxruntime")
+    if problem is not None:
+        raise ExportError(f"{path} cannot be run: {problem}")
+    from sb3_distill.export.runner import PolicyRunner
+
     try:
         return FilePlayer(PolicyRunner(path))
     except Exception as error:
