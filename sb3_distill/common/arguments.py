@@ -33,6 +33,17 @@ def probability(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """
+    :param text: the argument
+    :return: the number
+    """
+    number = to_number(text)
+    if not 0.0 <= number <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a share, between 0 and 1, not {text}")
+    return number
+
+
 def percentage(text: str) -> float:
     """
     :param text: the argument

@@ -1,6 +1,7 @@
 """Small helpers that several modules use."""
 
 import difflib
+import importlib.util
 import math
 import re
 import warnings
@@ -29,6 +30,16 @@ def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(value).lower(), lower_case, n=1)
     hint = f" Did you mean '{lower_case[close[0]]}'?" if close else ""
     return f"Unknown {field} {value!r}: choose one of {', '.join(choices)}.{hint}"
+
+
+def missing_extra(extra: str, *modules: str) -> str | None:
+    """
+    :param extra: one of this package's extras
+    :param modules: modules that come with it
+    :return: a sentence if one of them is not installed
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"{missing[0]} is not installed: pip install 'sb3-distill[{extra}]'." if missing else None
 
 
 def to_number(value: Any) -> float:

@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from sb3_distill.common.arguments import add_gym_packages, percentage, to_number, whole_number
@@ -44,11 +43,6 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments behind the verb
     :return: exit status: 3 where no student was shown to keep enough
     """
-    missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
-    if missing:
-        extra = "pip install 'sb3-distill[export]'"
-        print(f"sb3-distill compress: {missing[0]} is not installed: {extra}.", file=sys.stderr)
-        return 1
     import gymnasium as gym
 
     from sb3_distill.common.files import check_writable

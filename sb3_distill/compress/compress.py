@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.common.utils import missing_extra
 from sb3_distill.compress.candidates import natural_temperature, space_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
@@ -85,11 +86,14 @@ def compress(
     :param say: shows a line of progress
     :return: the outcome
     :raises AgentError: the agent cannot be loaded
-    :raises ValueError: it is none that can be compressed, or a run has failed
+    :raises ValueError: it is none that can be compressed, a run has failed, or ONNX is the target and not installed
     :raises OSError: a file cannot be written, or another process searches in the folder
     """
     start = time.monotonic()
     output, goal, plan = Path(output), goal or Goal(), plan or Plan()
+    problem = missing_extra("export", "onnx", "onnxruntime") if target == "onnx" else None
+    if problem is not None:
+        raise CompressError(f'{problem} --target c (target="c") needs neither onnx nor onnxruntime.')
     trust_packages(gym_packages)
     teacher = load_teacher(source, device="cpu")
     env_id = find_env_id(teacher, env_id)

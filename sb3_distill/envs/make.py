@@ -16,6 +16,9 @@ from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
 
 gym.register_envs(ale_py)
 
+# Puts something around a sub-environment that plays the episodes of a schedule; the number is its index there
+EpisodeWrapper = Callable[[gym.Env, EpisodeSchedule, int], gym.Env]
+
 # Games whose scores were shown to agree between native stepping and the Zoo's wrappers (tests/envs/test_atari.py, slow)
 NATIVE_GAMES = ("pong", "breakout")
 
@@ -73,7 +76,7 @@ def make_eval_env(
     return venv if counterpart is None else counterpart
 
 
-def play_schedule(venv: VecEnv, schedule: EpisodeSchedule) -> None:
+def play_schedule(venv: VecEnv, schedule: EpisodeSchedule, wrapper: EpisodeWrapper | None = None) -> None:
     """
     Let a vector environment play the episodes of a schedule. An episode is what the Zoo's ``enjoy`` counts as one: in
     Atari games a whole game with its own score, whatever the wrappers make of lives and rewards; elsewhere whatever the
@@ -81,10 +84,14 @@ def play_schedule(venv: VecEnv, schedule: EpisodeSchedule) -> None:
 
     :param venv: the vector environment, before its first reset
     :param schedule: the schedule
+    :param wrapper: put around each sub-environment
     :raises TypeError: its sub-environments are in other processes
+    :raises ValueError: ``wrapper`` is set for games that are stepped in C++
     """
     base = venv.unwrapped
     if isinstance(base, NativeAtariVecEnv):
+        if wrapper is not None:
+            raise ValueError("Games in C++ cannot be disturbed: leave out --native (native=True).")
         base.schedule = schedule
     elif isinstance(base, DummyVecEnv):
         for index, env in enumerate(base.envs):
@@ -98,5 +105,7 @@ def play_schedule(venv: VecEnv, schedule: EpisodeSchedule) -> None:
                 base.envs[index] = ScheduledEnv(base.envs[index], schedule, index)
             else:
                 outer.env = ScheduledEnv(env, schedule, index)
+        if wrapper is not None:
+            base.envs = [wrapper(env, schedule, index) for index, env in enumerate(base.envs)]
     else:
         raise TypeError(f"Episodes are played in this process, but {type(base).__name__} has its own.")

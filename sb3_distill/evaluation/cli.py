@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, probability, whole_number
 from sb3_distill.common.files import check_writable, write_whole
 from sb3_distill.envs.imports import trust_packages
-from sb3_distill.evaluation.environments import find_env_id, recipe_of
+from sb3_distill.evaluation.disturbance import Disturbance, add_disturbance_options
+from sb3_distill.evaluation.environments import find_env_id, recipe_of, shared_env_kwargs
 from sb3_distill.evaluation.scoring import Score, architecture_of, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.evaluation.table import cells_of, footnotes, geometric_means, header
@@ -61,6 +62,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--device", type=device, default="auto")
     parser.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")
+    add_disturbance_options(parser)
     add_import_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, with every return")
     args = parser.parse_args(argv)
@@ -86,6 +88,7 @@ class Game:
     :param teachers: by agent, the one that counts as 100% for it
     :param env_kwargs: arguments of the environment
     :param native: whether the games were stepped in C++
+    :param disturbance: noise, bits and delays under which all play
     """
 
     env_id: str
@@ -93,6 +96,7 @@ class Game:
     teachers: dict[Teacher, Teacher] = field(default_factory=dict)
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     native: bool = False
+    disturbance: Disturbance = field(default_factory=Disturbance)
 
 
 @dataclass(frozen=True)
@@ -121,12 +125,13 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: the content of the JSON file; ``stochastic``, ``starts_sha256``, ``env_kwargs`` and ``native`` are left
-            out if there are none
+        :return: the content of the JSON file; ``stochastic``, ``starts_sha256``, ``env_kwargs``, ``native`` and
+            ``ranges`` (of disturbed observations) are left out if there are none
         """
         names = [game.env_id for game in self.games]
         env_kwargs = {game.env_id: game.env_kwargs for game in self.games if game.env_kwargs}
         native = [game.env_id for game in self.games if game.native]
+        ranges = {game.env_id: found for game in self.games if (found := game.disturbance.ranges())}
         return {
             "format": FORMAT,
             "env": names[0] if len(names) == 1 else names,
@@ -137,6 +142,7 @@ class Results:
             **({} if self.starts_sha256 is None else {"starts_sha256": self.starts_sha256}),
             **({"env_kwargs": env_kwargs} if env_kwargs else {}),
             **({"native": native} if native else {}),
+            **({"ranges": ranges} if ranges else {}),
             "agents": [row.to_dict() for row in self.rows],
             "geometric_means": self.means,
         }
@@ -180,17 +186,19 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
             args.seed,
             deterministic=not args.stochastic,
             start_wrapper=None if starts is None else partial(StartFrom, starts=starts, first_seed=args.seed),
-            # Start states are put into the emulator from Python.
-            native=args.native if starts is None else args.native or False,
+            # Start states are put into the emulator from Python, and so is what disturbs.
+            native=args.native if starts is None and not game.disturbance else args.native or False,
             env_kwargs=game.env_kwargs,
             progress=True,
+            disturbance=game.disturbance,
         )
     game.native = any(score.native for score in scores.values())
     rows = []
     for agent in game.agents:
         teacher = game.teachers.get(agent)
         reference = None if teacher is None else scores[teacher]
-        rows.append(row_of(agent, game.env_id, scores[agent], reference, teacher, args.margin))
+        row = row_of(agent, game.env_id, scores[agent], reference, teacher, args.margin)
+        rows.append(replace(row, **game.disturbance.facts))
     return rows
 
 
@@ -209,23 +217,6 @@ def tell_of_wrappers(game: Game) -> None:
     if len(set(wrappers.values())) > 1:
         each = "; ".join(f"{source}: {names}" for source, names in wrappers.items())
         print(f"Note: every agent plays in the wrappers of its own run, and they differ here. {each}", file=sys.stderr)
-
-
-def find_env_kwargs(game: Game) -> dict[str, Any]:
-    """
-    :param game: the game and its players
-    :return: arguments of the environment, as the runs in it say
-    :raises AgentError: they differ
-    """
-    known = [agent for agent in game.agents if agent.env_kwargs is not None and agent.env_id == game.env_id]
-    for agent in known:
-        if agent.env_kwargs != known[0].env_kwargs:
-            raise AgentError(
-                f"The runs of {game.env_id} were trained with different arguments of the environment ("
-                f"{known[0].env_kwargs} of {known[0].source}, {agent.env_kwargs} of {agent.source}): say with "
-                "--env-kwargs key:value which are meant, and with --env-kwargs alone that none are."
-            )
-    return dict(known[0].env_kwargs or {}) if known else {}
 
 
 def is_same(first: Teacher, second: Teacher) -> bool:
@@ -329,7 +320,10 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
         raise AgentError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
     for game in games.values():
         add_teachers(game, args.teacher, args.device)
-        game.env_kwargs = find_env_kwargs(game) if args.env_kwargs is None else dict(args.env_kwargs)
+        game.disturbance = Disturbance(args.obs_noise, args.action_delay, args.obs_bits)
+        game.env_kwargs = (
+            shared_env_kwargs(game.agents, game.env_id) if args.env_kwargs is None else dict(args.env_kwargs)
+        )
     return list(games.values())
 
 
@@ -391,7 +385,8 @@ def main(argv: list[str]) -> int:
         return status
     for game in games:
         protocol = [game.env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]
-        print(", ".join(protocol + ["sampled actions"] * args.stochastic + ["stepped in C++"] * game.native))
+        protocol += ["sampled actions"] * args.stochastic + ["stepped in C++"] * game.native
+        print(", ".join(protocol + game.disturbance.describe()))
         print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == game.env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
         print(f"geometric mean over the games, {label}: {mean:.1f}%{interval_text((low, high))}")

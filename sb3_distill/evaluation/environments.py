@@ -71,6 +71,24 @@ def recipe_of(agent: Teacher, env_id: str, env_kwargs: Mapping[str, Any] | None 
     )
 
 
+def shared_env_kwargs(agents: Sequence[Teacher], env_id: str) -> dict[str, Any]:
+    """
+    :param agents: agents that are compared
+    :param env_id: id of the environment in which they play
+    :return: arguments of the environment, as the runs in it say
+    :raises AgentError: they differ
+    """
+    known = [agent for agent in agents if agent.env_kwargs is not None and agent.env_id == env_id]
+    for agent in known:
+        if agent.env_kwargs != known[0].env_kwargs:
+            raise AgentError(
+                f"The runs of {env_id} were trained with different arguments of the environment ("
+                f"{known[0].env_kwargs} of {known[0].source}, {agent.env_kwargs} of {agent.source}): say with "
+                "--env-kwargs key:value which are meant, and with --env-kwargs alone that none are."
+            )
+    return dict(known[0].env_kwargs or {}) if known else {}
+
+
 def check_fits(agent: Teacher, env_id: str, venv: VecEnv) -> None:
     """
     :param agent: a loaded agent

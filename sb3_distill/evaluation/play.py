@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule
-from sb3_distill.envs.make import play_schedule
+from sb3_distill.envs.make import EpisodeWrapper, play_schedule
 from sb3_distill.evaluation.players import Player, mix_random_actions
 from sb3_distill.networks.computing import keep_freed_memory
 from sb3_distill.results.statistics import percent_of_teacher, sample_std
@@ -62,6 +62,7 @@ def evaluate_paired(
     n_envs: int = 10,
     deterministic: bool = True,
     progress: str | None = None,
+    wrapper: EpisodeWrapper | None = None,
 ) -> Score:
     """
     Play episodes whose starts and random actions depend on the seed alone, so that the scores of two players are
@@ -78,8 +79,10 @@ def evaluate_paired(
     :param n_envs: episodes played side by side
     :param deterministic: whether the player acts greedily
     :param progress: text beside a progress bar on a terminal; None: no bar
+    :param wrapper: put around each sub-environment, see ``Disturbance``
     :return: the returns and lengths
-    :raises ValueError: a return is not a finite number, or ``epsilon`` is set for actions that are not discrete
+    :raises ValueError: a return is not a finite number, or ``epsilon`` is set for actions that are not discrete, or
+        ``wrapper`` for games that are stepped in C++
     """
     venv = make_env(min(n_envs, n_eval_episodes))
     try:
@@ -89,7 +92,7 @@ def evaluate_paired(
                 "leave it at 0."
             )
         schedule = EpisodeSchedule(n_eval_episodes, venv.num_envs, seed)
-        play_schedule(venv, schedule)
+        play_schedule(venv, schedule, wrapper)
         # Sampled actions repeat too, and leave the caller's generator as it was.
         with (
             th.random.fork_rng(enabled=not deterministic),

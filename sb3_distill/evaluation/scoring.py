@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +12,7 @@ from torch import nn
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import count_macs
+from sb3_distill.evaluation.disturbance import Disturbance
 from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.results.comparison import MARGIN, Pairs, percent_interval, verdict
@@ -48,6 +50,7 @@ def score_agent(
     native: bool | None = False,
     env_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
+    disturbance: Disturbance | None = None,
 ) -> Score:
     """
     :param agent: a loaded agent
@@ -60,21 +63,23 @@ def score_agent(
     :param native: step Atari games in C++; None: those whose scores were shown to agree
     :param env_kwargs: passed to the environment's constructor; None: those of the agent's own run
     :param progress: show a progress bar on a terminal
+    :param disturbance: noise, bits and delays; given to several agents, it is the same for all
     :return: the returns
-    :raises ValueError: the environment cannot be made, or the agent was trained with other spaces
+    :raises ValueError: the environment cannot be made or cannot be disturbed, or the agent was trained with other
+        spaces
     """
 
     def make_env(n_envs: int) -> VecEnv:
         return make_env_of(agent, env_id, n_envs, env_kwargs, start_wrapper, native)
 
-    return evaluate_paired(
-        agent,
-        make_env,
+    play = partial(evaluate_paired, agent, make_env)
+    return play(
         n_episodes,
         epsilon,
         seed,
         deterministic=deterministic,
         progress=agent.source if progress else None,
+        wrapper=None if disturbance is None else disturbance.wrapper(play),
     )
 
 

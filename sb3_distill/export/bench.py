@@ -3,10 +3,9 @@
 import argparse
 import csv
 import io
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,22 +22,23 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, whole_number
 from sb3_distill.common.files import write_whole
 from sb3_distill.common.formats import format_problem
+from sb3_distill.common.utils import missing_extra
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, trust_packages
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
+from sb3_distill.evaluation.disturbance import Disturbance, add_disturbance_options
 from sb3_distill.evaluation.environments import transpose_for
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.export.c import bench as c_bench
 from sb3_distill.export.c.build import CPlayer, Footprint
+from sb3_distill.export.cost import AGENT_CODE, FILE_CODE, latencies, peak_memory
 from sb3_distill.export.description import FORMAT, Description
 from sb3_distill.export.export import C_FILE, FLOAT_FILE, INTEGER_FILE, ExportError
-from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.reading.text import read_json
 from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
 from sb3_distill.results.tables import format_table
 
-N_WARM_UP = 20
 KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer", C_FILE: "C"}
 MARKERS = {"float": "o", "integer": "s", "C": "D", "torch": "^"}
 # Of bench.csv, in the order of the fields of ``BenchRow``
@@ -72,77 +72,14 @@ class BenchRow:
     mean_return: float | None
 
 
-def latencies(function: Callable[[], Any], n_runs: int) -> tuple[float, float]:
-    """
-    :param function: one inference
-    :param n_runs: how many are timed
-    :return: median and 99th percentile, in microseconds
-    """
-    times = []
-    for run in range(N_WARM_UP + n_runs):
-        start = time.perf_counter()
-        function()
-        if run >= N_WARM_UP:
-            times.append(1e6 * (time.perf_counter() - start))
-    return float(np.percentile(times, 50)), float(np.percentile(times, 99))
-
-
-# Loads a policy and uses it
-_FILE = """
-import sys
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-from runner import PolicyRunner
-player = PolicyRunner(sys.argv[2])
-shape, dtype = sys.argv[3].split(":")
-observation = np.zeros([1, *map(int, shape.split(","))], dtype)
-for _ in range(20):
-    player.predict(observation)
-"""
-_AGENT = """
-import sys
-import numpy as np
-from sb3_distill import load_teacher
-player = load_teacher(sys.argv[2], device="cpu")
-shape, dtype = sys.argv[3].split(":")
-observation = np.zeros([1, *map(int, shape.split(","))], dtype)
-for _ in range(20):
-    player.predict(observation)
-"""
-# Prints the peak memory of a program that it runs. It stands between that program and this process, because a process
-# begins with the peak of the one that started it.
-_LAUNCHER = """
-import resource, subprocess, sys
-subprocess.run([sys.executable, *sys.argv[1:]], check=True)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
-# Bytes in which it is counted
-_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-def peak_memory(code: str, folder: Path, policy: str, shape: Sequence[int], dtype: str) -> float | None:
-    """
-    :param code: a program that uses a policy
-    :param folder: folder of the export
-    :param policy: file or agent
-    :param shape: shape of an observation
-    :param dtype: its type
-    :return: peak memory of the whole process, in megabytes; None if it failed
-    """
-    observation = f"{','.join(map(str, shape))}:{dtype}"
-    command = [sys.executable, "-c", _LAUNCHER, "-c", code, str(folder), policy, observation]
-    result = subprocess.run(command, capture_output=True, text=True)
-    return int(result.stdout.split()[-1]) * _UNIT / 2**20 if result.returncode == 0 else None
-
-
 class FilePlayer:
     """
     An exported policy that plays as SB3's models do.
 
-    :param runner: the policy
+    :param runner: a ``PolicyRunner``
     """
 
-    def __init__(self, runner: PolicyRunner) -> None:
+    def __init__(self, runner: Any) -> None:
         self.runner = runner
 
     def predict(
@@ -152,11 +89,14 @@ class FilePlayer:
         return self.runner.predict(observation)[0], state
 
 
-def mean_return(player: Player, description: Description, n_episodes: int) -> float | None:
+def mean_return(
+    player: Player, description: Description, n_episodes: int, disturbance: Disturbance | None = None
+) -> float | None:
     """
     :param player: the policy
     :param description: the content of ``policy.json``
     :param n_episodes: number of episodes, 0 for none
+    :param disturbance: noise, bits and delays; given to several policies, it is the same for all
     :return: their mean return
     """
     if n_episodes == 0:
@@ -171,14 +111,15 @@ def mean_return(player: Player, description: Description, n_episodes: int) -> fl
         description.frame_stack,
     )
     shape = description.observation.shape
+    play = partial(
+        evaluate_paired,
+        player,
+        lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape),
+        # Of stacked observations policy.c keeps the earlier ones of one episode.
+        n_envs=1 if isinstance(player, CPlayer) and player.stack > 1 else 10,
+    )
     try:
-        return evaluate_paired(
-            player,
-            lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape),
-            n_episodes,
-            # Of stacked observations policy.c keeps the earlier ones of one episode.
-            n_envs=1 if isinstance(player, CPlayer) and player.stack > 1 else 10,
-        ).mean
+        return play(n_episodes, wrapper=None if disturbance is None else disturbance.wrapper(play)).mean
     except gym.error.UnregisteredEnv as error:
         raise ExportError(
             f"policy.json: the environment {env_id} is not registered ({error}): name its package with --gym-packages, "
@@ -237,8 +178,13 @@ def open_file(path: Path) -> FilePlayer:
     """
     :param path: an ONNX file
     :return: its policy
-    :raises ExportError: ONNX Runtime does not read it
+    :raises ExportError: ONNX Runtime is not installed, or does not read it
     """
+    problem = missing_extra("export", "onnxruntime")
+    if problem is not None:
+        raise ExportError(f"{path} cannot be run: {problem}")
+    from sb3_distill.export.runner import PolicyRunner
+
     try:
         return FilePlayer(PolicyRunner(path))
     except Exception as error:
@@ -265,15 +211,21 @@ def measure_c(folder: Path) -> list[tuple[str, Footprint]]:
     return [(folder.name, row) for row in c_bench.footprints(folder, c_bench.open_c(folder, description))]
 
 
-def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
+def bench_folder(
+    folder: Path, n_runs: int, n_episodes: int, disturbances: Mapping[str, Disturbance] | None = None
+) -> list[BenchRow]:
     """
     :param folder: folder that ``sb3-distill export`` wrote
     :param n_runs: inferences that are timed
     :param n_episodes: episodes that are played
+    :param disturbances: by environment with its arguments, noise, bits and delays under which they are played
     :return: one row per file, and one for the agent under torch where it is still at hand
     :raises ExportError: the folder holds no export, or a file that does not run
     """
     description = read_description(folder)
+    disturbance = None
+    if disturbances is not None:
+        disturbance = disturbances[f"{description.env_id} {description.env_kwargs}"]
     shape, dtype = description.observation.shape, description.observation.dtype
     rng = np.random.default_rng(0)
     observation = (rng.random((1, *shape)) * (255 if dtype == "uint8" else 1)).astype(dtype)
@@ -283,13 +235,13 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
         if file == C_FILE:
             players.append((name, KINDS[file], exported.bytes, c_bench.open_c(folder, description), "", ""))
         else:
-            players.append((name, KINDS[file], path.stat().st_size, open_file(path), _FILE, str(path)))
+            players.append((name, KINDS[file], path.stat().st_size, open_file(path), FILE_CODE, str(path)))
     agent = find_source(folder, description)
     if not players and agent is None:
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
         name = f"{folder.name} under torch"
-        players.append((name, "torch", agent.n_bytes, agent, _AGENT, description.source))
+        players.append((name, "torch", agent.n_bytes, agent, AGENT_CODE, description.source))
     rows = []
     for name, kind, n_bytes, player, code, source in players:
         median, tail = latencies(_inference(player, observation), n_runs)
@@ -303,7 +255,7 @@ def bench_folder(folder: Path, n_runs: int, n_episodes: int) -> list[BenchRow]:
                 median,
                 tail,
                 peak_memory(code, folder, source, shape, dtype) if code else None,
-                mean_return(player, description, n_episodes),
+                mean_return(player, description, n_episodes, disturbance),
             )
         )
     return rows
@@ -365,22 +317,34 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--n-runs", type=whole_number(1), default=500, help="inferences that are timed (default: 500)")
     parser.add_argument("--n-episodes", type=whole_number(0), default=10, help="episodes of each policy (default: 10)")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.csv and bench.png (size against return)")
+    add_disturbance_options(parser)
     add_import_options(parser)
     args = parser.parse_args(argv)
+    new_disturbance = partial(Disturbance, args.obs_noise, args.action_delay, args.obs_bits)
     th.set_num_threads(1)
     try:
         trust_packages(args.gym_packages, args.allow_import)
-        rows = [row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes)]
+        disturbance = new_disturbance()
+        disturbances: dict[str, Disturbance] = defaultdict(new_disturbance)
+        if disturbance and args.n_episodes == 0:
+            raise ValueError(f"With --n-episodes 0 nothing is played: leave out {', '.join(disturbance.facts)}.")
+        rows = [
+            row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes, disturbances)
+        ]
         taken = [row for folder in args.folders for row in measure_c(folder)]
     except (ValueError, OSError) as error:
         print(f"sb3-distill export bench: {error}", file=sys.stderr)
         return 1
+    if disturbance:
+        print(f"return: with {', '.join(disturbance.describe())}")
     print(format_rows(rows))
     if taken:
         print(f"\n{c_bench.format_footprints(taken)}")
     if args.output is not None:
         table = io.StringIO()
-        csv.writer(table).writerows([COLUMNS, *(astuple(row) for row in rows)])
+        csv.writer(table).writerows(
+            [[*COLUMNS, *disturbance.facts], *([*astuple(row), *disturbance.facts.values()] for row in rows)]
+        )
         try:
             write_whole(args.output / "bench.csv", table.getvalue())
             if taken:

@@ -4,18 +4,6 @@ import argparse
 import sys
 
 
-def _require(module: str) -> bool:
-    import importlib.util
-
-    if importlib.util.find_spec(module) is not None:
-        return True
-    print(
-        f"sb3-distill export: {module} is not installed: pip install 'sb3-distill[export]'.",
-        file=sys.stderr,
-    )
-    return False
-
-
 def main(argv: list[str]) -> int:
     """
     Entry point of the verb.
@@ -23,8 +11,6 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments behind the verb
     :return: exit status
     """
-    if not (_require("onnx") and _require("onnxruntime")):
-        return 1
     if argv[:1] == ["bench"]:
         from sb3_distill.export.bench import main as bench
 

@@ -13,6 +13,8 @@ from sb3_distill.reading.schema import read_fields
 
 # Version of the content of policy.json; files of the first versions do not say it
 FORMAT = 1
+# Versions of ONNX's operators: the first one with 4-bit integers, and the oldest that has all the others
+OPSET, OLDEST_OPSET = 21, 18
 
 
 @dataclass(frozen=True)

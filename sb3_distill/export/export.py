@@ -1,7 +1,7 @@
 """Writes an agent as files that run without Python's reinforcement learning: ONNX, C, a description, runners."""
 
 import json
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import onnx
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -20,14 +19,13 @@ from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import write_together
 from sb3_distill.common.locks import locked
+from sb3_distill.common.utils import missing_extra
 from sb3_distill.envs.recipe import NamedWrapper
 from sb3_distill.envs.views import ObservationView
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
-from sb3_distill.export import runner
 from sb3_distill.export.c.source import CSource, c_title
-from sb3_distill.export.description import FORMAT, Description, ExportedFile, ObservationFormat
-from sb3_distill.export.graph import OPSET, build_graph, check_opset
+from sb3_distill.export.description import FORMAT, OPSET, Description, ExportedFile, ObservationFormat
 from sb3_distill.export.integers import INPUT_BITS, integer_policy
 from sb3_distill.export.post_training import check_quantizable, quantize_on
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
@@ -208,6 +206,8 @@ class _Candidates:
 
     def add_onnx(self, name: str, data: bytes) -> None:
         """Check an ONNX file."""
+        from sb3_distill.export import runner
+
         exported = runner.PolicyRunner(data).predict(self.checked.values)[0]
         share = self._share(name, exported, self.actions, self.agent.source, self.limit)
         if share <= self.limit:
@@ -227,6 +227,17 @@ class _Candidates:
         if len(self.refused) == n_refused:
             self.files |= source.files(self.checked.values)
             self.written[C_FILE] = ExportedFile(source.n_bytes, share)
+
+
+def _onnx_writer(opset: int) -> Callable[[Teacher], bytes]:
+    """What writes an agent as ONNX, whose packages C does not need."""
+    problem = missing_extra("export", "onnx", "onnxruntime")
+    if problem is not None:
+        raise ExportError(f"{problem} C (--format c) needs neither onnx nor onnxruntime.")
+    from sb3_distill.export.graph import build_graph, check_opset
+
+    check_opset(opset)
+    return lambda agent: build_graph(agent, opset).SerializeToString()
 
 
 @th.no_grad()
@@ -263,12 +274,12 @@ def export_agent(
     :return: the content of ``policy.json``
     :raises AgentError: the agent cannot be loaded or has parts that cannot be exported
     :raises ValueError: bits out of range, or the environment is not one for this agent
-    :raises ExportError: the agent is a student still in its transition; or it was rebuilt with other spaces than those
-        of its environment; or a file would disagree with the agent more often: that one is not written, the others are
-        where the folder holds no earlier export, which would stay
+    :raises ExportError: ONNX is asked for and not installed; or the agent is a student still in its transition; or it
+        was rebuilt with other spaces than those of its environment; or a file would disagree with the agent more often:
+        that one is not written, the others are where the folder holds no earlier export, which would stay
     :raises OSError: a file cannot be written
     """
-    check_opset(opset)
+    to_onnx = _onnx_writer(opset) if "onnx" in formats else None
     agent = load_teacher(source, device="cpu", allow_pickle=allow_pickle)
     transition = describe_transition(agent.policy)
     if transition:
@@ -283,25 +294,25 @@ def export_agent(
     )
     # Bits that are asked of a quantized agent are refused.
     fits = bits is not None or not quantized_layers(agent.policy)
-    models: dict[str, onnx.ModelProto] = {}
+    models: dict[str, bytes] = {}
     quantized = in_integers = agent
     if fits:
         n_bits = bits or MAX_BITS
         check_quantizable(agent, n_bits, n_bits)
         fitted = record_observations(agent, env_id, n_observations).values
-        if "onnx" in formats:
-            models[FLOAT_FILE] = build_graph(agent, opset)
+        if to_onnx is not None:
+            models[FLOAT_FILE] = to_onnx(agent)
             # The observations come as they are: vectors in float32, frames as bytes.
             quantized = quantize_on(fitted, agent, n_bits, n_bits, None)
         if "c" in formats:
             is_exact = agent.normalization is None and has_exact_input(agent.observation_space)
             in_integers = quantize_on(fitted, agent, n_bits, n_bits, None if is_exact else INPUT_BITS)
-    if "onnx" in formats:
-        models[INTEGER_FILE] = build_graph(quantized, opset)
+    if to_onnx is not None:
+        models[INTEGER_FILE] = to_onnx(quantized)
     checked = record_observations(agent, env_id, n_observations, CHECKING_SEED)
     candidates = _Candidates(agent, checked, actions_of(source, agent, checked.values), max_disagreement)
     for name, model in models.items():
-        candidates.add_onnx(name, model.SerializeToString())
+        candidates.add_onnx(name, model)
     if "c" in formats:
         candidates.add_c(in_integers, env_id)
 

@@ -13,13 +13,13 @@ from torch import nn
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import chain_of
 from sb3_distill.agents.files import AgentError
+from sb3_distill.export.description import OLDEST_OPSET, OPSET
 from sb3_distill.networks.layers import ChannelsFirst, FrameScaler, GlobalMaxPool, MeanOverQuantiles, Scale
 from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear
 from sb3_distill.quantization.packing import pack_bits
 from sb3_distill.quantization.quantizer import Quantizer
 
-# The first version of the operators with 4-bit integers, the oldest that has all the others, and their file formats
-OPSET, OLDEST_OPSET = 21, 18
+# Formats of files with these versions of the operators
 _IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
 ACTIVATIONS = {
     nn.ReLU: "Relu",

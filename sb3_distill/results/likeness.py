@@ -28,6 +28,9 @@ def conditions_of(row: Row) -> dict[str, Any]:
     return {
         "percent_definition": row.percent_definition,
         "starts_sha256": row.starts_sha256,
+        "obs_noise": row.obs_noise,
+        "action_delay": row.action_delay,
+        "obs_bits": row.obs_bits,
         **beside,
         **row.conditions,
     }

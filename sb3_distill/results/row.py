@@ -63,6 +63,9 @@ class Row:
     :param lengths: length of every episode
     :param traces: hash of every episode; equal hashes are the same episode, played again
     :param starts_sha256: hash of the start states
+    :param obs_noise: standard deviation of noise on observations, as a share of their range
+    :param action_delay: steps by which actions came late
+    :param obs_bits: bits to which observations were rounded
     :param statistics_note: what is to be said of the agent's VecNormalize statistics, if they may be of another moment
         than its weights
     :param seed: seed of the run; if the seed is a dimension of a study's grid, its label there
@@ -104,6 +107,9 @@ class Row:
     lengths: Sequence[int] = ()
     traces: Sequence[str] = ()
     starts_sha256: str | None = None
+    obs_noise: float | None = None
+    action_delay: int | None = None
+    obs_bits: int | None = None
     statistics_note: str | None = None
     seed: int | str | None = None
     labels: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from stable_baselines3 import PPO
 
 from sb3_distill import load_teacher
+from sb3_distill.compress.cli import main as compress
 from sb3_distill.evaluation.observations import Observations
-from sb3_distill.export.bench import bench_folder, measure_c, read_description
+from sb3_distill.export.bench import bench_folder, measure_c, open_file, read_description
 from sb3_distill.export.c.bench import open_c
 from sb3_distill.export.c.build import BuildError, find_compiler
 from sb3_distill.export.c.cortex import TARGETS, missing_tools
@@ -19,6 +21,7 @@ from sb3_distill.export.export import C_FILE, DESCRIPTION_FILE, INTEGER_FILE, Ex
 from sb3_distill.export.integer_policy import IntegerPolicy
 from sb3_distill.quantization.layers import set_blend
 from tests.export.integers import observations_of, vector_agent
+from tests.helpers import REPOSITORY, run_python
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C compiler (cc, gcc, clang)")
 C_FILES = {"policy.h", C_FILE, "policy_test.c", "policy.npz", "integer_policy.py", "README.md"}
@@ -48,6 +51,24 @@ def test_both_formats_are_written_and_described(exported):
     # Observations of agents that are quantized after training have more levels than 8 bits.
     assert IntegerPolicy.load(exported / "policy.npz").inputs.high.tolist() == [2**11 - 1]
     assert f"{files[C_FILE]['bytes']:,} bytes of constants" in (exported / "README.md").read_text()
+
+
+def test_c_needs_no_onnx(agent, tmp_path: Path, capsys, monkeypatch):
+    options = ["--env", "CartPole-v1", "--n-observations", "40", "--max-disagreement", "1"]
+    code = "import sys; sys.modules['onnx'] = sys.modules['onnxruntime'] = None; from sb3_distill.cli import main; "
+    code += f"main({['export', str(agent), '-o', 'c', '--format', 'c', *options]}); "
+    code += "main(['export', 'bench', 'c', '--n-runs', '2', '--n-episodes', '1'])"
+    printed = run_python(tmp_path, "-c", code, PYTHONPATH=str(REPOSITORY))
+    assert "c/policy.c: " in printed.stdout and (find_compiler() is None or "policy in C" in printed.stdout)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export([str(agent), "-o", str(tmp_path), *options]) == 1
+    message = "onnxruntime is not installed: pip install 'sb3-distill[export]'."
+    assert f"sb3-distill export: {message} C (--format c) needs neither" in capsys.readouterr().err
+    (tmp_path / "c" / "policy.onnx").write_bytes(b"")
+    with pytest.raises(ExportError, match=r"policy.onnx cannot be run: onnxruntime is not installed"):
+        open_file(tmp_path / "c" / "policy.onnx")
+    assert compress(["agent.zip", "-o", str(tmp_path / "small")]) == 1
+    assert f"sb3-distill compress: {message} --target c " in capsys.readouterr().err
 
 
 def test_other_formats_of_an_earlier_export_are_removed(agent, tmp_path: Path, capsys):
@@ -98,6 +119,21 @@ def test_bench_shows_c_beside_the_others(exported, tmp_path: Path, capsys, monke
     assert set(taken) == {"this machine", *(() if missing_tools() else TARGETS)}
     assert int(taken["this machine"]["constants"]) >= int(rows["out/policy.c"]["bytes"])
     assert "out/policy.c" in table and footprints.startswith("policy in C  processor")
+
+
+@needs_compiler
+def test_bench_plays_under_what_a_device_brings(exported, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("sb3_distill.export.bench.peak_memory", lambda *arguments: None)
+    options = ["bench", str(exported), "--n-runs", "3", "-o", str(tmp_path), "--action-delay", "2", "--obs-bits", "6"]
+    assert export([*options, "--n-episodes", "3"]) == 0
+    assert "return: with actions 2 steps late, observations of 6 bits" in capsys.readouterr().out
+    with (tmp_path / "bench.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["action_delay"], row["obs_bits"]) for row in rows} == {("2", "6")}
+    # All of them met the same.
+    assert len({row["return"] for row in rows}) < len(rows)
+    assert export([*options, "--n-episodes", "0"]) == 1
+    assert "With --n-episodes 0 nothing is played: leave out action_delay, obs_bits." in capsys.readouterr().err
 
 
 @needs_compiler
