@@ -77,9 +77,11 @@ class Teacher(ABC):
     :raises AgentError: the statistics of VecNormalize do not fit the observations
     """
 
-    # In words; and whether it draws its actions from a distribution
+    # In words, and whether it draws its actions from a distribution
     kind: ClassVar[str]
-    has_distribution: ClassVar[bool] = False
+    has_distribution: bool = False
+    # Whether its answers depend on what it saw before, which is in its state
+    has_memory: bool = False
 
     def __init__(self, policy: Any, facts: AgentFacts) -> None:
         misfit = None if facts.normalization is None else facts.normalization.find_misfit(policy.observation_space)

@@ -25,6 +25,14 @@ from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.kinds.ars import ARSTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
+from sb3_distill.agents.kinds.own import (
+    OwnTeacher,
+    TeacherLike,
+    call_function,
+    is_function_name,
+    is_teacher_like,
+    refuse_function_name,
+)
 from sb3_distill.agents.metadata import (
     find_algo,
     find_keys,
@@ -85,7 +93,7 @@ _REFUSED = {
 
 
 def load_teacher(
-    source: str | Path | BaseAlgorithm | Teacher,
+    source: str | Path | BaseAlgorithm | Teacher | TeacherLike,
     *,
     device: th.device | str = "auto",
     env_id: str | None = None,
@@ -98,7 +106,9 @@ def load_teacher(
     set).
 
     :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
-        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher that is loaded already
+        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; an object of your own (see ``TeacherLike``), or the name of a
+        function that makes one, ``"package.module:make_teacher"``, whose package was named with ``--gym-packages``; or
+        a teacher that is loaded already
     :param device: device of the teacher's networks
     :param env_id: the environment that the agent was trained on, if its files do not say it
     :param env: an environment with the agent's spaces, if neither its files nor a registered environment state them
@@ -108,13 +118,22 @@ def load_teacher(
     :return: the agent
     :raises AgentError: the agent cannot be found or cannot be used
     """
+    name = None
+    if is_function_name(source):
+        if local_only:
+            refuse_function_name(source, "A file")
+        name = str(source)
+        source = call_function(name)
     if isinstance(source, Teacher):
         return source.to(device)
     if isinstance(source, BaseAlgorithm):
         return _from_model(source, env_id).to(device)
     if not isinstance(source, (str, os.PathLike)):
+        if is_teacher_like(source):
+            return OwnTeacher(source, name, env_id, device)
         raise AgentError(
-            f"A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name' or a loaded teacher, not {source!r}."
+            "A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name', a loaded teacher, or an object with "
+            f"observation_space, action_space and answer(obs, state, episode_start); not {name or source!r}."
         )
     files = find_agent(source, local_only)
     try:
