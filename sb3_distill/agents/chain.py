@@ -62,10 +62,14 @@ def count_macs(agent: Teacher) -> int:
 
     def count(layer: Any, inputs: Any, output: th.Tensor) -> None:
         nonlocal total
-        total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
+        if isinstance(layer, nn.LSTM):
+            total += sum(weight.numel() for name, weight in layer.named_parameters() if name.startswith("weight"))
+        else:
+            total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
 
     layers = [layer for module in agent.acting_modules for layer in module.modules()]
-    handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    counted = nn.Conv2d, nn.Linear, nn.LSTM
+    handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, counted)]
     agent.predict(agent.observation_space.sample())
     for handle in handles:
         handle.remove()

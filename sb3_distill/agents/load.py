@@ -33,6 +33,7 @@ from sb3_distill.agents.kinds.own import (
     is_teacher_like,
     refuse_function_name,
 )
+from sb3_distill.agents.kinds.recurrent import RecurrentTeacher
 from sb3_distill.agents.metadata import (
     find_algo,
     find_keys,
@@ -67,6 +68,7 @@ _STOCK_MODULES = (
     "sb3_contrib.tqc.policies",
     "sb3_contrib.crossq.policies",
     "sb3_contrib.ars.policies",
+    "sb3_contrib.common.recurrent.policies",
 )
 # Class of agent by algorithm; all other algorithms are on-policy and actor-critic
 _CLASSES: dict[str, type[Teacher]] = {
@@ -76,20 +78,14 @@ _CLASSES: dict[str, type[Teacher]] = {
     **dict.fromkeys(("sac", "tqc", "crossq"), SquashedGaussianTeacher),
     **dict.fromkeys(("td3", "ddpg"), DeterministicTeacher),
     "ars": ARSTeacher,
+    "ppo_lstm": RecurrentTeacher,
 }
 # Agents that no student can learn from, by the names of their algorithms in zips, models and the Zoo
-_RECURRENT = (
-    "This is a RecurrentPPO agent. Its answers depend on its memory, which distillation does not keep: take an agent "
-    "without memory, such as PPO on stacked frames (frame_stack)."
-)
 _MASKABLE = (
     "This is a MaskablePPO agent. Its answers depend on the actions that are allowed, which distillation does not ask "
     "for: take an agent without masks, such as PPO on an environment that ignores invalid actions."
 )
-_REFUSED = {
-    **dict.fromkeys(("recurrent", "recurrentppo", "ppo_lstm"), _RECURRENT),
-    **dict.fromkeys(("maskable", "maskableppo"), _MASKABLE),
-}
+_REFUSED = dict.fromkeys(("maskable", "maskableppo"), _MASKABLE)
 
 
 def load_teacher(
@@ -177,6 +173,7 @@ def _teacher_class(algo: str) -> type[Teacher]:
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     names = {
         "PolicyDistillation": "pd",
+        "RecurrentPPO": "ppo_lstm",
         # Its base is PPO
         "ProximalPolicyDistillation": "ppd",
         "MultiTaskDistillation": "mtpd",
@@ -284,8 +281,9 @@ def _load_with_sb3(algo: str, path: Path) -> Any:
     if algo in ALGORITHMS:
         model_class = resolve(algo)
     else:
-        module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars") else stable_baselines3
-        model_class = getattr(module, "CrossQ" if algo == "crossq" else algo.upper())
+        module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars", "ppo_lstm") else stable_baselines3
+        names = {"crossq": "CrossQ", "ppo_lstm": "RecurrentPPO"}
+        model_class = getattr(module, names.get(algo, algo.upper()))
         # The memory is not needed, and that of HER would need an environment.
         custom_objects |= {"buffer_size": 1, "replay_buffer_class": None}
     return model_class.load(path, device="cpu", custom_objects=custom_objects).policy

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_teacher, warn_of_missing_statistics
@@ -100,7 +101,17 @@ class TeacherMixin(RefusalsMixin):
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""
-        check_teacher(teacher, self._known_env(), env_id, self.allow_env_mismatch)
+        env = self._shown_to(teacher)
+        check_teacher(teacher, env, env_id, self.allow_env_mismatch)
+
+    def _shown_to(self, teacher: Any) -> VecEnv:
+        """The environment, of which the teacher sees the newest of stacked observations if it knows no others."""
+        env = self._known_env()
+        view = env if isinstance(env, ObservationView) else ObservationView(env)
+        n_stacked = view.show_teacher(teacher.observation_space)
+        if n_stacked > 1 and self.verbose > 0 and teacher is not self._teacher:
+            print(f"The student sees {n_stacked} stacked observations, the teacher {teacher.source} the newest alone.")
+        return view
 
     def _check_statistics(self, teacher: Any) -> None:
         """Say where the environment normalises observations, and the teacher does not."""

@@ -29,6 +29,7 @@ class TeacherAnswersCallback(BaseCallback):
         super().__init__()
         self.teacher = teacher
         self.view = ObservationView(env)
+        self.view.show_teacher(teacher.observation_space)
         # Those of the latest rollout, one for each step
         self.answers: list[Answers] = []
 

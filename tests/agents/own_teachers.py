@@ -28,7 +28,7 @@ class Plain:
 
 
 class Counter:
-    """Remembers how many steps an episode has, and says it: the first Q-value is their number, the best is its parity."""
+    """Remembers the step of an episode, and says it: the first Q-value is its number, the best action its parity."""
 
     def __init__(self, observation_space: spaces.Space = CARTPOLE, n_actions: int = 2) -> None:
         self.observation_space, self.action_space = observation_space, spaces.Discrete(n_actions)

@@ -154,7 +154,7 @@ def test_answers_are_checked_later_too() -> None:
 def test_rtpd_refuses_an_object() -> None:
     from tests.rtpd.students import make as make_rtpd
 
-    with pytest.raises(ValueError, match="object:tests.agents.own_teachers.Counter, is a object agent"):
+    with pytest.raises(ValueError, match=r"object:tests.agents.own_teachers.Counter \(object\) is no DQN"):
         make_rtpd(teacher=Counter())
 
 
@@ -183,7 +183,7 @@ def test_a_function_is_called_where_its_package_is_named(
     assert main(evaluate) == 0 and "strange_teachers:make_plain" in capsys.readouterr().out
     # What a file says is no reason to call anything, whoever named the package before.
     (student.parent / "CartPole-v1.zip").unlink()
-    with pytest.raises(AgentError, match="config.yml of .* names the function strange_teachers:make_plain"):
+    with pytest.raises(AgentError, match=r"config.yml of .* names the function strange_teachers:make_plain"):
         resume(student.parent)
 
 

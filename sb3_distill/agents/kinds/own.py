@@ -22,8 +22,8 @@ from sb3_distill.envs.imports import find_function
 from sb3_distill.state.memory import State, find_state_problem, form_of, map_state
 
 _NEEDED = ("observation_space", "action_space", "answer")
-# A function that makes a teacher, as a user names it to the Zoo
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+# A function that makes a teacher, as a user names it to the Zoo; "zoo:" and "hub:" are agents
+_FUNCTION = re.compile(r"(?!(zoo|hub):)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # It is asked about so many observations for so many steps when it is loaded.
 _N_ENVS, _N_STEPS = 4, 4
 
