@@ -10,6 +10,7 @@ from sb3_distill.version import __version__
 if TYPE_CHECKING:
     from sb3_distill.agents.agent import Teacher
     from sb3_distill.agents.load import load_teacher
+    from sb3_distill.common.answers import Answers, Gaussian
     from sb3_distill.envs.native import NativeAtari, PythonAtari
     from sb3_distill.envs.wrappers.keys import RenderedFrames, StackedEntries
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QPD",
+    "Answers",
     "CappedRMSprop",
+    "Gaussian",
     "MultiTaskDQN",
     "MultiTaskDistillation",
     "Muon",
@@ -45,6 +48,8 @@ register("MultiTaskAtari-v0", entry_point="sb3_distill.envs.multitask:make_multi
 register_minatar()
 
 _PUBLIC = {
+    "Answers": "sb3_distill.common.answers",
+    "Gaussian": "sb3_distill.common.answers",
     "QPD": "sb3_distill.qpd",
     "MultiTaskDQN": "sb3_distill.mtpd",
     "MultiTaskDistillation": "sb3_distill.mtpd",

@@ -67,19 +67,18 @@ class AgentFacts:
 
 class Teacher(ABC):
     """
-    A trained agent that answers and never learns.
-
-    Observations are raw ones, as the environment gives them: an agent that was trained behind VecNormalize applies its
-    own statistics.
+    A trained agent that answers and never learns. Observations are raw ones, as the environment gives them: an agent
+    that was trained behind VecNormalize applies its own statistics.
 
     :param policy: the SB3 policy, which is frozen
     :param facts: everything else that is known of the agent
     :raises AgentError: the statistics of VecNormalize do not fit the observations
     """
 
-    # In words; and whether it draws its actions from a distribution
+    # In words; whether it draws its actions from a distribution; and whether its state is a memory of what it saw
     kind: ClassVar[str]
-    has_distribution: ClassVar[bool] = False
+    has_distribution: bool = False
+    has_memory: bool = False
 
     def __init__(self, policy: Any, facts: AgentFacts) -> None:
         misfit = None if facts.normalization is None else facts.normalization.find_misfit(policy.observation_space)
@@ -109,7 +108,7 @@ class Teacher(ABC):
 
     @property
     def found(self) -> str | None:
-        """One line on its files: those that were read, and those that are not there; None for a model in memory."""
+        """See ``AgentFacts.found``."""
         return self.facts.found
 
     @property
@@ -122,8 +121,9 @@ class Teacher(ABC):
     def is_agent(self, sha256: str | None) -> bool:
         """
         :param sha256: the hash by which a file names an agent; None where it names none
-        :return: whether that can be this agent. Earlier versions named agents by the hash of their zip alone.
+        :return: whether that can be this agent
         """
+        # Earlier versions named agents by the hash of their zip alone.
         return sha256 in (None, self.sha256, self.facts.sha256)
 
     @property
@@ -271,7 +271,7 @@ class Teacher(ABC):
             self.policy.reset_noise(len(next(iter(obs.values())) if isinstance(obs, dict) else obs))
         found = find_not_finite("observation", observation) if self.has_distribution else None
         if found is not None and found[1].endswith(" nan"):
-            # The distributions of torch check their numbers only until something is compiled.
+            # torch checks the numbers of its distributions only until something is compiled.
             raise ValueError(f"{self.source} cannot act, because {found[1]}: correct the environment.")
         actions, _ = self.policy.predict(observation, deterministic=deterministic)
         return actions, None
@@ -387,10 +387,13 @@ class ActorCriticTeacher(Teacher):
     def answer(
         self, obs: PyTorchObs, state: Any = None, episode_start: np.ndarray | None = None, with_values: bool = False
     ) -> tuple[Answers, Any]:
+        self._check_distribution()
+        return actor_critic_answers(self.policy, self.normalize(obs), with_values), None
+
+    def _check_distribution(self) -> None:
         if not is_known_distribution(self.policy.action_dist):
             raise AgentError(
                 f"{self.source} draws its actions, {self.action_space}, from a "
                 f"{type(self.policy.action_dist).__name__}; distillation knows categorical distributions and diagonal "
                 "Gaussians."
             )
-        return actor_critic_answers(self.policy, self.normalize(obs), with_values), None

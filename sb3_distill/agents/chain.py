@@ -10,6 +10,7 @@ from torch import nn
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.kinds.answering import AnsweringTeacher
 from sb3_distill.networks.extractors import GridCNN, StudentCNN
 from sb3_distill.networks.layers import ChannelsFirst, Scale
 
@@ -21,6 +22,10 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
         number per action (Q-values or logits), or the means of a Gaussian.
     :raises AgentError: the features extractor is of an unknown class, or its layers do not form a sequence
     """
+    if isinstance(agent, AnsweringTeacher):
+        raise AgentError(
+            f"{agent.source} is no chain of layers ({agent.kind}): this is possible for SB3's agents without memory."
+        )
     extractor, *rest = agent.acting_modules
     policy = agent.policy
     # SB3's preprocess_obs divides images by 255 before any features extractor. Students on frames have
@@ -57,10 +62,14 @@ def count_macs(agent: Teacher) -> int:
 
     def count(layer: Any, inputs: Any, output: th.Tensor) -> None:
         nonlocal total
-        total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
+        if isinstance(layer, nn.LSTM):
+            total += sum(weight.numel() for name, weight in layer.named_parameters() if name.startswith("weight"))
+        else:
+            total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
 
     layers = [layer for module in agent.acting_modules for layer in module.modules()]
-    handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    counted = nn.Conv2d, nn.Linear, nn.LSTM
+    handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, counted)]
     agent.predict(agent.observation_space.sample())
     for handle in handles:
         handle.remove()

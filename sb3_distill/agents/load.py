@@ -25,6 +25,15 @@ from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.kinds.ars import ARSTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
+from sb3_distill.agents.kinds.own import (
+    OwnTeacher,
+    TeacherLike,
+    call_function,
+    is_function_name,
+    is_teacher_like,
+    refuse_function_name,
+)
+from sb3_distill.agents.kinds.recurrent import RecurrentTeacher
 from sb3_distill.agents.metadata import (
     find_algo,
     find_keys,
@@ -59,6 +68,7 @@ _STOCK_MODULES = (
     "sb3_contrib.tqc.policies",
     "sb3_contrib.crossq.policies",
     "sb3_contrib.ars.policies",
+    "sb3_contrib.common.recurrent.policies",
 )
 # Class of agent by algorithm; all other algorithms are on-policy and actor-critic
 _CLASSES: dict[str, type[Teacher]] = {
@@ -68,24 +78,18 @@ _CLASSES: dict[str, type[Teacher]] = {
     **dict.fromkeys(("sac", "tqc", "crossq"), SquashedGaussianTeacher),
     **dict.fromkeys(("td3", "ddpg"), DeterministicTeacher),
     "ars": ARSTeacher,
+    "ppo_lstm": RecurrentTeacher,
 }
 # Agents that no student can learn from, by the names of their algorithms in zips, models and the Zoo
-_RECURRENT = (
-    "This is a RecurrentPPO agent. Its answers depend on its memory, which distillation does not keep: take an agent "
-    "without memory, such as PPO on stacked frames (frame_stack)."
-)
 _MASKABLE = (
     "This is a MaskablePPO agent. Its answers depend on the actions that are allowed, which distillation does not ask "
     "for: take an agent without masks, such as PPO on an environment that ignores invalid actions."
 )
-_REFUSED = {
-    **dict.fromkeys(("recurrent", "recurrentppo", "ppo_lstm"), _RECURRENT),
-    **dict.fromkeys(("maskable", "maskableppo"), _MASKABLE),
-}
+_REFUSED = dict.fromkeys(("maskable", "maskableppo"), _MASKABLE)
 
 
 def load_teacher(
-    source: str | Path | BaseAlgorithm | Teacher,
+    source: str | Path | BaseAlgorithm | Teacher | TeacherLike,
     *,
     device: th.device | str = "auto",
     env_id: str | None = None,
@@ -98,7 +102,9 @@ def load_teacher(
     set).
 
     :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
-        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; or a teacher that is loaded already
+        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; an object of your own (see ``TeacherLike``), or the name of a
+        function that makes one, ``"package.module:make_teacher"``, whose package was named with ``--gym-packages``; or
+        a teacher that is loaded already
     :param device: device of the teacher's networks
     :param env_id: the environment that the agent was trained on, if its files do not say it
     :param env: an environment with the agent's spaces, if neither its files nor a registered environment state them
@@ -108,13 +114,22 @@ def load_teacher(
     :return: the agent
     :raises AgentError: the agent cannot be found or cannot be used
     """
+    name = None
+    if is_function_name(source):
+        if local_only:
+            refuse_function_name(source, "A file")
+        name = str(source)
+        source = call_function(name)
     if isinstance(source, Teacher):
         return source.to(device)
     if isinstance(source, BaseAlgorithm):
         return _from_model(source, env_id).to(device)
     if not isinstance(source, (str, os.PathLike)):
+        if is_teacher_like(source):
+            return OwnTeacher(source, name, env_id, device)
         raise AgentError(
-            f"A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name' or a loaded teacher, not {source!r}."
+            "A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name', a loaded teacher, or an object with "
+            f"observation_space, action_space and answer(obs, state, episode_start); not {name or source!r}."
         )
     files = find_agent(source, local_only)
     try:
@@ -158,6 +173,7 @@ def _teacher_class(algo: str) -> type[Teacher]:
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     names = {
         "PolicyDistillation": "pd",
+        "RecurrentPPO": "ppo_lstm",
         # Its base is PPO
         "ProximalPolicyDistillation": "ppd",
         "MultiTaskDistillation": "mtpd",
@@ -265,8 +281,9 @@ def _load_with_sb3(algo: str, path: Path) -> Any:
     if algo in ALGORITHMS:
         model_class = resolve(algo)
     else:
-        module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars") else stable_baselines3
-        model_class = getattr(module, "CrossQ" if algo == "crossq" else algo.upper())
+        module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars", "ppo_lstm") else stable_baselines3
+        names = {"crossq": "CrossQ", "ppo_lstm": "RecurrentPPO"}
+        model_class = getattr(module, names.get(algo, algo.upper()))
         # The memory is not needed, and that of HER would need an environment.
         custom_objects |= {"buffer_size": 1, "replay_buffer_class": None}
     return model_class.load(path, device="cpu", custom_objects=custom_objects).policy

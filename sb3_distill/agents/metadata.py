@@ -43,7 +43,7 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     other_answers = re.fullmatch(r"sb3_contrib\.common\.(?P<kind>recurrent|maskable)\.policies", module)
     if other_answers is not None:
         # Whatever the folder is called
-        return other_answers["kind"]
+        return "ppo_lstm" if other_answers["kind"] == "recurrent" else other_answers["kind"]
     student = next((algo for attribute, algo in _OF_STUDENTS.items() if attribute in data), None)
     if student is not None and module in _STUDENT_POLICIES:
         # Whatever the folder is called, this is no agent of DQN or PPO.
@@ -66,7 +66,7 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
         raise AgentError(f"The policy class of {module} is of an earlier version: train the student anew.")
     stock = module.startswith(("stable_baselines3.", "sb3_contrib."))
     if stock and module != "stable_baselines3.common.policies":
-        # Such as stable_baselines3.sac.policies and sb3_contrib.common.recurrent.policies
+        # Such as stable_baselines3.sac.policies
         return module.removesuffix(".policies").rsplit(".", 1)[-1]
     # Attributes that only this algorithm has, or only this one and those further down
     attributes = {

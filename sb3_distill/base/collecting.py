@@ -42,7 +42,9 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     teacher_keys: Any
     student_keys: Any
 
+    # See ``TeacherMixin``
     _teacher: Any = None
+    _teacher_state: Any = None
     _recorder: RecordingWriter | None = None
     _recorded_play: RecordedPlay | None = None
     _reference: TeacherReferenceCallback | None = None
@@ -52,8 +54,6 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     def _setup_collecting(self) -> None:
         self._teacher_share = teacher_share_schedule(self.rollout_policy)
         self._rollout_rng = np.random.default_rng(self.seed)
-        # Memory of a recurrent teacher, for each environment
-        self._teacher_state: Any = None
         self._n_collected = 0
         frequency, unit = self.train_freq.frequency, self.train_freq.unit  # type: ignore[union-attr]
         if frequency < 1:
@@ -283,6 +283,5 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             "_references",
             "_rollout_rng",
             "_teacher_share",
-            "_teacher_state",
             "_n_collected",
         ]

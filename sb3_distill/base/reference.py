@@ -118,6 +118,7 @@ class TeacherReferences:
             )
             return None
         try:
+            copied.show_teacher(teacher.observation_space)
             copied.seed(self.seed)
             player = ReferencePlayer(teacher, copied, rule, self.seed)
             with unchanged_randomness(), th.random.fork_rng():

@@ -8,9 +8,11 @@ from typing import Any, ClassVar, TypeVar
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_teacher, warn_of_missing_statistics
+from sb3_distill.agents.kinds.own import TeacherLike, refuse_function_name
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
@@ -19,7 +21,7 @@ from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.envs.views import ObservationView
 
 SelfTeacherMixin = TypeVar("SelfTeacherMixin", bound="TeacherMixin")
-TeacherSource = str | Path | BaseAlgorithm | Teacher
+TeacherSource = str | Path | BaseAlgorithm | Teacher | TeacherLike
 
 
 class TeacherMixin(RefusalsMixin):
@@ -39,8 +41,9 @@ class TeacherMixin(RefusalsMixin):
     # The environment that the student was trained on; its zip alone says it to load_teacher
     env_id: str | None = None
     allow_env_mismatch: bool = False
-    # The teacher that was checked last
+    # The teacher that was checked last, and its memory, for each environment
     _teacher: Any = None
+    _teacher_state: Any = None
 
     verbose: int
     device: th.device
@@ -63,11 +66,16 @@ class TeacherMixin(RefusalsMixin):
         named = getattr(self, self.teacher_argument)
         if named is None and self.taught_by is None and self.teacher_sha256 is not None:
             raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
+        if named is None:
+            refuse_function_name(self.taught_by, "taught_by in the student's file")
         with shown_messages(sys.stdout) if self.verbose > 0 else nullcontext():
             teacher = self._load_teacher(named or self.taught_by or self._find_teacher(env_id))
         self._check_teacher(teacher, env_id)
         if teacher is not self._teacher:
             self._check_statistics(teacher)
+        if self._teacher is not None and teacher.sha256 != self._teacher.sha256:
+            # Another one cannot go on with it.
+            self._teacher_state = None
         if self.teacher_sha256 is not None:
             self._warn_of_another(teacher)
         setattr(self, self.teacher_argument, teacher)
@@ -93,7 +101,17 @@ class TeacherMixin(RefusalsMixin):
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""
-        check_teacher(teacher, self._known_env(), env_id, self.allow_env_mismatch)
+        env = self._shown_to(teacher)
+        check_teacher(teacher, env, env_id, self.allow_env_mismatch)
+
+    def _shown_to(self, teacher: Any) -> VecEnv:
+        """The environment, of which the teacher sees the newest of stacked observations if it knows no others."""
+        env = self._known_env()
+        view = env if isinstance(env, ObservationView) else ObservationView(env)
+        n_stacked = view.show_teacher(teacher.observation_space)
+        if n_stacked > 1 and self.verbose > 0 and teacher is not self._teacher:
+            print(f"The student sees {n_stacked} stacked observations, the teacher {teacher.source} the newest alone.")
+        return view
 
     def _check_statistics(self, teacher: Any) -> None:
         """Say where the environment normalises observations, and the teacher does not."""
@@ -102,4 +120,4 @@ class TeacherMixin(RefusalsMixin):
 
     def _excluded_save_params(self) -> list[str]:
         # Only the student is saved.
-        return [*super()._excluded_save_params(), self.teacher_argument, "_teacher"]  # type: ignore[misc]
+        return [*super()._excluded_save_params(), self.teacher_argument, "_teacher", "_teacher_state"]  # type: ignore[misc]

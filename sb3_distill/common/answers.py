@@ -135,6 +135,22 @@ class Answers:
         bounded = th.as_tensor(_is_bounded(action_space), device=scaled.device)
         return scaled + th.where(bounded, scaled.clamp(-1.0, 1.0) - scaled, 0.0).detach()
 
+    def greedy(self, action_space: spaces.Space) -> np.ndarray:
+        """
+        :param action_space: the actions
+        :return: the actions of highest preference, or the means, as the environment takes them: ``(batch,)`` if they
+            are discrete, ``(batch, ...)`` within their bounds if they are continuous
+        """
+        if not isinstance(action_space, spaces.Box):
+            return th.as_tensor(self.preferences).argmax(dim=1).cpu().numpy()
+        if self.gaussian is not None and not self.gaussian.squashed:
+            # As it is, not scaled there and back: to the last bit
+            actions = self.gaussian.mean
+        else:
+            actions = unscale_actions(self.scaled_actions(action_space), action_space)
+        shaped = th.as_tensor(actions).cpu().numpy().reshape(-1, *action_space.shape)
+        return np.clip(shaped, action_space.low, action_space.high)
+
     def sample(self, rngs: Sequence[np.random.Generator], action_space: spaces.Space | None = None) -> np.ndarray:
         """
         Draw one action for every observation, each with a generator of its own: which other observations are in the

@@ -209,6 +209,11 @@ def space_of(teacher: Teacher, temperature: float | None) -> Space:
     :return: what a search can choose from
     :raises ValueError: its observations are none that a student on a device could take
     """
+    if teacher.has_memory:
+        raise ValueError(
+            f"{teacher.source} has a memory, which the students of compress do not have. Distill it with --algo qpd "
+            "and a stack of observations (frame_stack), then compress that student."
+        )
     observations = teacher.observation_space
     if not isinstance(observations, spaces.Box) or len(observations.shape) not in (1, 3):
         raise ValueError(

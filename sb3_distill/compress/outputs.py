@@ -285,9 +285,11 @@ def describe(chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[C
             f"starts of the search. {tried} The front is kept: take a longer --budget, a lower --keep or more "
             "--max-bytes."
         )
-    share = 100.0 * chosen.student.n_bytes / teacher.n_bytes
+    # Of some agents the size is not known.
+    theirs = teacher.n_bytes
+    share = f" ({100.0 * chosen.student.n_bytes / theirs:.3g}% of the teacher's {theirs:,})" if theirs else ""
     return (
-        f"{chosen.student.n_bytes:,} bytes ({share:.3g}% of the teacher's {teacher.n_bytes:,}) keep "
+        f"{chosen.student.n_bytes:,} bytes{share} keep "
         f"{chosen.percent:.1f}% of the teacher's return, and at least {chosen.bound:.1f}% with a confidence of "
         f"{goal.confidence:g}%, over {len(chosen.student_score.returns)} episodes from starts on which nothing was "
         f"chosen. {tried}"

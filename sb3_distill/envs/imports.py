@@ -14,6 +14,8 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version
 _TRUSTED = {"gymnasium", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_distill"}
 # Stands in _TRUSTED for every package
 _ANY = "*"
+# Packages that the user has named in this process: only of these are functions called
+_NAMED: set[str] = set()
 # A text that gymnasium would take for the id of an environment in a module; no URL, no path
 _MODULE_ID = re.compile(r"[A-Za-z_][\w.]*:(?![/\\]).")
 # Wrappers and callbacks that write files wherever their arguments say
@@ -34,8 +36,10 @@ def trust_packages(packages: Sequence[str], anything: bool = False) -> None:
     for package in packages:
         _import(package)
         _TRUSTED.add(package.partition(".")[0])
+        _NAMED.add(package.partition(".")[0])
     if anything:
         _TRUSTED.add(_ANY)
+        _NAMED.add(_ANY)
 
 
 def _import(package: str) -> None:
@@ -96,6 +100,29 @@ def find_wrapper(name: str, base: type, where: str, renamed: bool = True) -> Any
         raise ValueError(
             f"{where} names the wrapper {name}, which writes files: if you trust the run, pass --allow-import."
         )
+    return found
+
+
+def find_function(name: str, where: str) -> Any:
+    """
+    :param name: ``package.module:function``, as a user wrote it: never from a file that a stranger can have written
+    :param where: the place of the name, for the message
+    :return: the function
+    :raises ValueError: the user has not named its package, or there is no such function
+    """
+    module, _, function = name.partition(":")
+    package = module.partition(".")[0]
+    if _NAMED.isdisjoint((_ANY, package)):
+        raise ValueError(
+            f"{where} is {name}. Importing {package} runs its code: if you trust it, pass --gym-packages {package} (in "
+            "Python: call the function, and pass what it returns)."
+        )
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{where} is {name}, which cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ValueError(f"{where} is {name}, which is no function but a {type(found).__name__}.")
     return found
 
 

@@ -5,10 +5,17 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecTransposeImage, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecTransposeImage,
+    unwrap_vec_normalize,
+)
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.atari import NativeAtariVecEnv
 
 # What somebody sees of a Dict observation: the part under one key, a Dict of the parts under several, a Dict that has
 # parts under other names (by the new name, the key), or everything (None)
@@ -68,6 +75,16 @@ def part_of_space(space: spaces.Space, keys: Keys, argument: str) -> spaces.Spac
     return spaces.Dict(parts) if isinstance(parts, dict) else parts
 
 
+def _n_stacked(venv: VecEnv) -> int:
+    """The number of observations that an environment stacks."""
+    n = 1
+    while isinstance(venv, VecEnvWrapper):
+        n *= venv.stacked_obs.n_stack if isinstance(venv, VecFrameStack) else 1
+        venv = venv.venv
+    # It stacks frames itself.
+    return n * venv.observation_space.shape[0] if isinstance(venv, NativeAtariVecEnv) else n
+
+
 class ObservationView(VecEnvWrapper):
     """
     Returns the student's observations, and gives the teacher's observations on request. The teacher's are those before
@@ -85,7 +102,10 @@ class ObservationView(VecEnvWrapper):
         super().__init__(venv, part_of_space(venv.observation_space, student_keys, "student_keys"))
         self.student_keys, self.teacher_keys = student_keys, teacher_keys
         # The teacher's observations
-        self.teacher_space = part_of_space(venv.observation_space, teacher_keys, "teacher_keys")
+        self.teacher_space = self._whole = part_of_space(venv.observation_space, teacher_keys, "teacher_keys")
+        # Of which axis of stacked observations it sees the newest part alone
+        self._stack_axis: int | None = None
+        self._n_stacked = _n_stacked(venv)
         # The latest observations with all keys, if the student sees some of them
         self.latest: Any = None
         vec_normalize = unwrap_vec_normalize(venv)
@@ -128,12 +148,40 @@ class ObservationView(VecEnvWrapper):
             raw = wrapper.transpose_observations(raw)
         return raw
 
+    def show_teacher(self, space: spaces.Space) -> int:
+        """
+        Show a teacher the newest of stacked observations alone, if its space is that of one of them.
+
+        :param space: the teacher's own observations
+        :return: the number of stacked observations of which it sees the newest; 1 if it sees what the environment shows
+        """
+        whole, n = self._whole, self._n_stacked
+        self.teacher_space, self._stack_axis = whole, None
+        if n == 1 or not isinstance(whole, spaces.Box) or not isinstance(space, spaces.Box):
+            return 1
+        if len(whole.shape) != len(space.shape) or whole.dtype != space.dtype:
+            return 1
+        axes = [axis for axis, sizes in enumerate(zip(whole.shape, space.shape, strict=True)) if sizes[0] != sizes[1]]
+        if len(axes) != 1 or whole.shape[axes[0]] != n * space.shape[axes[0]]:
+            return 1
+        # Its own, because the bounds of SB3's stacks are not in the order of their entries
+        self._stack_axis, self.teacher_space = axes[0], space
+        return n
+
+    def _newest(self, obs: np.ndarray) -> np.ndarray:
+        """The last part of a batch of stacked observations: SB3 appends the newest."""
+        assert self._stack_axis is not None
+        axis = self._stack_axis + 1
+        size = obs.shape[axis]
+        return obs.take(range(size - size // self._n_stacked, size), axis)
+
     def teacher_obs(self, obs: Any) -> Any:
         """
         :param obs: the latest observations of the student
         :return: the teacher's observations of the same states
         """
-        return part_of(self._raw(obs), self.teacher_keys)
+        seen = part_of(self._raw(obs), self.teacher_keys)
+        return seen if self._stack_axis is None else self._newest(seen)
 
     def raw_obs(self, obs: Any) -> Any:
         """

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from tqdm import tqdm
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.chain import chain_of
+from sb3_distill.agents.files import AgentError
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.environments import make_env_of
@@ -50,14 +51,14 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     :param n_observations: number of observations
     :param seed: seed of the first episode, of the random actions and of the drawing
     :return: the observations
-    :raises AgentError: the agent's network is not a sequence of layers (see ``chain_of``)
+    :raises AgentError: its observations are not of one array
     :raises ValueError: the environment cannot be made or has other spaces than the agent, or ``n_observations`` is
         below 1
     """
     if n_observations < 1:
         raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
-    # Raises for Dict and Discrete observations, which cannot be recorded as one array
-    chain_of(agent)
+    if not isinstance(agent.observation_space, spaces.Box):
+        raise AgentError(f"{agent.source} observes {agent.observation_space}, which cannot be recorded as one array.")
     rng = np.random.default_rng(seed)
     kept: list[tuple[int, np.ndarray]] = []
     n_seen = n_episodes = 0
@@ -84,15 +85,16 @@ def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[t
         play_schedule(venv, schedule)
         venv.action_space.seed(seed)
         obs: Any = venv.reset()
+        state, starts = None, np.ones(n_episodes, dtype=bool)
         for _ in range(MAX_STEPS):
-            actions, _ = agent.predict(obs)
+            actions, state = agent.predict(obs, state, starts)
             for env, number in enumerate(schedule.playing):
                 if number is None or number in schedule.returns:
                     continue
                 yield seed + number, obs[env]
                 if rng.random() < EPSILONS[(seed + number) % 2]:
                     actions[env] = venv.action_space.sample()
-            obs, *_ = venv.step(actions)
+            obs, _, starts, _ = venv.step(actions)
             if schedule.is_over:
                 return
     warnings.warn(

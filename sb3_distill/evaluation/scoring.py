@@ -28,7 +28,7 @@ def architecture_of(agent: Teacher) -> tuple[Any, ...]:
         the precision of quantized layers
     """
     layers = {name: layer for name, layer in agent.network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    (first, *_), last = layers, list(layers)[-1]
+    first, last = next(iter(layers), None), next(reversed(layers), None)
     shapes = []
     for name, layer in layers.items():
         n_out, n_in, *kernel = layer.weight.shape
@@ -131,7 +131,9 @@ def row_of(
         algo=agent.algo,
         n_parameters=agent.n_parameters,
         n_bytes=agent.n_bytes,
-        percent_of_teacher_bytes=None if teacher is None else 100.0 * agent.n_bytes / teacher.n_bytes,
+        percent_of_teacher_bytes=None
+        if teacher is None or not teacher.n_bytes
+        else 100.0 * agent.n_bytes / teacher.n_bytes,
         n_macs=count_macs(agent),
         **asdict(summarize(score.returns, score.traces)),
         agent_sha256=agent.sha256,

@@ -160,14 +160,15 @@ def record_starts(
         for episode in range(n_episodes):
             venv.seed(seed + episode)
             obs, done, visited = venv.reset(), False, []
+            state, begins = None, np.ones(1, dtype=bool)
             while not done:
                 visited.append(game.ale.cloneState().serialize())
-                actions, _ = player.predict(obs, deterministic=True)
+                actions, state = player.predict(obs, state, begins, deterministic=True)
                 if rng.random() < epsilon:
                     actions = rng.integers(venv.action_space.n, size=1)  # type: ignore[attr-defined]
-                obs, _, dones, infos = venv.step(actions)
+                obs, _, begins, infos = venv.step(actions)
                 # A lost life is no end: states come from whole games.
-                done = bool(dones[0]) and "episode" in infos[0]
+                done = bool(begins[0]) and "episode" in infos[0]
             share = (episode + 1) * n_states // n_episodes - episode * n_states // n_episodes
             # Games may begin alike.
             early = list(dict.fromkeys(state for state in visited[: len(visited) // 5] if state not in states))

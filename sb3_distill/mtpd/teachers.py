@@ -11,14 +11,16 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_env_ids
+from sb3_distill.agents.kinds.own import TeacherLike
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.common.answers import TaskAnswers
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.inspection import describe_space_mismatch
 from sb3_distill.envs.multitask import Task
+from sb3_distill.state.memory import rows_of, with_rows
 
-Teachers = Mapping[str, str | Path | BaseAlgorithm | Teacher]
+Teachers = Mapping[str, str | Path | BaseAlgorithm | Teacher | TeacherLike]
 
 
 def find_task_teachers(tasks: Sequence[Task]) -> dict[str, Any]:
@@ -129,17 +131,24 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
     ) -> tuple[TaskAnswers, Any]:
         """
         :param obs: batch of raw observations, of any tasks
-        :param state: unused (recurrent policies only)
-        :param episode_start: unused (recurrent policies only)
+        :param state: the state that the last call returned for the same environments
+        :param episode_start: where an episode begins
         :param with_values: see ``Teacher.answer``
-        :return: the answers, without gradient, and the next state (None)
+        :return: the answers, without gradient, and the next state: by task, that of its teacher for all environments
+            (zeros where other tasks are played); None if no teacher has a memory
         """
         tasks = obs["task"].reshape(-1).cpu().numpy()
-        by_task = {}
+        n_envs = len(tasks)
+        starts = np.full(n_envs, state is None) if episode_start is None else np.asarray(episode_start, dtype=bool)
+        by_task, states = {}, dict(state or {})
         for task in np.unique(tasks).tolist():
-            own = self.own_observations(obs["obs"][th.as_tensor(tasks == task)], self.tasks[task])
-            by_task[task], _ = self.teachers[self.tasks[task].name].answer(own, with_values=with_values)
-        return TaskAnswers(tasks, by_task), None
+            name, rows = self.tasks[task].name, np.flatnonzero(tasks == task)
+            own = self.own_observations(obs["obs"][th.as_tensor(rows)], self.tasks[task])
+            before = rows_of(states.get(name), rows)
+            by_task[task], after = self.teachers[name].answer(own, before, starts[rows], with_values)
+            if after is not None:
+                states[name] = with_rows(states.get(name), rows, after, n_envs)
+        return TaskAnswers(tasks, by_task), states or None
 
     @staticmethod
     def own_observations(obs: Any, task: Task) -> Any:
@@ -156,8 +165,8 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
         state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
-    ) -> tuple[np.ndarray, None]:
+    ) -> tuple[np.ndarray, Any]:
         """The greedy action of each task's teacher, as SB3's ``predict``."""
         tensors = {key: th.as_tensor(value, device=self.device) for key, value in observation.items()}
-        answers, _ = self.answer(tensors)
-        return answers.preferences.argmax(dim=1).cpu().numpy(), None
+        answers, state = self.answer(tensors, state, episode_start)
+        return answers.preferences.argmax(dim=1).cpu().numpy(), state

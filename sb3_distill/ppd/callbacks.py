@@ -22,14 +22,16 @@ class TeacherAnswersCallback(BaseCallback):
     :param env: the environment that the student learns in
     """
 
+    # A ``ProximalPolicyDistillation``
+    model: Any
+
     def __init__(self, teacher: Teacher, env: VecEnv) -> None:
         super().__init__()
         self.teacher = teacher
         self.view = ObservationView(env)
+        self.view.show_teacher(teacher.observation_space)
         # Those of the latest rollout, one for each step
         self.answers: list[Answers] = []
-        # Memory of a recurrent teacher, for each environment
-        self.teacher_state: Any = None
 
     def _see(self, obs: Any) -> None:
         self.obs = self.view.teacher_obs(obs)
@@ -42,9 +44,8 @@ class TeacherAnswersCallback(BaseCallback):
     def _on_step(self) -> bool:
         check_finite("reward", self.locals["rewards"], self.model.num_timesteps)
         check_last_observations(self.locals["dones"], self.locals["infos"], self.model.num_timesteps)
-        answers, self.teacher_state = self.teacher.answer(
-            obs_as_tensor(self.obs, self.model.device), self.teacher_state, self.model._last_episode_starts
-        )
+        obs, starts = obs_as_tensor(self.obs, self.model.device), self.model._last_episode_starts
+        answers, self.model._teacher_state = self.teacher.answer(obs, self.model._teacher_state, starts)
         self.answers.append(answers)
         self._see(self.locals["new_obs"])
         return True

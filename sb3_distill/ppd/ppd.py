@@ -74,7 +74,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
-    run_attributes: ClassVar[tuple[str, ...]] = (*ResumableMixin.run_attributes, "transition_share")
+    run_attributes: ClassVar[tuple[str, ...]] = (*ResumableMixin.run_attributes, "transition_share", "_teacher_state")
     policy: ActorCriticMlpPolicy
     rollout_buffer: Any
 

@@ -35,7 +35,7 @@ def check_temperature(teacher: Teacher, temperature: float | None) -> None:
     """
     if temperature is None and isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
         raise ValueError(
-            f"The teacher {teacher.source} is a {teacher.algo} agent, whose Q-values become a distribution over "
+            f"The teacher {teacher.source} ({teacher.algo}) answers with Q-values, which become a distribution over "
             "actions at a temperature: pass temperature=, such as 0.1. The gap between its two best actions is the "
             "scale (docs/pd.md, The temperature)."
         )

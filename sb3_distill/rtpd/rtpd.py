@@ -206,7 +206,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         if teacher.algo != "dqn":
             raise ValueError(
-                f"The teacher to start from, {teacher.source}, is a {teacher.algo} agent; real-time distillation goes "
+                f"The teacher to start from, {teacher.source} ({teacher.algo}) is no DQN; real-time distillation goes "
                 "on with a DQN only. Distill this agent with PolicyDistillation instead."
             )
         if teacher.normalization is not None:
@@ -215,6 +215,10 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
                 "be lost when it learns on. Distill it with PolicyDistillation instead."
             )
         super()._check_teacher(teacher, env_id)
+
+    def _shown_to(self, teacher: Any) -> VecEnv:
+        # It becomes the agent that learns, and sees what that sees.
+        return self._known_env()
 
     def _check_statistics(self, teacher: Any) -> None:
         assert self.env is not None

@@ -76,6 +76,7 @@ def _play(
     atari, n_actions = is_atari(env_id), int(venv.action_space.n)
     obs: Any = venv.reset()
     done, episode = False, Episode()
+    state, starts = None, np.ones(1, dtype=bool)
     while not done and len(episode.actions) < max_steps:
         episode.observations.append(np.array(obs[0]))
         frame = game.render()
@@ -84,12 +85,12 @@ def _play(
         episode.frames.append(_picture(frame))
         if atari:
             episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
-        actions, _ = agent.predict(obs, deterministic=True)
+        actions, state = agent.predict(obs, state, starts)
         actions = mix_random_actions(actions, n_actions, epsilon, rng)
-        obs, _, dones, infos = venv.step(actions)
+        obs, _, starts, infos = venv.step(actions)
         episode.actions.append(int(actions[0]))
         # In Atari games, a lost life is no end.
-        done = bool(dones[0]) and (not atari or "episode" in infos[0])
+        done = bool(starts[0]) and (not atari or "episode" in infos[0])
     return episode
 
 

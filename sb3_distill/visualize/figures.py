@@ -79,6 +79,17 @@ def targets_temperature(students: Sequence[Teacher]) -> float:
     return next(iter(trained_at.values()), 0.01)
 
 
+def _preferences(agent: Teacher, observations: th.Tensor) -> th.Tensor:
+    """An agent's one number per action, for the observations of one episode in their order."""
+    if not agent.has_memory:
+        return agent.answer(observations)[0].preferences.cpu()
+    state, found = None, []
+    for step in range(len(observations)):
+        answers, state = agent.answer(observations[step : step + 1], state, np.array([step == 0]))
+        found.append(answers.preferences.cpu())
+    return th.cat(found)
+
+
 def plot_q_values(
     teacher: Teacher, students: Sequence[Teacher], episode: Episode, temperature: float, n_moments: int = 4
 ) -> Figure:
@@ -94,13 +105,13 @@ def plot_q_values(
     :return: the figure
     """
     observations = th.as_tensor(np.stack(episode.observations), device=teacher.device)
-    outputs = teacher.answer(observations)[0].preferences.cpu()
+    outputs = _preferences(teacher, observations)
     targets = (outputs / temperature).softmax(dim=1)
     order = np.argsort(-targets.max(dim=1).values.numpy(), kind="stable")
     moments = np.sort(order[np.linspace(0, len(order) - 1, n_moments).round().astype(int)])
     answers = [("targets", targets)]
     for name, student in zip(distinct_names([student.source for student in students]), students, strict=True):
-        own = student.answer(observations.to(student.device))[0].preferences.cpu()
+        own = _preferences(student, observations.to(student.device))
         probabilities = (own / temperature_of(student, temperature)).softmax(dim=1)
         answers.append((f"{name} ({student.n_parameters:,})", probabilities))
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")

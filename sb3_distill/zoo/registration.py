@@ -9,6 +9,7 @@ from typing import Any
 
 from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.base.resume.resuming import ResumableMixin
+from sb3_distill.envs.imports import trust_packages
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.zoo.configs import default_config
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
@@ -58,6 +59,9 @@ def register_experiments(exp_manager: ModuleType) -> None:
         algo = bound.arguments["algo"]
         # Check the class too: another package's algorithm with the same key must keep its own configuration.
         ours = algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is resolve(algo)
+        if ours:
+            # The user has named them, so a teacher may be made by a function in them.
+            trust_packages(getattr(bound.arguments["args"], "gym_packages", None) or ())
         if ours and not bound.arguments.get("config"):
             bound.arguments["config"] = str(default_config(algo))
         if ours and bound.arguments.get("hyperparams"):

@@ -16,6 +16,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 
 import sb3_distill_zoo
 from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.kinds.own import refuse_function_name
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.common.locks import locked
 from sb3_distill.reading.limits import ReadError
@@ -50,6 +51,8 @@ def resume(folder: Path) -> None:
 
 
 def _go_on(run: StoppedRun) -> None:
+    for name in ("teacher", "teachers"):
+        refuse_function_name(run.config.get(name), f"{name} in the config.yml of {run.folder}")
     _go_where_it_was_started(run)
     agent = str(run.arguments.get("trained_agent") or "")
     if agent and not Path(agent).is_file():

@@ -14,7 +14,8 @@ import torch as th
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -86,10 +87,10 @@ def cut(path, share):
 
 
 def another_algorithm(path):
-    RecurrentPPO("MlpLstmPolicy", "Pendulum-v1", device="cpu").save(path)
+    MaskablePPO("MlpPolicy", InvalidActionEnvDiscrete(dim=4), device="cpu").save(path)
     for name in ("args.yml", "config.yml"):
         (path.with_suffix("") / name).unlink()
-    path.parents[1].rename(path.parents[2] / "ppo_lstm")
+    path.parents[1].rename(path.parents[2] / "maskable")
 
 
 class Hundredfold(FlattenExtractor):
@@ -123,7 +124,7 @@ DAMAGED_ZIPS = {
     ),
     "weights of another agent": (lambda path: change_weights(path, {"w": th.zeros(2)}), "stock architecture"),
     "no agent in the folder": (lambda path: path.unlink(), "holds no agent: no .zip in it"),
-    "another kind of algorithm": (another_algorithm, "a RecurrentPPO agent.*take an agent without memory"),
+    "another kind of algorithm": (another_algorithm, "a MaskablePPO agent.*take an agent without masks"),
     "unknown activation": (
         lambda path: change_data(path, policy_kwargs={"activation_fn": "my.Swish"}),
         "activation function 'my.Swish' is not known",

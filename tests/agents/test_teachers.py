@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import QRDQN, TRPO, RecurrentPPO
+from sb3_contrib import QRDQN, TRPO, MaskablePPO
+from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
@@ -160,8 +161,8 @@ def test_an_environment_that_cannot_be_made_is_not_needed(tmp_path):
 
 
 def test_algorithms_that_are_not_supported_are_named(tmp_path):
-    RecurrentPPO("MlpLstmPolicy", "CartPole-v1", **SMALL).save(tmp_path / "agent")
-    with pytest.raises(AgentError, match=r"a RecurrentPPO agent.*take an agent without memory"):
+    MaskablePPO("MlpPolicy", InvalidActionEnvDiscrete(dim=4), **SMALL).save(tmp_path / "agent")
+    with pytest.raises(AgentError, match=r"a MaskablePPO agent.*take an agent without masks"):
         load_teacher(tmp_path / "agent.zip")
 
 

@@ -115,7 +115,7 @@ def test_warm_start_needs_the_same_network(policy_kwargs, message, cartpole_teac
 
 def test_warm_start_is_from_a_dqn():
     ppo = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
-    with pytest.raises(ValueError, match="is a ppo agent; real-time distillation goes on with a DQN"):
+    with pytest.raises(ValueError, match=r"\(ppo\) is no DQN; real-time distillation goes on with a DQN"):
         make(teacher=ppo)
 
 

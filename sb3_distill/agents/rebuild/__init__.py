@@ -10,6 +10,7 @@ from sb3_distill.agents.rebuild.ars import build_ars
 from sb3_distill.agents.rebuild.dqn import build_dqn
 from sb3_distill.agents.rebuild.off_policy import build_crossq, build_sac, build_td3, build_tqc
 from sb3_distill.agents.rebuild.qrdqn import build_qrdqn
+from sb3_distill.agents.rebuild.recurrent import build_recurrent
 from sb3_distill.agents.rebuild.students import build_actor_critic_student, build_student
 from sb3_distill.agents.rebuild.weights import Weights
 
@@ -19,6 +20,7 @@ BUILDERS: dict[str, Callable[[Weights, spaces.Space, spaces.Space, dict[str, Any
     "ppo": build_actor_critic,
     "a2c": build_actor_critic,
     "trpo": build_actor_critic,
+    "ppo_lstm": build_recurrent,
     "sac": build_sac,
     "tqc": build_tqc,
     "crossq": build_crossq,

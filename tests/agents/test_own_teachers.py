@@ -1,0 +1,214 @@
+"""Objects of a user's own as teachers, and functions that make them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_distill import QPD, Answers, Gaussian, PolicyDistillation, ProximalPolicyDistillation, load_teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.cli import main
+from sb3_distill.zoo.resume import resume
+from tests.agents.own_teachers import Counter, Plain, Swinger
+from tests.mtpd.students import make as make_mtpd
+
+QUICK: dict[str, Any] = {"n_teacher_episodes": 1, "device": "cpu", "seed": 0}
+OFF_POLICY: dict[str, Any] = {**QUICK, "learning_starts": 32, "buffer_size": 200}
+MAKER = "tests.agents.own_teachers:make_plain"
+
+
+def answering(answers: Any, **attributes: Any) -> Any:
+    """A teacher whose ``answer`` returns this, whatever it is asked."""
+
+    def answer(self: Any, obs: Any, state: Any, episode_start: Any) -> Any:
+        return answers(len(obs)) if callable(answers) else answers
+
+    names = {"observation_space": Plain.observation_space, "action_space": Plain.action_space, "answer": answer}
+    return type("Mine", (), {**names, **attributes})()
+
+
+def test_pd_qpd_and_ppd_learn_from_an_object(tmp_path: Path) -> None:
+    own = Plain()
+    pd = PolicyDistillation("MlpPolicy", "CartPole-v1", own, **OFF_POLICY).learn(64)
+    qpd = QPD("MlpPolicy", "CartPole-v1", own, **OFF_POLICY).learn(64)
+    ppd = ProximalPolicyDistillation("MlpPolicy", "CartPole-v1", own, n_steps=32, batch_size=16, **QUICK).learn(32)
+    # The memory holds what the network says.
+    seen = th.as_tensor(np.array(pd.replay_buffer.stores[""][:20, 0]))
+    expected = own.net(seen)[:, :2].log_softmax(dim=1).detach().numpy()
+    assert np.allclose(pd.replay_buffer.answers["log_probs"][:20, 0], expected, atol=1e-6)
+    assert "values" in qpd.replay_buffer.answers and "values" not in pd.replay_buffer.answers
+    # It goes on learning as before: nothing of the user's is frozen.
+    assert all(parameter.requires_grad for parameter in own.net.parameters())
+    for model in (pd, qpd, ppd):
+        model.save(tmp_path / "student")
+        student = type(model).load(tmp_path / "student", env=make_vec_env("CartPole-v1"))
+        assert student.taught_by is None and student.teacher_sha256 == load_teacher(Plain(), device="cpu").sha256
+        with pytest.raises(ValueError, match="teacher was a model in memory, not a file: pass teacher="):
+            student.learn(1)
+
+
+def test_mtpd_learns_from_an_object() -> None:
+    other = PPO("MlpPolicy", "MountainCar-v0", n_steps=8, batch_size=8, seed=0, device="cpu")
+    model = make_mtpd({"CartPole-v1": Plain(), "MountainCar-v0": other}, learning_starts=20).learn(60)
+    assert model.teacher_sha256["CartPole-v1"] == load_teacher(Plain()).sha256
+
+
+def test_it_is_named_by_its_class_and_its_answers() -> None:
+    teacher = load_teacher(Plain(), device="cpu")
+    assert teacher.source == "object:tests.agents.own_teachers.Plain" and teacher.saved_source is None
+    assert teacher.sha256 == load_teacher(Plain(), device="cpu").sha256 != load_teacher(Plain(1), device="cpu").sha256
+    assert teacher.has_critic and teacher.has_distribution and not teacher.has_memory
+    assert teacher.n_parameters == 4 * 8 + 8 + 8 * 3 + 3 and teacher.n_bytes == 4 * teacher.n_parameters
+
+
+@pytest.mark.parametrize("kind", ["point", "gaussian", "squashed"])
+def test_it_acts_as_it_answers(kind: str) -> None:
+    teacher = load_teacher(Swinger(kind), device="cpu")
+    obs = np.array([[0.6, 0.8, 0.1], [0.9, -0.4, 2.0]], np.float32)
+    expected = {
+        "point": 2 * 0.5 * obs[:, 1:2],
+        "gaussian": 0.5 * obs[:, 1:2],
+        "squashed": 2 * np.tanh(0.5 * obs[:, 1:2]),
+    }
+    actions, state = teacher.predict(obs)
+    assert state is None and np.allclose(actions, expected[kind], atol=1e-6)
+    assert np.allclose(teacher.predict(obs[0])[0], actions[0])
+    drawn = np.concatenate([teacher.predict(obs[:1], deterministic=False)[0] for _ in range(20)])
+    assert np.ptp(drawn) > 0.1 if kind != "point" else np.ptp(drawn) == 0
+    env = make_vec_env("Pendulum-v1")
+    model = QPD("MlpPolicy", env, Swinger(kind), **{**OFF_POLICY, "value_coef": 0.0}).learn(64)
+    assert set(model.replay_buffer.answers) == set(teacher.answer(th.as_tensor(obs))[0].arrays())
+
+
+TWO = {"q_values": lambda n: np.zeros((n, 2))}
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (Plain, "a class was passed, not an object of it: call it, Plain()"),
+        (answering(None, observation_space=None), r"observation_space must be a gymnasium.spaces.Space, not None"),
+        (
+            answering(None, action_space=spaces.MultiBinary(2)),
+            "action_space must be a .*Discrete or a .*Box, not Multi",
+        ),
+        (type("Half", (), {"answer": 1})(), "has no observation_space and no action_space: a teacher needs"),
+        (
+            answering(lambda n: Answers(q_values=np.zeros((n, 2)))),
+            "answer must return two things, Answers and the next",
+        ),
+        (answering(lambda n: (np.zeros((n, 2)), None)), "answer must return two things"),
+        (
+            answering(lambda n: (Answers(q_values=np.zeros((n, 3))), None)),
+            r"q_values has the shape \(4, 3\), not \(4, 2",
+        ),
+        (answering(lambda n: (Answers(q_values=np.full((n, 2), np.nan)), None)), "q_values holds NaN or infinite"),
+        (answering(lambda n: (Answers(log_probs=np.full((n, 2), -np.inf)), None)), "log_probs holds NaN .*-1e9"),
+        (answering(lambda n: (Answers(point=np.zeros((n, 2))), None)), "action_space is Discrete.* answers with point"),
+        (
+            answering(lambda n: (Answers(q_values=np.zeros((n, 2)), values=np.zeros((n, 1))), None)),
+            r"values has the shape \(4, 1\), not \(4,\)",
+        ),
+        (
+            answering(lambda n: (Answers(q_values=np.zeros((n, 2))), np.zeros((1, n)))),
+            r"state has the shape \(1, 4\); its first axis must be that of the 4 environments",
+        ),
+        (
+            answering(lambda n: (Answers(q_values=np.zeros((n, 2))), {"h": (np.zeros(n), [0])})),
+            r"state\['h'\]\[1\] is a list; it must be None, an array or a tensor, or a plain tuple",
+        ),
+        (
+            answering(lambda n: (Answers(point=np.full((n, 1), 2.0)), None), action_space=spaces.Box(-2, 2, (1,))),
+            r"point must be scaled from the bounds of the actions to \[-1, 1\], and goes to 2",
+        ),
+        (
+            answering(
+                lambda n: (Answers(gaussian=Gaussian(np.zeros((n, 1)), np.zeros((n, 1)))), None),
+                action_space=spaces.Box(-2, 2, (1,)),
+            ),
+            "std holds numbers that are not above 0",
+        ),
+        (answering(lambda n: 1 / 0), r"failed on 4 random observations .*\(ZeroDivisionError: division by zero\)"),
+        (object(), "or an object with observation_space, action_space and answer"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(own: Any, message: str) -> None:
+    with pytest.raises(AgentError, match=message):
+        PolicyDistillation("MlpPolicy", "CartPole-v1", own, **OFF_POLICY)
+
+
+def test_answers_are_checked_later_too() -> None:
+    asked = iter(range(10_000))
+    own = answering(lambda n: (Answers(q_values=np.full((n, 2), 0.0 if next(asked) < 8 else np.inf)), None))
+    with pytest.raises(AgentError, match="q_values holds NaN or infinite numbers"):
+        PolicyDistillation("MlpPolicy", "CartPole-v1", own, **{**OFF_POLICY, "n_teacher_episodes": 0}).learn(64)
+
+
+def test_rtpd_refuses_an_object() -> None:
+    from tests.rtpd.students import make as make_rtpd
+
+    with pytest.raises(ValueError, match=r"object:tests.agents.own_teachers.Counter \(object\) is no DQN"):
+        make_rtpd(teacher=Counter())
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that nobody has named."""
+    (tmp_path / "strange_teachers.py").write_text("from tests.agents.own_teachers import make_plain\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "strange_teachers", raising=False)
+    return "strange_teachers:make_plain"
+
+
+def test_a_function_is_called_where_its_package_is_named(
+    strange: str, zoo: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--algo", "pd", "--env", "CartPole-v1", "-n", 64, "--eval-freq", -1, "--seed", 1, "--save-freq", 40]
+    params = ["-params", f"teacher:'{strange}'", "n_envs:1", "learning_starts:20", "n_teacher_episodes:1"]
+    with pytest.raises(ValueError, match="Importing strange_teachers runs its code: if you trust it, pass --gym-pack"):
+        zoo(tmp_path, "train", *run, *params)
+    assert "strange_teachers" not in sys.modules
+    zoo(tmp_path, "train", "--gym-packages", "strange_teachers", *run, *params)
+    student = tmp_path / "logs" / "pd" / "CartPole-v1_2" / "CartPole-v1.zip"
+    assert load_teacher(student).facts.taught_by is None
+    capsys.readouterr()
+    evaluate = ["evaluate", str(student), "-n", "2", "--teacher", strange, "--gym-packages", "strange_teachers"]
+    assert main(evaluate) == 0 and "strange_teachers:make_plain" in capsys.readouterr().out
+    # What a file says is no reason to call anything, whoever named the package before.
+    (student.parent / "CartPole-v1.zip").unlink()
+    with pytest.raises(AgentError, match=r"config.yml of .* names the function strange_teachers:make_plain"):
+        resume(student.parent)
+
+
+def test_no_file_calls_a_function(tmp_path: Path) -> None:
+    model = PolicyDistillation("MlpPolicy", "CartPole-v1", Plain(), **OFF_POLICY)
+    model.taught_by = "os:abort"
+    model.save(tmp_path / "student")
+    student = PolicyDistillation.load(tmp_path / "student", env=make_vec_env("CartPole-v1"))
+    with pytest.raises(AgentError, match="taught_by in the student's file names the function os:abort"):
+        student.learn(1)
+    # Standard modules are imported already, and still no user has named them.
+    with pytest.raises(AgentError, match="Importing os runs its code"):
+        load_teacher("os:abort")
+    with pytest.raises(AgentError, match="names the function os:abort"):
+        load_teacher("os:abort", local_only=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("tests.agents.own_teachers:nothing", "cannot be imported"), ("tests.agents.own_teachers:CARTPOLE", "is no func")],
+)
+def test_a_name_that_is_no_function(name: str, message: str) -> None:
+    from sb3_distill.envs.imports import trust_packages
+
+    trust_packages(["tests.agents"])
+    with pytest.raises(AgentError, match=message):
+        load_teacher(name)
+    assert load_teacher(MAKER, device="cpu").source == MAKER
