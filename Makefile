@@ -6,11 +6,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 TYPED := sb3_distill sb3_distill_zoo.py setup.py $(wildcard benchmarks/*.py)
 
-.PHONY: test test-slow lint types format demo clean
+.PHONY: test test-ci test-slow lint types format docs demo clean
 
 # Files in their order: those with few tests, which xdist would leave to the end, are among the longest
 test: lint types
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not ci and not slow"
+
+test-ci: test
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "ci and not slow"
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
@@ -26,14 +29,18 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Strict: a link inside that leads nowhere is an error
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 $(READY): setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e ".[box2d,dev,export,minari,minatar,mujoco,plots,ray,visualize]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[box2d,dev,docs,export,minari,minatar,mujoco,plots,ray,visualize]"
 	touch $@
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +

@@ -1,4 +1,6 @@
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ import torch
 from stable_baselines3 import A2C, DQN, PPO
 
 from sb3_distill.cli import main
+from tests.helpers import REPOSITORY
 
 # The hub's client reads it once. Without it, every test that looks for a teacher waits for a network first.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -36,6 +39,31 @@ def gaussian_teacher() -> A2C:
     with torch.no_grad():
         model.policy.log_std.fill_(-0.7)
     return model
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the files that git has or would take: no build folder can fill a gap."""
+    if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("needs a git checkout")
+    folder = tmp_path_factory.mktemp("checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0"):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as for an upload: the source distribution first, the wheel from that."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(checkout)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,24 @@ def run_python(
     )
     assert result.returncode == status, f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result
+
+
+def fresh_python(folder: Path) -> Path:
+    """
+    Python of a fresh environment with every dependency and without us.
+
+    The dependencies are those of this environment, through a plain path line: such a folder is not searched for
+    start-up files, so that a hook can only come from what is installed in the fresh environment itself.
+    """
+    run_python(folder, "-m", "venv", "--without-pip", "venv")
+    python = folder / "venv" / "bin" / "python"
+    (site_packages(python) / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
+    return python
+
+
+def site_packages(python: Path) -> Path:
+    (folder,) = python.parents[1].glob("lib/python*/site-packages")
+    return folder
 
 
 @contextmanager

@@ -1,15 +1,11 @@
 """What a user gets from ``pip install``: checked in fresh environments, with the literal commands of the Zoo."""
 
-import shutil
-import subprocess
-import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import REPOSITORY, run_python
+from tests.helpers import REPOSITORY, fresh_python, run_python, site_packages
 
 
 def test_nothing_needs_what_linux_alone_has():
@@ -17,48 +13,9 @@ def test_nothing_needs_what_linux_alone_has():
     assert not needy
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files that git has or would take: no build folder can fill a gap."""
-    if not (REPOSITORY / ".git").exists() or shutil.which("git") is None:
-        pytest.skip("needs a git checkout")
-    folder = tmp_path_factory.mktemp("checkout")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split("\0"):
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as for an upload: the source distribution first, the wheel from that."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(checkout)]
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = folder.glob("*.whl")
-    return path
-
-
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    """
-    Python of a fresh environment with every dependency and without us.
-
-    The dependencies are those of this environment, through a plain path line: such a folder is not searched for
-    start-up files, so that a hook can only come from what is installed in the fresh environment itself.
-    """
-    run_python(tmp_path, "-m", "venv", "--without-pip", "venv")
-    python = tmp_path / "venv" / "bin" / "python"
-    (site_packages(python) / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
-    return python
-
-
-def site_packages(python: Path) -> Path:
-    (folder,) = python.parents[1].glob("lib/python*/site-packages")
-    return folder
+    return fresh_python(tmp_path)
 
 
 def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:

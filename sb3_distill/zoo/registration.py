@@ -11,6 +11,7 @@ from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.base.resume.resuming import ResumableMixin
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.envs.minatar import register_minatar
+from sb3_distill.study.file import check_names, known_hyperparams
 from sb3_distill.zoo.configs import default_config
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from sb3_distill.zoo.strict import with_paper
@@ -53,12 +54,15 @@ def register_experiments(exp_manager: ModuleType) -> None:
     zoo_init = manager.__init__
     signature = inspect.signature(zoo_init)
 
+    def is_ours(algo: str) -> bool:
+        # Check the class too: another package's algorithm with the same key must keep its own configuration.
+        return algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is resolve(algo)
+
     @functools.wraps(zoo_init)
     def init_with_our_defaults(*args: Any, **kwargs: Any) -> None:
         bound = signature.bind(*args, **kwargs)
         algo = bound.arguments["algo"]
-        # Check the class too: another package's algorithm with the same key must keep its own configuration.
-        ours = algo in ALGORITHMS and exp_manager.ALGOS.get(algo) is resolve(algo)
+        ours = is_ours(algo)
         if ours:
             # The user has named them, so a teacher may be made by a function in them.
             trust_packages(getattr(bound.arguments["args"], "gym_packages", None) or ())
@@ -71,6 +75,16 @@ def register_experiments(exp_manager: ModuleType) -> None:
             )
         zoo_init(*bound.args, **bound.kwargs)
 
+    zoo_preprocess = manager._preprocess_hyperparams
+
+    @functools.wraps(zoo_preprocess)
+    def refuse_unknown_settings(self: Any, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
+        # What is left is for the constructor: the Zoo has taken out its own.
+        processed: tuple[dict[str, Any], Any, Any, Any] = zoo_preprocess(self, hyperparams)
+        if is_ours(self.algo):
+            check_names(f"--algo {self.algo}", "setting", processed[0], known_hyperparams(self.algo))
+        return processed
+
     zoo_save = manager.save_trained_model
 
     @functools.wraps(zoo_save)
@@ -79,3 +93,4 @@ def register_experiments(exp_manager: ModuleType) -> None:
             zoo_save(self, model)
 
     manager.__init__, manager.save_trained_model = init_with_our_defaults, save_before_the_state_goes
+    manager._preprocess_hyperparams = refuse_unknown_settings

@@ -54,6 +54,15 @@ def test_train_resumes(train: Callable[..., str], trained: Path, tmp_path: Path)
     assert resumed._n_updates > PolicyDistillation.load(student)._n_updates
 
 
+def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
+    train: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 300, temprature: 0.1}\n")
+    with pytest.raises(ValueError, match=r"--algo pd: Unknown setting 'temprature'.* Did you mean 'temperature'"):
+        train("--conf-file", "mine.yml")
+    assert not (tmp_path / "logs").exists()
+
+
 def test_train_takes_a_conf_file(train: Callable[..., str], tmp_path: Path) -> None:
     config = {"CartPole-v1": {"policy": "MlpPolicy", "n_timesteps": 300, "loss": "nll"}}
     (tmp_path / "mine.yml").write_text(yaml.dump(config))

@@ -1,0 +1,16 @@
+"""The documentation site is built strictly: a link inside that leads nowhere fails."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import REPOSITORY
+
+pytestmark = pytest.mark.ci
+
+
+def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    build = pytest.importorskip("sphinx.cmd.build", reason="needs the extra docs")
+    options = ["--fail-on-warning", "--keep-going", "-q", "-d", str(tmp_path / "doctrees")]
+    assert build.main([*options, str(REPOSITORY / "docs"), str(tmp_path / "site")]) == 0
+    assert (tmp_path / "site" / "index.html").is_file()
