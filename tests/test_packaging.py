@@ -27,6 +27,7 @@ def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
     assert set(names) == expected
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("mode", ["wheel", "editable"])
 def test_zoo_knows_us_once_installed_and_forgets_us_afterwards(
     mode: str, fresh: Path, tmp_path: Path, request: pytest.FixtureRequest, cartpole_teacher: Path

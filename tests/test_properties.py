@@ -131,6 +131,7 @@ def check_export(agent: Teacher, source: Any, folder: Any, obs: Any, expected: n
     assert np.allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("algo", ["pd", "qpd"])
 def test_students_answer_the_same_however_they_are_read(algo, tmp_path_factory):

@@ -275,6 +275,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
 """
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory as they please")
 def test_the_memory_of_one_minibatch_serves_the_next(tmp_path):
     kept, given_back = (

@@ -177,6 +177,7 @@ def test_none_that_keeps_enough_is_status_3(folder: Path, capsys):
     assert record_of(folder / "none")["chosen"] is None and not (folder / "none" / "student").exists()
 
 
+@pytest.mark.ci
 def test_the_command_runs_in_processes_of_its_own(folder: Path, capsys):
     out = folder / "command"
     arguments = ["--budget", "1s", "--keep", "50", "--gym-packages", "tests.compress.games"]

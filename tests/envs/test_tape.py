@@ -55,6 +55,7 @@ def test_atari_in_python(env_id, vec_env_cls):
     check_restored(make, 150)
 
 
+@pytest.mark.ci
 def test_in_processes_that_are_spawned():
     def make():
         return make_vec_env(

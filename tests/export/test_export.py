@@ -173,6 +173,7 @@ def test_older_operators(few_bits):
             build_graph(agent, opset=opset)
 
 
+@pytest.mark.ci
 def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path, capsys):
     assert export([str(few_bits), "-o", str(tmp_path / "out"), "--n-observations", "200"]) == 0
     assert "policy_int.onnx" in capsys.readouterr().out

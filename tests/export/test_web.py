@@ -17,6 +17,7 @@ from sb3_distill.export.post_training import quantize_on
 from sb3_distill.export.web.page import WEB_GAMES, as_json, check_playable, web_page
 from tests.export.integers import AGENTS, observations_of, student, vector_agent
 
+pytestmark = pytest.mark.ci
 CARTPOLE = spaces.Box(-np.inf, np.inf, (4,), np.float32)
 DISCRETE = [kind for kind in AGENTS if kind not in ("continuous", "squashed")]
 

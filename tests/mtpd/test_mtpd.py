@@ -268,6 +268,7 @@ def test_teachers_of_other_environments_are_refused(teachers):
 # --- The Zoo
 
 
+@pytest.mark.ci
 def test_zoo_trains_and_enjoys(teachers, zoo, tmp_path: Path):
     env_kwargs = ["--env-kwargs", "env_ids:['CartPole-v1','MountainCar-v0']", "pad:True"]
     sources = "dict([" + ",".join(f"('{name}',r'{path}')" for name, path in teachers.items()) + "])"
@@ -285,6 +286,7 @@ def test_zoo_trains_and_enjoys(teachers, zoo, tmp_path: Path):
     zoo(tmp_path, *train, "--eval-freq", -1, "-i", folder / "MultiTask-v0.zip", *params)
 
 
+@pytest.mark.ci
 def test_zoo_trains_and_enjoys_mtdqn(zoo, tmp_path: Path):
     run = ["--algo", "mtdqn", "--env", "MultiTask-v0", "-f", "logs"]
     env_kwargs = ["--env-kwargs", "env_ids:['CartPole-v1','MountainCar-v0']", "pad:True"]

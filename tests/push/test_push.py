@@ -117,6 +117,7 @@ def push(folder: Path, run: Path, *arguments: str, status: int = 0, **environmen
     return run_python(folder, *words, status=status, HF_HUB_OFFLINE="0", HF_HOME=str(folder / "hf"), **environment)
 
 
+@pytest.mark.ci
 def test_an_agent_that_is_pushed_comes_back_from_the_hub(run, hub, tmp_path):
     printed = push(tmp_path, run, "--private", HF_ENDPOINT=hub.address, HF_TOKEN="secret").stdout
     assert f"{REPOSITORY}/commit/{COMMIT}" in printed

@@ -293,6 +293,7 @@ def test_students_of_other_spaces_are_refused(cartpole_teacher: Path):
 # --- The Zoo
 
 
+@pytest.mark.ci
 def test_zoo_trains_resumes_and_enjoys_students(zoo, tmp_path: Path):
     game = ["--env", "CartPole-v1", "-f"]
     train = ["--algo", "rtpd", *game, "logs", "-n", "1500", "--eval-freq", "-1", "--seed", "0"]

@@ -39,6 +39,7 @@ def test_best_models_and_environments_with_arguments(cartpole_teacher, tmp_path)
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.ci
 def test_environments_and_wrappers_of_a_package_of_the_users(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     wrapper = {"tests.evaluation.walk.Mirror": {"factor": 0}}

@@ -245,6 +245,7 @@ def test_report_of_no_study(tmp_path, capsys):
         assert "holds no results of a study" in capsys.readouterr().err
 
 
+@pytest.mark.ci
 def test_report_in_a_browser(real_time_study, tmp_path):
     assert report([str(real_time_study), "-o", str(tmp_path / "report"), "--title", "<Losses>"]) == 0
     page = (tmp_path / "report" / "index.html").read_text()

@@ -131,6 +131,7 @@ def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
     assert len(lines) == 2 and "mean_interval_low,mean_interval_high" in header and "[" not in lines[0]
 
 
+@pytest.mark.ci
 def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, capsys):
     settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher)}
     grid = {"loss": ["kl"], "temperature": [-1.0, 0.5], "seed": [0]}
@@ -165,6 +166,7 @@ def cells_under_way(folder: Path) -> list[int]:
     ]
 
 
+@pytest.mark.ci
 def test_interrupted_studies_end_at_once(study_file, tmp_path):
     content = yaml.safe_load(study_file.read_text())
     content = {**content, "settings": {**content["settings"], "n_timesteps": 50_000_000}, "record": False}
@@ -196,6 +198,7 @@ def test_interrupted_studies_end_at_once(study_file, tmp_path):
     assert not (tmp_path / "out" / ".lock").exists()
 
 
+@pytest.mark.ci
 def test_a_killed_study_leaves_no_worker_behind(study_file, tmp_path):
     import psutil
 
@@ -282,6 +285,7 @@ def test_students_beside_a_teacher_need_evaluations(tmp_path):
 # --- Backends
 
 
+@pytest.mark.ci
 def test_ray_gives_the_same_rows_though_a_worker_is_killed(finished, study_file, tmp_path):
     pytest.importorskip("ray")
     import psutil

@@ -197,6 +197,7 @@ def test_what_the_command_refuses_is_one_sentence(change, message, run_folder, c
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
+@pytest.mark.ci
 def test_ten_kills(tmp_path):
     """In a process of its own, because it forks."""
     result = run_python(
