@@ -27,18 +27,19 @@ def _export(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sb3-distill export",
         description="Write an agent as ONNX (float32 and integers), with a description and a runner, as C that "
-        "computes with integers, or a student as a stock zip of Stable-Baselines3. `sb3-distill export bench DIR ...` "
-        "measures what was written.",
+        "computes with integers, as a page for the browser, or a student as a stock zip of Stable-Baselines3. "
+        "`sb3-distill export bench DIR ...` measures what was written.",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
     parser.add_argument("-o", "--output", required=True, help="folder for the files")
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=["onnx", "c", "sb3"],
+        choices=["onnx", "c", "web", "sb3"],
         default=["onnx"],
-        help="onnx; c: source for a microcontroller, integers alone; both; or sb3: a student as a stock DQN or PPO "
-        "zip, which loads where sb3-distill is not installed and can be trained on (default: onnx)",
+        help="onnx; c: source for a microcontroller, integers alone; web: a page on which the agent plays in the "
+        "browser (CartPole, MinAtar's Breakout); several of these; or sb3: a student as a stock DQN or PPO zip, which "
+        "loads where sb3-distill is not installed and can be trained on (default: onnx)",
     )
     parser.add_argument("--env", help="environment that checks the files (default: the agent's own)")
     parser.add_argument(

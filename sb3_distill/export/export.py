@@ -26,16 +26,20 @@ from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export.c.source import CSource, c_title
 from sb3_distill.export.description import FORMAT, OPSET, Description, ExportedFile, ObservationFormat
+from sb3_distill.export.integer_policy import IntegerPolicy
 from sb3_distill.export.integers import INPUT_BITS, integer_policy
 from sb3_distill.export.post_training import check_quantizable, quantize_on
+from sb3_distill.export.web.page import check_playable, web_page
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
 from sb3_distill.quantization.quantizer import MAX_BITS, has_exact_input
 
 FLOAT_FILE, INTEGER_FILE, C_FILE, DESCRIPTION_FILE = "policy.onnx", "policy_int.onnx", "policy.c", "policy.json"
+WEB_FILE = "play.html"
 # What an earlier export may have left
 _FILES = (
     *(FLOAT_FILE, INTEGER_FILE, "runner.py"),
     *(C_FILE, "policy.h", "policy_test.c", "policy.npz", "integer_policy.py", "README.md"),
+    WEB_FILE,
 )
 
 
@@ -214,19 +218,41 @@ class _Candidates:
             self.files |= {name: data, "runner.py": Path(runner.__file__).read_bytes()}
             self.written[name] = ExportedFile(len(data), share)
 
-    def add_c(self, quantized: Teacher, env_id: str) -> None:
-        """Check the agent in integers, also against the quantized agent under torch, from which it may differ less."""
+    def add_integers(self, quantized: Teacher, env_id: str, formats: Container[str]) -> None:
+        """Check the agent in what computes with integers alone."""
+        if "c" in formats:
+            self._add_c(quantized, env_id)
+        if "web" in formats:
+            self._add_page(quantized, env_id)
+
+    def _add_c(self, quantized: Teacher, env_id: str) -> None:
         policy = integer_policy(quantized)
         title = c_title(self.agent.algo, env_id, self.agent.sha256)
         source = CSource(policy, title, recipe_of(self.agent, env_id).frame_stack or 1, self.agent.source)
-        exported, n_refused = policy.predict(self.checked.values)[0], len(self.refused)
-        same = quantized.predict(self.checked.values)[0]
-        share = self._share(C_FILE, exported, self.actions, self.agent.source, self.limit)
-        if quantized is not self.agent or share <= self.limit:
-            self._share(C_FILE, exported, same, "its integers under torch (half of it is allowed)", self.limit / 2)
-        if len(self.refused) == n_refused:
+        share = self._share_of_integers(C_FILE, policy, quantized)
+        if share is not None:
             self.files |= source.files(self.checked.values)
             self.written[C_FILE] = ExportedFile(source.n_bytes, share)
+
+    def _add_page(self, quantized: Teacher, env_id: str) -> None:
+        policy = integer_policy(quantized)
+        page = web_page(policy, f"{self.agent.algo} on {env_id}", env_id, self.agent.n_parameters).encode()
+        share = self._share_of_integers(WEB_FILE, policy, quantized)
+        if share is not None:
+            self.files[WEB_FILE] = page
+            self.written[WEB_FILE] = ExportedFile(len(page), share)
+
+    def _share_of_integers(self, name: str, policy: IntegerPolicy, quantized: Teacher) -> float | None:
+        """
+        The share of observations at which integers choose another action than the agent; None if that is too much.
+        From the quantized agent under torch they may differ less.
+        """
+        exported, n_refused = policy.predict(self.checked.values)[0], len(self.refused)
+        same = quantized.predict(self.checked.values)[0]
+        share = self._share(name, exported, self.actions, self.agent.source, self.limit)
+        if quantized is not self.agent or share <= self.limit:
+            self._share(name, exported, same, "its integers under torch (half of it is allowed)", self.limit / 2)
+        return share if len(self.refused) == n_refused else None
 
 
 def _onnx_writer(opset: int) -> Callable[[Teacher], bytes]:
@@ -255,7 +281,8 @@ def export_agent(
     """
     Write an agent as ``policy.onnx`` (float32), ``policy_int.onnx`` (weights stored as integers), ``policy.json`` and
     ``runner.py``. Students of ``QPD`` are integers already and have the second file alone. With "c" among the formats,
-    it is also (or instead) written as ``policy.h`` and ``policy.c``, which compute with integers.
+    it is also (or instead) written as ``policy.h`` and ``policy.c``, which compute with integers; with "web" as
+    ``play.html``, a page on which it plays in the browser.
 
     Step sizes are chosen on observations of whole episodes, and the files are checked on those of other ones. They are
     checked against the agent as SB3 runs it where that unpickles nothing (a model in memory) or may
@@ -270,7 +297,7 @@ def export_agent(
     :param bits: precision of the integers of an agent that is not quantized yet, 2 to 8; None takes 8
     :param allow_pickle: load the file with SB3's own ``load``, which runs any code that the file holds (see
         ``load_teacher``)
-    :param formats: "onnx", "c", or both
+    :param formats: one or more of "onnx", "c" and "web"
     :return: the content of ``policy.json``
     :raises AgentError: the agent cannot be loaded or has parts that cannot be exported
     :raises ValueError: bits out of range, or the environment is not one for this agent
@@ -285,6 +312,8 @@ def export_agent(
     if transition:
         raise ExportError(f"{agent.source} is still in the transition ({transition}): finish its training.")
     env_id = find_env_id(agent, env_id)
+    if "web" in formats:
+        check_playable(env_id)
     # Raises for what cannot be exported, such as Dict observations
     chain_of(agent)
     if agent.facts.is_rebuilt:
@@ -304,7 +333,7 @@ def export_agent(
             models[FLOAT_FILE] = to_onnx(agent)
             # The observations come as they are: vectors in float32, frames as bytes.
             quantized = quantize_on(fitted, agent, n_bits, n_bits, None)
-        if "c" in formats:
+        if {"c", "web"} & set(formats):
             is_exact = agent.normalization is None and has_exact_input(agent.observation_space)
             in_integers = quantize_on(fitted, agent, n_bits, n_bits, None if is_exact else INPUT_BITS)
     if to_onnx is not None:
@@ -313,8 +342,7 @@ def export_agent(
     candidates = _Candidates(agent, checked, actions_of(source, agent, checked.values), max_disagreement)
     for name, model in models.items():
         candidates.add_onnx(name, model)
-    if "c" in formats:
-        candidates.add_c(in_integers, env_id)
+    candidates.add_integers(in_integers, env_id, formats)
 
     written, files, refused = candidates.written, candidates.files, candidates.refused
     folder = Path(folder)

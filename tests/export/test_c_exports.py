@@ -17,7 +17,15 @@ from sb3_distill.export.c.bench import open_c
 from sb3_distill.export.c.build import BuildError, find_compiler
 from sb3_distill.export.c.cortex import TARGETS, missing_tools
 from sb3_distill.export.cli import main as export
-from sb3_distill.export.export import C_FILE, DESCRIPTION_FILE, INTEGER_FILE, ExportError, _Candidates, export_agent
+from sb3_distill.export.export import (
+    C_FILE,
+    DESCRIPTION_FILE,
+    INTEGER_FILE,
+    WEB_FILE,
+    ExportError,
+    _Candidates,
+    export_agent,
+)
 from sb3_distill.export.integer_policy import IntegerPolicy
 from sb3_distill.quantization.layers import set_blend
 from tests.export.integers import observations_of, vector_agent
@@ -71,6 +79,15 @@ def test_c_needs_no_onnx(agent, tmp_path: Path, capsys, monkeypatch):
     assert f"sb3-distill compress: {message} --target c " in capsys.readouterr().err
 
 
+def test_a_page_for_the_browser(agent, tmp_path: Path, capsys):
+    options = [str(agent), "-o", str(tmp_path), "--n-observations=40", "--max-disagreement=1", "--format", "web"]
+    assert export([*options, "--env", "CartPole-v1"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {WEB_FILE, DESCRIPTION_FILE}
+    assert "play.html: " in capsys.readouterr().out and "ppo on CartPole-v1" in (tmp_path / WEB_FILE).read_text()
+    assert export([*options, "--env", "MountainCar-v0"]) == 1
+    assert "in the browser, not MountainCar-v0" in capsys.readouterr().err
+
+
 def test_other_formats_of_an_earlier_export_are_removed(agent, tmp_path: Path, capsys):
     options = [str(agent), "-o", str(tmp_path), "--env", "CartPole-v1", "--n-observations=40", "--max-disagreement=1"]
     for formats, expected in ((["c"], C_FILES), (["onnx"], {"policy.onnx", INTEGER_FILE, "runner.py"})):
@@ -94,7 +111,7 @@ def test_policies_that_disagree_are_refused_with_the_numbers(agent, tmp_path: Pa
     observations = observations_of(quantized.observation_space, 300)
     own = vector_agent(weights=2, inputs=2)
     candidates = _Candidates(own, Observations(observations, 1), own.predict(observations)[0], 0.01)
-    candidates.add_c(quantized, "CartPole-v1")
+    candidates._add_c(quantized, "CartPole-v1")
     (refused,) = candidates.refused
     assert refused.startswith(
         "policy.c would choose another action than its integers under torch (half of it is allowed)"

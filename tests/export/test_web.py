@@ -152,6 +152,8 @@ def test_other_games_are_refused():
     continuous = integer_policy(AGENTS["continuous"]())
     with pytest.raises(ValueError, match="needs discrete actions"):
         web_page(continuous, "t", "CartPole-v1", 1)
+    with pytest.raises(ValueError, match=r"sees \(10, 10, 4\), not \(6,\)"):
+        web_page(integer_policy(vector_agent()), "t", "MinAtar/Breakout-v1", 1)
     with pytest.raises(ValueError, match="plays CartPole-v1 and MinAtar/Breakout-v1 in the browser, not Pong-v5"):
         check_playable("Pong-v5")
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from sb3_distill.export.integer_policy import FULL, TANH, IntegerPolicy
 
 _FOLDER = Path(__file__).parent
-# Those of games.js
-WEB_GAMES = ("CartPole-v1", "MinAtar/Breakout-v1")
+# Those of games.js, with the shapes of their observations
+WEB_GAMES = {"CartPole-v1": (4,), "MinAtar/Breakout-v1": (10, 10, 4)}
 
 
 def check_playable(env_id: str) -> None:
@@ -31,14 +31,16 @@ def web_page(policy: IntegerPolicy, title: str, env_id: str, n_parameters: int) 
     :param env_id: the game, see ``check_playable``
     :param n_parameters: number of the agent's parameters
     :return: the page, which needs no other file and no network
-    :raises ValueError: sums of the policy need more than the 53 bits that a browser's numbers have, or it is not one of
-        discrete actions
+    :raises ValueError: sums of the policy may need more than the 53 bits that numbers have in a browser, it is not one of
+        discrete actions, or it sees something else than the game's own observations
     """
     check_playable(env_id)
     if policy.wide or policy.action_shape is not None:
         raise ValueError(
             "--format web needs discrete actions, and sums that fit into 32 bits: take fewer bits (--bits)."
         )
+    if policy.shape != WEB_GAMES[env_id]:
+        raise ValueError(f"--format web needs a policy that sees {WEB_GAMES[env_id]}, not {policy.shape}.")
     templates = Environment(
         loader=PackageLoader("sb3_distill.export", "web"), autoescape=True, undefined=StrictUndefined
     )
