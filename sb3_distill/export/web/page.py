@@ -31,8 +31,8 @@ def web_page(policy: IntegerPolicy, title: str, env_id: str, n_parameters: int) 
     :param env_id: the game, see ``check_playable``
     :param n_parameters: number of the agent's parameters
     :return: the page, which needs no other file and no network
-    :raises ValueError: sums of the policy may need more than the 53 bits that numbers have in a browser, it is not one of
-        discrete actions, or it sees something else than the game's own observations
+    :raises ValueError: the policy is not one of discrete actions, its sums may need more than the 53 bits that numbers
+        have in a browser, or it sees something else than the game's own observations
     """
     check_playable(env_id)
     if policy.wide or policy.action_shape is not None:
