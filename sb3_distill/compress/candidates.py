@@ -207,12 +207,18 @@ def space_of(teacher: Teacher, temperature: float | None) -> Space:
     :param teacher: the agent that is compressed
     :param temperature: see ``Space``
     :return: what a search can choose from
-    :raises ValueError: its observations are none that a student on a device could take
+    :raises ValueError: its observations are none that a student on a device could take, or its actions none that a
+        student of ``QPD`` has
     """
     if teacher.has_memory:
         raise ValueError(
             f"{teacher.source} has a memory, which the students of compress do not have. Distill it with --algo qpd "
             "and a stack of observations (frame_stack), then compress that student."
+        )
+    if not isinstance(teacher.action_space, (spaces.Discrete, spaces.Box)):
+        raise ValueError(
+            f"{teacher.source} has the actions {teacher.action_space}: compress takes Discrete and Box, as --algo qpd "
+            "does."
         )
     observations = teacher.observation_space
     if not isinstance(observations, spaces.Box) or len(observations.shape) not in (1, 3):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_distill.agents.agent import Teacher
@@ -144,6 +145,7 @@ class StoppingCallback(BaseCallback):
     def _on_step(self) -> bool:
         return True
 
+    @th.no_grad()
     def _on_rollout_start(self) -> None:
         model: Any = self.model
         progress = 1.0 - model._current_progress_remaining
@@ -171,7 +173,7 @@ class StoppingCallback(BaseCallback):
 
     def _problem(self, own: Check, others: list[Check]) -> str:
         agreement = own.agreement[-1]
-        if self.bars and agreement < self.bars[self.done] - SLACK:
+        if len(self.bars) > self.done and agreement < self.bars[self.done] - SLACK:
             return (
                 f"agreed with the teacher at {agreement:.2f}, students that keep enough had {self.bars[self.done]:.2f}"
             )

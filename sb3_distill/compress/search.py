@@ -202,9 +202,10 @@ class Search:
             yield params
 
     def bars(self) -> list[float]:
-        """The least agreement at each check of students that keep enough; empty as long as there are none."""
+        """The least agreement of students that keep enough, at each check that was made; empty if there are none."""
         agreements = [student.outcome.agreement for student in self.students if student.percent >= self.goal.keep]
-        return np.min(agreements, axis=0).tolist() if agreements else []
+        n_checks = max(map(len, agreements), default=0)
+        return [min(each[check] for each in agreements if len(each) > check) for check in range(n_checks)]
 
     def run_round(self, backend: Backend) -> bool:
         """

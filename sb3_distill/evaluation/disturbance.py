@@ -81,7 +81,9 @@ class Disturbance:
         return {name: value for name, value in facts.items() if value}
 
     def describe(self) -> list[str]:
-        """:return: the same in words"""
+        """
+        :return: the same in words
+        """
         words = {
             "obs_noise": f"observation noise {self.obs_noise:.3g} of the range",
             "action_delay": f"actions {self.action_delay} steps late",
@@ -90,7 +92,9 @@ class Disturbance:
         return [words[name] for name in self.facts]
 
     def ranges(self) -> list[dict[str, Any]]:
-        """:return: for each space of observations that was disturbed, the range of each entry, as JSON has it"""
+        """
+        :return: for each space of observations that was disturbed, the range of each entry, as JSON has it
+        """
         return [
             {"observation_space": space, "key": key or None, "low": _short(low), "high": _short(high)}
             for space, ranges in self._ranges.items()
