@@ -41,10 +41,10 @@ class AgentFacts:
     :param recorded_score: the score that its run folder records: what its results.yml says, else its evaluations
     :param taught_by: for a student, the source of its teacher; None if that was a model in memory
     :param teacher_sha256: for a student, the hash of its teacher; None in files of earlier versions
+    :param teacher_kwargs: for a student, what was said of its teacher beside the file (see ``load_teacher``)
     :param recipe: how the environments were made that it was trained on; None where no file says it
     :param is_rebuilt: whether its policy was rebuilt from the weights in its file; otherwise SB3 made it
-    :param statistics_note: what is to be said beside its scores, where the statistics may be of another moment than the
-        weights
+    :param statistics_note: what is to be said beside its scores, where statistics and weights may be of two moments
     :param student_keys: for a student, what it sees of Dict observations, see ``ObservationView``
     :param found: one line on its files: those that were read, and those that are not there; None for a model in memory
     """
@@ -58,6 +58,7 @@ class AgentFacts:
     recorded_score: EvaluationScore | dict[str, Any] | None = None
     taught_by: str | None = None
     teacher_sha256: str | None = None
+    teacher_kwargs: Any = None
     recipe: EnvRecipe | None = None
     is_rebuilt: bool = False
     statistics_note: str | None = None
@@ -98,7 +99,7 @@ class Teacher(ABC):
 
     @property
     def source(self) -> str:
-        """The place from which the agent was loaded."""
+        """Where it was loaded from."""
         return self.facts.source
 
     @property

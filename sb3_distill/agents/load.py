@@ -3,8 +3,10 @@
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import sb3_contrib
@@ -25,6 +27,7 @@ from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.kinds.ars import ARSTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
+from sb3_distill.agents.kinds.onnx import OnnxTeacher
 from sb3_distill.agents.kinds.own import (
     OwnTeacher,
     TeacherLike,
@@ -46,7 +49,7 @@ from sb3_distill.agents.metadata import (
 )
 from sb3_distill.agents.normalization import normalization_of
 from sb3_distill.agents.rebuild import BUILDERS
-from sb3_distill.agents.rebuild.spaces import read_space
+from sb3_distill.agents.rebuild.spaces import _space_of_env, read_space
 from sb3_distill.agents.rebuild.weights import POLICY_MODULE
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.algorithms import ALGORITHMS, STUDENTS, resolve
@@ -96,13 +99,14 @@ def load_teacher(
     env: GymEnv | None = None,
     allow_pickle: bool = False,
     local_only: bool = False,
+    teacher_kwargs: Mapping[str, Any] | None = None,
 ) -> Teacher:
     """
     Load a trained agent, a teacher or a student, without unpickling anything from its files (unless ``allow_pickle`` is
     set).
 
     :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
-        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; an object of your own (see ``TeacherLike``), or the name of a
+        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; a policy in a file ``.onnx``; an object of your own (see ``TeacherLike``), or the name of a
         function that makes one, ``"package.module:make_teacher"``, whose package was named with ``--gym-packages``; or
         a teacher that is loaded already
     :param device: device of the teacher's networks
@@ -111,9 +115,29 @@ def load_teacher(
     :param allow_pickle: load the file with SB3's own ``load``, which runs any code that the file holds. Needed for
         agents with custom layers; only for files that you trust.
     :param local_only: do not ask the hub for what is not on this machine; for a source that a file names
+    :param teacher_kwargs: what an ONNX file does not say of itself (see ``OnnxOptions``)
     :return: the agent
     :raises AgentError: the agent cannot be found or cannot be used
     """
+    if isinstance(source, (str, os.PathLike)) and Path(source).suffix == ".onnx" and Path(source).is_file():
+        known = env or SimpleNamespace(
+            observation_space=_space_of_env(env_id, "observation_space"),
+            action_space=_space_of_env(env_id, "action_space"),
+        )
+        try:
+            return OnnxTeacher(Path(source), teacher_kwargs, env_id, known)
+        except (AgentError, OSError):
+            raise
+        except Exception as error:
+            # The file and what a student's file says of it can be any nonsense.
+            reason = " ".join(str(error).split())
+            raise AgentError(
+                f"{source} cannot be used as a teacher ({type(error).__name__}: {reason:.300})."
+            ) from error
+    if teacher_kwargs:
+        raise AgentError(
+            f"teacher_kwargs say what an ONNX file does not, and {source} is no such file: leave them out."
+        )
     name = None
     if is_function_name(source):
         if local_only:
@@ -252,6 +276,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         # An agent of rtpd may have started from another one, but it is no student.
         plain_text(archive.data.get("taught_by")) if algo in STUDENTS else None,
         plain_text(archive.data.get("teacher_sha256")) if algo in STUDENTS else None,
+        plain_entries(archive.data.get("teacher_kwargs")) or None,
         find_recipe(files, config, arguments),
         is_rebuilt=not allow_pickle,
         statistics_note=note,

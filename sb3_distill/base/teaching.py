@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -40,6 +41,8 @@ class TeacherMixin(RefusalsMixin):
     teacher_sha256: Any = None
     # The environment that the student was trained on; its zip alone says it to load_teacher
     env_id: str | None = None
+    # What the file of a teacher does not say of itself, see ``load_teacher``
+    teacher_kwargs: Any = None
     allow_env_mismatch: bool = False
     # The teacher that was checked last, and its memory, for each environment
     _teacher: Any = None
@@ -47,6 +50,10 @@ class TeacherMixin(RefusalsMixin):
 
     verbose: int
     device: th.device
+
+    def __init__(self, *args: Any, teacher_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.teacher_kwargs = teacher_kwargs
 
     @classmethod
     def load(cls: type[SelfTeacherMixin], *args: Any, **kwargs: Any) -> SelfTeacherMixin:
@@ -97,7 +104,11 @@ class TeacherMixin(RefusalsMixin):
 
     def _load_teacher(self, source: Any) -> Any:
         env = self.env.of_teacher() if isinstance(self.env, ObservationView) else self.env
-        return load_teacher(source, device=self.device, env=env)
+        return load_teacher(source, device=self.device, env=env, teacher_kwargs=self._kwargs_of(source))
+
+    def _kwargs_of(self, source: Any) -> Any:
+        """The ``teacher_kwargs`` of a teacher that is not loaded yet."""
+        return None if isinstance(source, Teacher) else self.teacher_kwargs
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""

@@ -82,7 +82,7 @@ def _n_stacked(venv: VecEnv) -> int:
         n *= venv.stacked_obs.n_stack if isinstance(venv, VecFrameStack) else 1
         venv = venv.venv
     # It stacks frames itself.
-    return n * venv.observation_space.shape[0] if isinstance(venv, NativeAtariVecEnv) else n
+    return n * (venv.observation_space.shape or (1,))[0] if isinstance(venv, NativeAtariVecEnv) else n
 
 
 class ObservationView(VecEnvWrapper):

@@ -245,7 +245,8 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
                 return other
     try:
         # What a student's file names is no reason to ask the hub.
-        found = load_teacher(source, device=device, local_only=True)
+        said = {"env_id": agent.env_id, "teacher_kwargs": agent.facts.teacher_kwargs}
+        found = load_teacher(source, device=device, local_only=True, **(said if source.endswith(".onnx") else {}))
     except AgentError as error:
         raise AgentError(
             f"{agent.source} names the teacher {source}, which cannot be loaded from this machine: {error} Name the "
@@ -264,8 +265,7 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
 
 def add_teachers(game: Game, named: str | None, device: str) -> None:
     """
-    Let every agent be compared with its own teacher, and an agent that names none with the game's teacher if there is
-    only one.
+    Let every agent be compared with its own teacher, or, if it names none, with the only teacher of the game.
 
     :param game: the game, whose teachers are put before their students
     :param named: the agent with which all are compared instead

@@ -1,6 +1,6 @@
 """Policy Distillation (Rusu et al. 2015, https://arxiv.org/abs/1511.06295)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -38,7 +38,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         MaxPoolCnnPolicy)
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param teacher: The trained agent: an SB3 model, a path to its zip or run folder, ``"zoo:dqn/CartPole-v1"``,
-        ``"hub:sb3/dqn-CartPole-v1"``, or a loaded ``Teacher``. None: the Zoo's agent for the environment (see
+        ``"hub:sb3/dqn-CartPole-v1"``, an ONNX file, an object of your own, or a loaded ``Teacher``. None: the Zoo's agent for the environment (see
         ``find_zoo_teacher``).
     :param learning_rate: learning rate, or a schedule of it (a function of the remaining progress, from 1 to 0)
     :param buffer_size: size of the replay buffer, in observations (10 hours of play in the paper)
@@ -89,6 +89,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
     :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
     :param seed: Seed for the pseudo random generators
     :param device: Device (cpu, cuda, ...) on which the code should be run
+    :param teacher_kwargs: what the teacher's ONNX file does not say of itself, such as ``{"answers": "mean"}``
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
     """
@@ -144,6 +145,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         verbose: int = 0,
         seed: int | None = None,
         device: th.device | str = "auto",
+        teacher_kwargs: Mapping[str, Any] | None = None,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -170,6 +172,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
             device,
         )
         self.teacher = teacher
+        self.teacher_kwargs = teacher_kwargs
         self.loss = loss
         self.temperature = temperature
         self.student_temperature = student_temperature

@@ -70,7 +70,8 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
     :param final_fraction: see ``QPD``
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment or the student
 
-    All other parameters are those of SB3's ``PPO``, but ``use_sde`` and ``rollout_buffer_class``.
+    All other parameters are those of SB3's ``PPO``, but ``use_sde`` and ``rollout_buffer_class``; and
+    ``teacher_kwargs`` of ``PolicyDistillation``.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}

@@ -1,6 +1,6 @@
 """Quantization-aware Policy Distillation (Avé, Mets, De Schepper & Latré 2022)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -77,6 +77,7 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     :param n_teacher_episodes: see ``PolicyDistillation``
     :param recording: folder with a recording of the teacher's play (see ``PolicyDistillation``)
     :param init_from_teacher: see ``PolicyDistillation``
+    :param teacher_kwargs: see ``PolicyDistillation``
     :param students: further students (see ``PolicyDistillation``). Entries of their own can be the arguments of the
         policy, of the loss and of the precision, ``learning_rate``, ``init_from_teacher`` and ``max_grad_norm``.
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
@@ -135,6 +136,7 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         verbose: int = 0,
         seed: int | None = None,
         device: th.device | str = "auto",
+        teacher_kwargs: Mapping[str, Any] | None = None,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -161,6 +163,7 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
             device,
         )
         self.teacher = teacher
+        self.teacher_kwargs = teacher_kwargs
         self.temperature = temperature
         self.value_coef = value_coef
         self.ent_coef = ent_coef

@@ -52,12 +52,9 @@ class RecurrentTeacher(AnsweringTeacher, ActorCriticTeacher):
                 for name, pair in self.state_form.items()
             }
         # As torch's LSTM has them: (n_layers, n_envs, width)
-        before = {
-            name: tuple(part.transpose(0, 1).contiguous() for part in pair)  # type: ignore[union-attr]
-            for name, pair in state.items()
-        }
+        before = {name: tuple(part.transpose(0, 1).contiguous() for part in pair) for name, pair in state.items()}
         _, values, _, after = self.policy.forward(
-            self.normalize(obs),
+            self.normalize(obs),  # type: ignore[arg-type]
             RNNStates(before["actor"], before.get("critic", before["actor"])),
             # They are at zero already where an episode begins.
             th.zeros(n_envs, device=device),

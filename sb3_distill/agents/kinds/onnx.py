@@ -1,0 +1,283 @@
+"""Policies in ONNX files, as torch, TensorFlow, Isaac Lab, rsl_rl, d3rlpy and this library export them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_distill.agents.agent import AgentFacts
+from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
+from sb3_distill.agents.kinds.onnx_file import OnnxFile, Port, open_onnx
+from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
+from sb3_distill.common.answers import Answers, Gaussian, scale_actions
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.reading.files import read_file
+from sb3_distill.reading.limits import MAX_DATA_BYTES
+from sb3_distill.reading.text import parse_json
+from sb3_distill.state.memory import State, form_of
+
+ANSWERS = ("q_values", "logits", "mean", "action")
+# What our own export writes beside the file
+_DESCRIPTION = "policy.json"
+# Algorithms whose outputs are Q-values
+_VALUE_BASED = ("dqn", "qrdqn")
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """
+    What an ONNX file does not say of itself: the ``teacher_kwargs`` of such a teacher.
+
+    :param answers: "q_values", "logits", "mean" (of a Gaussian) or "action"; None: as an output is named
+    :param output: name of the output with the answers; None: the one that is named so, or the only one that can be
+    :param log_std: output with the logarithm of the standard deviation of a Gaussian
+    :param value: output with the value of the observation
+    :param low: the lowest action that the file gives, one number or one for each dimension; None: the environment's
+    :param high: the highest one
+    :param scale: by which pixels are divided, where the file takes floats and the environment gives bytes
+    """
+
+    answers: str | None = None
+    output: str | None = None
+    log_std: str | None = None
+    value: str | None = None
+    low: Any = None
+    high: Any = None
+    scale: float | None = None
+
+    @classmethod
+    def read(cls, teacher_kwargs: Mapping[str, Any]) -> "OnnxOptions":
+        """
+        :param teacher_kwargs: the options by name
+        :return: the options
+        :raises AgentError: there is no such option, or it has no such value
+        """
+        known = [field.name for field in fields(cls)]
+        for name in teacher_kwargs:
+            if name not in known:
+                raise AgentError("teacher_kwargs: " + unknown_choice("option", name, known))
+        options = cls(**teacher_kwargs)
+        if options.answers is not None and options.answers not in ANSWERS:
+            raise AgentError("teacher_kwargs: " + unknown_choice("answers", options.answers, ANSWERS))
+        if (options.low is None) != (options.high is None):
+            raise AgentError("teacher_kwargs: low and high go together: pass both bounds of the actions.")
+        if options.scale is not None and not (isinstance(options.scale, (int, float)) and options.scale > 0):
+            raise AgentError(f"teacher_kwargs: scale must be a number above 0, such as 255, not {options.scale!r}.")
+        return options
+
+
+class OnnxTeacher(AnsweringTeacher):
+    """
+    A policy in an ONNX file. It runs on the CPU, whatever the device of the run is.
+
+    :param path: the file
+    :param teacher_kwargs: see ``OnnxOptions``
+    :param env_id: the environment on which it was trained, if known
+    :param env: an environment with its spaces; what it gives is not asked of the file
+    :raises AgentError: the file cannot be used, or does not say what is needed
+    """
+
+    kind = "an ONNX file"
+
+    def __init__(
+        self, path: Path, teacher_kwargs: Mapping[str, Any] | None = None, env_id: str | None = None, env: Any = None
+    ) -> None:
+        given = dict(teacher_kwargs or {})
+        options = OnnxOptions.read(given)
+        file = open_onnx(path)
+        described = _read_description(path)
+        self._file, self._options = file, options
+        self._ports = find_ports(file, options.answers, options.output, options.log_std, options.value)
+        answers = self._ports.answers
+        if answers == "logits" and options.answers is None and described.get("algo") in _VALUE_BASED:
+            answers = "q_values"
+        self._answers = answers
+        observation_space = self._observation_space(described, env)
+        self._action_space = self._find_action_space(described, env)
+        self._range = self._find_range(self._action_space)
+        # Options are a part of what it answers.
+        sha256 = hashlib.sha256(f"{file.sha256} {sorted(given.items())}".encode()).hexdigest() if given else file.sha256
+        facts = AgentFacts(
+            "onnx",
+            str(path),
+            sha256,
+            env_id or described.get("env_id"),
+            zip_bytes=file.n_file_bytes,
+        )
+        super().__init__(NoPolicy(observation_space, self._action_space, squash_output=False), facts)
+        self.has_distribution = answers == "logits" or (answers == "mean" and options.log_std is not None)
+        self._try()
+
+    def _say(self, text: str) -> AgentError:
+        return AgentError(f"{self._file.path}: {text}")
+
+    def _observation_space(self, described: Mapping[str, Any], env: Any) -> spaces.Box:
+        port: Port = self._ports.observation
+        seen = getattr(env, "observation_space", None)
+        shape = port.shape[1:]
+        if any(not isinstance(size, int) for size in shape):
+            if not isinstance(seen, spaces.Box) or len(seen.shape) != len(shape):
+                raise self._say(f"its input {port.name} leaves its shape open ({port.shape}): pass env=.")
+            shape = seen.shape
+        if isinstance(seen, spaces.Box):
+            if seen.dtype.kind in "ui" and port.is_float and self._options.scale is None:
+                raise self._say(
+                    f"its input {port.name} takes floats, and the environment gives {seen.dtype}. Say by what these are "
+                    "divided: teacher_kwargs=dict(scale=255), or scale=1 if the file does it itself."
+                )
+            if seen.shape == shape:
+                return seen
+            dtype: Any = seen.dtype.type  # type: ignore[union-attr]
+        else:
+            dtype = described.get("dtype", port.dtype) if self._options.scale is None else np.uint8
+        whole = np.dtype(dtype).kind in "ui"
+        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if whole else (-np.inf, np.inf)
+        return spaces.Box(low, high, shape, np.dtype(dtype).type)
+
+    def _find_action_space(self, described: Mapping[str, Any], env: Any) -> Any:
+        options, answer = self._options, self._ports.answer
+        space = getattr(env, "action_space", None)
+        width = answer.shape[1] if len(answer.shape) > 1 and isinstance(answer.shape[-1], int) else None
+        if self._answers in ("q_values", "logits") or not answer.is_float:
+            n = width if answer.is_float else None
+            n = n or described.get("n") or getattr(space, "n", None)
+            if n is None:
+                raise self._say(f"its output {answer.name} does not say how many actions there are: pass env=.")
+            return spaces.Discrete(int(n))
+        if isinstance(space, spaces.Box) and (options.low is None or self._answers == "action"):
+            return space
+        low, high = options.low, options.high
+        if low is None:
+            low, high = described.get("low"), described.get("high")
+        if low is None:
+            raise self._say(
+                "it does not say the bounds of the actions: pass env=, or teacher_kwargs=dict(low=-1.0, high=1.0)."
+            )
+        shape = described.get("shape") or np.shape(low) or ((width,) if width else (1,))
+        bounds = [np.broadcast_to(np.asarray(each, np.float32), tuple(shape)) for each in (low, high)]
+        return spaces.Box(*bounds, dtype=np.float32)
+
+    def _find_range(self, space: Any) -> spaces.Box | None:
+        """Between which bounds the actions are that the file gives."""
+        if not isinstance(space, spaces.Box) or self._options.low is None:
+            return space if isinstance(space, spaces.Box) else None
+        low, high = (np.asarray(each, np.float32) for each in (self._options.low, self._options.high))
+        return spaces.Box(np.broadcast_to(low, space.shape), np.broadcast_to(high, space.shape), dtype=np.float32)
+
+    def _try(self) -> None:
+        """Ask once, so that what is wrong is said before anything is trained."""
+        space = self.observation_space
+        obs = th.zeros(2, *space.shape, dtype=th.as_tensor(np.zeros(1, space.dtype)).dtype)  # type: ignore[misc]
+        _, state = self.answer(obs, None, np.ones(2, bool), with_values=True)
+        self.state_form = form_of(state)
+        self.answer(obs, state, np.zeros(2, bool))
+
+    @property
+    def network(self) -> nn.Module:
+        """None of torch's: an empty module."""
+        return nn.ModuleList()
+
+    @property
+    def acting_modules(self) -> list[nn.Module]:
+        """None of torch's."""
+        return []
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights in the file."""
+        return self._file.n_parameters
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the weights in the file."""
+        return self._file.n_weight_bytes
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether an output with values is named."""
+        return self._ports.value is not None
+
+    @th.no_grad()
+    def answer(
+        self, obs: PyTorchObs, state: State = None, episode_start: np.ndarray | None = None, with_values: bool = False
+    ) -> tuple[Answers, State]:
+        """
+        As ``Teacher.answer``.
+
+        :raises AgentError: the file gives other shapes than it says, or numbers that are not finite
+        """
+        assert isinstance(obs, th.Tensor)
+        seen = obs.cpu().numpy()
+        port = self._ports.observation
+        if self._options.scale is not None:
+            seen = seen.astype(np.float32) / self._options.scale
+        memory: Memory = self._ports.memory
+        before = memory.begin(len(seen)) if state is None else self._go_on(state, episode_start, len(seen))
+        try:
+            found, after = memory.run(self._file, port.name, seen.astype(port.dtype, copy=False), before)
+        except Exception as error:
+            # The runtime's own kinds of errors
+            reason = " ".join(str(error).split())
+            raise self._say(f"it cannot be run on observations of the shape {seen.shape}: {reason:.300}") from error
+        return self._answers_of(found, len(seen), with_values), after or None
+
+    def _answers_of(self, found: Mapping[str, np.ndarray], n_envs: int, with_values: bool) -> Answers:
+        space, ports = self._action_space, self._ports
+        values = None
+        if with_values and ports.value is not None:
+            values = self._tensor(found[ports.value.name], ports.value.name, (n_envs,))
+        name, array = ports.answer.name, found[ports.answer.name]
+        if isinstance(space, spaces.Discrete):
+            n = int(space.n)
+            if not ports.answer.is_float:
+                chosen = th.as_tensor(array.astype(np.int64).reshape(n_envs))
+                return Answers(q_values=nn.functional.one_hot(chosen, n).float().to(self.device), values=values)
+            outputs = self._tensor(array, name, (n_envs, n))
+            if self._answers == "q_values":
+                return Answers(q_values=outputs, values=values)
+            return Answers(log_probs=outputs.log_softmax(dim=1), values=values)
+        width = int(np.prod(space.shape))
+        outputs = self._tensor(array, name, (n_envs, width))
+        if self._answers == "mean" and ports.log_std is not None:
+            log_std = np.broadcast_to(found[ports.log_std.name].reshape(-1, width), (n_envs, width))
+            std = self._tensor(log_std, ports.log_std.name, (n_envs, width)).exp()
+            return Answers(gaussian=Gaussian(outputs, std), values=values)
+        return Answers(point=scale_actions(outputs, self._range).clamp(-1.0, 1.0), values=values)
+
+    def _tensor(self, array: np.ndarray, name: str, shape: tuple[int, ...]) -> th.Tensor:
+        if array.size != np.prod(shape):
+            raise self._say(f"its output {name} has the shape {array.shape}, not {shape}.")
+        if not np.isfinite(array).all():
+            raise self._say(f"its output {name} holds NaN or infinite numbers.")
+        return th.as_tensor(np.array(array, np.float32).reshape(shape), device=self.device)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """What our own export says beside its file: environment, algorithm, actions; nothing of other files."""
+    beside = path.parent / _DESCRIPTION
+    if not beside.is_file() or not path.name.startswith("policy"):
+        return {}
+    try:
+        content = parse_json(read_file(beside, MAX_DATA_BYTES))
+        action, observation = content["action"], content["observation"]
+        found = {
+            "env_id": str(content["env_id"]),
+            "algo": str(content["algo"]),
+            "dtype": np.dtype(str(observation["dtype"])),
+        }
+        if "n" in action:
+            return {**found, "n": int(action["n"])}
+        shape = tuple(int(size) for size in action["shape"])
+        bounds = {name: np.array(action[name], np.float32).reshape(shape) for name in ("low", "high")}
+        return {**found, "shape": shape, **bounds}
+    except Exception as error:
+        # A stranger's file can hold anything.
+        raise AgentError(f"{beside} does not describe {path.name} ({type(error).__name__}: {error}).") from error

@@ -1,0 +1,205 @@
+"""Which input of an ONNX file is the observation, which are a memory, and which output is what."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.kinds.onnx_file import OnnxFile, Port
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.reading.limits import MAX_SPACE_ELEMENTS, check_size
+from sb3_distill.state.memory import State
+
+# How exporters name observations, and the kinds of answers
+_OBSERVATIONS = ("observation", "observations", "obs", "input", "x")
+_NAMES = {
+    "q_values": "q_values",
+    "logits": "logits",
+    "mean": "mean",
+    "mu": "mean",
+    "action": "action",
+    "actions": "action",
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """
+    The inputs and outputs that are a memory.
+
+    :param pairs: the input and the output of each part
+    :param axes: by input, the axis that counts observations
+    :param is_batched: whether the file takes several observations at once
+    """
+
+    pairs: tuple[tuple[Port, Port], ...]
+    axes: dict[str, int]
+    is_batched: bool
+
+    def begin(self, n_envs: int) -> State:
+        """
+        :param n_envs: number of environments
+        :return: the state before the first observation: zeros, the first axis that of the environments
+        """
+        state = {}
+        for port, _ in self.pairs:
+            shape = [size if isinstance(size, int) else 1 for size in port.shape]
+            if self.is_batched:
+                del shape[self.axes[port.name]]
+            check_size(f"the input {port.name}", n_envs * int(np.prod(shape, dtype=object)), MAX_SPACE_ELEMENTS)
+            state[port.name] = np.zeros((n_envs, *shape), port.dtype)
+        return state
+
+    def run(self, file: OnnxFile, name: str, obs: np.ndarray, state: State) -> tuple[dict[str, np.ndarray], State]:
+        """
+        :param file: the file
+        :param name: the input with the observations
+        :param obs: the observations
+        :param state: the state before them
+        :return: by name, the outputs, and the state after them
+        """
+        outputs = [port.name for port in file.outputs]
+        if self.is_batched:
+            feeds = {port.name: np.moveaxis(state[port.name], 0, self.axes[port.name]) for port, _ in self.pairs}
+            found = dict(zip(outputs, file.session.run(outputs, {name: obs, **feeds}), strict=True))
+            after = {p.name: np.moveaxis(found[out.name], self.axes[p.name], 0) for p, out in self.pairs}
+            return found, after
+        rows = []
+        for row in range(len(obs)):
+            feeds = {port.name: state[port.name][row] for port, _ in self.pairs}
+            rows.append(file.session.run(outputs, {name: obs[row : row + 1], **feeds}))
+        stacked = {each: np.stack([row[index] for row in rows]) for index, each in enumerate(outputs)}
+        memories = {out.name for _, out in self.pairs}
+        # Of a batch of one, the batch
+        found = {
+            each: array if each in memories else array.reshape(len(obs), *array.shape[2:])
+            for each, array in stacked.items()
+        }
+        return found, {port.name: stacked[out.name] for port, out in self.pairs}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """
+    What the inputs and outputs of a file are.
+
+    :param observation: the input that takes observations
+    :param memory: the inputs and outputs that are a memory
+    :param answers: the kind of answers
+    :param answer: the output with the answers
+    :param log_std: that with the logarithm of the standard deviation, if there is one
+    :param value: that with the value, if there is one
+    """
+
+    observation: Port
+    memory: Memory
+    answers: str
+    answer: Port
+    log_std: Port | None
+    value: Port | None
+
+
+def find_ports(
+    file: OnnxFile, answers: str | None, output: str | None, log_std: str | None, value: str | None
+) -> Ports:
+    """
+    :param file: an open file
+    :param answers: the kind of answers, as the user says it
+    :param output: the output with the answers likewise
+    :param log_std: that with the logarithm of the standard deviation likewise
+    :param value: that with the value likewise
+    :return: what its inputs and outputs are
+    :raises AgentError: the file does not say it, and the user does not either; or it takes what no agent gives
+    """
+    observation, pairs = _find_memory(file)
+    if observation.dtype is None:
+        raise AgentError(
+            f"{file.path}: its input {observation.name} takes {observation.kind}; observations are floats or bytes."
+        )
+    for port, _ in pairs:
+        if port.dtype is None:
+            raise AgentError(f"{file.path}: its state {port.name} is {port.kind}; a memory is of floats or bytes.")
+    outputs = {port.name: port for port in file.outputs}
+    for option, name in (("output", output), ("log_std", log_std), ("value", value)):
+        if name is not None and name not in outputs:
+            raise AgentError(f"{file.path}: teacher_kwargs, {option}: " + unknown_choice("output", name, outputs))
+    taken = {out.name for _, out in pairs} | {log_std, value}
+    left = [port for port in file.outputs if port.name not in taken]
+    kind, answer = _find_answer(file, left, answers, None if output is None else outputs[output])
+    return Ports(
+        observation,
+        _memory_of(observation, pairs),
+        kind,
+        answer,
+        None if log_std is None else outputs[log_std],
+        None if value is None else outputs[value],
+    )
+
+
+def _find_memory(file: OnnxFile) -> tuple[Port, tuple[tuple[Port, Port], ...]]:
+    """The input with observations, and the pairs of inputs and outputs that are a memory."""
+    outputs = {port.name: port for port in file.outputs}
+    pairs = [
+        (port, outputs[name])
+        for port in file.inputs
+        for name in dict.fromkeys((port.name.replace("_in", "_out"), f"{port.name}_out", f"next_{port.name}"))
+        if name in outputs and name != port.name
+    ]
+    paired = {port.name for port, _ in pairs}
+    left = [port for port in file.inputs if port.name not in paired]
+    if len(left) > 1:
+        # By their names, else the first; what is left has outputs of the same shapes.
+        first = next((port for port in left if port.name.lower() in _OBSERVATIONS), left[0])
+        free = [port for port in file.outputs if port.name not in {out.name for _, out in pairs}]
+        for port in (port for port in left if port is not first):
+            same = [out for out in free if out.kind == port.kind and _fixed(out) == _fixed(port)]
+            if not same:
+                raise AgentError(
+                    f"{file.path} has the inputs {', '.join(each.name for each in file.inputs)}. One is the "
+                    f"observation; {port.name} {list(port.shape)} can be no memory, because no output has its shape."
+                )
+            pairs.append((port, same[0]))
+            free.remove(same[0])
+        left = [first]
+    if not left or len(left[0].shape) < 2:
+        shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in file.inputs) or "none"
+        raise AgentError(f"{file.path} has no input for a batch of observations; its inputs are {shapes}.")
+    return left[0], tuple(pairs)
+
+
+def _fixed(port: Port) -> tuple[Any, ...]:
+    return tuple(size if isinstance(size, int) else None for size in port.shape)
+
+
+def _memory_of(observation: Port, pairs: tuple[tuple[Port, Port], ...]) -> Memory:
+    axes = {port.name: [axis for axis, size in enumerate(port.shape) if not isinstance(size, int)] for port, _ in pairs}
+    is_batched = not isinstance(observation.shape[0], int) and all(len(own) == 1 for own in axes.values())
+    return Memory(pairs, {name: own[0] for name, own in axes.items()} if is_batched else {}, is_batched)
+
+
+def _find_answer(file: OnnxFile, left: list[Port], answers: str | None, output: Port | None) -> tuple[str, Port]:
+    shown = ", ".join(f"{port.name} {list(port.shape)}" for port in left) or "none"
+    named = [port for port in left if _NAMES.get(port.name.lower()) is not None]
+    if output is None and answers is not None:
+        found = [port for port in named if _NAMES[port.name.lower()] == answers] or left
+    elif output is None:
+        # A file that gives both chose its actions by these numbers.
+        found = [port for port in named if port.is_float and _NAMES[port.name.lower()] != "action"] or named or left
+        if any(port.name == "action" and port.is_float for port in named):
+            found = [port for port in named if port.name == "action"]
+    else:
+        found = [output]
+    if len(found) != 1:
+        raise AgentError(
+            f"{file.path} has the outputs {shown}: say which one holds the answers, teacher_kwargs=dict(output=NAME)."
+        )
+    kind = answers or _NAMES.get(found[0].name.lower())
+    if kind is None:
+        raise AgentError(
+            f"{file.path} does not say what its output {found[0].name} {list(found[0].shape)} is: pass "
+            "teacher_kwargs=dict(answers=...), one of q_values, logits, mean, action."
+        )
+    if kind != "action" and not found[0].is_float:
+        raise AgentError(f"{file.path}: its output {found[0].name} is {found[0].kind}, which cannot be {kind}.")
+    return kind, found[0]

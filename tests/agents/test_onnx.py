@@ -1,0 +1,279 @@
+"""Policies in ONNX files as teachers."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch as th
+from gymnasium import spaces
+from onnx import helper
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.env_util import make_vec_env
+from torch import nn
+
+from sb3_distill import QPD, PolicyDistillation, load_teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.cli import main
+from sb3_distill.export.export import export_agent
+from tests.agents.onnx_files import FLOAT, INT64, UINT8, gated, linear, save, weights_of
+
+OFF_POLICY: dict[str, Any] = {
+    "n_teacher_episodes": 1,
+    "learning_starts": 16,
+    "buffer_size": 100,
+    "device": "cpu",
+    "seed": 0,
+}
+
+
+def observations(n: int, space: spaces.Space) -> np.ndarray:
+    space.seed(0)
+    return np.clip(np.stack([space.sample() for _ in range(n)]), -5, 5)
+
+
+@pytest.mark.parametrize("name", ["ppo_teacher", "gaussian_teacher"])
+def test_what_we_export_comes_back(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model: PPO | A2C = request.getfixturevalue(name)
+    export_agent(model, tmp_path, n_observations=20)
+    teacher = load_teacher(tmp_path / "policy.onnx", device="cpu")
+    assert teacher.env_id == ("CartPole-v1" if name == "ppo_teacher" else "Pendulum-v1")
+    assert teacher.action_space == model.action_space
+    obs = observations(50, model.observation_space)
+    actions, state = teacher.predict(obs)
+    assert state is None and np.allclose(actions, model.predict(obs, deterministic=True)[0], atol=1e-5)
+    assert teacher.n_bytes == 4 * teacher.n_parameters > 0
+    if name == "ppo_teacher":
+        answers, _ = teacher.answer(th.as_tensor(obs))
+        expected = load_teacher(model, device="cpu").answer(th.as_tensor(obs))[0].log_probs
+        assert th.allclose(answers.log_probs, expected, atol=1e-5)
+
+
+def test_it_teaches_and_is_found_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    model = QPD("MlpPolicy", "CartPole-v1", str(path), **{**OFF_POLICY, "value_coef": 0.0}).learn(40)
+    obs = np.array(model.replay_buffer.stores[""][:10, 0])
+    expected = th.as_tensor(obs @ weights_of(4, 2)).log_softmax(dim=1)
+    assert np.allclose(model.replay_buffer.answers["log_probs"][:10, 0], expected, atol=1e-5)
+    model.save(tmp_path / "student")
+    student = QPD.load(tmp_path / "student", env=make_vec_env("CartPole-v1"))
+    assert student.taught_by == str(path)
+    student.learn(20)
+    assert main(["evaluate", str(path), "--env", "CartPole-v1", "-n", "2"]) == 0
+    assert "policy.onnx" in capsys.readouterr().out
+
+
+def test_the_options_are_kept_with_the_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # tf2onnx names inputs and outputs after layers.
+    path = linear(tmp_path / "keras.onnx", 4, 2, "dense_input", "dense_2", batch="unk__6")
+    with pytest.raises(AgentError, match=r"does not say what its output dense_2 .* is: pass teacher_kwargs=dict"):
+        PolicyDistillation("MlpPolicy", "CartPole-v1", path, **OFF_POLICY)
+    options = {"answers": "q_values"}
+    model = PolicyDistillation("MlpPolicy", "CartPole-v1", path, teacher_kwargs=options, **OFF_POLICY).learn(20)
+    assert "q_values" in model.replay_buffer.answers
+    model.save(tmp_path / "student")
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "student.zip"), "-n", "2"]) == 0
+    assert "keras.onnx" in capsys.readouterr().out
+    student = PolicyDistillation.load(tmp_path / "student", env=make_vec_env("CartPole-v1")).learn(20)
+    assert student._teacher.sha256 == model.teacher_sha256 != load_teacher(linear(path, 4, 2), device="cpu").sha256
+
+
+@pytest.mark.parametrize("batch", ["batch", 1])
+@pytest.mark.parametrize("names", ["h_in h_out", "hidden new_hidden"])
+def test_a_state_is_a_memory(batch: Any, names: str, tmp_path: Path) -> None:
+    teacher = load_teacher(gated(tmp_path / "policy.onnx", batch, names=names), device="cpu")
+    assert teacher.has_memory
+    w, v = weights_of(4, 3), weights_of(3, 2, 1)
+    obs = np.random.default_rng(0).normal(size=(9, 3, 4)).astype(np.float32)
+    hidden, state = np.zeros((3, 3)), None
+    for step, seen in enumerate(obs):
+        starts = np.array([step == 0, step in (0, 4), step in (0, 2, 4)])
+        hidden = (np.where(starts[:, None], 0, hidden) + seen @ w) / 2
+        answers, state = teacher.answer(th.as_tensor(seen), state, starts)
+        assert np.allclose(answers.log_probs, th.as_tensor(hidden @ v).log_softmax(dim=1), atol=1e-5)
+    env = make_vec_env("CartPole-v1", 2)
+    QPD("MlpPolicy", env, str(tmp_path / "policy.onnx"), **{**OFF_POLICY, "value_coef": 0.0}).learn(40)
+
+
+class WithLSTM(nn.Module):
+    """As rsl_rl exports a policy with a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.actor = nn.LSTM(3, 5, 2), nn.Linear(5, 1)
+
+    def forward(self, obs: th.Tensor, h_in: th.Tensor, c_in: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        x, (h, c) = self.rnn(obs.unsqueeze(0), (h_in, c_in))
+        return self.actor(x.squeeze(0)), h, c
+
+
+def test_torchs_exporter_in_the_form_of_rsl_rl(tmp_path: Path) -> None:
+    th.manual_seed(0)
+    net, path = WithLSTM().eval(), tmp_path / "policy.onnx"
+    shapes = th.zeros(1, 3), th.zeros(2, 1, 5), th.zeros(2, 1, 5)
+    names = {"input_names": ["obs", "h_in", "c_in"], "output_names": ["actions", "h_out", "c_out"]}
+    th.onnx.export(net, shapes, str(path), dynamo=False, **names)
+    env = make_vec_env("Pendulum-v1", 2)
+    teacher = load_teacher(path, device="cpu", env=env)
+    obs = th.randn(7, 2, 3)
+    states = [(th.zeros(2, 1, 5), th.zeros(2, 1, 5)) for _ in range(2)]
+    state: Any = None
+    for step, seen in enumerate(obs):
+        starts = np.array([step == 0, step in (0, 3)])
+        actions, state = teacher.predict(seen.numpy(), state, starts)
+        for row in range(2):
+            h, c = (part * float(not starts[row]) for part in states[row])
+            with th.no_grad():
+                expected, *after = net(seen[row : row + 1], h, c)
+            states[row] = tuple(after)  # type: ignore[assignment]
+            assert np.allclose(actions[row], expected[0].clamp(-2, 2), atol=1e-5)
+
+
+def test_the_form_of_sb3s_documentation(tmp_path: Path) -> None:
+    """Its example gives the chosen action, the value and the logarithm of its probability, without names."""
+    nodes = [
+        helper.make_node("MatMul", ["input", "w"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["14"], axis=1, keepdims=0),
+        helper.make_node("ReduceMax", ["scores"], ["15"], axes=[1], keepdims=1),
+        helper.make_node("ReduceMin", ["scores"], ["16"], axes=[1], keepdims=0),
+    ]
+    outputs = {"14": (INT64, ["N"]), "15": (FLOAT, ["N", 1]), "16": (FLOAT, ["N"])}
+    path = save(tmp_path / "sb3.onnx", nodes, {"input": (FLOAT, ["N", 4])}, outputs, {"w": weights_of(4, 2)})
+    with pytest.raises(AgentError, match=r"has the outputs 14 .*say which one holds the answers"):
+        load_teacher(path, device="cpu")
+    options = {"answers": "action", "output": "14", "value": "15"}
+    with pytest.raises(AgentError, match="does not say how many actions there are: pass env="):
+        load_teacher(path, device="cpu", teacher_kwargs=options)
+    teacher = load_teacher(path, device="cpu", env_id="CartPole-v1", teacher_kwargs=options)
+    obs = observations(20, teacher.observation_space)
+    scores = obs @ weights_of(4, 2)
+    assert np.array_equal(teacher.predict(obs)[0], scores.argmax(axis=1))
+    values = teacher.answer(th.as_tensor(obs), with_values=True)[0].values
+    assert teacher.has_critic and values is not None and np.allclose(values, scores.max(axis=1), atol=1e-5)
+
+
+def test_a_gaussian_and_its_bounds(tmp_path: Path) -> None:
+    path = linear(tmp_path / "mean.onnx", 3, 1, target="mu", log_std=np.array([[-1.0]]), v=np.zeros((1, 1)))
+    with pytest.raises(AgentError, match="does not say the bounds of the actions"):
+        load_teacher(path, device="cpu", teacher_kwargs={"log_std": "log_std"})
+    obs = observations(6, make_vec_env("Pendulum-v1").observation_space)
+    mean = obs @ weights_of(3, 1)
+    teacher = load_teacher(path, device="cpu", env_id="Pendulum-v1", teacher_kwargs={"log_std": "log_std"})
+    answers, _ = teacher.answer(th.as_tensor(obs))
+    assert answers.gaussian is not None and np.allclose(answers.gaussian.mean, mean, atol=1e-5)
+    assert np.allclose(answers.gaussian.std, np.exp(-1.0)) and teacher.has_distribution
+    # Actions between other bounds than the environment's, as SB3's documentation has them of SAC
+    scaled = {"answers": "action", "low": -1.0, "high": 1.0}
+    teacher = load_teacher(path, device="cpu", env_id="Pendulum-v1", teacher_kwargs={**scaled, "output": "mu"})
+    assert np.allclose(teacher.predict(obs)[0], 2.0 * np.clip(mean, -1, 1), atol=1e-5)
+
+
+def test_pixels_are_scaled_where_the_user_says_so(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["q_values"])]
+    outputs, weights = {"q_values": (FLOAT, ["N", 2])}, {"w": weights_of(16, 2)}
+    path = save(tmp_path / "pixels.onnx", nodes, {"x": (FLOAT, ["N", 1, 4, 4])}, outputs, weights)
+    env = type("Env", (), {"observation_space": spaces.Box(0, 255, (1, 4, 4), np.uint8), "action_space": None})
+    with pytest.raises(AgentError, match="takes floats, and the environment gives uint8.*scale=255"):
+        load_teacher(path, device="cpu", env=env)  # type: ignore[arg-type]
+    teacher = load_teacher(path, device="cpu", env=env, teacher_kwargs={"scale": 255})  # type: ignore[arg-type]
+    obs = np.random.default_rng(0).integers(0, 256, (3, 1, 4, 4), np.uint8)
+    answers, _ = teacher.answer(th.as_tensor(obs))
+    assert np.allclose(answers.q_values, obs.reshape(3, 16) / 255 @ weights_of(16, 2), atol=1e-5)
+    nodes.insert(0, helper.make_node("Cast", ["bytes"], ["x"], to=FLOAT))
+    save(path, nodes, {"bytes": (UINT8, ["N", 1, 4, 4])}, outputs, weights)
+    assert load_teacher(path, device="cpu").observation_space == spaces.Box(0, 255, (1, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"answer": "logits"}, "teacher_kwargs: .*answer.*answers, output, log_std, value, low, high, scale"),
+        ({"answers": "action", "low": "low", "high": "high"}, "cannot be used as a teacher .ValueError"),
+        ({"answers": "policy"}, "teacher_kwargs: .*policy.*q_values"),
+        ({"output": "nothing"}, "teacher_kwargs, output: .*nothing.*logits"),
+        ({"low": -1.0}, "low and high go together"),
+        ({"scale": 0}, "scale must be a number above 0, such as 255, not 0"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match=message):
+        load_teacher(linear(tmp_path / "policy.onnx", 4, 2), device="cpu", teacher_kwargs=options)
+
+
+def test_options_of_what_is_no_onnx_file(cartpole_teacher: Path) -> None:
+    with pytest.raises(AgentError, match="teacher_kwargs say what an ONNX file does not"):
+        load_teacher(cartpole_teacher, teacher_kwargs={"answers": "logits"})
+
+
+def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that are refused, with what is said of them."""
+    folder.mkdir(exist_ok=True)
+    (folder / "hello.onnx").write_bytes(b"hello")
+    linear(folder / "cut.onnx", 4, 2)
+    (folder / "cut.onnx").write_bytes((folder / "cut.onnx").read_bytes()[:60])
+    ports = {"obs": (FLOAT, ["N", 4])}, {"logits": (FLOAT, ["N", 2])}
+    custom = helper.make_node("Anything", ["obs"], ["logits"], domain="my.operators")
+    save(folder / "custom.onnx", [custom], *ports, {}, [("", 17), ("my.operators", 1)])
+    inner = helper.make_graph([custom], "inner", [], [helper.make_tensor_value_info("logits", FLOAT, ["N", 2])])
+    branch = helper.make_node("If", ["yes"], ["logits"], then_branch=inner, else_branch=inner)
+    save(folder / "hidden.onnx", [branch], *ports, {"yes": np.array(True)}, [("", 17), ("my.operators", 1)])
+    for name, where in (("above", "../weights.bin"), ("absolute", str(folder.parent / "weights.bin"))):
+        model = onnx.load(str(linear(folder / f"{name}.onnx", 4, 2)))
+        weights = model.graph.initializer[0]
+        weights.ClearField("raw_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value=where)
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+    (folder.parent / "weights.bin").write_bytes(bytes(32))
+    two = [helper.make_node("MatMul", ["a", "w"], ["logits"]), helper.make_node("Identity", ["b"], ["other"])]
+    inputs = {"a": (FLOAT, ["N", 4]), "b": (FLOAT, ["N", 7])}
+    save(folder / "two.onnx", two, inputs, {"logits": (FLOAT, ["N", 2])}, {"w": weights_of(4, 2)})
+    text = helper.make_node("Cast", ["obs"], ["logits"], to=FLOAT)
+    save(folder / "whole.onnx", [text], {"obs": (INT64, ["N", 2])}, {"logits": (FLOAT, ["N", 2])}, {})
+    linear(folder / "nan.onnx", 4, 2)
+    model = onnx.load(str(folder / "nan.onnx"))
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.full((4, 2), np.nan, np.float32), "w"))
+    onnx.save(model, str(folder / "nan.onnx"))
+    return {
+        "hello": (folder / "hello.onnx", "is no ONNX file, or a damaged one"),
+        "cut": (folder / "cut.onnx", "is no ONNX file, or a damaged one|cannot be run by onnxruntime|has no input"),
+        "custom": (folder / "custom.onnx", "operator Anything of my.operators, which is none of ONNX's own"),
+        "hidden": (folder / "hidden.onnx", "operator Anything of my.operators"),
+        "above": (folder / "above.onnx", r"has weights in '\.\./weights.bin', outside of its own folder"),
+        "absolute": (folder / "absolute.onnx", "outside of its own folder"),
+        "two": (folder / "two.onnx", r"has the inputs a, b.*b \['N', 7\] can be no memory"),
+        "whole": (folder / "whole.onnx", r"takes tensor\(int64\); observations are floats or bytes"),
+        "nan": (folder / "nan.onnx", "its output logits holds NaN"),
+    }
+
+
+NAMES = ("hello", "cut", "custom", "hidden", "above", "absolute", "two", "whole", "nan")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_that_are_refused(name: str, tmp_path: Path) -> None:
+    path, message = bad_files(tmp_path / "files")[name]
+    with pytest.raises(AgentError, match=message):
+        load_teacher(path, device="cpu")
+
+
+def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    alone = load_teacher(path, device="cpu")
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (tmp_path / "weights.bin").stat().st_size >= 32
+    beside, obs = load_teacher(path, device="cpu"), observations(5, alone.observation_space)
+    assert np.array_equal(beside.predict(obs)[0], alone.predict(obs)[0])
+    (tmp_path / "weights.bin").write_bytes(bytes(32))
+    assert load_teacher(path, device="cpu").sha256 != beside.sha256
+
+
+def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(AgentError, match=r"needs ONNX, which is not installed: pip install 'sb3-distill\[export\]'"):
+        load_teacher(path)
