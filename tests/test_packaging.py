@@ -22,7 +22,8 @@ def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     expected = {"sb3_distill.pth", "sb3_distill.start", "sb3_distill_zoo.py", "sb3_distill/py.typed"}
     expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.py")}
-    expected |= {f"sb3_distill/hyperparams/{path.name}" for path in REPOSITORY.glob("hyperparams/*.yml")}
+    for folder in ("hyperparams", "studies"):
+        expected |= {f"sb3_distill/{folder}/{path.name}" for path in REPOSITORY.glob(f"{folder}/*.yml")}
     expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.j2")}
     assert set(names) == expected
 

@@ -2,18 +2,17 @@
 
 import argparse
 import sys
+from importlib.util import find_spec
+
+from sb3_distill.common.arguments import add_import_options
+from sb3_distill.envs.imports import trust_packages
 
 
-def _require(module: str) -> bool:
-    import importlib.util
-
-    if importlib.util.find_spec(module) is not None:
-        return True
-    print(
-        f"sb3-distill export: {module} is not installed: pip install 'sb3-distill[export]'.",
-        file=sys.stderr,
-    )
-    return False
+def _has_onnx() -> bool:
+    missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
+    if missing:
+        print(f"sb3-distill export: {missing[0]} is not installed: pip install 'sb3-distill[export]'.", file=sys.stderr)
+    return not missing
 
 
 def main(argv: list[str]) -> int:
@@ -23,9 +22,9 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments behind the verb
     :return: exit status
     """
-    if not (_require("onnx") and _require("onnxruntime")):
-        return 1
     if argv[:1] == ["bench"]:
+        if not _has_onnx():
+            return 1
         from sb3_distill.export.bench import main as bench
 
         return bench(argv[1:])
@@ -33,11 +32,6 @@ def main(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    from sb3_distill.common.arguments import add_import_options
-    from sb3_distill.envs.imports import trust_packages
-    from sb3_distill.export.export import export_agent
-    from sb3_distill.export.stock import export_stock
-
     parser = argparse.ArgumentParser(
         prog="sb3-distill export",
         description="Write an agent as ONNX (float32 and integers), with a description and a runner, as C that "
@@ -82,6 +76,11 @@ def _export(argv: list[str]) -> int:
         parser.error(f"--bits must be between 2 and 8, not {args.bits}")
     if "sb3" in args.format and len(set(args.format)) > 1:
         parser.error("--format sb3 is written by itself: leave out the others, or call it once more for them")
+    if not _has_onnx():
+        return 1
+    from sb3_distill.export.export import export_agent
+    from sb3_distill.export.stock import export_stock
+
     try:
         trust_packages(args.gym_packages, args.allow_import)
         if "sb3" in args.format:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.base.resume.resuming import ResumableMixin
+from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.study.file import check_names, known_hyperparams
 from sb3_distill.zoo.configs import default_config
@@ -62,6 +63,8 @@ def register_experiments(exp_manager: ModuleType) -> None:
         bound = signature.bind(*args, **kwargs)
         algo = bound.arguments["algo"]
         ours = is_ours(algo)
+        if ours and (problem := why_not_made(bound.arguments["env_id"])):
+            raise ValueError(problem)
         if ours and not bound.arguments.get("config"):
             bound.arguments["config"] = str(default_config(algo))
         if ours and bound.arguments.get("hyperparams"):
