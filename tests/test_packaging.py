@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from sb3_distill.version import __version__
 from tests.helpers import REPOSITORY, fresh_python, run_python, site_packages
 
 
 def test_nothing_needs_what_linux_alone_has():
     needy = [path for path in (REPOSITORY / "sb3_distill").rglob("*.py") if "/proc/" in path.read_text()]
     assert not needy
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
 
 
 @pytest.fixture
