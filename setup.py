@@ -10,7 +10,7 @@ class BuildPy(build_py):
     """Also builds what the package needs but does not contain."""
 
     def run(self) -> None:
-        """Add the start-up files, and to a wheel the default configurations too."""
+        """Add the start-up files, and to a wheel the default configurations and studies too."""
         super().run()
         # The interpreter reads start-up files in site-packages itself alone, never in a package. An editable wheel
         # leaves the package where it is, so there they go straight into the wheel.
@@ -20,10 +20,10 @@ class BuildPy(build_py):
             self.copy_file(name, str(root))
         # They lie at the top of the repository, as in the Zoo; an editable install finds them there.
         if not self.editable_mode:
-            configs = root / "sb3_distill" / "hyperparams"
-            self.mkpath(str(configs))
-            for config in sorted(Path("hyperparams").glob("*.yml")):
-                self.copy_file(str(config), str(configs))
+            for folder in ("hyperparams", "studies"):
+                self.mkpath(str(root / "sb3_distill" / folder))
+                for file in sorted(Path(folder).glob("*.yml")):
+                    self.copy_file(str(file), str(root / "sb3_distill" / folder))
 
 
 setup(cmdclass={"build_py": BuildPy})

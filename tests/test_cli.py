@@ -1,9 +1,11 @@
 """The command line of the package: which verbs there are, and what they cost to list."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from sb3_distill.cli import main
 from sb3_distill.version import __version__
 from sb3_distill.zoo.run import COMMANDS
 from tests.helpers import run_python
@@ -28,3 +30,15 @@ def test_terminals_without_the_signs_of_a_table_lose_no_results(cartpole_teacher
     command = ["-m", "sb3_distill", "evaluate", cartpole_teacher, "--env", "CartPole-v1", "-n", "2"]
     result = run_python(tmp_path, *command, PYTHONIOENCODING="ascii")
     assert " ? " in result.stdout and "CartPole-v1, 2 episodes" in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["export", "compress"])
+def test_help_needs_no_extra_and_a_missing_one_is_named(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0 and "--env" in capsys.readouterr().out
+    assert main([verb, "agent.zip", "-o", "out"]) == 1
+    assert "onnx is not installed: pip install 'sb3-distill[export]'" in capsys.readouterr().err

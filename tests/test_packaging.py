@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from sb3_distill.version import __version__
 from tests.helpers import REPOSITORY, fresh_python, run_python, site_packages
 
 
 def test_nothing_needs_what_linux_alone_has():
     needy = [path for path in (REPOSITORY / "sb3_distill").rglob("*.py") if "/proc/" in path.read_text()]
     assert not needy
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
 
 
 @pytest.fixture
@@ -22,7 +27,8 @@ def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     expected = {"sb3_distill.pth", "sb3_distill.start", "sb3_distill_zoo.py", "sb3_distill/py.typed"}
     expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.py")}
-    expected |= {f"sb3_distill/hyperparams/{path.name}" for path in REPOSITORY.glob("hyperparams/*.yml")}
+    for folder in ("hyperparams", "studies"):
+        expected |= {f"sb3_distill/{folder}/{path.name}" for path in REPOSITORY.glob(f"{folder}/*.yml")}
     expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.j2")}
     assert set(names) == expected
 

@@ -13,6 +13,7 @@ import torch as th
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import RUN_STATE, AgentError, EvaluationScore
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import name_roots, zoo_roots
 from sb3_distill.results.tables import format_table
 
 
@@ -22,7 +23,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         prog="sb3-distill teachers",
         description="Print what trained agents are: algorithm, environment, spaces, layers, size, recorded score.",
     )
-    parser.add_argument("paths", nargs="+", help="zips, run folders, collections of them, zoo: or hub: names")
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        help="zips, run folders, collections of them, zoo: or hub: names (default: rl-trained-agents/ and "
+        "$RL_TRAINED_AGENTS)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     return parser.parse_args(argv)
 
@@ -191,6 +197,11 @@ def main(argv: list[str]) -> int:
     :return: exit status: 1 if any agent could not be read
     """
     args = parse_args(argv)
+    if not args.paths:
+        args.paths = [str(root) for root in zoo_roots() if root.is_dir()]
+    if not args.paths:
+        print(f"sb3-distill teachers: no agents are at hand: {name_roots()}. Name a zip or a folder.", file=sys.stderr)
+        return 1
     sources = [source for path in args.paths for source in expand(path)]
     facts, failed = [], False
     for source in sources:

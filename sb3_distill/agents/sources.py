@@ -1,7 +1,6 @@
 """Finds the files of the agent that a user names (zip, run folder, ``zoo:`` or ``hub:``)."""
 
 import difflib
-import glob
 import itertools
 import math
 import os
@@ -63,6 +62,9 @@ def find_agent(source: str | Path, local_only: bool = False) -> AgentFiles:
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.parent / close[0]}?" if close else ""
+    elsewhere = [root / Path(*path.parts[1:]) for root in zoo_roots()[1:] if path.parts[:1] == ("rl-trained-agents",)]
+    if any(place.exists() for place in elsewhere):
+        hint = f" It is in $RL_TRAINED_AGENTS: {elsewhere[0]}."
     raise AgentNotFoundError(
         f"There is no agent at {source}.{hint} A teacher is a zip, a run folder, 'zoo:algo/env' or 'hub:owner/name'."
     )
@@ -191,7 +193,7 @@ def _find_in_zoo(source: str, local_only: bool) -> AgentFiles:
         return download(_on_hub(algo, env_id), local_only)
     except AgentError as error:
         raise AgentNotFoundError(
-            f"No Zoo agent {algo}/{env_id}: not in {_list(zoo_roots())}, and not on the hub ({error}){_similar(env_id)}"
+            f"No Zoo agent {algo}/{env_id}: not in {name_roots()}, and not on the hub ({error}){_similar(env_id)}"
         ) from error
 
 
@@ -239,7 +241,7 @@ def find_zoo_teacher(
                 break
     failure = failures[0] if failures else "no " + ", ".join(_on_hub(algo, env_id) for algo in algos)
     raise AgentNotFoundError(
-        f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {_list(zoo_roots())} "
+        f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {name_roots()} "
         f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass {argument}, put the "
         f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id, algos)}"
     )
@@ -265,22 +267,28 @@ def _on_hub(algo: str, env_id: str) -> str:
     return f"hub:{_HUB_ORGANIZATION}/{algo}-{file_name(env_id)}"
 
 
-def _list(roots: list[Path]) -> str:
-    return " or ".join(f"{root}/" for root in roots)
+def name_roots() -> str:
+    """
+    :return: the folders in which the Zoo's agents are searched, and which of them do not exist, for messages
+    """
+    return " or ".join(f"{root}/" if root.is_dir() else f"{root}/ (no such folder)" for root in zoo_roots())
+
+
+def _game(env_id: str) -> str:
+    """An environment without its version and what Gymnasium's namespaces and variants add: Pong of ALE/Pong-v5."""
+    return re.sub(r"^ALE[/-]|NoFrameskip|-v\d+$", "", env_id)
 
 
 def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
-    """A hint for the error message: agents for other versions of the environment, or of other algorithms."""
-    name = file_name(env_id).rsplit("-v", 1)[0]
-    found = {
-        f"zoo:{run.parent.name}/{env_name_of_run(run)}"
-        for root in zoo_roots()
-        for algo in algos
-        for run in (root / algo).glob(f"{glob.escape(name)}-v*_*")
-    }
+    """A hint for the error message: agents of other versions, of other algorithms, or with a similar name."""
+    runs = [run for root in zoo_roots() for algo in algos for run in (root / algo).glob("*_*") if run.is_dir()]
+    names = {f"zoo:{run.parent.name}/{name}": name for run in runs if (name := env_name_of_run(run))}
+    found = sorted(source for source, name in names.items() if _game(name) == _game(file_name(env_id)))
     hint = ""
     if found:
-        hint += f" At hand for other versions: {', '.join(sorted(found))} (later ones with allow_env_mismatch=True)."
+        hint += f" At hand for other versions: {', '.join(found)} (later ones with allow_env_mismatch=True)."
+    elif close := difflib.get_close_matches(file_name(env_id), names.values(), n=1):
+        hint += f" Did you mean {' or '.join(sorted(source for source, name in names.items() if name == close[0]))}?"
     others = [
         f"zoo:{algo}/{env_id}"
         for algo in ("dqn", "qrdqn")

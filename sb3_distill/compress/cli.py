@@ -43,14 +43,6 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments behind the verb
     :return: exit status: 3 where no student was shown to keep enough
     """
-    import gymnasium as gym
-
-    from sb3_distill.common.files import check_writable
-    from sb3_distill.compress.compress import JOB, compress
-    from sb3_distill.compress.outputs import EXPORT, RECORD, REPORT, STUDENT, TARGETS
-    from sb3_distill.compress.search import Goal, Plan
-    from sb3_distill.study.backends import run_locally, run_on_ray
-
     parser = argparse.ArgumentParser(
         prog="sb3-distill compress",
         description="Search the smallest student that keeps the return of an agent, and export it. Repeat the command "
@@ -66,13 +58,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--budget", type=duration, default="30m", help="wall-clock time, as 90s, 30m, 2h (default: 30m)"
     )
-    parser.add_argument("--target", choices=list(TARGETS), default=next(iter(TARGETS)), help="form of the export")
+    parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="form of the export (default: onnx)")
     parser.add_argument("--seed", type=whole_number(0), default=0)
     parser.add_argument("--backend", choices=["local", "ray"], default="local")
     parser.add_argument("-j", "--jobs", type=whole_number(1), default=1, help="runs at once (default: 1)")
     parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
     add_gym_packages(parser)
     args = parser.parse_args(argv)
+    import gymnasium as gym
+
+    from sb3_distill.common.files import check_writable
+    from sb3_distill.compress.compress import JOB, compress
+    from sb3_distill.compress.outputs import EXPORT, RECORD, REPORT, STUDENT
+    from sb3_distill.compress.search import Goal, Plan
+    from sb3_distill.study.backends import run_locally, run_on_ray
+
     try:
         check_writable(args.output / RECORD)
         backend = run_on_ray(None, args.jobs, 1, JOB) if args.backend == "ray" else run_locally(args.jobs, 1, JOB)

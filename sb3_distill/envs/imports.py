@@ -171,6 +171,14 @@ def registered_spec(env_id: str) -> EnvSpec:
         return gym.spec(env_id)
 
 
+# Modules of environments -> package that they import, and its name: in lower case, that of our extra
+_NEEDS = {
+    "gymnasium.envs.box2d": ("Box2D", "Box2D"),
+    "gymnasium.envs.mujoco": ("mujoco", "MuJoCo"),
+    "minatar.gym": ("minatar", "MinAtar"),
+}
+
+
 def why_not_made(env_id: str) -> str | None:
     """
     :param env_id: a registered environment
@@ -185,6 +193,7 @@ def why_not_made(env_id: str) -> str | None:
             f"Gymnasium has no {env_id} any more. Its agents can play {today}, if it has their observations: name that "
             "environment with --env (in Python, env_id=)."
         )
-    if entry_point.startswith("gymnasium.envs.mujoco.") and find_spec("mujoco") is None:
-        return f"{env_id} needs MuJoCo, which is not installed: pip install 'sb3-distill[mujoco]'."
+    for module, (package, name) in _NEEDS.items():
+        if entry_point.startswith(module) and find_spec(package) is None:
+            return f"{env_id} needs {name}, which is not installed: pip install 'sb3-distill[{name.lower()}]'."
     return None

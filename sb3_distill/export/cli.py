@@ -3,6 +3,9 @@
 import argparse
 import sys
 
+from sb3_distill.common.arguments import add_import_options
+from sb3_distill.envs.imports import trust_packages
+
 
 def main(argv: list[str]) -> int:
     """
@@ -19,11 +22,6 @@ def main(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    from sb3_distill.common.arguments import add_import_options
-    from sb3_distill.envs.imports import trust_packages
-    from sb3_distill.export.export import export_agent
-    from sb3_distill.export.stock import export_stock
-
     parser = argparse.ArgumentParser(
         prog="sb3-distill export",
         description="Write an agent as ONNX (float32 and integers), with a description and a runner, as C that "
@@ -69,6 +67,9 @@ def _export(argv: list[str]) -> int:
         parser.error(f"--bits must be between 2 and 8, not {args.bits}")
     if "sb3" in args.format and len(set(args.format)) > 1:
         parser.error("--format sb3 is written by itself: leave out the others, or call it once more for them")
+    from sb3_distill.export.export import export_agent
+    from sb3_distill.export.stock import export_stock
+
     try:
         trust_packages(args.gym_packages, args.allow_import)
         if "sb3" in args.format:

@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium as gym
 
 from sb3_distill.common.arguments import add_gym_packages, whole_number
+from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.row import Row
@@ -79,6 +80,23 @@ def settle_replaced(study: Study, folder: Path, anew: bool) -> None:
     print(f"{describe_replaced(replaced)}\nThese are made anew; what they were is in {folder / 'replaced'}.")
 
 
+def find_study(named: Path) -> Path:
+    """
+    :param named: a study file, or the name of one that we ship
+    :return: the file
+    :raises StudyError: it is neither
+    """
+    if named.suffix or named.is_file():
+        return named
+    package = Path(__file__).parents[1]
+    # As the configurations: in the package if it was installed from a wheel, else at the top of the repository
+    folder = package / "studies" if (package / "studies").is_dir() else package.parent / "studies"
+    shipped = {path.stem: path for path in sorted(folder.glob("*.yml"))}
+    if str(named) not in shipped:
+        raise StudyError(unknown_choice("study", str(named), shipped))
+    return shipped[str(named)]
+
+
 def main(argv: list[str]) -> int:
     """
     Entry point of the verb.
@@ -89,7 +107,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sb3-distill study", description="Run the cells of a study file; finished cells are skipped."
     )
-    parser.add_argument("file", type=Path, help="study file, such as studies/pd_table1_small.yml")
+    parser.add_argument(
+        "file", type=Path, help="study file, such as mine.yml, or the name of one that we ship, such as pd_table1_small"
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder (default: logs/studies/NAME)")
     parser.add_argument("--backend", choices=["local", "ray"], default="local")
     parser.add_argument("--address", help="address of a running Ray cluster (default: start Ray here)")
@@ -107,7 +127,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     try:
         trust_packages(args.gym_packages)
-        study = read_study(args.file, args.gym_packages)
+        study = read_study(find_study(args.file), args.gym_packages)
         folder = args.output or Path("logs") / "studies" / study.name
         if args.dry_run:
             print_plan(study, folder, args.jobs)

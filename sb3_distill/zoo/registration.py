@@ -9,7 +9,7 @@ from typing import Any
 
 from sb3_distill.algorithms import ALGORITHMS, resolve
 from sb3_distill.base.resume.resuming import ResumableMixin
-from sb3_distill.envs.imports import trust_packages
+from sb3_distill.envs.imports import trust_packages, why_not_made
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.study.file import check_names, known_hyperparams
 from sb3_distill.zoo.configs import default_config
@@ -66,6 +66,8 @@ def register_experiments(exp_manager: ModuleType) -> None:
         if ours:
             # The user has named them, so a teacher may be made by a function in them.
             trust_packages(getattr(bound.arguments["args"], "gym_packages", None) or ())
+            if problem := why_not_made(bound.arguments["env_id"]):
+                raise ValueError(problem)
         if ours and not bound.arguments.get("config"):
             bound.arguments["config"] = str(default_config(algo))
         if ours and bound.arguments.get("hyperparams"):

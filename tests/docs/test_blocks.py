@@ -19,6 +19,7 @@ from gymnasium import spaces
 import sb3_distill_zoo
 from sb3_distill.cli import main
 from sb3_distill.networks.policies import STUDENT_POLICIES
+from sb3_distill.study.cli import find_study
 from sb3_distill.study.file import read_study
 from tests.docs.blocks import BLOCKS, PAGES, Block, blocks_of, commands_of
 from tests.helpers import FRAMES, REPOSITORY
@@ -89,7 +90,7 @@ def check_ours(words: list[str]) -> None:
     with pytest.raises(Understood):
         main(words)
     if words[0] == "study":
-        assert Path(words[1]).is_file()
+        assert find_study(Path(words[1])).is_file()
 
 
 def check(words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Environments of MuJoCo where it is not installed, and those that Gymnasium has retired."""
+"""Environments of MuJoCo, Box2D and MinAtar where these are not installed, and those that Gymnasium has retired."""
 
 import sys
 
@@ -42,3 +42,23 @@ def test_the_version_of_today_is_named_for_a_retired_one():
     with pytest.raises(AgentError, match=r"no HalfCheetah-v3 any more.*HalfCheetah-v5.*--env"):
         find_env_id(agent)
     assert gym.spec("HalfCheetah-v5") and find_env_id(agent, "Pendulum-v1") == "Pendulum-v1"
+
+
+@pytest.mark.parametrize(
+    "env_id, package, extra",
+    [
+        ("LunarLander-v3", "Box2D", "box2d"),
+        ("MinAtar/Breakout-v1", "minatar", "minatar"),
+        ("HalfCheetah-v5", "mujoco", "mujoco"),
+    ],
+)
+def test_train_and_studies_name_the_extra_before_anything_is_made(
+    env_id, package, extra, monkeypatch, tmp_path, zoo, capsys
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"{env_id} needs .*sb3-distill\[{extra}\]"):
+        zoo(tmp_path, "train", "--algo", "rtpd", "--env", env_id)
+    (tmp_path / "study.yml").write_text(f"settings: {{algo: rtpd, env: {env_id}}}\ngrid: {{seed: [0]}}\n")
+    assert main(["study", "study.yml", "--dry-run"]) == 1
+    assert f"sb3-distill[{extra}]" in capsys.readouterr().err
+    assert not (tmp_path / "logs").exists()

@@ -13,6 +13,14 @@ from tests.study.studies import CARTPOLE, write
 STUDIES = REPOSITORY / "studies"
 
 
+def test_studies_that_we_ship_are_found_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["pd_table1_small", "--dry-run"]) == 0
+    assert "CartPole-v1" in capsys.readouterr().out
+    assert main(["pd_tabel1_small", "--dry-run"]) == 1
+    assert "Did you mean 'pd_table1_small'?" in capsys.readouterr().err
+
+
 def test_grid_settings_and_labels(tmp_path):
     path = write(
         tmp_path / "s.yml",

@@ -15,7 +15,7 @@ from torch import nn
 from sb3_distill.agents.agent import AgentFacts
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
-from sb3_distill.agents.kinds.onnx_file import OnnxFile, Port, open_onnx
+from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.common.answers import Answers, Gaussian, scale_actions
 from sb3_distill.common.utils import unknown_choice

@@ -1,0 +1,56 @@
+"""A name that is nearly right: the message says which agents are meant. Where none is named, all are listed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sb3_distill import load_teacher
+from sb3_distill.agents.files import AgentNotFoundError
+from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.cli import main
+
+
+@pytest.fixture
+def agents(tmp_path: Path, cartpole_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """$RL_TRAINED_AGENTS with two agents of the Zoo; there is no rl-trained-agents/ beside the reader."""
+    folder = tmp_path / "agents"
+    for env_id in ("CartPole-v1", "PongNoFrameskip-v4"):
+        run = folder / "dqn" / f"{env_id}_1"
+        run.mkdir(parents=True)
+        shutil.copy(cartpole_teacher, run / f"{env_id}.zip")
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "named, meant",
+    [
+        ("zoo:dqn/CartPol-v1", "Did you mean zoo:dqn/CartPole-v1?"),
+        ("zoo:dqm/CartPole-v1", "At hand for other versions: zoo:dqn/CartPole-v1 "),
+        ("zoo:dqn/ALE/Pong-v5", "At hand for other versions: zoo:dqn/PongNoFrameskip-v4 "),
+        ("zoo:dqn/Pong-v4", "At hand for other versions: zoo:dqn/PongNoFrameskip-v4 "),
+        ("rl-trained-agents/dqn/CartPole-v1_1", "It is in $RL_TRAINED_AGENTS: "),
+    ],
+)
+def test_the_agent_that_is_meant_is_named(agents: Path, named: str, meant: str) -> None:
+    with pytest.raises(AgentNotFoundError) as caught:
+        load_teacher(named)
+    assert meant in str(caught.value)
+
+
+def test_an_agent_of_the_same_game_is_named_where_no_teacher_was(agents: Path) -> None:
+    with pytest.raises(AgentNotFoundError, match=r"rl-trained-agents/ \(no such folder\).*PongNoFrameskip-v4"):
+        find_zoo_teacher("ALE/Pong-v5")
+
+
+def test_teachers_alone_lists_what_is_at_hand(
+    agents: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["teachers"]) == 0
+    shown = capsys.readouterr().out
+    assert "dqn/CartPole-v1_1" in shown and "dqn/PongNoFrameskip-v4_1" in shown
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(agents / "gone"))
+    assert main(["teachers"]) == 1
+    assert "gone/ (no such folder)" in capsys.readouterr().err
