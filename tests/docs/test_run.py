@@ -61,6 +61,7 @@ sb3-distill() {
         "compress "*) command sb3-distill "$@" --budget 20s || [ $? = 3 ] ;;
         "export bench "*) command sb3-distill "$@" --n-runs 20 --n-episodes 1 ;;
         "export "*) command sb3-distill "$@" --n-observations 50 --max-disagreement 1 ;;
+        "push "*) command sb3-distill "$@" --dry-run -n 2 ;;
         "study "*) command sb3-distill "$@" --dry-run ;;
         "visualize localization "*) command sb3-distill "$@" --episodes 1 ;;
         *) command sb3-distill "$@" ;;
