@@ -15,7 +15,7 @@ from torch import nn
 from sb3_distill.agents.agent import AgentFacts
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
-from sb3_distill.agents.kinds.onnx_file import OnnxFile, Port, open_onnx
+from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.common.answers import Answers, Gaussian, scale_actions
 from sb3_distill.common.utils import unknown_choice
@@ -130,12 +130,12 @@ class OnnxTeacher(AnsweringTeacher):
         if isinstance(seen, spaces.Box):
             if seen.dtype.kind in "ui" and port.is_float and self._options.scale is None:
                 raise self._say(
-                    f"its input {port.name} takes floats, and the environment gives {seen.dtype}. Say by what these are "
-                    "divided: teacher_kwargs=dict(scale=255), or scale=1 if the file does it itself."
+                    f"its input {port.name} takes floats, and the environment gives {seen.dtype}. Say by what these "
+                    "are divided: teacher_kwargs=dict(scale=255), or scale=1 if the file does it itself."
                 )
             if seen.shape == shape:
                 return seen
-            dtype: Any = seen.dtype.type  # type: ignore[union-attr]
+            dtype: Any = seen.dtype.type
         else:
             dtype = described.get("dtype", port.dtype) if self._options.scale is None else np.uint8
         whole = np.dtype(dtype).kind in "ui"
@@ -161,16 +161,14 @@ class OnnxTeacher(AnsweringTeacher):
             raise self._say(
                 "it does not say the bounds of the actions: pass env=, or teacher_kwargs=dict(low=-1.0, high=1.0)."
             )
-        shape = described.get("shape") or np.shape(low) or ((width,) if width else (1,))
-        bounds = [np.broadcast_to(np.asarray(each, np.float32), tuple(shape)) for each in (low, high)]
-        return spaces.Box(*bounds, dtype=np.float32)
+        shape = tuple(described.get("shape") or np.shape(low) or ((width,) if width else (1,)))
+        return _box(low, high, shape)
 
     def _find_range(self, space: Any) -> spaces.Box | None:
         """Between which bounds the actions are that the file gives."""
         if not isinstance(space, spaces.Box) or self._options.low is None:
             return space if isinstance(space, spaces.Box) else None
-        low, high = (np.asarray(each, np.float32) for each in (self._options.low, self._options.high))
-        return spaces.Box(np.broadcast_to(low, space.shape), np.broadcast_to(high, space.shape), dtype=np.float32)
+        return _box(self._options.low, self._options.high, space.shape)
 
     def _try(self) -> None:
         """Ask once, so that what is wrong is said before anything is trained."""
@@ -258,6 +256,12 @@ class OnnxTeacher(AnsweringTeacher):
         if not np.isfinite(array).all():
             raise self._say(f"its output {name} holds NaN or infinite numbers.")
         return th.as_tensor(np.array(array, np.float32).reshape(shape), device=self.device)
+
+
+def _box(low: Any, high: Any, shape: tuple[int, ...]) -> spaces.Box:
+    """Actions between bounds, of which each is one number or one for every dimension."""
+    bounds = [np.broadcast_to(np.asarray(each, np.float32), shape) for each in (low, high)]
+    return spaces.Box(bounds[0], bounds[1], dtype=np.float32)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
