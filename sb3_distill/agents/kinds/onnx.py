@@ -271,6 +271,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = parse_json(read_file(beside, MAX_DATA_BYTES))
+        if not isinstance(content, dict) or not {"action", "observation", "algo", "env_id"} <= content.keys():
+            # Another program's
+            return {}
         action, observation = content["action"], content["observation"]
         found = {
             "env_id": str(content["env_id"]),
