@@ -30,6 +30,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import rl_zoo3.exp_manager  # noqa: F401
 import torch as th
 import yaml
@@ -52,6 +53,7 @@ from sb3_distill.cli import main as sb3_distill
 from sb3_distill.common.answers import Answers
 from sb3_distill.evaluation.starts import HeldOutStarts
 from sb3_distill.export.bench import read_description
+from sb3_distill.export.graph import build_graph
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import to_json
 from sb3_distill.state.file import read_state
@@ -172,6 +174,7 @@ KINDS = {
     "rows": Kind("study/results.json", mutate_json, verb("visualize", "bars", "{}/results.json", "-o", "{}/x.png")),
     "manifest": Kind(f"manifest/cells/cell/{MANIFEST}", mutate_json, read_manifest),
     "policy.json": Kind("export/policy.json", mutate_json, read_description),
+    "ONNX file": Kind("onnx/policy.onnx", mutate_any, verb("teachers", "{}/policy.onnx", "--json")),
     "run state": Kind(f"state/{RUN_STATE}", mutate_state, lambda folder: read_state(folder / RUN_STATE)),
     "starts": Kind("starts/starts.npz", mutate_npz, lambda folder: HeldOutStarts.load(folder / "starts.npz")),
     **{
@@ -230,6 +233,8 @@ def make_files(folder: Path) -> None:
     files = {"policy.onnx": {"bytes": 1, "disagreement": 0.0}}
     content = {**description, **numbers, **other, "observation": observation, "files": files}
     (folder / "export/policy.json").write_text(json.dumps(content))
+    (folder / "onnx").mkdir()
+    onnx.save(build_graph(teacher), str(folder / "onnx/policy.onnx"))
     HeldOutStarts("PongNoFrameskip-v4", (b"abc", b"de"), (0, 1), "random").save(folder / "starts/starts.npz")
     write_recording(folder / "vectors", spaces.Box(-1, 1, (4,), np.float32))
     write_recording(folder / "images", spaces.Box(0, 255, (4, 36, 36), np.uint8))

@@ -106,9 +106,9 @@ def load_teacher(
     set).
 
     :param source: an SB3 model; the path of a zip or of a run folder; ``"zoo:dqn/PongNoFrameskip-v4"``;
-        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; a policy in a file ``.onnx``; an object of your own (see ``TeacherLike``), or the name of a
-        function that makes one, ``"package.module:make_teacher"``, whose package was named with ``--gym-packages``; or
-        a teacher that is loaded already
+        ``"hub:sb3/dqn-PongNoFrameskip-v4@REVISION"``; a file ``.onnx``; an object of your own (see ``TeacherLike``), or
+        the name of a function that makes one, ``"package.module:make_teacher"``, whose package was named with
+        ``--gym-packages``; or a teacher that is loaded already
     :param device: device of the teacher's networks
     :param env_id: the environment that the agent was trained on, if its files do not say it
     :param env: an environment with the agent's spaces, if neither its files nor a registered environment state them
@@ -120,41 +120,48 @@ def load_teacher(
     :raises AgentError: the agent cannot be found or cannot be used
     """
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix == ".onnx" and Path(source).is_file():
-        known = env or SimpleNamespace(
-            observation_space=_space_of_env(env_id, "observation_space"),
-            action_space=_space_of_env(env_id, "action_space"),
-        )
-        try:
-            return OnnxTeacher(Path(source), teacher_kwargs, env_id, known)
-        except (AgentError, OSError):
-            raise
-        except Exception as error:
-            # The file and what a student's file says of it can be any nonsense.
-            reason = " ".join(str(error).split())
-            raise AgentError(
-                f"{source} cannot be used as a teacher ({type(error).__name__}: {reason:.300})."
-            ) from error
+        return _from_onnx(Path(source), teacher_kwargs, env_id, env)
     if teacher_kwargs:
-        raise AgentError(
-            f"teacher_kwargs say what an ONNX file does not, and {source} is no such file: leave them out."
-        )
-    name = None
+        raise AgentError(f"teacher_kwargs say what an ONNX file does not, and {source} is none: leave them out.")
     if is_function_name(source):
         if local_only:
             refuse_function_name(source, "A file")
-        name = str(source)
-        source = call_function(name)
+        return _from_object(call_function(str(source)), device, env_id, str(source))
+    if not isinstance(source, (str, os.PathLike)):
+        return _from_object(source, device, env_id)
+    return _from_source(source, env_id, env, allow_pickle, local_only).to(device)
+
+
+def _from_object(source: Any, device: th.device | str, env_id: str | None, name: str | None = None) -> Teacher:
     if isinstance(source, Teacher):
         return source.to(device)
     if isinstance(source, BaseAlgorithm):
         return _from_model(source, env_id).to(device)
-    if not isinstance(source, (str, os.PathLike)):
-        if is_teacher_like(source):
-            return OwnTeacher(source, name, env_id, device)
-        raise AgentError(
-            "A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name', a loaded teacher, or an object with "
-            f"observation_space, action_space and answer(obs, state, episode_start); not {name or source!r}."
-        )
+    if is_teacher_like(source):
+        return OwnTeacher(source, name, env_id, device)
+    raise AgentError(
+        "A teacher is an SB3 model, a path, 'zoo:algo/env', 'hub:owner/name', a loaded teacher, or an object with "
+        f"observation_space, action_space and answer(obs, state, episode_start); not {name or source!r}."
+    )
+
+
+def _from_onnx(path: Path, teacher_kwargs: Mapping[str, Any] | None, env_id: str | None, env: Any) -> Teacher:
+    if env is None:
+        names = ("observation_space", "action_space")
+        env = SimpleNamespace(**{name: _space_of_env(env_id, name) for name in names})
+    try:
+        return OnnxTeacher(path, teacher_kwargs, env_id, env)
+    except (AgentError, OSError):
+        raise
+    except Exception as error:
+        # The file, and what a student's file says of it, can be any nonsense.
+        reason = " ".join(str(error).split())
+        raise AgentError(f"{path} cannot be used as a teacher ({type(error).__name__}: {reason:.300}).") from error
+
+
+def _from_source(
+    source: str | Path, env_id: str | None, env: GymEnv | None, allow_pickle: bool, local_only: bool
+) -> Teacher:
     files = find_agent(source, local_only)
     try:
         teacher = _from_files(files, str(source), env_id, env, allow_pickle)
@@ -178,7 +185,7 @@ def load_teacher(
         ) from error
     teacher.facts = replace(teacher.facts, found=files.summary)
     _log.info("Loaded %s", files.summary)
-    return teacher.to(device)
+    return teacher
 
 
 def _teacher_class(algo: str) -> type[Teacher]:

@@ -38,8 +38,8 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         MaxPoolCnnPolicy)
     :param env: The environment to learn from (if registered in Gym, can be str)
     :param teacher: The trained agent: an SB3 model, a path to its zip or run folder, ``"zoo:dqn/CartPole-v1"``,
-        ``"hub:sb3/dqn-CartPole-v1"``, an ONNX file, an object of your own, or a loaded ``Teacher``. None: the Zoo's agent for the environment (see
-        ``find_zoo_teacher``).
+        ``"hub:sb3/dqn-CartPole-v1"``, an ONNX file, an object of your own, or a loaded ``Teacher`` (see
+        ``load_teacher``). None: the Zoo's agent for the environment (see ``find_zoo_teacher``).
     :param learning_rate: learning rate, or a schedule of it (a function of the remaining progress, from 1 to 0)
     :param buffer_size: size of the replay buffer, in observations (10 hours of play in the paper)
     :param learning_starts: how many observations to collect before the first update; image students also estimate

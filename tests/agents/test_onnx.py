@@ -176,7 +176,7 @@ def test_pixels_are_scaled_where_the_user_says_so(tmp_path: Path) -> None:
     outputs, weights = {"q_values": (FLOAT, ["N", 2])}, {"w": weights_of(16, 2)}
     path = save(tmp_path / "pixels.onnx", nodes, {"x": (FLOAT, ["N", 1, 4, 4])}, outputs, weights)
     env = type("Env", (), {"observation_space": spaces.Box(0, 255, (1, 4, 4), np.uint8), "action_space": None})
-    with pytest.raises(AgentError, match="takes floats, and the environment gives uint8.*scale=255"):
+    with pytest.raises(AgentError, match=r"takes floats, and the environment gives uint8.*scale=255"):
         load_teacher(path, device="cpu", env=env)  # type: ignore[arg-type]
     teacher = load_teacher(path, device="cpu", env=env, teacher_kwargs={"scale": 255})  # type: ignore[arg-type]
     obs = np.random.default_rng(0).integers(0, 256, (3, 1, 4, 4), np.uint8)

@@ -130,12 +130,12 @@ class OnnxTeacher(AnsweringTeacher):
         if isinstance(seen, spaces.Box):
             if seen.dtype.kind in "ui" and port.is_float and self._options.scale is None:
                 raise self._say(
-                    f"its input {port.name} takes floats, and the environment gives {seen.dtype}. Say by what these are "
-                    "divided: teacher_kwargs=dict(scale=255), or scale=1 if the file does it itself."
+                    f"its input {port.name} takes floats, and the environment gives {seen.dtype}. Say by what these "
+                    "are divided: teacher_kwargs=dict(scale=255), or scale=1 if the file does it itself."
                 )
             if seen.shape == shape:
                 return seen
-            dtype: Any = seen.dtype.type  # type: ignore[union-attr]
+            dtype: Any = seen.dtype.type
         else:
             dtype = described.get("dtype", port.dtype) if self._options.scale is None else np.uint8
         whole = np.dtype(dtype).kind in "ui"
@@ -161,16 +161,14 @@ class OnnxTeacher(AnsweringTeacher):
             raise self._say(
                 "it does not say the bounds of the actions: pass env=, or teacher_kwargs=dict(low=-1.0, high=1.0)."
             )
-        shape = described.get("shape") or np.shape(low) or ((width,) if width else (1,))
-        bounds = [np.broadcast_to(np.asarray(each, np.float32), tuple(shape)) for each in (low, high)]
-        return spaces.Box(*bounds, dtype=np.float32)
+        shape = tuple(described.get("shape") or np.shape(low) or ((width,) if width else (1,)))
+        return _box(low, high, shape)
 
     def _find_range(self, space: Any) -> spaces.Box | None:
         """Between which bounds the actions are that the file gives."""
         if not isinstance(space, spaces.Box) or self._options.low is None:
             return space if isinstance(space, spaces.Box) else None
-        low, high = (np.asarray(each, np.float32) for each in (self._options.low, self._options.high))
-        return spaces.Box(np.broadcast_to(low, space.shape), np.broadcast_to(high, space.shape), dtype=np.float32)
+        return _box(self._options.low, self._options.high, space.shape)
 
     def _try(self) -> None:
         """Ask once, so that what is wrong is said before anything is trained."""
@@ -260,6 +258,12 @@ class OnnxTeacher(AnsweringTeacher):
         return th.as_tensor(np.array(array, np.float32).reshape(shape), device=self.device)
 
 
+def _box(low: Any, high: Any, shape: tuple[int, ...]) -> spaces.Box:
+    """Actions between bounds, of which each is one number or one for every dimension."""
+    bounds = [np.broadcast_to(np.asarray(each, np.float32), shape) for each in (low, high)]
+    return spaces.Box(bounds[0], bounds[1], dtype=np.float32)
+
+
 def _read_description(path: Path) -> dict[str, Any]:
     """What our own export says beside its file: environment, algorithm, actions; nothing of other files."""
     beside = path.parent / _DESCRIPTION
@@ -267,6 +271,9 @@ def _read_description(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = parse_json(read_file(beside, MAX_DATA_BYTES))
+        if not isinstance(content, dict) or not {"action", "observation", "algo", "env_id"} <= content.keys():
+            # Another program's
+            return {}
         action, observation = content["action"], content["observation"]
         found = {
             "env_id": str(content["env_id"]),

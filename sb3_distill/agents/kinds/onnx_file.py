@@ -100,8 +100,8 @@ def open_onnx(path: Path) -> OnnxFile:
     for message in _walk(model):
         if isinstance(message, onnx.NodeProto) and message.domain not in known:
             raise AgentError(
-                f"{path} has the operator {message.op_type} of {message.domain}, which is none of ONNX's own: export it "
-                "with standard operators alone."
+                f"{path} has the operator {message.op_type} of {message.domain}, which is none of ONNX's own: export "
+                "it with standard operators alone."
             )
         if isinstance(message, onnx.TensorProto):
             outside |= {entry.value for entry in message.external_data if entry.key == "location"}
@@ -123,11 +123,11 @@ def open_onnx(path: Path) -> OnnxFile:
         # The runtime's own kinds of errors
         reason = " ".join(str(error).split())
         raise AgentError(f"{path} cannot be run by onnxruntime: {reason:.300}") from error
-    ports = [
+    inputs, outputs = (
         tuple(Port(each.name, each.type, tuple(each.shape)) for each in side)
         for side in (session.get_inputs(), session.get_outputs())
-    ]
-    return OnnxFile(path, session, *ports, digest.hexdigest(), len(data), n_parameters, (n_bits + 7) // 8)
+    )
+    return OnnxFile(path, session, inputs, outputs, digest.hexdigest(), len(data), n_parameters, (n_bits + 7) // 8)
 
 
 def _walk(message: Any) -> Iterator[Any]:
