@@ -1,4 +1,4 @@
-"""A network that Stable-Baselines3 has never seen as the teacher of a student in 4 bits (about a minute)."""
+"""A network that Stable-Baselines3 has never seen as the teacher of a student in 4 bits (a few minutes)."""
 
 import gymnasium as gym
 import numpy as np
