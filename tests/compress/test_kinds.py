@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_distill import load_teacher
 from sb3_distill.compress.compress import JOB, compress
+from sb3_distill.compress.job import Check, StoppingCallback
 from sb3_distill.compress.search import Goal, Plan
 from sb3_distill.export.integer_policy import IntegerPolicy
 from sb3_distill.study.backends import run_on_ray
@@ -70,6 +71,14 @@ def save(kind: str, folder: Path) -> tuple[Path, str]:
     # SB3 writes into policy_kwargs.
     algorithm(policy, env_id, seed=0, device="cpu", **copy.deepcopy(kwargs)).save(path)
     return path, env_id
+
+
+def test_a_check_that_earlier_runs_did_not_make_stops_nobody():
+    own = Check(10, [0.5, 0.5])
+    callback = StoppingCallback({"student0": own}, bars=[0.9])
+    assert "students that keep enough had 0.90" in callback._problem(own, [own])
+    callback.done = 1
+    assert callback._problem(own, [own]) == ""
 
 
 class Switches(Bright):
