@@ -29,7 +29,8 @@ def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
     expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.py")}
     for folder in ("hyperparams", "studies"):
         expected |= {f"sb3_distill/{folder}/{path.name}" for path in REPOSITORY.glob(f"{folder}/*.yml")}
-    expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.j2")}
+    for ending in ("j2", "js"):
+        expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob(f"sb3_distill/**/*.{ending}")}
     assert set(names) == expected
 
 

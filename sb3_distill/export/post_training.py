@@ -9,6 +9,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.chain import chain_of
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.environments import find_env_id
@@ -51,7 +52,7 @@ def check_quantizable(agent: Teacher, weight_bits: int, activation_bits: int) ->
     :param agent: a loaded agent
     :param weight_bits: precision of all weights
     :param activation_bits: precision of the inputs of its layers
-    :raises AgentError: the agent is quantized already
+    :raises AgentError: the agent is quantized already, or is no chain of layers
     :raises ValueError: bits out of range
     """
     check_bits("weight_bits", weight_bits)
@@ -61,6 +62,8 @@ def check_quantizable(agent: Teacher, weight_bits: int, activation_bits: int) ->
             f"{agent.source} is quantized already: distill a student of full precision (without bits), and quantize "
             "that one."
         )
+    # Raises where its layers do not form one
+    chain_of(agent)
 
 
 @th.no_grad()

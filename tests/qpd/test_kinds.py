@@ -138,7 +138,9 @@ def test_the_critics_part_is_left_out_where_there_is_none():
 def test_q_values_are_a_distribution_at_a_temperature(algo, algorithm):
     teacher = algorithm("MlpPolicy", "CartPole-v1", seed=3, device="cpu")
     random_weights(teacher.policy)
-    with pytest.raises(ValueError, match=f"is a {algo} agent, whose Q-values become a distribution.*temperature="):
+    with pytest.raises(
+        ValueError, match=rf"\({algo}\) answers with Q-values, which become a distribution.*temperature="
+    ):
         make(teacher)
     model = make(teacher, temperature=0.3, learning_rate=1e-2, batch_size=64).learn(400)
     samples = model.replay_buffer.sample(16)
