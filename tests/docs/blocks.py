@@ -44,7 +44,7 @@ def blocks_of(page: Path) -> list[Block]:
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("text"))
         name = f"{page.relative_to(REPOSITORY)}:{line}"
-        run = _RUN.fullmatch(match["run"] or "-n 500")
+        run = _RUN.fullmatch(match["run"] or "-n 2000")
         assert run, f"{name}: say `run: -n STEPS` or `run: no, REASON`, not `run: {match['run']}`"
         found.append(Block(name, match["language"], match["text"], run["reason"], int(run["n_timesteps"] or 0)))
     assert text.count("\n```") + text.startswith("```") == 2 * len(found), f"{page}: a fence is not read"
