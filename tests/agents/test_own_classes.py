@@ -1,12 +1,17 @@
 """Agents with policy classes and features extractors of the user's own."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from gymnasium import spaces
 from sb3_contrib import QRDQN
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.dqn.policies import DQNPolicy
@@ -15,6 +20,7 @@ from torch import nn
 from sb3_distill import QPD, PolicyDistillation, RealTimeDistillDQN, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
+from sb3_distill.networks.extractors import StudentCNN
 from sb3_distill.networks.policies import StudentPolicy
 
 
@@ -105,3 +111,17 @@ def test_students_in_folders_of_other_algorithms(folder, make, tmp_path):
     student = make()
     student.save(path)
     assert load_teacher(path, device="cpu").algo == load_teacher(student).algo == {"dqn": "pd", "ppo": "qpd"}[folder]
+
+
+def test_stock_agents_with_our_extractor(tmp_path):
+    env = make_vec_env(lambda: FakeImageEnv(screen_height=36, screen_width=36, n_channels=3), 1)
+    extractor = {"features_extractor_class": StudentCNN, "features_extractor_kwargs": {"channels": (4, 4, 4)}}
+    kwargs = {"normalize_images": False, "net_arch": [], **extractor}
+    model = PPO("CnnPolicy", env, n_steps=8, batch_size=8, policy_kwargs=kwargs, seed=0, device="cpu")
+    model.save(tmp_path / "ppo" / "Fake-v0_1" / "Fake-v0")
+    settings = tmp_path / "ppo" / "Fake-v0_1" / "Fake-v0"
+    settings.mkdir()
+    (settings / "config.yml").write_text(yaml.dump(OrderedDict(policy="CnnPolicy", policy_kwargs=kwargs)))
+    obs = model.env.reset()
+    actions = load_teacher(tmp_path / "ppo" / "Fake-v0_1", device="cpu").predict(obs)[0]
+    assert np.array_equal(actions, model.predict(obs, deterministic=True)[0])

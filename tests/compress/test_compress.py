@@ -181,7 +181,7 @@ def test_none_that_keeps_enough_is_status_3(folder: Path, capsys):
 def test_the_command_runs_in_processes_of_its_own(folder: Path, capsys):
     out = folder / "command"
     arguments = ["--budget", "1s", "--keep", "50", "--gym-packages", "tests.compress.games"]
-    assert main(["compress", str(folder / f"{SHORT}.zip"), "-o", str(out), *arguments]) in (0, 3)
+    assert main(["compress", str(save_teacher(folder)), "-o", str(out), *arguments]) in (0, 3)
     said = capsys.readouterr().out
     assert "round 1: 6 students, 500 steps; none keeps enough so far, 0.0 min left" in said
     record = record_of(out)

@@ -6,13 +6,16 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 
 from sb3_distill.agents.rebuild.weights import ACTIVATIONS
+from sb3_distill.networks.extractors import GridCNN, StudentCNN
 from sb3_distill.networks.optimizers import OPTIMIZERS
 
 # By the argument that takes a class, its classes by their names
 CLASSES: dict[str, dict[str, type]] = {
     "activation_fn": dict(ACTIVATIONS),
     "optimizer_class": dict(OPTIMIZERS),
-    "features_extractor_class": {cls.__name__: cls for cls in (FlattenExtractor, NatureCNN, CombinedExtractor)},
+    "features_extractor_class": {
+        cls.__name__: cls for cls in (FlattenExtractor, NatureCNN, CombinedExtractor, StudentCNN, GridCNN)
+    },
     "replay_buffer_class": {cls.__name__: cls for cls in (ReplayBuffer, DictReplayBuffer)},
 }
 _BY_PATH = {f"{cls.__module__}.{cls.__name__}": cls for named in CLASSES.values() for cls in named.values()}
