@@ -1,6 +1,7 @@
 """What a device brings to a game: noise of sensors, few bits of an observation, actions that come late."""
 
 import argparse
+import copy
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -229,7 +230,7 @@ class DisturbedEnv(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As Gymnasium's."""
-        self._coming.append(np.array(action))
+        self._coming.append(copy.copy(action))
         observation, *others = self.env.step(self._coming.popleft())
         return self._sensed(observation), *others
 
@@ -259,4 +260,4 @@ def _neutral_action(space: spaces.Space) -> Any:
     """The action before any has come: 0, and of continuous ones the nearest to 0."""
     if isinstance(space, spaces.Box):
         return np.clip(np.zeros_like(space.low), space.low, space.high)
-    return np.asarray(space.start) if isinstance(space, spaces.Discrete) else np.zeros_like(space.sample())
+    return space.start if isinstance(space, spaces.Discrete) else np.zeros_like(space.sample())

@@ -313,7 +313,7 @@ def export_agent(
         raise ExportError(f"{agent.source} is still in the transition ({transition}): finish its training.")
     env_id = find_env_id(agent, env_id)
     if "web" in formats:
-        check_playable(env_id)
+        check_playable(env_id, recipe_of(agent, env_id))
     # Raises for what cannot be exported, such as Dict observations
     chain_of(agent)
     if agent.facts.is_rebuilt:

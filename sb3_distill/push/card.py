@@ -27,6 +27,13 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
+def _public(value: Any) -> Any:
+    """A setting without the folders of this machine."""
+    if isinstance(value, dict):
+        return {key: _public(each) for key, each in value.items()}
+    return public_name(value) if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def training_command(args: Mapping[str, Any]) -> str:
     """
     :param args: the content of a run's args.yml
@@ -42,7 +49,7 @@ def training_command(args: Mapping[str, Any]) -> str:
     for option, name in (("--env-kwargs", "env_kwargs"), ("-params", "hyperparams")):
         values = args.get(name) or {}
         if values:
-            words += [option, *(f"{key}:{value!r}" for key, value in values.items())]
+            words += [option, *(f"{key}:{_public(value)!r}" for key, value in values.items())]
     return " ".join(map(_quoted, words))
 
 

@@ -18,7 +18,7 @@ from sb3_distill.common.arguments import add_import_options, probability, whole_
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation import cli as evaluate
 from sb3_distill.push.card import public_name, write_card
-from sb3_distill.push.folder import CARD, CURVE, RESULTS, check_folder, check_repository, write_folder
+from sb3_distill.push.folder import CARD, CURVE, OURS, RESULTS, check_folder, check_repository, write_folder
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.manifest import versions
 
@@ -53,9 +53,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 def _evaluation_words(args: argparse.Namespace) -> list[str]:
     words = ["-n", str(args.n_episodes), "--epsilon", str(args.epsilon), "--seed", str(args.seed)]
-    for option, value in (("--teacher", args.teacher), ("--env", args.env)):
-        words += [] if value is None else [option, value]
-    return words
+    return words if args.env is None else [*words, "--env", args.env]
 
 
 def _curve_of(files: AgentFiles) -> Any:
@@ -80,12 +78,15 @@ def prepare(args: argparse.Namespace, folder: Path) -> Teacher:
     :raises AgentError: the agent or its teacher cannot be loaded, or the folder holds something else
     :raises ValueError: the repository's name does not fit the agent
     """
-    check_folder(folder)
+    check_folder(folder, Path(args.agent))
     words = _evaluation_words(args)
-    options = evaluate.parse_args([args.agent, *words, *["--best"] * args.best])
+    teacher = [] if args.teacher is None else ["--teacher", args.teacher]
+    options = evaluate.parse_args([args.agent, *words, *teacher, *["--best"] * args.best])
     (game,) = evaluate.group_by_game(options)
-    source = str(Path(args.agent) / "best_model.zip") if args.best else args.agent
-    agent = next(each for each in game.agents if each.source == source)
+    source = str(Path(args.agent) / "best_model.zip") if args.best and Path(args.agent).is_dir() else args.agent
+    agent = next((each for each in game.agents if each.source == source), None)
+    if agent is None:
+        raise AgentError(f"--teacher {args.teacher} is the agent itself: leave it out.")
     check_repository(args.repo, agent, game.env_id)
     names = {each.source: public_name(each.source) for each in game.agents} | {source: args.repo}
     rows = [
@@ -95,7 +96,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> Teacher:
     results = evaluate.Results([game], args.n_episodes, args.epsilon, False, args.seed, None, rows, {})
     files = find_agent(source)
     figure = _curve_of(files)
-    command = shlex.join(["sb3-distill", "evaluate", f"hub:{args.repo}", *words])
+    shown = [] if args.teacher is None else ["--teacher", public_name(args.teacher)]
+    command = shlex.join(["sb3-distill", "evaluate", f"hub:{args.repo}", *words, *shown])
     run = read_yaml(files.yaml("args.yml"))
     curve = None if figure is None else CURVE
     card = write_card(agent, game.env_id, args.repo, rows, options.margin, command, run, versions(), curve)
@@ -121,7 +123,15 @@ def upload(folder: Path, repository: str, message: str, private: bool) -> str:
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message).commit_url)
+        return str(
+            # What an earlier agent has left there, such as its statistics, would count for this one.
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                commit_message=message,
+                delete_patterns=[*OURS, "*.zip"],
+            ).commit_url
+        )
     except Exception as error:
         # The hub's client passes on the errors of its HTTP library, which differ between its versions.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from sb3_distill.common.files import file_name, write_whole
 CARD, RESULTS, CURVE = "README.md", "results.json", "curve.png"
 # As the Zoo names it: what a run has recorded beside its model
 METRICS = "train_eval_metrics.zip"
+# Everything that is written beside the agent's zip
+OURS = (CARD, RESULTS, CURVE, METRICS, HUB_STATISTICS, "config.yml", "args.yml", "env_kwargs.yml")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -38,13 +39,24 @@ def check_repository(repository: str, agent: Teacher, env_id: str) -> None:
         )
 
 
-def check_folder(folder: Path) -> None:
+def _is_ours(name: str) -> bool:
+    """Whether a file of this name may be one that an earlier call has written."""
+    return name in OURS or name.endswith(".zip")
+
+
+def check_folder(folder: Path, agent: Path) -> None:
     """
     :param folder: the folder that will be written
-    :raises AgentError: it holds something else than what an earlier call has written
+    :param agent: the agent's file or run folder
+    :raises AgentError: it holds something else than what an earlier call has written, or the agent itself
     """
-    if folder.exists() and not (folder / RESULTS).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
+        return
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+    if names and (RESULTS not in names or not all(map(_is_ours, names))):
         raise AgentError(f"-o: {folder} holds other files. Name a folder that is empty, or does not exist yet.")
+    if agent.resolve().is_relative_to(folder.resolve()):
+        raise AgentError(f"-o: {folder} holds the agent itself. Name another folder.")
 
 
 def write_folder(folder: Path, agent: Teacher, files: AgentFiles, env_id: str, written: dict[str, str | bytes]) -> None:
@@ -59,8 +71,6 @@ def write_folder(folder: Path, agent: Teacher, files: AgentFiles, env_id: str, w
     :param written: further files by name, such as the card
     :raises OSError: a file cannot be read or written
     """
-    check_folder(folder)
-    shutil.rmtree(folder, ignore_errors=True)
     own: dict[str, str | bytes] = {f"{agent.algo}-{file_name(env_id)}.zip": files.zip_path.read_bytes()}
     for name in ("config.yml", "args.yml"):
         path = files.yaml(name)
@@ -70,6 +80,10 @@ def write_folder(folder: Path, agent: Teacher, files: AgentFiles, env_id: str, w
     if files.normalization is not None:
         own[HUB_STATISTICS] = files.normalization.read_bytes()
     own[METRICS] = _zip_of([] if files.run_folder is None else _records(files.run_folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if _is_ours(path.name):
+            path.unlink()
     for name, content in (own | written).items():
         write_whole(folder / name, content)
 

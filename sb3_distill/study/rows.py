@@ -214,7 +214,9 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     student = load_teacher(path, device="cpu")
     named = _evaluation_agents(cell).get("teacher")
     source = named or beside or student.facts.taught_by
-    teacher = None if source is None else load_teacher(source, device="cpu")
+    # What a student's file names is no reason to ask the hub, or to call anything.
+    by_file = source is not None and source == student.facts.taught_by and source != named
+    teacher = None if source is None else load_teacher(source, device="cpu", local_only=by_file)
     if teacher is not None and source == student.facts.taught_by:
         check_unchanged(teacher, student.facts.teacher_sha256)
     protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}

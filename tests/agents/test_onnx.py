@@ -277,3 +277,23 @@ def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(AgentError, match=r"needs ONNX, which is not installed: pip install 'sb3-distill\[export\]'"):
         load_teacher(path)
+
+
+def test_names_that_only_look_like_those_of_a_memory(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2, source="policy_input", target="policy_output")
+    teacher = load_teacher(path, env=make_vec_env("CartPole-v1"), teacher_kwargs={"answers": "logits"}, device="cpu")
+    assert not teacher.has_memory and teacher.predict(np.zeros((3, 4), np.float32))[0].shape == (3,)
+
+
+def test_functions_of_a_file_let_in_no_operators_of_the_runtime(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    model = onnx.load(path)
+    microsoft, ours = "com.microsoft", helper.make_opsetid("", 17)
+    harmless = helper.make_node("Identity", ["x"], ["y"])
+    model.functions.append(helper.make_function(microsoft, "Harmless", ["x"], ["y"], [harmless], [ours]))
+    model.opset_import.append(helper.make_opsetid(microsoft, 1))
+    model.graph.node[0].output[0] = "raw"
+    model.graph.node.append(helper.make_node("Gelu", ["raw"], ["logits"], domain=microsoft))
+    onnx.save(model, str(path))
+    with pytest.raises(AgentError, match=r"has the operator Gelu of com\.microsoft"):
+        load_teacher(path, env=make_vec_env("CartPole-v1"))

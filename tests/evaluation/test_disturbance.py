@@ -43,6 +43,8 @@ class Counter(gym.Env):
 
     def step(self, action):
         self.n += 1
+        # Many environments look their actions up.
+        assert not isinstance(self.action_space, spaces.Discrete) or action in {0, 1, 2}
         self.actions[-1].append(np.array(action).tolist())
         return self.observe(), float(self.n), self.n == N_STEPS, False, {}
 

@@ -12,6 +12,7 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
+from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.export.integers import integer_policy
 from sb3_distill.export.post_training import quantize_on
 from sb3_distill.export.web.page import WEB_GAMES, as_json, check_playable, web_page
@@ -148,14 +149,17 @@ def test_breakout_is_minatars(tab, first):
 
 
 def test_other_games_are_refused():
-    assert all(check_playable(env_id) is None for env_id in WEB_GAMES)
+    plain = EnvRecipe()
+    assert all(check_playable(env_id, plain) is None for env_id in WEB_GAMES)
+    with pytest.raises(ValueError, match=r"as it comes.*'sticky_action_prob': 0.0"):
+        check_playable("MinAtar/Breakout-v1", EnvRecipe(env_kwargs={"sticky_action_prob": 0.0}))
     continuous = integer_policy(AGENTS["continuous"]())
     with pytest.raises(ValueError, match="needs discrete actions"):
         web_page(continuous, "t", "CartPole-v1", 1)
     with pytest.raises(ValueError, match=r"sees \(10, 10, 4\), not \(6,\)"):
         web_page(integer_policy(vector_agent()), "t", "MinAtar/Breakout-v1", 1)
     with pytest.raises(ValueError, match="plays CartPole-v1 and MinAtar/Breakout-v1 in the browser, not Pong-v5"):
-        check_playable("Pong-v5")
+        check_playable("Pong-v5", plain)
 
 
 def test_a_page_needs_no_file_beside_it(tmp_path: Path):

@@ -172,13 +172,26 @@ def test_names_by_which_nobody_finds_the_agent(run, repository, message, tmp_pat
     assert message in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
-def test_other_files_are_not_overwritten(run, tmp_path, capsys):
-    (tmp_path / "thesis.tex").write_text("years")
+@pytest.mark.parametrize("names", [["thesis.tex"], ["results.json", "cells/run.zip"]])
+def test_other_files_are_not_overwritten(run, names, tmp_path, capsys):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("years")
     assert main(["push", str(run), "--repo", REPOSITORY, "--dry-run", "-o", str(tmp_path)]) == 1
-    assert "holds other files" in capsys.readouterr().err and list(content_of(tmp_path)) == ["thesis.tex"]
+    assert "holds other files" in capsys.readouterr().err and set(content_of(tmp_path)) == set(names)
+
+
+def test_the_agent_itself_is_not_overwritten(run, tmp_path, capsys):
+    argv = ["--repo", REPOSITORY, "-n", "1", "--dry-run", "-o", str(tmp_path / "out")]
+    assert main(["push", str(run), *argv]) == 0
+    before = content_of(tmp_path / "out")
+    assert main(["push", str(tmp_path / "out" / "pd-CartPole-v1.zip"), *argv]) == 1
+    assert "holds the agent itself" in capsys.readouterr().err and content_of(tmp_path / "out") == before
 
 
 def test_the_command_of_a_run():
     args = {"algo": "pd", "env": "E-v0", "seed": -1, "n_timesteps": -1, "env_kwargs": {"n": 2}, "hyperparams": None}
     assert training_command(args) == "python -m rl_zoo3.train --algo pd --env E-v0 --env-kwargs n:2"
+    args = {"algo": "pd", "env": "E-v0", "hyperparams": {"teacher": "/home/me/logs/dqn/E-v0_1"}}
+    assert training_command(args).endswith(""" -params "teacher:'dqn/E-v0_1'\"""")
     assert training_command({}) == ""

@@ -152,7 +152,9 @@ class OnnxTeacher(AnsweringTeacher):
             if n is None:
                 raise self._say(f"its output {answer.name} does not say how many actions there are: pass env=.")
             return spaces.Discrete(int(n))
-        if isinstance(space, spaces.Box) and (options.low is None or self._answers == "action"):
+        # A mean without a deviation is an action, too.
+        is_action = self._answers == "action" or options.log_std is None
+        if isinstance(space, spaces.Box) and (options.low is None or is_action):
             return space
         low, high = options.low, options.high
         if low is None:

@@ -94,11 +94,14 @@ def open_onnx(path: Path) -> OnnxFile:
     except Exception as error:
         # Protobuf's own kinds of errors
         raise AgentError(f"{path} is no ONNX file, or a damaged one: export it again.") from error
-    known = _DOMAINS | {function.domain for function in model.functions}
+    # Those that the file itself defines, out of ONNX's operators; the runtime has others of its own.
+    functions = {(each.domain, each.name) for each in model.functions if not each.domain.startswith("com.microsoft")}
     n_parameters = n_bits = 0
     outside: set[str] = set()
     for message in _walk(model):
-        if isinstance(message, onnx.NodeProto) and message.domain not in known:
+        if isinstance(message, onnx.NodeProto) and not (
+            message.domain in _DOMAINS or (message.domain, message.op_type) in functions
+        ):
             raise AgentError(
                 f"{path} has the operator {message.op_type} of {message.domain}, which is none of ONNX's own: export "
                 "it with standard operators alone."

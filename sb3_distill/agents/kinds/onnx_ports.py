@@ -143,7 +143,7 @@ def _find_memory(file: OnnxFile) -> tuple[Port, tuple[tuple[Port, Port], ...]]:
     pairs = [
         (port, outputs[name])
         for port in file.inputs
-        for name in dict.fromkeys((port.name.replace("_in", "_out"), f"{port.name}_out", f"next_{port.name}"))
+        for name in dict.fromkeys((f"{port.name.removesuffix('_in')}_out", f"{port.name}_out", f"next_{port.name}"))
         if name in outputs and name != port.name
     ]
     paired = {port.name for port, _ in pairs}

@@ -8,6 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.export.integer_policy import FULL, TANH, IntegerPolicy
 
 _FOLDER = Path(__file__).parent
@@ -15,26 +16,32 @@ _FOLDER = Path(__file__).parent
 WEB_GAMES = {"CartPole-v1": (4,), "MinAtar/Breakout-v1": (10, 10, 4)}
 
 
-def check_playable(env_id: str) -> None:
+def check_playable(env_id: str, recipe: EnvRecipe) -> None:
     """
     :param env_id: an environment
-    :raises ValueError: it is none of those that the page can play
+    :param recipe: how an agent's environments are made
+    :raises ValueError: it is none of those that the page can play, or it is not played as it comes
     """
     if env_id not in WEB_GAMES:
         raise ValueError(f"--format web plays {' and '.join(WEB_GAMES)} in the browser, not {env_id}.")
+    around = [wrapper.to_config() for wrapper in (*(recipe.wrappers or ()), *recipe.vec_wrappers)]
+    if around or recipe.env_kwargs:
+        raise ValueError(
+            f"--format web plays {env_id} as it comes, but the agent was trained with wrappers {around} and arguments "
+            f"{dict(recipe.env_kwargs)} of the environment."
+        )
 
 
 def web_page(policy: IntegerPolicy, title: str, env_id: str, n_parameters: int) -> str:
     """
     :param policy: the policy in integers
     :param title: head of the page
-    :param env_id: the game, see ``check_playable``
+    :param env_id: the game, one of ``WEB_GAMES``
     :param n_parameters: number of the agent's parameters
     :return: the page, which needs no other file and no network
     :raises ValueError: the policy is not one of discrete actions, its sums may need more than the 53 bits that numbers
         have in a browser, or it sees something else than the game's own observations
     """
-    check_playable(env_id)
     if policy.wide or policy.action_shape is not None:
         raise ValueError(
             "--format web needs discrete actions, and sums that fit into 32 bits: take fewer bits (--bits)."
