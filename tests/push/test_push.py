@@ -53,6 +53,8 @@ class Hub(ThreadingHTTPServer):
             if line["key"] == "file":
                 assert line["value"]["encoding"] == "base64"
                 self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "deletedFile":
+                del self.files[line["value"]["path"]]
         address = f"{self.address}/{REPOSITORY}/commit/{COMMIT}"
         return {"success": True, "commitUrl": address, "commitOid": COMMIT}
 
@@ -82,7 +84,10 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self):
         name, files = unquote(self.path).rpartition("/")[2], self.server.files
-        if "/resolve/" not in self.path:
+        if "/tree/" in self.path:
+            tree = [{"type": "file", "path": path, "size": len(files[path]), "oid": "0" * 40} for path in files]
+            self.send(200, json.dumps(tree).encode())
+        elif "/resolve/" not in self.path:
             self.send(200, json.dumps({"sha": COMMIT, "id": REPOSITORY, "siblings": []}).encode())
         elif name in files:
             self.send(200, files[name], ETag=f'"{hashlib.sha1(files[name]).hexdigest()}"')
@@ -119,12 +124,15 @@ def push(folder: Path, run: Path, *arguments: str, status: int = 0, **environmen
 
 @pytest.mark.ci
 def test_an_agent_that_is_pushed_comes_back_from_the_hub(run, hub, tmp_path):
+    # Of another agent, an earlier time
+    hub.files |= {"vec_normalize.pkl": b"old", ".gitattributes": b""}
     printed = push(tmp_path, run, "--private", HF_ENDPOINT=hub.address, HF_TOKEN="secret").stdout
     assert f"{REPOSITORY}/commit/{COMMIT}" in printed
     (created,) = hub.created
     assert (created["organization"], created["name"]) == ("me", "pd-CartPole-v1-small")
     # The client says it in one way or another, by its version.
     assert created.get("private") or created["visibility"] == "private"
+    del hub.files[".gitattributes"]
     assert hub.files == content_of(tmp_path / "hub" / REPOSITORY)
     ask = "from sb3_distill import load_teacher; import sys; print(load_teacher(sys.argv[1]).facts.sha256)"
     environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
