@@ -27,7 +27,7 @@ AGENTS = (
     ("ppo", "CartPole-v1", "CartPole-v1", ["n_steps:8", "batch_size:8"]),
     ("ppo", "MountainCar-v0", "MountainCar-v0", ["n_steps:8", "batch_size:8"]),
     ("ppo", "Pendulum-v1", "Pendulum-v1", ["n_steps:8", "batch_size:8"]),
-    ("ppo", "LunarLanderContinuous-v3", "LunarLanderContinuous-v3", ["n_steps:8", "batch_size:8"]),
+    ("ppo", "LunarLanderContinuous-v3", "LunarLanderContinuous-v2", ["n_steps:8", "batch_size:8"]),
     ("ppo", "BreakoutNoFrameskip-v4", "BreakoutNoFrameskip-v4", ["n_steps:8", "batch_size:8"]),
     ("ppo", "SpaceInvadersNoFrameskip-v4", "SpaceInvadersNoFrameskip-v4", ["n_steps:8", "batch_size:8"]),
     ("sac", "HalfCheetah-v5", "HalfCheetah-v3", []),
