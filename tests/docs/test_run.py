@@ -98,6 +98,9 @@ def test_block_runs(block: Block, desk: Path) -> None:
         command = ["bash", "-c", QUICK + block.text]
     else:
         command = ["python", "-c", re.sub(r"\.learn\([\d_]+", f".learn({block.n_timesteps}", block.text)]
+    # Its reader begins in an empty folder.
+    folder = desk / "tutorial" if block.name.startswith("docs/tutorial.md") else desk
+    folder.mkdir(exist_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RL_TRAINED"))}
     ours = {
         "PATH": f"{desk / 'venv' / 'bin'}:{os.environ['PATH']}",
@@ -108,6 +111,6 @@ def test_block_runs(block: Block, desk: Path) -> None:
         "SDL_VIDEODRIVER": "dummy",
     }
     result = subprocess.run(
-        command, cwd=desk, env={**inherited, **ours}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=folder, env={**inherited, **ours}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert result.returncode == 0, f"{block.name}\n{block.text}\n{result.stdout}"
