@@ -220,13 +220,15 @@ class _Candidates:
 
     def add_integers(self, quantized: Teacher, env_id: str, formats: Container[str]) -> None:
         """Check the agent in what computes with integers alone."""
-        if "c" in formats:
-            self._add_c(quantized, env_id)
-        if "web" in formats:
-            self._add_page(quantized, env_id)
-
-    def _add_c(self, quantized: Teacher, env_id: str) -> None:
+        if "c" not in formats and "web" not in formats:
+            return
         policy = integer_policy(quantized)
+        if "c" in formats:
+            self._add_c(policy, quantized, env_id)
+        if "web" in formats:
+            self._add_page(policy, quantized, env_id)
+
+    def _add_c(self, policy: IntegerPolicy, quantized: Teacher, env_id: str) -> None:
         title = c_title(self.agent.algo, env_id, self.agent.sha256)
         source = CSource(policy, title, recipe_of(self.agent, env_id).frame_stack or 1, self.agent.source)
         share = self._share_of_integers(C_FILE, policy, quantized)
@@ -234,8 +236,7 @@ class _Candidates:
             self.files |= source.files(self.checked.values)
             self.written[C_FILE] = ExportedFile(source.n_bytes, share)
 
-    def _add_page(self, quantized: Teacher, env_id: str) -> None:
-        policy = integer_policy(quantized)
+    def _add_page(self, policy: IntegerPolicy, quantized: Teacher, env_id: str) -> None:
         page = web_page(policy, f"{self.agent.algo} on {env_id}", env_id, self.agent.n_parameters).encode()
         share = self._share_of_integers(WEB_FILE, policy, quantized)
         if share is not None:

@@ -1,7 +1,6 @@
 """``sb3-distill push``: an agent with its model card to the Hugging Face hub."""
 
 import argparse
-import importlib.util
 import shlex
 import sys
 from dataclasses import replace
@@ -15,6 +14,7 @@ from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.common.arguments import add_import_options, probability, whole_number
+from sb3_distill.common.utils import missing_extra
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation import cli as evaluate
 from sb3_distill.push.card import public_name, write_card
@@ -60,8 +60,8 @@ def _curve_of(files: AgentFiles) -> Any:
     """The figure of the run's evaluations; None if it has none."""
     if files.run_folder is None or not (files.run_folder / "evaluations.npz").is_file():
         return None
-    if importlib.util.find_spec("matplotlib") is None:
-        print("The card has no curve: matplotlib is not installed (pip install 'sb3-distill[plots]').", file=sys.stderr)
+    if problem := missing_extra("plots", "matplotlib"):
+        print(f"The card has no curve: {problem}", file=sys.stderr)
         return None
     from sb3_distill.visualize.curves import plot_runs
 

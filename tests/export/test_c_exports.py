@@ -111,7 +111,7 @@ def test_policies_that_disagree_are_refused_with_the_numbers(agent, tmp_path: Pa
     observations = observations_of(quantized.observation_space, 300)
     own = vector_agent(weights=2, inputs=2)
     candidates = _Candidates(own, Observations(observations, 1), own.predict(observations)[0], 0.01)
-    candidates._add_c(quantized, "CartPole-v1")
+    candidates.add_integers(quantized, "CartPole-v1", ["c"])
     (refused,) = candidates.refused
     assert refused.startswith(
         "policy.c would choose another action than its integers under torch (half of it is allowed)"

@@ -57,10 +57,9 @@ class AnsweringTeacher(Teacher):
             actions = answers.greedy(self.action_space)
         else:
             rng = np.random.default_rng(int(th.randint(2**31, (1,))))
-            drawn = answers.sample([rng] * n_observations(obs), self.action_space)
-            actions = drawn
+            actions = answers.sample([rng] * n_observations(obs), self.action_space)
             if isinstance(self.action_space, spaces.Box):
-                shaped = drawn.reshape(-1, *self.action_space.shape)
+                shaped = actions.reshape(-1, *self.action_space.shape)
                 actions = np.clip(shaped, self.action_space.low, self.action_space.high)
         return actions if is_batch else actions[0], state
 
