@@ -80,7 +80,8 @@ class Task:
         """The arguments of ``PolicyDistillation``. Where ``params`` do not say who acts, it is the recorded teacher."""
         own = {name: value for name, value in self.section().items() if name not in ZOO_KEYS}
         if self.student != "default":
-            own.pop("policy_kwargs", None)
+            # Its own layers, but the optimizer of the file
+            own["policy_kwargs"] = {k: v for k, v in own.get("policy_kwargs", {}).items() if k != "net_arch"}
         own |= {"allow_env_mismatch": True, "rollout_policy": "teacher", **self.params, "n_teacher_episodes": 0}
         if isinstance(own.get("learning_rate"), str):
             # The Zoo's lin_1e-3
