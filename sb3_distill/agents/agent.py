@@ -1,7 +1,7 @@
 """A trained agent that answers and never learns."""
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import get_device, obs_as_tensor
 
 from sb3_distill.agents.files import AgentError, EvaluationScore
+from sb3_distill.agents.kinds.acting import ActingByAnswers, n_observations
 from sb3_distill.agents.normalization import Normalization
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.finite import find_not_finite
@@ -66,7 +67,7 @@ class AgentFacts:
     found: str | None = None
 
 
-class Teacher(ABC):
+class Teacher(ActingByAnswers):
     """
     A trained agent that answers and never learns. Observations are raw ones, as the environment gives them: an agent
     that was trained behind VecNormalize applies its own statistics.
@@ -80,6 +81,8 @@ class Teacher(ABC):
     kind: ClassVar[str]
     has_distribution: bool = False
     has_memory: bool = False
+    # Whether it was trained with masks of the actions that are allowed: it acts within them
+    needs_masks: ClassVar[bool] = False
 
     def __init__(self, policy: Any, facts: AgentFacts) -> None:
         misfit = None if facts.normalization is None else facts.normalization.find_misfit(policy.observation_space)
@@ -246,7 +249,8 @@ class Teacher(ABC):
         state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
-    ) -> tuple[np.ndarray, None]:
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, Any]:
         """
         Get the agent's action, as every SB3 model does: one for a single observation, or one for each of a batch.
 
@@ -256,9 +260,12 @@ class Teacher(ABC):
         :param deterministic: False samples from the distribution of an actor-critic agent, with torch's generator (and,
             with state-dependent exploration, a new noise matrix for every observation); an agent without a
             distribution is greedy always
+        :param action_masks: which discrete actions are allowed ``(batch, n_actions)``; None: all of them
         :return: the actions and the next state
         :raises ValueError: an observation holds NaN, and the policy cannot answer to it
         """
+        if action_masks is not None:
+            return self._act_by_answers(observation, state, episode_start, deterministic, action_masks)
         if self.normalization is not None:
             raw = observation if isinstance(observation, dict) else np.asarray(observation)
             obs = self.normalize(obs_as_tensor(raw, self.device))
@@ -269,38 +276,13 @@ class Teacher(ABC):
         if not deterministic and explores_by_state(self.policy):
             # SB3 would play on with the noise matrix that it drew when the agent was loaded, one for all environments.
             obs, _ = self.policy.obs_to_tensor(observation)
-            self.policy.reset_noise(len(next(iter(obs.values())) if isinstance(obs, dict) else obs))
+            self.policy.reset_noise(n_observations(obs))
         found = find_not_finite("observation", observation) if self.has_distribution else None
         if found is not None and found[1].endswith(" nan"):
             # torch checks the numbers of its distributions only until something is compiled.
             raise ValueError(f"{self.source} cannot act, because {found[1]}: correct the environment.")
         actions, _ = self.policy.predict(observation, deterministic=deterministic)
         return actions, None
-
-    def sample(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        rngs: Sequence[np.random.Generator],
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, Any]:
-        """
-        Draw actions as ``predict(deterministic=False)`` does, but those of each environment with a generator of its
-        own: they do not depend on the other environments.
-
-        :param observation: a batch of raw observations
-        :param rngs: one generator for each observation
-        :param state: the state that the last call returned; None for an agent without memory
-        :param episode_start: where an episode begins
-        :return: the actions and the next state
-        """
-        obs, _ = self.policy.obs_to_tensor(observation)
-        answers, state = self.answer(obs, state, episode_start)
-        actions = answers.sample(rngs, self.action_space)
-        if isinstance(self.action_space, spaces.Box):
-            actions = actions.reshape(-1, *self.action_space.shape)
-            actions = np.clip(actions, self.action_space.low, self.action_space.high)
-        return actions, state
 
     @abstractmethod
     def answer(
@@ -377,12 +359,17 @@ class ActorCriticTeacher(Teacher):
         return getattr(self.policy, "value_net", None) is not None
 
     def sample(
-        self, observation: Any, rngs: Sequence[np.random.Generator], state: Any = None, episode_start: Any = None
+        self,
+        observation: Any,
+        rngs: Sequence[np.random.Generator],
+        state: Any = None,
+        episode_start: Any = None,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
         """As ``Teacher.sample``; from other distributions than those of ``answer``, with torch's one generator."""
         if not is_known_distribution(self.policy.action_dist):
             return self.predict(observation, state, episode_start, deterministic=False)
-        return super().sample(observation, rngs, state, episode_start)
+        return super().sample(observation, rngs, state, episode_start, action_masks)
 
     @th.no_grad()
     def answer(

@@ -1,6 +1,7 @@
 """Checks that a teacher fits the environment of its student."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 from gymnasium import spaces
@@ -8,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.common.utils import earlier_versions
-from sb3_distill.envs.inspection import describe_space_mismatch
+from sb3_distill.envs.inspection import check_masks, describe_space_mismatch
 from sb3_distill.envs.views import ObservationView
 from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
@@ -72,9 +73,12 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     :param env_id: the environment's id, None if it has none
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id, and warn where its
         actions had other bounds
-    :raises ValueError: the observation spaces, the environment ids or the bounds of the actions differ
+    :raises ValueError: the observation spaces, the environment ids or the bounds of the actions differ, or the teacher
+        needs action masks that the environment does not have
     """
     who = f"The teacher {teacher.source}"
+    if teacher.needs_masks:
+        check_masks(env, f"{who} was trained with action masks (MaskablePPO). It")
     seen = env.teacher_space if isinstance(env, ObservationView) else env.observation_space
     problem = describe_space_mismatch(teacher.observation_space, seen)
     if problem:
@@ -99,6 +103,20 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
         if not allow_env_mismatch:
             raise ValueError(f"{problem} Pass allow_env_mismatch=True if this is intended.")
         warnings.warn(problem)
+
+
+def check_masked_loss(teacher: Teacher, losses: Iterable[str]) -> None:
+    """
+    :param teacher: the loaded teacher
+    :param losses: the losses by which students learn from it
+    :raises ValueError: one of them is infinite where the teacher rules an action out
+    """
+    for loss in losses:
+        if teacher.needs_masks and loss in ("mse", "reverse_kl"):
+            raise ValueError(
+                f"loss={loss!r} does not go with the teacher {teacher.source}: actions that are not allowed have a "
+                "probability of 0, where this loss is infinite. Take loss='kl' or loss='nll'."
+            )
 
 
 def check_env_ids(who: str, trained_on: str | None, what: str, env_id: str | None) -> None:

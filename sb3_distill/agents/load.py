@@ -26,6 +26,7 @@ from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.kinds.ars import ARSTeacher
+from sb3_distill.agents.kinds.maskable import MaskableTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
 from sb3_distill.agents.kinds.onnx import OnnxTeacher
 from sb3_distill.agents.kinds.own import (
@@ -72,7 +73,10 @@ _STOCK_MODULES = (
     "sb3_contrib.crossq.policies",
     "sb3_contrib.ars.policies",
     "sb3_contrib.common.recurrent.policies",
+    "sb3_contrib.common.maskable.policies",
 )
+# SB3-contrib's PPOs by their keys
+_NAMES = {"ppo_lstm": "RecurrentPPO", "ppo_mask": "MaskablePPO"}
 # Class of agent by algorithm; all other algorithms are on-policy and actor-critic
 _CLASSES: dict[str, type[Teacher]] = {
     "dqn": ValueTeacher,
@@ -82,13 +86,8 @@ _CLASSES: dict[str, type[Teacher]] = {
     **dict.fromkeys(("td3", "ddpg"), DeterministicTeacher),
     "ars": ARSTeacher,
     "ppo_lstm": RecurrentTeacher,
+    "ppo_mask": MaskableTeacher,
 }
-# Agents that no student can learn from, by the names of their algorithms in zips, models and the Zoo
-_MASKABLE = (
-    "This is a MaskablePPO agent. Its answers depend on the actions that are allowed, which distillation does not ask "
-    "for: take an agent without masks, such as PPO on an environment that ignores invalid actions."
-)
-_REFUSED = dict.fromkeys(("maskable", "maskableppo"), _MASKABLE)
 
 
 def load_teacher(
@@ -189,8 +188,6 @@ def _from_source(
 
 
 def _teacher_class(algo: str) -> type[Teacher]:
-    if algo.lower() in _REFUSED:
-        raise AgentError(_REFUSED[algo.lower()])
     if algo == "mtpd":
         raise AgentError(
             "This agent plays several tasks: cut one out with MultiTaskDistillation's model.task(NAME).save(PATH), and "
@@ -204,7 +201,7 @@ def _teacher_class(algo: str) -> type[Teacher]:
 def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
     names = {
         "PolicyDistillation": "pd",
-        "RecurrentPPO": "ppo_lstm",
+        **{name: key for key, name in _NAMES.items()},
         # Its base is PPO
         "ProximalPolicyDistillation": "ppd",
         "MultiTaskDistillation": "mtpd",
@@ -313,8 +310,8 @@ def _load_with_sb3(algo: str, path: Path) -> Any:
     if algo in ALGORITHMS:
         model_class = resolve(algo)
     else:
-        module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars", "ppo_lstm") else stable_baselines3
-        names = {"crossq": "CrossQ", "ppo_lstm": "RecurrentPPO"}
+        module = sb3_contrib if algo in ("qrdqn", "trpo", "tqc", "crossq", "ars", *_NAMES) else stable_baselines3
+        names = {"crossq": "CrossQ", **_NAMES}
         model_class = getattr(module, names.get(algo, algo.upper()))
         # The memory is not needed, and that of HER would need an environment.
         custom_objects |= {"buffer_size": 1, "replay_buffer_class": None}

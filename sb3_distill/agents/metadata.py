@@ -43,7 +43,7 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     other_answers = re.fullmatch(r"sb3_contrib\.common\.(?P<kind>recurrent|maskable)\.policies", module)
     if other_answers is not None:
         # Whatever the folder is called
-        return "ppo_lstm" if other_answers["kind"] == "recurrent" else other_answers["kind"]
+        return "ppo_lstm" if other_answers["kind"] == "recurrent" else "ppo_mask"
     student = next((algo for attribute, algo in _OF_STUDENTS.items() if attribute in data), None)
     if student is not None and module in _STUDENT_POLICIES:
         # Whatever the folder is called, this is no agent of DQN or PPO.

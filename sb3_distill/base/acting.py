@@ -8,7 +8,7 @@ import numpy as np
 from sb3_distill.base.reference import PlayRule
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.utils import check_probability, unknown_choice
-from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.evaluation.players import allowed_of, mix_random_actions
 
 EPSILON_GREEDY, SOFTMAX = "epsilon_greedy", "softmax"
 
@@ -42,11 +42,12 @@ class EpsilonGreedyMixin:
         return PlayRule(False, 0.0 if self.student_exploration == SOFTMAX else self.student_eps)
 
     def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
-        actions = answers.preferences.cpu().numpy().argmax(axis=1)
+        preferences = answers.preferences.cpu().numpy()
+        actions = preferences.argmax(axis=1)
         if not teacher_acts.all():
             actions = np.where(teacher_acts, actions, self._student_actions(obs))
         epsilon = np.where(teacher_acts, self.teacher_eps, self._student_rule().epsilon)
-        return mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng)
+        return mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng, allowed_of(preferences))
 
     def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
         if self.student_exploration == EPSILON_GREEDY:

@@ -24,6 +24,7 @@ from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.common.finite import check_finite
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
 from sb3_distill.envs.inspection import env_arguments_of, env_id_of
+from sb3_distill.evaluation.players import masks_for
 
 
 class CollectingAlgorithm(OffPolicyAlgorithm):
@@ -185,6 +186,9 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         answers, self._teacher_state = self._teacher.answer(
             obs_as_tensor(teacher_obs, self.device), self._teacher_state, starts, self.asks_values
         )
+        masks = masks_for(self._teacher, env)
+        if masks:
+            answers = answers.masked(**masks)
         teacher_acts = self._rollout_rng.random(env.num_envs) < self._teacher_share(self._current_progress_remaining)
         with th.no_grad():
             actions = self._choose_actions(answers, self._last_obs, teacher_acts)

@@ -16,7 +16,7 @@ from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.envs.copies import CopyError, copy_env
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.envs.views import Keys, ObservationView
-from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.evaluation.players import masks_for, mix_random_actions
 
 # Mean and standard deviation of the returns
 TeacherScore = tuple[float, float]
@@ -154,11 +154,12 @@ class ReferencePlayer:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[np.ndarray, Any]:
         """As SB3's ``predict``, but the rule decides how actions are chosen."""
-        actions, state = self.teacher.predict(
-            self.view.teacher_obs(observation), state, episode_start, deterministic=not self.rule.sampled
-        )
+        masks = masks_for(self.teacher, self.view)
+        seen = self.view.teacher_obs(observation)
+        actions, state = self.teacher.predict(seen, state, episode_start, not self.rule.sampled, **masks)
         if isinstance(self.view.action_space, spaces.Discrete):
-            actions = mix_random_actions(actions, int(self.view.action_space.n), self.rule.epsilon, self.rng)
+            n_actions = int(self.view.action_space.n)
+            actions = mix_random_actions(actions, n_actions, self.rule.epsilon, self.rng, **masks)
         return actions, state
 
 

@@ -1,7 +1,7 @@
 """Answers: the outputs of a teacher or a student for a batch of observations, in a form that losses can compare."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,19 @@ class Answers:
         if self.is_continuous:
             raise ValueError("Continuous actions have a mean and a deviation, not one number for each action.")
         return self.log_probs if self.q_values is None else self.q_values
+
+    def masked(self, action_masks: Array) -> "Answers":
+        """
+        :param action_masks: which discrete actions are allowed ``(batch, n_actions)``
+        :return: the answers, as tensors, with a probability of 0 for all other actions
+        :raises ValueError: the actions are continuous
+        """
+        preferences = th.as_tensor(self.preferences)
+        allowed = th.as_tensor(action_masks, dtype=th.bool, device=preferences.device).reshape(preferences.shape)
+        left = preferences.masked_fill(~allowed, -th.inf)
+        if self.q_values is not None:
+            return replace(self, q_values=left)
+        return replace(self, log_probs=left - left.logsumexp(dim=1, keepdim=True))
 
     def scaled_actions(self, action_space: spaces.Box) -> th.Tensor:
         """

@@ -62,6 +62,39 @@ def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str
     return ""
 
 
+def check_masks(env: VecEnv, who: str) -> None:
+    """
+    :param env: a vector environment
+    :param who: who acts within its action masks, for the message
+    :raises ValueError: it has none
+    """
+    if not env.has_attr("action_masks"):
+        raise ValueError(
+            f"{who} needs to know which actions are allowed, but the environment {env_id_of(env) or ''} has no method "
+            "action_masks(): wrap it in sb3_contrib.common.wrappers.ActionMasker (env_wrapper in the Zoo), or take an "
+            "environment with masks."
+        )
+
+
+def action_masks_of(env: VecEnv) -> np.ndarray:
+    """
+    :param env: a vector environment with action masks
+    :return: which actions are allowed now ``(n_envs, n_actions)``
+    :raises ValueError: its masks are of another shape, or allow no action
+    """
+    shape = env.num_envs, int(getattr(env.action_space, "n", 0))
+    try:
+        masks = np.stack(env.env_method("action_masks")).astype(bool)
+    except ValueError as error:
+        raise ValueError(f"action_masks() of the environment must give an array of bool, not: {error}.") from error
+    if masks.shape != shape or not masks.any(axis=1).all():
+        raise ValueError(
+            f"action_masks() of the environment must give True for each action that is allowed, of {shape[1]}, and "
+            f"allow one at least; together they are of shape {masks.shape}, with {masks.sum(axis=-1)} allowed."
+        )
+    return masks
+
+
 def check_counts_from_zero(space: spaces.Space, what: str) -> None:
     """
     :param space: a space of an environment, or a part of one

@@ -43,6 +43,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes per agent (default: 30)")
     parser.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions (paper: 0.05)")
     parser.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
+    parser.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
     parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
     parser.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
     parser.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
@@ -69,8 +70,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     if args.starts_from and not args.starts:
         parser.error("--starts-from records a file: name it with --starts FILE.npz")
     names = [name for name, _ in args.env_kwargs or ()]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         parser.error(f"--env-kwargs: {', '.join(twice)} is given twice")
     for path in args.output:
         if path.suffix not in FORMATS:
@@ -112,6 +112,7 @@ class Results:
     :param starts_sha256: hash of the held-out start states; None: ordinary starts
     :param rows: one for each agent and game
     :param means: geometric means over the games, see ``geometric_means``
+    :param action_masks: whether all agents took only actions that the environment allows
     """
 
     games: Sequence[Game]
@@ -122,11 +123,12 @@ class Results:
     starts_sha256: str | None
     rows: Sequence[Row]
     means: Mapping[str, tuple[float, float, float]]
+    action_masks: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """
-        :return: the content of the JSON file; ``stochastic``, ``starts_sha256``, ``env_kwargs``, ``native`` and
-            ``ranges`` (of disturbed observations) are left out if there are none
+        :return: the content of the JSON file; ``stochastic``, ``action_masks``, ``starts_sha256``, ``env_kwargs``,
+            ``native`` and ``ranges`` (of disturbed observations) are left out if there are none
         """
         names = [game.env_id for game in self.games]
         env_kwargs = {game.env_id: game.env_kwargs for game in self.games if game.env_kwargs}
@@ -138,6 +140,7 @@ class Results:
             "n_episodes": self.n_episodes,
             "epsilon": self.epsilon,
             **({"stochastic": True} if self.stochastic else {}),
+            **({"action_masks": True} if self.action_masks else {}),
             "seed": self.seed,
             **({} if self.starts_sha256 is None else {"starts_sha256": self.starts_sha256}),
             **({"env_kwargs": env_kwargs} if env_kwargs else {}),
@@ -191,6 +194,7 @@ def evaluate_game(game: Game, starts: HeldOutStarts | None, args: argparse.Names
             env_kwargs=game.env_kwargs,
             progress=True,
             disturbance=game.disturbance,
+            action_masks=args.action_masks,
         )
     game.native = any(score.native for score in scores.values())
     rows = []
@@ -372,7 +376,8 @@ def main(argv: list[str]) -> int:
         return 1
 
     means = geometric_means(rows, {agent.source: architecture_of(agent) for game in games for agent in game.agents})
-    results = Results(games, args.n_episodes, args.epsilon, args.stochastic, args.seed, starts_sha256, rows, means)
+    played = args.n_episodes, args.epsilon, args.stochastic, args.seed, starts_sha256
+    results = Results(games, *played, rows, means, args.action_masks)
     status = 0
     for path in args.output:
         try:
@@ -385,8 +390,8 @@ def main(argv: list[str]) -> int:
         return status
     for game in games:
         protocol = [game.env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]
-        protocol += ["sampled actions"] * args.stochastic + ["stepped in C++"] * game.native
-        print(", ".join(protocol + game.disturbance.describe()))
+        protocol += ["sampled actions"] * args.stochastic + ["action masks for all"] * args.action_masks
+        print(", ".join(protocol + ["stepped in C++"] * game.native + game.disturbance.describe()))
         print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == game.env_id)], n_left=2))
     for label, (mean, low, high) in means.items():
         print(f"geometric mean over the games, {label}: {mean:.1f}%{interval_text((low, high))}")

@@ -15,6 +15,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.environments import make_env_of
+from sb3_distill.evaluation.players import masks_for
 
 # Episodes to fit to and to check on begin with seeds from here on, which evaluations do not reach.
 FITTING_SEED, CHECKING_SEED = 10_000_000, 20_000_000
@@ -87,13 +88,15 @@ def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[t
         obs: Any = venv.reset()
         state, starts = None, np.ones(n_episodes, dtype=bool)
         for _ in range(MAX_STEPS):
-            actions, state = agent.predict(obs, state, starts)
+            masks = masks_for(agent, venv)
+            actions, state = agent.predict(obs, state, starts, **masks)
             for env, number in enumerate(schedule.playing):
                 if number is None or number in schedule.returns:
                     continue
                 yield seed + number, obs[env]
                 if rng.random() < EPSILONS[(seed + number) % 2]:
-                    actions[env] = venv.action_space.sample()
+                    allowed = masks["action_masks"][env].astype(np.int8) if masks else None
+                    actions[env] = venv.action_space.sample(allowed)
             obs, _, starts, _ = venv.step(actions)
             if schedule.is_over:
                 return

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule
+from sb3_distill.envs.inspection import action_masks_of, check_masks
 from sb3_distill.envs.make import EpisodeWrapper, play_schedule
 from sb3_distill.evaluation.players import Player, mix_random_actions
 from sb3_distill.networks.computing import keep_freed_memory
@@ -63,6 +64,7 @@ def evaluate_paired(
     deterministic: bool = True,
     progress: str | None = None,
     wrapper: EpisodeWrapper | None = None,
+    action_masks: bool = False,
 ) -> Score:
     """
     Play episodes whose starts and random actions depend on the seed alone, so that the scores of two players are
@@ -80,9 +82,11 @@ def evaluate_paired(
     :param deterministic: whether the player acts greedily
     :param progress: text beside a progress bar on a terminal; None: no bar
     :param wrapper: put around each sub-environment, see ``Disturbance``
+    :param action_masks: whether a ``Teacher`` (a loaded student, too) takes only actions that the environment allows;
+        agents that were trained so always do
     :return: the returns and lengths
     :raises ValueError: a return is not a finite number, or ``epsilon`` is set for actions that are not discrete, or
-        ``wrapper`` for games that are stepped in C++
+        ``wrapper`` for games that are stepped in C++, or the environment has no action masks
     """
     venv = make_env(min(n_envs, n_eval_episodes))
     try:
@@ -91,6 +95,9 @@ def evaluate_paired(
                 f"epsilon={epsilon:g} is a share of random discrete actions, but these are {venv.action_space}: "
                 "leave it at 0."
             )
+        with_masks = action_masks or getattr(player, "needs_masks", False)
+        if with_masks:
+            check_masks(venv, getattr(player, "source", type(player).__name__))
         schedule = EpisodeSchedule(n_eval_episodes, venv.num_envs, seed)
         play_schedule(venv, schedule, wrapper)
         # Sampled actions repeat too, and leave the caller's generator as it was.
@@ -101,7 +108,7 @@ def evaluate_paired(
         ):
             if not deterministic:
                 th.manual_seed(seed)
-            return _play(player, venv, schedule, epsilon, deterministic, bar)
+            return _play(player, venv, schedule, epsilon, deterministic, bar, with_masks)
     finally:
         venv.close()
 
@@ -121,7 +128,13 @@ class _Episode:
 
 
 def _play(
-    player: Player, venv: VecEnv, schedule: EpisodeSchedule, epsilon: float, deterministic: bool, bar: Any
+    player: Any,
+    venv: VecEnv,
+    schedule: EpisodeSchedule,
+    epsilon: float,
+    deterministic: bool,
+    bar: Any,
+    with_masks: bool,
 ) -> Score:
     traces: dict[int, str] = {}
     state = None
@@ -132,16 +145,19 @@ def _play(
     numbers = list(schedule.playing)
     episodes = [_Episode(schedule.seed + (number or 0), obs, env) for env, number in enumerate(numbers)]
     while not schedule.is_over:
+        masks = {"action_masks": action_masks_of(venv)} if with_masks else {}
         if not deterministic and isinstance(player, Teacher):
-            actions, state = player.sample(obs, [episode.rng for episode in episodes], state, episode_starts)
+            actions, state = player.sample(obs, [episode.rng for episode in episodes], state, episode_starts, **masks)
         else:
-            actions, state = player.predict(obs, state=state, episode_start=episode_starts, deterministic=deterministic)
+            actions, state = player.predict(
+                obs, state=state, episode_start=episode_starts, deterministic=deterministic, **masks
+            )
         if epsilon > 0:
             n_actions = int(venv.action_space.n)  # type: ignore[attr-defined]
             actions = np.array(
                 [
-                    mix_random_actions(action, n_actions, epsilon, episode.epsilon_rng)
-                    for action, episode in zip(actions, episodes, strict=True)
+                    mix_random_actions(action, n_actions, epsilon, episode.epsilon_rng, *allowed)
+                    for action, episode, *allowed in zip(actions, episodes, *masks.values(), strict=True)
                 ]
             )
         obs, rewards, episode_starts, _ = venv.step(actions)

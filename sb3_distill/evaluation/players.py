@@ -3,6 +3,9 @@
 from typing import Any, Protocol
 
 import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_distill.envs.inspection import action_masks_of
 
 
 class Player(Protocol):
@@ -36,15 +39,43 @@ class RandomPlayer:
         return self.rng.integers(self.n_actions, size=len(observation)), None
 
 
+def masks_for(player: Any, venv: VecEnv) -> dict[str, Any]:
+    """
+    :param player: who plays
+    :param venv: where
+    :return: the argument ``action_masks`` of its ``predict``, if it acts within masks
+    """
+    return {"action_masks": action_masks_of(venv)} if getattr(player, "needs_masks", False) else {}
+
+
+def allowed_of(preferences: np.ndarray) -> np.ndarray | None:
+    """
+    :param preferences: one number per discrete action, of answers that may be masked ``(n_envs, n_actions)``
+    :return: which actions are allowed; None where all of them are
+    """
+    allowed: np.ndarray = preferences > -np.inf
+    return None if allowed.all() else allowed
+
+
 def mix_random_actions(
-    actions: np.ndarray, n_actions: int | np.ndarray, epsilon: float | np.ndarray, rng: np.random.Generator
+    actions: np.ndarray,
+    n_actions: int | np.ndarray,
+    epsilon: float | np.ndarray,
+    rng: np.random.Generator,
+    action_masks: np.ndarray | None = None,
 ) -> np.ndarray:
     """
     :param actions: discrete actions, ``(n_envs,)``
     :param n_actions: number of discrete actions, or one for each environment
     :param epsilon: probability with which each action is replaced by a uniformly random one
     :param rng: random generator; the number of draws does not depend on epsilon
+    :param action_masks: which actions are allowed ``(n_envs, n_actions)``; None: all of them
     :return: the mixed actions
     """
     is_random = rng.random(np.shape(actions)) < epsilon
-    return np.where(is_random, rng.integers(n_actions, size=np.shape(actions)), actions)
+    if action_masks is None:
+        return np.where(is_random, rng.integers(n_actions, size=np.shape(actions)), actions)
+    drawn = rng.integers(action_masks.sum(axis=-1), size=np.shape(actions))
+    # Those that are allowed come first.
+    order = np.argsort(~action_masks, axis=-1, kind="stable")
+    return np.where(is_random, np.take_along_axis(order, np.asarray(drawn)[..., None], axis=-1)[..., 0], actions)

@@ -51,6 +51,7 @@ def score_agent(
     env_kwargs: Mapping[str, Any] | None = None,
     progress: bool = False,
     disturbance: Disturbance | None = None,
+    action_masks: bool = False,
 ) -> Score:
     """
     :param agent: a loaded agent
@@ -64,15 +65,17 @@ def score_agent(
     :param env_kwargs: passed to the environment's constructor; None: those of the agent's own run
     :param progress: show a progress bar on a terminal
     :param disturbance: noise, bits and delays; given to several agents, it is the same for all
+    :param action_masks: let the agent take only actions that the environment allows; one that was trained so always
+        does
     :return: the returns
-    :raises ValueError: the environment cannot be made or cannot be disturbed, or the agent was trained with other
-        spaces
+    :raises ValueError: the environment cannot be made or cannot be disturbed, it has no action masks where they are
+        needed, or the agent was trained with other spaces
     """
 
     def make_env(n_envs: int) -> VecEnv:
         return make_env_of(agent, env_id, n_envs, env_kwargs, start_wrapper, native)
 
-    play = partial(evaluate_paired, agent, make_env)
+    play = partial(evaluate_paired, agent, make_env, action_masks=action_masks)
     return play(
         n_episodes,
         epsilon,

@@ -65,13 +65,18 @@ def check_task_teacher(teacher: Teacher, task: Task, allow_env_mismatch: bool) -
     :param teacher: the loaded teacher
     :param task: its task
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
-    :raises ValueError: the spaces or the environment ids differ
+    :raises ValueError: the spaces or the environment ids differ, or the teacher needs action masks
     """
     who = f"The teacher of {task.name}, {teacher.source},"
     if not isinstance(teacher.action_space, spaces.Discrete) or teacher.action_space.n != task.n_actions:
         raise ValueError(
             f"{who} has the action space {teacher.action_space}, but the task has Discrete({task.n_actions}): name a "
             "teacher with the task's actions."
+        )
+    if teacher.needs_masks:
+        raise ValueError(
+            f"{who} was trained with action masks (MaskablePPO), which MTPD does not ask the tasks for: name a teacher "
+            "without masks, or take PD or QPD for this task alone."
         )
     problem = describe_space_mismatch(teacher.observation_space, task.observation_space)
     if problem:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
@@ -22,6 +23,9 @@ from sb3_distill.networks.extractors import CNN_SIZES, ExtractorMixin, GridCNN, 
 from sb3_distill.networks.layers import count_parameters
 from sb3_distill.networks.optimizers import fused_where_possible, optimizer_of
 from sb3_distill.networks.policies import StudentMixin
+
+# MaskablePPO's without its masks is SB3's
+_CATEGORICAL = (CategoricalDistribution, MaskableCategoricalDistribution)
 
 
 class ActorCriticMlpPolicy(StudentMixin, ExtractorMixin, ActorCriticPolicy):
@@ -127,9 +131,7 @@ def is_known_distribution(distribution: Any) -> bool:
     :return: whether it is categorical, or a diagonal Gaussian, squashed or not (with state-dependent exploration, the
         distribution for a given observation is a diagonal Gaussian, too)
     """
-    return isinstance(
-        distribution, (CategoricalDistribution, DiagGaussianDistribution, StateDependentNoiseDistribution)
-    )
+    return isinstance(distribution, (*_CATEGORICAL, DiagGaussianDistribution, StateDependentNoiseDistribution))
 
 
 def check_gaussian_kwargs(policy_kwargs: Mapping[str, Any], action_space: spaces.Space) -> None:
@@ -171,7 +173,7 @@ def actor_critic_answers(policy: ActorCriticPolicy, obs: PyTorchObs, with_values
     if with_values and getattr(policy, "value_net", None) is not None:
         values = policy.value_net(policy.mlp_extractor.forward_critic(features_vf)).squeeze(1)
     # As SB3's distributions, which check their numbers and so would wait for a GPU
-    if isinstance(policy.action_dist, CategoricalDistribution):
+    if isinstance(policy.action_dist, _CATEGORICAL):
         logits = policy.action_net(latent)
         return Answers(log_probs=logits - logits.logsumexp(dim=-1, keepdim=True), values=values)
     if isinstance(policy.action_dist, DiagGaussianDistribution):

@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from sb3_distill.agents.checks import check_discrete
+from sb3_distill.agents.checks import check_discrete, check_masked_loss
 from sb3_distill.base.acting import EpsilonGreedyMixin
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.several.siblings import SeveralStudentsMixin
@@ -215,6 +215,7 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         assert self.env is not None
         check_discrete(teacher, self.env)
+        check_masked_loss(teacher, [self.loss, *(entries["loss"] for entries in self.students.values())])
         super()._check_teacher(teacher, env_id)
 
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:

@@ -11,6 +11,7 @@ from sb3_distill.base.refusals import check_last_observations
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.finite import check_finite
 from sb3_distill.envs.views import ObservationView
+from sb3_distill.evaluation.players import masks_for
 
 
 class TeacherAnswersCallback(BaseCallback):
@@ -35,6 +36,7 @@ class TeacherAnswersCallback(BaseCallback):
 
     def _see(self, obs: Any) -> None:
         self.obs = self.view.teacher_obs(obs)
+        self.masks = masks_for(self.teacher, self.view)
         check_finite("observation", self.obs, self.model.num_timesteps)
 
     def _on_rollout_start(self) -> None:
@@ -46,6 +48,6 @@ class TeacherAnswersCallback(BaseCallback):
         check_last_observations(self.locals["dones"], self.locals["infos"], self.model.num_timesteps)
         obs, starts = obs_as_tensor(self.obs, self.model.device), self.model._last_episode_starts
         answers, self.model._teacher_state = self.teacher.answer(obs, self.model._teacher_state, starts)
-        self.answers.append(answers)
+        self.answers.append(answers.masked(**self.masks) if self.masks else answers)
         self._see(self.locals["new_obs"])
         return True

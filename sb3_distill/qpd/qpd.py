@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
 from sb3_distill.agents.checks import check_actions
+from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.distillation import DistillationAlgorithm
@@ -28,7 +29,7 @@ from sb3_distill.common.losses import DistillationLoss, compare_actions, entropi
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import check_number, describe_temperature
 from sb3_distill.common.utils import unchanged_randomness
-from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.evaluation.players import allowed_of, mix_random_actions
 from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     ActorCriticMlpPolicy,
@@ -277,15 +278,15 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         if isinstance(self.action_space, spaces.Box):
             return actions.reshape(-1, *self.action_space.shape)
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
-        return mix_random_actions(actions, n_actions, np.where(teacher_acts, self.teacher_eps, 0.0), self._rollout_rng)
+        epsilon, allowed = np.where(teacher_acts, self.teacher_eps, 0.0), allowed_of(answers.preferences.cpu().numpy())
+        return mix_random_actions(actions, n_actions, epsilon, self._rollout_rng, allowed)
 
     def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
         answers = actor_critic_answers(self.policy, obs_as_tensor(obs, self.device), with_values=False)
         if not self._student_rule().sampled:
             assert isinstance(self.action_space, spaces.Box)
             return unscale_actions(answers.scaled_actions(self.action_space).detach().cpu().numpy(), self.action_space)
-        n_observations = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        return answers.sample([rng] * n_observations, self.action_space)
+        return answers.sample([rng] * n_observations(obs), self.action_space)
 
     def _prepare_updates(self) -> None:
         super()._prepare_updates()

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
-from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.evaluation.players import masks_for, mix_random_actions
 
 # Pictures whose sides are shorter are enlarged, such as MinAtar's with one pixel for each cell of the game
 _SHORTEST_SIDE = 160
@@ -85,8 +85,9 @@ def _play(
         episode.frames.append(_picture(frame))
         if atari:
             episode.rams.append(game.unwrapped.ale.getRAM().copy())  # type: ignore[attr-defined]
-        actions, state = agent.predict(obs, state, starts)
-        actions = mix_random_actions(actions, n_actions, epsilon, rng)
+        masks = masks_for(agent, venv)
+        actions, state = agent.predict(obs, state, starts, **masks)
+        actions = mix_random_actions(actions, n_actions, epsilon, rng, **masks)
         obs, _, starts, infos = venv.step(actions)
         episode.actions.append(int(actions[0]))
         # In Atari games, a lost life is no end.

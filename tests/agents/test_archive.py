@@ -14,8 +14,6 @@ import torch as th
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sb3_contrib import MaskablePPO
-from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -87,10 +85,10 @@ def cut(path, share):
 
 
 def another_algorithm(path):
-    MaskablePPO("MlpPolicy", InvalidActionEnvDiscrete(dim=4), device="cpu").save(path)
+    change_data(path, policy_class={"__module__": "sb3_contrib.newest.policies"})
     for name in ("args.yml", "config.yml"):
         (path.with_suffix("") / name).unlink()
-    path.parents[1].rename(path.parents[2] / "maskable")
+    path.parents[1].rename(path.parents[2] / "newest")
 
 
 class Hundredfold(FlattenExtractor):
@@ -124,7 +122,7 @@ DAMAGED_ZIPS = {
     ),
     "weights of another agent": (lambda path: change_weights(path, {"w": th.zeros(2)}), "stock architecture"),
     "no agent in the folder": (lambda path: path.unlink(), "holds no agent: no .zip in it"),
-    "another kind of algorithm": (another_algorithm, "a MaskablePPO agent.*take an agent without masks"),
+    "another kind of algorithm": (another_algorithm, "Unknown algorithm of a teacher 'newest'"),
     "unknown activation": (
         lambda path: change_data(path, policy_kwargs={"activation_fn": "my.Swish"}),
         "activation function 'my.Swish' is not known",

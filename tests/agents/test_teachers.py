@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import QRDQN, TRPO, MaskablePPO
-from sb3_contrib.common.envs import InvalidActionEnvDiscrete
+from sb3_contrib import QRDQN, TRPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
@@ -158,12 +157,6 @@ def test_an_environment_that_cannot_be_made_is_not_needed(tmp_path):
     finally:
         del gym.registry["Missing-v0"]
     assert teacher.env_id == "Missing-v0" and teacher.observation_space.shape == (4,)
-
-
-def test_algorithms_that_are_not_supported_are_named(tmp_path):
-    MaskablePPO("MlpPolicy", InvalidActionEnvDiscrete(dim=4), **SMALL).save(tmp_path / "agent")
-    with pytest.raises(AgentError, match=r"a MaskablePPO agent.*take an agent without masks"):
-        load_teacher(tmp_path / "agent.zip")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", np.zeros(3), np.zeros((0, 5))])

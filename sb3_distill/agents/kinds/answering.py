@@ -41,6 +41,7 @@ class AnsweringTeacher(Teacher):
         state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
         """
         As ``Teacher.predict``.
@@ -49,19 +50,10 @@ class AnsweringTeacher(Teacher):
         :param state: the state that the last call returned
         :param episode_start: where an episode begins
         :param deterministic: False draws from the agent's distribution, with torch's generator
+        :param action_masks: which discrete actions are allowed; None: all of them
         :return: the actions and the next state
         """
-        obs, is_batch = self.policy.obs_to_tensor(observation)
-        answers, state = self.answer(obs, state, episode_start)
-        if deterministic:
-            actions = answers.greedy(self.action_space)
-        else:
-            rng = np.random.default_rng(int(th.randint(2**31, (1,))))
-            actions = answers.sample([rng] * n_observations(obs), self.action_space)
-            if isinstance(self.action_space, spaces.Box):
-                shaped = actions.reshape(-1, *self.action_space.shape)
-                actions = np.clip(shaped, self.action_space.low, self.action_space.high)
-        return actions if is_batch else actions[0], state
+        return self._act_by_answers(observation, state, episode_start, deterministic, action_masks)
 
 
 class NoPolicy(BasePolicy):
@@ -80,11 +72,3 @@ class NoPolicy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         raise NotImplementedError("The teacher acts, not this policy.")
-
-
-def n_observations(obs: PyTorchObs) -> int:
-    """
-    :param obs: a batch of observations
-    :return: how many they are
-    """
-    return len(next(iter(obs.values())) if isinstance(obs, dict) else obs)

@@ -16,7 +16,8 @@ from torch import nn
 
 from sb3_distill.agents.agent import AgentFacts
 from sb3_distill.agents.files import AgentError
-from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy, n_observations
+from sb3_distill.agents.kinds.acting import n_observations
+from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.common.answers import Answers
 from sb3_distill.envs.imports import find_function
 from sb3_distill.state.memory import State, find_state_problem, form_of, map_state

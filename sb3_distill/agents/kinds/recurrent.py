@@ -10,7 +10,8 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_distill.agents.agent import ActorCriticTeacher, AgentFacts
-from sb3_distill.agents.kinds.answering import AnsweringTeacher, n_observations
+from sb3_distill.agents.kinds.acting import n_observations
+from sb3_distill.agents.kinds.answering import AnsweringTeacher
 from sb3_distill.common.answers import Answers, Gaussian
 from sb3_distill.state.memory import State
 

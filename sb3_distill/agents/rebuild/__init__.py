@@ -8,6 +8,7 @@ from gymnasium import spaces
 from sb3_distill.agents.rebuild.actor_critic import build_actor_critic
 from sb3_distill.agents.rebuild.ars import build_ars
 from sb3_distill.agents.rebuild.dqn import build_dqn
+from sb3_distill.agents.rebuild.maskable import build_maskable
 from sb3_distill.agents.rebuild.off_policy import build_crossq, build_sac, build_td3, build_tqc
 from sb3_distill.agents.rebuild.qrdqn import build_qrdqn
 from sb3_distill.agents.rebuild.recurrent import build_recurrent
@@ -21,6 +22,7 @@ BUILDERS: dict[str, Callable[[Weights, spaces.Space, spaces.Space, dict[str, Any
     "a2c": build_actor_critic,
     "trpo": build_actor_critic,
     "ppo_lstm": build_recurrent,
+    "ppo_mask": build_maskable,
     "sac": build_sac,
     "tqc": build_tqc,
     "crossq": build_crossq,
