@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.log import progress_bar
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import EpisodeWrapper, play_schedule
@@ -93,15 +94,12 @@ def evaluate_paired(
             )
         schedule = EpisodeSchedule(n_eval_episodes, venv.num_envs, seed)
         play_schedule(venv, schedule, wrapper)
+        shown = nullcontext(_nobody) if progress is None else progress_bar(progress, n_eval_episodes)
         # Sampled actions repeat too, and leave the caller's generator as it was.
-        with (
-            th.random.fork_rng(enabled=not deterministic),
-            # disable=None: no bar where nobody looks at a terminal
-            tqdm(total=n_eval_episodes, desc=progress, leave=False, disable=True if progress is None else None) as bar,
-        ):
+        with th.random.fork_rng(enabled=not deterministic), shown as tell:
             if not deterministic:
                 th.manual_seed(seed)
-            return _play(player, venv, schedule, epsilon, deterministic, bar)
+            return _play(player, venv, schedule, epsilon, deterministic, tell)
     finally:
         venv.close()
 
@@ -120,8 +118,17 @@ class _Episode:
             self.hash.update(obs[env].tobytes())
 
 
+def _nobody(_: float) -> None:
+    """Nobody wants to know how many episodes have ended."""
+
+
 def _play(
-    player: Player, venv: VecEnv, schedule: EpisodeSchedule, epsilon: float, deterministic: bool, bar: Any
+    player: Player,
+    venv: VecEnv,
+    schedule: EpisodeSchedule,
+    epsilon: float,
+    deterministic: bool,
+    tell: Callable[[float], None],
 ) -> Score:
     traces: dict[int, str] = {}
     state = None
@@ -160,7 +167,7 @@ def _play(
                 traces.setdefault(number, episode.hash.hexdigest())
             episodes[env] = _Episode(schedule.seed + (following or 0), obs, env)
             numbers[env] = following
-        bar.update(len(schedule.returns) - bar.n)
+        tell(len(schedule.returns))
     returns, lengths = schedule.returns, schedule.lengths
     order = range(schedule.n_episodes)
     native = isinstance(venv.unwrapped, NativeAtariVecEnv)
