@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["--version"]:
         print(f"sb3-distill {__version__}")
         return 0
-    module = find_verb("sb3-distill", VERBS, argv)
+    module = find_verb("sb3-distill", VERBS, argv, "evaluate logs/pd/CartPole-v1_1 -n 100")
     # Results must not be lost because a terminal has no sign for "±".
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

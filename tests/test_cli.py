@@ -1,11 +1,14 @@
 """The command line of the package: which verbs there are, and what they cost to list."""
 
+import argparse
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sb3_distill.cli import main
+from sb3_distill.cli import VERBS, main
 from sb3_distill.version import __version__
 from sb3_distill.zoo.run import COMMANDS
 from tests.helpers import run_python
@@ -32,13 +35,71 @@ def test_terminals_without_the_signs_of_a_table_lose_no_results(cartpole_teacher
     assert " ? " in result.stdout and "CartPole-v1, 2 episodes" in result.stdout
 
 
+FIGURES = ("maps", "localization", "q-values", "sizes", "bars", "curves", "tsne")
+COMMANDS_WITH_HELP = [
+    *([verb] for verb in VERBS if verb != "zoo"),
+    ["export", "bench"],
+    *(["visualize", figure] for figure in FIGURES),
+]
+
+
+class Understood(Exception):
+    """A command line was read, and found good."""
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITH_HELP, ids=" ".join)
+def test_help_says_defaults_and_has_an_example_that_works(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for extra in ("onnx", "onnxruntime", "sklearn", "ray"):
+        monkeypatch.setitem(sys.modules, extra, None)
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    for number in re.findall(
+        r"^  .*--(?:seed|epsilon|n-episodes|jobs|points) \S+ .*$", shown.partition("\n\n")[2], re.MULTILINE
+    ):
+        assert "(default: " in number
+    example = shown.rstrip().rpartition("\nexample: ")[2]
+    assert example.startswith(" ".join(["sb3-distill", *command]))
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse(self: argparse.ArgumentParser, *args: Any) -> None:
+        parse_args(self, *args)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    with pytest.raises(Understood):
+        main(example.split()[1:])
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        (["visualize", "curve", "run"], "curves"),
+        (["visualize", "curves", "run", "--ouput", "a.png", "-o", "b.png"], "--output"),
+        (["export", "bnech", "out"], "bench"),
+        (["export", "agent", "-o", "out", "--format", "onxx"], "onnx"),
+        (["compress", "agent", "-o", "out", "--targt=c"], "--target"),
+        (["study", "mine.yml", "--backend", "rya"], "ray"),
+    ],
+)
+def test_words_that_nobody_knows_get_the_closest_one(
+    command: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(command)
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    assert status == 2 and f"did you mean '{meant}'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["export", "compress"])
-def test_help_needs_no_extra_and_a_missing_one_is_named(
+def test_a_missing_extra_is_named(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
-    assert ended.value.code == 0 and "--env" in capsys.readouterr().out
     assert main([verb, "agent.zip", "-o", "out"]) == 1
     assert "onnx is not installed: pip install 'sb3-distill[export]'" in capsys.readouterr().err

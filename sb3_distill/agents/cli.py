@@ -14,14 +14,17 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import RUN_STATE, AgentError, EvaluationScore
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import name_roots, zoo_roots
+from sb3_distill.common.verbs import Parser
 from sb3_distill.results.tables import format_table
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """The verb's options."""
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill teachers",
-        description="Print what trained agents are: algorithm, environment, spaces, layers, size, recorded score.",
+    parser = Parser(
+        "sb3-distill teachers",
+        "Print what trained agents are: algorithm, environment, spaces, layers, size, recorded score. Nothing is "
+        "unpickled.",
+        "rl-trained-agents/dqn/CartPole-v1_1",
     )
     parser.add_argument(
         "paths",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import HUB_STATISTICS, AgentError, AgentFiles, AgentNotFoundError
+from sb3_distill.common.log import explained_wait
 
 _VERSIONED = re.compile(r".+?-v\d+(?=-|$)")
 
@@ -33,14 +34,18 @@ def download(source: str, local_only: bool = False) -> AgentFiles:
             "optionally followed by @revision."
         )
 
+    wait = (
+        f"Still waiting for {source} from the hub. Without a network, give a local zip or run folder, or set HF_HOME."
+    )
     try:
-        zip_path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=local_only))
-        # Fetch the other files from the same commit, even if a newer one is pushed meanwhile.
-        folder = zip_path.parent
-        for filename in ("config.yml", "args.yml"):
-            _fetch_if_there(repository, filename, folder.name, local_only)
-        if read_yaml(folder / "config.yml").get("normalize", True):
-            _fetch_if_there(repository, HUB_STATISTICS, folder.name, local_only)
+        with explained_wait(wait):
+            zip_path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=local_only))
+            # Fetch the other files from the same commit, even if a newer one is pushed meanwhile.
+            folder = zip_path.parent
+            for filename in ("config.yml", "args.yml"):
+                _fetch_if_there(repository, filename, folder.name, local_only)
+            if read_yaml(folder / "config.yml").get("normalize", True):
+                _fetch_if_there(repository, HUB_STATISTICS, folder.name, local_only)
     except AgentError:
         raise
     except LocalEntryNotFoundError as error:

@@ -92,19 +92,22 @@ def keyword(text: str) -> tuple[str, Any]:
         ) from error
 
 
-def add_gym_packages(parser: argparse.ArgumentParser) -> None:
+def add_gym_packages(parser: argparse.ArgumentParser) -> Any:
     """
     Add the option ``gym_packages``.
 
     :param parser: the parser
+    :return: the group of options that it is in
     """
-    parser.add_argument(
+    group = parser.add_argument_group("packages")
+    group.add_argument(
         "--gym-packages",
         nargs="+",
         default=[],
         metavar="PACKAGE",
         help="packages with environments or wrappers to import first, as in the Zoo",
     )
+    return group
 
 
 def add_import_options(parser: argparse.ArgumentParser) -> None:
@@ -113,8 +116,7 @@ def add_import_options(parser: argparse.ArgumentParser) -> None:
 
     :param parser: the parser
     """
-    add_gym_packages(parser)
-    parser.add_argument(
+    add_gym_packages(parser).add_argument(
         "--allow-import",
         action="store_true",
         help="import whatever packages the agents' files name, which runs code",

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from sb3_distill.common.arguments import add_gym_packages, percentage, to_number, whole_number
+from sb3_distill.common.verbs import Parser
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 # Exit status where no student was shown to keep enough
@@ -43,26 +44,25 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments behind the verb
     :return: exit status: 3 where no student was shown to keep enough
     """
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill compress",
-        description="Search the smallest student that keeps the return of an agent, and export it. Repeat the command "
+    parser = Parser(
+        "sb3-distill compress",
+        "Search the smallest student that keeps the return of an agent, and export it. Repeat the command "
         "to go on with a search that was stopped.",
+        "rl-trained-agents/ppo/CartPole-v1_1 -o small/ --budget 10m",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the outcome")
-    parser.add_argument(
-        "--keep", type=percentage, default=95.0, help="%% of the teacher that the lower bound must reach (default: 95)"
-    )
-    parser.add_argument("--confidence", type=confidence, default=95.0, help="%%, of that bound (default: 95)")
-    parser.add_argument("--max-bytes", type=whole_number(1), help="bytes that the student may have")
-    parser.add_argument(
-        "--budget", type=duration, default="30m", help="wall-clock time, as 90s, 30m, 2h (default: 30m)"
-    )
-    parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="form of the export (default: onnx)")
-    parser.add_argument("--seed", type=whole_number(0), default=0)
-    parser.add_argument("--backend", choices=["local", "ray"], default="local")
-    parser.add_argument("-j", "--jobs", type=whole_number(1), default=1, help="runs at once (default: 1)")
+    parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="form of the export")
     parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
+    goal = parser.add_argument_group("what the student must keep")
+    goal.add_argument("--keep", type=percentage, default=95.0, help="%% of the teacher that the lower bound must reach")
+    goal.add_argument("--confidence", type=confidence, default=95.0, help="%%, of that bound")
+    goal.add_argument("--max-bytes", type=whole_number(1), help="bytes that the student may have (default: no limit)")
+    search = parser.add_argument_group("the search")
+    search.add_argument("--budget", type=duration, default="30m", help="wall-clock time, as 90s, 30m, 2h")
+    search.add_argument("--seed", type=whole_number(0), default=0, help="seed of the search and of its runs")
+    search.add_argument("--backend", choices=["local", "ray"], default="local", help="processes here, or Ray")
+    search.add_argument("-j", "--jobs", type=whole_number(1), default=1, help="runs at once")
     add_gym_packages(parser)
     args = parser.parse_args(argv)
     import gymnasium as gym

@@ -15,6 +15,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, probability, whole_number
 from sb3_distill.common.files import check_writable, write_whole
+from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.disturbance import Disturbance, add_disturbance_options
 from sb3_distill.evaluation.environments import find_env_id, recipe_of, shared_env_kwargs
@@ -30,42 +31,46 @@ FORMATS = (".json", ".csv", ".md")
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """The verb's options."""
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill evaluate",
-        description="Score agents on the same episodes: same starts, same random actions. Nothing is unpickled.",
+    parser = Parser(
+        "sb3-distill evaluate",
+        "Score agents on the same episodes: same starts, same random actions. Nothing is unpickled.",
+        "logs/pd/CartPole-v1_1 -n 100 -o scores.json",
     )
     parser.add_argument("agents", nargs="+", help="zips, run folders, zoo: or hub: names; students and teachers alike")
-    parser.add_argument("--teacher", help="the agent whose score is 100%% (default: of each student its own teacher)")
-    parser.add_argument("--env", help="environment (default: the one that each agent was trained on)")
-    parser.add_argument(
+    parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
+    parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
+    comparison = parser.add_argument_group("comparison")
+    comparison.add_argument(
+        "--teacher", help="the agent whose score is 100%% (default: of each student its own teacher)"
+    )
+    comparison.add_argument(
+        "--margin", type=percentage, default=MARGIN, help="per cent of the teacher by which a student may be worse"
+    )
+    game = parser.add_argument_group("the game")
+    game.add_argument("--env", help="environment (default: the one that each agent was trained on)")
+    game.add_argument(
         "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of the runs)"
     )
-    parser.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes per agent (default: 30)")
-    parser.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions (paper: 0.05)")
-    parser.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
-    parser.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
-    parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
-    parser.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
-    parser.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
-    parser.add_argument(
+    episodes = parser.add_argument_group("episodes")
+    episodes.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes of each agent")
+    episodes.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions; 0.05 in the paper")
+    episodes.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
+    episodes.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
+    episodes.add_argument(
+        "--seed", type=whole_number(0), default=0, help="seed of the first episode; also chooses among --starts"
+    )
+    episodes.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
+    episodes.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
+    game.add_argument(
         "--native",
         action=argparse.BooleanOptionalAction,
         help="step Atari games in C++ (default: those whose scores were shown to agree with the Zoo's wrappers)",
     )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="seed of the first episode; also chooses among --starts"
-    )
-    parser.add_argument(
-        "--margin",
-        type=percentage,
-        default=MARGIN,
-        help=f"per cent of the teacher by which a student may be worse (default: {MARGIN:g})",
-    )
-    parser.add_argument("--device", type=device, default="auto")
-    parser.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")
+    output = parser.add_argument_group("output")
+    output.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")
+    output.add_argument("--json", action="store_true", help="print one JSON object, with every return")
     add_disturbance_options(parser)
     add_import_options(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, with every return")
     args = parser.parse_args(argv)
     if args.starts_from and not args.starts:
         parser.error("--starts-from records a file: name it with --starts FILE.npz")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from tqdm import tqdm
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
+from sb3_distill.common.log import progress_bar
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.environments import make_env_of
@@ -64,17 +64,18 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     kept: list[tuple[int, np.ndarray]] = []
     n_seen = n_episodes = 0
     n_envs = min(N_ENVS, n_observations)
-    while n_seen < n_observations or n_episodes < min(N_EPISODES, n_observations):
-        played = _play(agent, env_id, n_envs, seed + n_episodes)
-        # disable=None: no bar where nobody looks at a terminal
-        for episode, obs in tqdm(played, f"observations of {env_id}", leave=False, disable=None):
-            # Reservoir sampling
-            n_seen += 1
-            place = len(kept) if len(kept) < n_observations else int(rng.integers(n_seen))
-            if place < n_observations:
-                # A copy, which does not keep the batch
-                kept[place : place + 1] = [(episode, obs.copy())]
-        n_episodes += n_envs
+    # How many there will be is known when the episodes have ended.
+    with progress_bar(f"observations of {env_id}", None) as tell:
+        while n_seen < n_observations or n_episodes < min(N_EPISODES, n_observations):
+            for episode, obs in _play(agent, env_id, n_envs, seed + n_episodes):
+                # Reservoir sampling
+                n_seen += 1
+                place = len(kept) if len(kept) < n_observations else int(rng.integers(n_seen))
+                if place < n_observations:
+                    # A copy, which does not keep the batch
+                    kept[place : place + 1] = [(episode, obs.copy())]
+                tell(n_seen)
+            n_episodes += n_envs
     return Observations(np.stack([obs for _, obs in kept]), len({episode for episode, _ in kept}))
 
 

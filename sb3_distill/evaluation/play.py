@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.log import progress_bar
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.inspection import action_masks_of, check_masks
@@ -100,15 +101,12 @@ def evaluate_paired(
             check_masks(venv, getattr(player, "source", type(player).__name__))
         schedule = EpisodeSchedule(n_eval_episodes, venv.num_envs, seed)
         play_schedule(venv, schedule, wrapper)
+        shown = nullcontext(_nobody) if progress is None else progress_bar(progress, n_eval_episodes)
         # Sampled actions repeat too, and leave the caller's generator as it was.
-        with (
-            th.random.fork_rng(enabled=not deterministic),
-            # disable=None: no bar where nobody looks at a terminal
-            tqdm(total=n_eval_episodes, desc=progress, leave=False, disable=True if progress is None else None) as bar,
-        ):
+        with th.random.fork_rng(enabled=not deterministic), shown as tell:
             if not deterministic:
                 th.manual_seed(seed)
-            return _play(player, venv, schedule, epsilon, deterministic, bar, with_masks)
+            return _play(player, venv, schedule, epsilon, deterministic, tell, with_masks)
     finally:
         venv.close()
 
@@ -127,13 +125,17 @@ class _Episode:
             self.hash.update(obs[env].tobytes())
 
 
+def _nobody(_: float) -> None:
+    """Nobody wants to know how many episodes have ended."""
+
+
 def _play(
     player: Any,
     venv: VecEnv,
     schedule: EpisodeSchedule,
     epsilon: float,
     deterministic: bool,
-    bar: Any,
+    tell: Callable[[float], None],
     with_masks: bool,
 ) -> Score:
     traces: dict[int, str] = {}
@@ -176,7 +178,7 @@ def _play(
                 traces.setdefault(number, episode.hash.hexdigest())
             episodes[env] = _Episode(schedule.seed + (following or 0), obs, env)
             numbers[env] = following
-        bar.update(len(schedule.returns) - bar.n)
+        tell(len(schedule.returns))
     returns, lengths = schedule.returns, schedule.lengths
     order = range(schedule.n_episodes)
     native = isinstance(venv.unwrapped, NativeAtariVecEnv)

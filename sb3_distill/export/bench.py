@@ -1,6 +1,5 @@
 """``sb3-distill export bench``: what exported policies cost and score, beside the same agents under torch."""
 
-import argparse
 import csv
 import io
 import sys
@@ -23,6 +22,7 @@ from sb3_distill.common.arguments import add_import_options, whole_number
 from sb3_distill.common.files import write_whole
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.utils import missing_extra
+from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, trust_packages
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
@@ -312,10 +312,14 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments behind ``export bench``
     :return: exit status
     """
-    parser = argparse.ArgumentParser(prog="sb3-distill export bench", description=__doc__)
+    parser = Parser(
+        "sb3-distill export bench",
+        "Measure exported policies, beside the same agents under torch: bytes, time of a decision, memory, return.",
+        "out/ -o bench/",
+    )
     parser.add_argument("folders", nargs="+", type=Path, help="what `sb3-distill export` wrote: teacher, students")
-    parser.add_argument("--n-runs", type=whole_number(1), default=500, help="inferences that are timed (default: 500)")
-    parser.add_argument("--n-episodes", type=whole_number(0), default=10, help="episodes of each policy (default: 10)")
+    parser.add_argument("--n-runs", type=whole_number(1), default=500, help="inferences that are timed")
+    parser.add_argument("--n-episodes", type=whole_number(0), default=10, help="episodes of each policy")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.csv and bench.png (size against return)")
     add_disturbance_options(parser)
     add_import_options(parser)

@@ -1,9 +1,10 @@
 """``sb3-distill export``: an agent as ONNX files or C; ``sb3-distill export bench``: their speed and size."""
 
-import argparse
 import sys
+from pathlib import Path
 
 from sb3_distill.common.arguments import add_import_options
+from sb3_distill.common.verbs import Parser, close_match
 from sb3_distill.envs.imports import trust_packages
 
 
@@ -14,6 +15,9 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments behind the verb
     :return: exit status
     """
+    if argv and argv[0] != "bench" and not Path(argv[0]).exists() and close_match(argv[0], ["bench"]):
+        print(f"sb3-distill export: error: there is no agent {argv[0]!r}, did you mean 'bench'?", file=sys.stderr)
+        return 2
     if argv[:1] == ["bench"]:
         from sb3_distill.export.bench import main as bench
 
@@ -22,11 +26,12 @@ def main(argv: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill export",
-        description="Write an agent as ONNX (float32 and integers), with a description and a runner, as C that "
+    parser = Parser(
+        "sb3-distill export",
+        "Write an agent as ONNX (float32 and integers), with a description and a runner, as C that "
         "computes with integers, as a page for the browser, or a student as a stock zip of Stable-Baselines3. "
         "`sb3-distill export bench DIR ...` measures what was written.",
+        "logs/qpd/CartPole-v1_1 -o out/ --format c",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
     parser.add_argument("-o", "--output", required=True, help="folder for the files")
@@ -39,25 +44,23 @@ def _export(argv: list[str]) -> int:
         "browser (CartPole, MinAtar's Breakout); several of these; or sb3: a student as a stock DQN or PPO zip, which "
         "loads where sb3-distill is not installed and can be trained on (default: onnx)",
     )
-    parser.add_argument("--env", help="environment that checks the files (default: the agent's own)")
-    parser.add_argument(
-        "--n-observations",
-        type=int,
-        default=1_000,
-        help="how many to check on, from whole episodes (default: 1000)",
+    checks = parser.add_argument_group("checks of what is written")
+    checks.add_argument("--env", help="environment that checks the files (default: the agent's own)")
+    checks.add_argument(
+        "--n-observations", type=int, default=1_000, help="observations to check on, from whole episodes"
     )
-    parser.add_argument(
-        "--max-disagreement", type=float, default=0.01, help="share of them with another action (default: 0.01)"
+    checks.add_argument(
+        "--max-disagreement", type=float, default=0.01, help="share of them at which a file may act otherwise"
     )
-    parser.add_argument("--bits", type=int, help="precision of agents that are not quantized, 2 to 8 (default: 8)")
-    parser.add_argument("--opset", type=int, default=21, help="version of ONNX's operators, 18 to 21 (default: 21)")
-    add_import_options(parser)
-    parser.add_argument(
+    checks.add_argument(
         "--allow-pickle",
         action="store_true",
         help="load the agent with SB3's own load, which runs any code in its file, and check the export against that; "
         "only for files that you trust",
     )
+    parser.add_argument("--bits", type=int, help="precision of agents that are not quantized, 2 to 8 (default: 8)")
+    parser.add_argument("--opset", type=int, default=21, help="version of ONNX's operators, 18 to 21")
+    add_import_options(parser)
     args = parser.parse_args(argv)
     if args.n_observations < 1:
         parser.error(f"--n-observations must be at least 1, not {args.n_observations}")

@@ -14,7 +14,9 @@ from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.common.arguments import add_import_options, probability, whole_number
+from sb3_distill.common.log import explained_wait
 from sb3_distill.common.utils import missing_extra
+from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation import cli as evaluate
 from sb3_distill.push.card import public_name, write_card
@@ -29,11 +31,11 @@ class PushError(ValueError):
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """The verb's options."""
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill push",
-        description="Score an agent beside its teacher, and put it on the Hugging Face hub with a model card, in the "
+    parser = Parser(
+        "sb3-distill push",
+        "Score an agent beside its teacher, and put it on the Hugging Face hub with a model card, in the "
         "layout that hub: and the Zoo's load_from_hub read.",
-        epilog="example: sb3-distill push logs/pd/CartPole-v1_1 --repo me/pd-CartPole-v1 --dry-run",
+        "logs/pd/CartPole-v1_1 --repo me/pd-CartPole-v1 --dry-run",
     )
     parser.add_argument("agent", help="a run folder or a zip")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; made if it does not exist")
@@ -42,11 +44,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--private", action="store_true", help="make the repository a private one")
     parser.add_argument("-m", "--message", help="message of the commit (default: names the agent)")
     parser.add_argument("--best", action="store_true", help="the best model of the run's evaluations, not the last one")
-    parser.add_argument("--teacher", help="the agent whose score is 100%% (default: the agent's own teacher)")
-    parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
-    parser.add_argument("-n", "--n-episodes", type=whole_number(1), default=100, help="episodes (default: 100)")
-    parser.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions (default: 0)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode (default: 0)")
+    score = parser.add_argument_group("the score on the model card")
+    score.add_argument("--teacher", help="the agent whose score is 100%% (default: the agent's own teacher)")
+    score.add_argument("--env", help="environment (default: the one that the agent was trained on)")
+    score.add_argument("-n", "--n-episodes", type=whole_number(1), default=100, help="episodes")
+    score.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions")
+    score.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
     add_import_options(parser)
     return parser.parse_args(argv)
 
@@ -122,16 +125,15 @@ def upload(folder: Path, repository: str, message: str, private: bool) -> str:
 
     api = HfApi()
     try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        return str(
+        with explained_wait(f"The hub is taking {folder}. If nothing happens, check the connection: Ctrl-C ends this."):
+            api.create_repo(repository, private=private, exist_ok=True)
             # What an earlier agent has left there, such as its statistics, would count for this one.
-            api.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
-                commit_message=message,
-                delete_patterns=[*OURS, "*.zip"],
-            ).commit_url
-        )
+            patterns = [*OURS, "*.zip"]
+            return str(
+                api.upload_folder(
+                    repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=patterns
+                ).commit_url
+            )
     except Exception as error:
         # The hub's client passes on the errors of its HTTP library, which differ between its versions.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

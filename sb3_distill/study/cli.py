@@ -1,6 +1,5 @@
 """``sb3-distill study``: run the cells of a study that have not finished yet, and write the results."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import gymnasium as gym
 
 from sb3_distill.common.arguments import add_gym_packages, whole_number
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.row import Row
@@ -104,25 +104,32 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments after the verb
     :return: exit status
     """
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill study", description="Run the cells of a study file; finished cells are skipped."
+    parser = Parser(
+        "sb3-distill study",
+        "Run the cells of a study file, each one run of its grid; finished cells are skipped.",
+        "pd_table1_small --dry-run",
     )
     parser.add_argument(
         "file", type=Path, help="study file, such as mine.yml, or the name of one that we ship, such as pd_table1_small"
     )
     parser.add_argument("-o", "--output", type=Path, help="folder (default: logs/studies/NAME)")
-    parser.add_argument("--backend", choices=["local", "ray"], default="local")
-    parser.add_argument("--address", help="address of a running Ray cluster (default: start Ray here)")
-    parser.add_argument(
-        "-j", "--jobs", type=whole_number(1), default=os.cpu_count() or 1, help="cells that run at once"
-    )
-    parser.add_argument("--threads", type=whole_number(1), default=1, help="threads of each cell (default: 1)")
     parser.add_argument(
         "--anew",
         action="store_true",
         help="run cells anew whose teacher was replaced since; what they were is moved to FOLDER/replaced",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated time, run nothing")
+    machines = parser.add_argument_group("where the cells run")
+    machines.add_argument("--backend", choices=["local", "ray"], default="local", help="processes here, or Ray")
+    machines.add_argument("--address", help="address of a running Ray cluster (default: start Ray here)")
+    machines.add_argument(
+        "-j",
+        "--jobs",
+        type=whole_number(1),
+        default=os.cpu_count() or 1,
+        help="cells that run at once (default: one for each processor)",
+    )
+    machines.add_argument("--threads", type=whole_number(1), default=1, help="threads of each cell")
     add_gym_packages(parser)
     args = parser.parse_args(argv)
     try:

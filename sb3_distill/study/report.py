@@ -1,6 +1,5 @@
 """``sb3-distill report``: the results of studies as one self-contained page, as Markdown and as LaTeX."""
 
-import argparse
 import base64
 import io
 import sys
@@ -18,6 +17,7 @@ from sb3_distill.common.arguments import add_gym_packages, percentage
 from sb3_distill.common.files import write_together
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
+from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.schema import conform, read_fields
@@ -374,15 +374,13 @@ def main(argv: list[str]) -> int:
     :param argv: the arguments after the verb
     :return: exit status
     """
-    parser = argparse.ArgumentParser(prog="sb3-distill report", description=__doc__)
+    description = "Write the results of studies as one page (index.html), Markdown (tables.md) and LaTeX (tables.tex)."
+    parser = Parser("sb3-distill report", description, "logs/studies/pd_table1_small -o report/")
     parser.add_argument("studies", type=Path, nargs="+", help="folders that `sb3-distill study` wrote")
-    parser.add_argument("-o", "--output", type=Path, default=Path("report"), help="folder (default: report)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("report"), help="folder to be written")
     parser.add_argument("--title", default="Policy distillation", help="title of the report")
     parser.add_argument(
-        "--margin",
-        type=percentage,
-        default=MARGIN,
-        help=f"per cent of the teacher by which a student may be worse (default: {MARGIN:g})",
+        "--margin", type=percentage, default=MARGIN, help="per cent of the teacher by which a student may be worse"
     )
     add_gym_packages(parser)
     args = parser.parse_args(argv)

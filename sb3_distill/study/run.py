@@ -20,6 +20,7 @@ from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import model_zip, write_whole
 from sb3_distill.common.locks import locked
+from sb3_distill.common.log import progress_bar
 from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.ppd import checks as ppd_checks
@@ -330,30 +331,33 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
     width = len(str(len(study.cells)))
     # Write results at the start already, so that a report can be written while the study runs.
     collect(study, folder)
-    while waiting:
-        phase = {cell.key: cell for cell in ready_cells(waiting, folder)}
-        waiting = [cell for cell in waiting if cell.key not in phase]
-        if not phase:
-            return failures | _without_teacher(waiting, folder)
-        if waiting:
-            print(f"Cells that wait for their teacher, or for a recording of its play: {len(waiting)}", flush=True)
-        with closing(backend([(key, json.dumps(asdict(cell))) for key, cell in phase.items()], folder)) as results:
-            for n_ended, (key, problem) in enumerate(results, start=1):
-                labels = " ".join(phase[key].labels.values())
-                if problem:
-                    failures[key] = problem
-                    state = f"FAILED: {problem}"
-                else:
-                    n_done += 1
-                    manifest = manifest_of(folder, phase[key])
-                    assert manifest is not None
-                    percents = [row.percent_of_teacher for row in manifest.rows]
-                    scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
-                    state = f"{scores} of the teacher, {format_seconds(manifest.total_seconds)}"
-                collect(study, folder)
-                # Running cells have a folder with a temporary name.
-                n_running = len(list(folder.glob("cells/.*")))
-                n_waiting = max(len(phase) - n_ended - n_running, 0) + len(waiting)
-                counts = f"{n_done:>{width}}/{len(study.cells)} done, {n_running} running, {n_waiting} waiting"
-                print(f"{format_seconds(time.time() - start)}  {counts}  {labels}: {state}", flush=True)
+    with progress_bar(f"cells of {study.name}", len(study.cells)) as tell:
+        tell(n_done)
+        while waiting:
+            phase = {cell.key: cell for cell in ready_cells(waiting, folder)}
+            waiting = [cell for cell in waiting if cell.key not in phase]
+            if not phase:
+                return failures | _without_teacher(waiting, folder)
+            if waiting:
+                print(f"Cells that wait for their teacher, or for a recording of its play: {len(waiting)}", flush=True)
+            with closing(backend([(key, json.dumps(asdict(cell))) for key, cell in phase.items()], folder)) as results:
+                for n_ended, (key, problem) in enumerate(results, start=1):
+                    labels = " ".join(phase[key].labels.values())
+                    if problem:
+                        failures[key] = problem
+                        state = f"FAILED: {problem}"
+                    else:
+                        n_done += 1
+                        manifest = manifest_of(folder, phase[key])
+                        assert manifest is not None
+                        percents = [row.percent_of_teacher for row in manifest.rows]
+                        scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
+                        state = f"{scores} of the teacher, {format_seconds(manifest.total_seconds)}"
+                    collect(study, folder)
+                    tell(n_done + len(failures))
+                    # Running cells have a folder with a temporary name.
+                    n_running = len(list(folder.glob("cells/.*")))
+                    n_waiting = max(len(phase) - n_ended - n_running, 0) + len(waiting)
+                    counts = f"{n_done:>{width}}/{len(study.cells)} done, {n_running} running, {n_waiting} waiting"
+                    print(f"{format_seconds(time.time() - start)}  {counts}  {labels}: {state}", flush=True)
     return failures

@@ -16,6 +16,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, positive, probability, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.reading.files import read_file
@@ -192,54 +193,64 @@ def write(figure: Any, paths: list[Path]) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the verb's arguments."""
-    parser = argparse.ArgumentParser(prog="sb3-distill visualize", description=__doc__)
+    parser = Parser(
+        "sb3-distill visualize",
+        "Draw what agents look at, how they learned, and what they cost. Each has its own options: "
+        "`sb3-distill visualize maps --help`.",
+        "curves logs/pd/CartPole-v1_1 -o curve.png",
+    )
     verbs = parser.add_subparsers(required=True, metavar="WHAT")
 
-    def add(name: str, function: Callable[[argparse.Namespace], None], plays: bool, output: bool = True) -> Any:
-        verb = verbs.add_parser(name, help=str(function.__doc__).replace("%", "%%"), description=function.__doc__)
+    def add(
+        name: str, function: Callable[[argparse.Namespace], None], example: str, plays: bool, output: bool = True
+    ) -> Any:
+        text = str(function.__doc__)
+        verb = verbs.add_parser(name, help=text.replace("%", "%%"), description=text, example=example)
         verb.set_defaults(function=function)
-        if plays:
-            add_import_options(verb)
-            verb.add_argument(
-                "--epsilon", type=probability, default=0.05, help="share of random actions (default: 0.05)"
-            )
-            verb.add_argument("--seed", type=whole_number(0), default=0)
-            verb.add_argument("--max-steps", type=whole_number(1), default=10_000, help="longest length of an episode")
         if output:
             verb.add_argument("-o", "--output", type=Path, nargs="+", required=True, help="files to write")
+        if plays:
+            play = verb.add_argument_group("episodes")
+            play.add_argument("--epsilon", type=probability, default=0.05, help="share of random actions")
+            play.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
+            play.add_argument("--max-steps", type=whole_number(1), default=10_000, help="longest length of an episode")
+            add_import_options(verb)
+            return verb, play
         return verb
 
-    maps = add("maps", draw_maps, plays=True)
-    maps.add_argument("agent", help="run folder or zip of an agent with convolutions")
-    maps.add_argument("--env", help="environment (default: the agent's own)")
-    maps.add_argument("--episodes", type=whole_number(1), default=1)
-    maps.add_argument("--maps", type=whole_number(1), default=4, help="number of maps to show (default: 4)")
-    maps.add_argument("--first", type=whole_number(0), default=0, help="first step to show")
-    maps.add_argument("--last", type=whole_number(1), help="step after the last one to show (default: show all)")
-    localization = add("localization", localize, plays=True, output=False)
+    run, student = "logs/pd/PongNoFrameskip-v4_1", "a run folder, a zip, a zoo: or hub: name"
+    maps, play = add("maps", draw_maps, f"{run} -o maps.gif maps.png", plays=True)
+    maps.add_argument("agent", help=f"an agent with convolutions: {student}")
+    play.add_argument("--env", help="environment (default: the agent's own)")
+    play.add_argument("--episodes", type=whole_number(1), default=1, help="episodes to play")
+    shown = maps.add_argument_group("what is shown")
+    shown.add_argument("--maps", type=whole_number(1), default=4, help="number of maps to show")
+    shown.add_argument("--first", type=whole_number(0), default=0, help="first step to show")
+    shown.add_argument("--last", type=whole_number(1), help="step after the last one to show (default: show all)")
+    localization, play = add("localization", localize, run, plays=True, output=False)
     localization.add_argument("agents", nargs="+", help="agents; the first one plays, all are measured on its frames")
-    localization.add_argument("--env", help="Pong or Breakout (default: the first agent's own)")
-    localization.add_argument("--episodes", type=whole_number(1), default=4)
-    q_values = add("q-values", draw_q_values, plays=True)
-    q_values.add_argument("teacher")
-    q_values.add_argument("students", nargs="*")
-    q_values.add_argument("--env")
+    play.add_argument("--env", help="Pong or Breakout (default: the first agent's own)")
+    play.add_argument("--episodes", type=whole_number(1), default=4, help="episodes to play")
+    q_values, play = add("q-values", draw_q_values, f"zoo:dqn/PongNoFrameskip-v4 {run} -o q_values.png", plays=True)
+    q_values.add_argument("teacher", help=f"the agent that plays: {student}")
+    q_values.add_argument("students", nargs="*", help="agents with the same actions")
     q_values.add_argument(
         "--temperature", type=positive, help="temperature of the targets (default: that of the students' training)"
     )
+    play.add_argument("--env", help="environment (default: the teacher's own)")
     for name, function in (("sizes", draw_sizes), ("bars", draw_bars)):
-        rows = add(name, function, plays=False)
+        rows = add(name, function, f"scores.json -o {name}.png", plays=False)
         rows.add_argument("files", type=Path, nargs="+", help="written by `sb3-distill evaluate -o` or a study")
-        rows.add_argument("--env", help="show only this environment")
+        rows.add_argument("--env", help="show only this environment (default: all)")
         if name == "sizes":
-            rows.add_argument("--size", choices=["n_parameters", "n_bytes"], default="n_parameters")
+            sizes = ["n_parameters", "n_bytes"]
+            rows.add_argument("--size", choices=sizes, default=sizes[0], help="what is on the x axis")
         else:
-            rows.add_argument("--by", default="loss", help="field to compare by (default: loss)")
-    curves = add("curves", draw_curves, plays=False)
+            rows.add_argument("--by", default="loss", help="field to compare by")
+    curves = add("curves", draw_curves, "logs/pd/CartPole-v1_1 -o curve.png", plays=False)
     curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game")
-    tsne = add("tsne", draw_tsne, plays=True)
+    tsne, play = add("tsne", draw_tsne, "pong.zip breakout.zip -o tsne.png", plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
-    tsne.add_argument("--env", nargs="+", help="environment of each agent, in their order (default: the agents' own)")
     tsne.add_argument(
         "--layers",
         nargs="+",
@@ -247,7 +258,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=["first", "shared"],
         help="the first layer, the last that all agents share, the last hidden one (default: first shared)",
     )
-    tsne.add_argument("--points", type=whole_number(1), default=500, help="observations per game (default: 500)")
+    play.add_argument("--env", nargs="+", help="environment of each agent, in their order (default: the agents' own)")
+    play.add_argument("--points", type=whole_number(1), default=500, help="observations of each game")
     return parser
 
 

@@ -1,5 +1,6 @@
 """Plays episodes and keeps all data that pictures of them need."""
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.log import progress_bar
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.players import masks_for, mix_random_actions
@@ -53,14 +55,21 @@ def play_episodes(
     episodes = []
     for index in range(n_episodes):
         # A new environment each time: after max_steps, Atari's wrappers would go on with the same game.
-        with closing(make_env_of(agent, env_id, 1, env_kwargs)) as venv:
+        label = f"{env_id}, episode {index + 1} of {n_episodes}"
+        with closing(make_env_of(agent, env_id, 1, env_kwargs)) as venv, progress_bar(label, None) as tell:
             venv.seed(seed + index)
-            episodes.append(_play(agent, env_id, venv, epsilon, rng, max_steps))
+            episodes.append(_play(agent, env_id, venv, epsilon, rng, max_steps, tell))
     return episodes
 
 
 def _play(
-    agent: Teacher, env_id: str, venv: VecEnv, epsilon: float, rng: np.random.Generator, max_steps: int
+    agent: Teacher,
+    env_id: str,
+    venv: VecEnv,
+    epsilon: float,
+    rng: np.random.Generator,
+    max_steps: int,
+    tell: Callable[[float], None],
 ) -> Episode:
     if not isinstance(venv.action_space, spaces.Discrete):
         raise ValueError(
@@ -90,6 +99,7 @@ def _play(
         actions = mix_random_actions(actions, n_actions, epsilon, rng, **masks)
         obs, _, starts, infos = venv.step(actions)
         episode.actions.append(int(actions[0]))
+        tell(len(episode.actions))
         # In Atari games, a lost life is no end.
         done = bool(starts[0]) and (not atari or "episode" in infos[0])
     return episode

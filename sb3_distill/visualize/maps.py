@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.files import whole_file
+from sb3_distill.common.log import progress_bar
 from sb3_distill.visualize.activations import feature_maps, geometry_of, normalize_maps, place_on_frame, rank_maps
 from sb3_distill.visualize.episodes import Episode
 
@@ -110,7 +111,9 @@ def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_
     :raises OSError: it cannot be written
     """
     check_format(path)
-    with whole_file(path) as file:
+    n_drawn = min(n_rows, len(pictures)) if path.suffix == ".png" else len(pictures)
+    with whole_file(path) as file, progress_bar(path.name, n_drawn) as tell:
+        pictures = _Counted(pictures, tell)
         if path.suffix == ".png":
             rows = np.linspace(0, len(pictures) - 1, min(n_rows, len(pictures))).round().astype(int)
             Image.fromarray(np.concatenate([pictures[row] for row in rows])).save(file, "PNG", optimize=True)
@@ -120,6 +123,25 @@ def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_
             next(images).save(file, "GIF", **animation, optimize=True)
         else:
             _write_mp4(pictures, file.name, fps)
+
+
+class _Counted(Pictures):
+    """
+    Pictures that say how many of them were drawn.
+
+    :param pictures: the pictures
+    :param tell: is told the number
+    """
+
+    def __init__(self, pictures: Sequence[np.ndarray], tell: Callable[[float], None]) -> None:
+        super().__init__(pictures.__getitem__, len(pictures))
+        self.tell, self.n_drawn = tell, 0
+
+    def __getitem__(self, step: int) -> np.ndarray:  # type: ignore[override]
+        picture = super().__getitem__(step)
+        self.n_drawn += 1
+        self.tell(self.n_drawn)
+        return picture
 
 
 def _write_mp4(pictures: Sequence[np.ndarray], path: str, fps: int) -> None:

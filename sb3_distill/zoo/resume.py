@@ -19,6 +19,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.own import refuse_function_name
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.common.locks import locked
+from sb3_distill.common.verbs import Parser
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.state.file import StateFileError
 from sb3_distill.zoo.runs import StoppedRun, check_run_folder, find_stopped_run
@@ -188,10 +189,11 @@ def main(argv: list[str]) -> int:
     :param argv: the command line without the verb
     :return: exit status
     """
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill resume",
-        description="Go on with a run that was stopped, until the number of steps that it was started for. This runs "
+    parser = Parser(
+        "sb3-distill resume",
+        "Go on with a run that was stopped, until the number of steps that it was started for. This runs "
         "the command that is in the folder: use it on your own runs.",
+        "logs/pd/CartPole-v1_1",
     )
     parser.add_argument("folder", type=Path, help="run folder of the Zoo, such as logs/pd/CartPole-v1_1")
     parser.add_argument("--dry-run", action="store_true", help="only say from where the run would go on")

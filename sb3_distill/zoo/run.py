@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     :param argv: the command and its arguments
     :return: exit status
     """
-    module = find_verb("sb3-distill zoo", COMMANDS, argv)
+    module = find_verb("sb3-distill zoo", COMMANDS, argv, "train --algo pd --env CartPole-v1")
     sb3_distill_zoo.add_finder()
     sys.argv = [module, *argv[1:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
