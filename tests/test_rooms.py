@@ -22,7 +22,7 @@ TIERS = (
     ("evaluation",),
     ("base",),
     ("pd", "rtpd", "qpd", "mtpd", "ppd"),
-    ("export", "visualize"),
+    ("export", "visualize", "fit"),
     ("study",),
     ("compress", "push"),
     ("zoo", "cli"),

@@ -1,0 +1,120 @@
+"""``sb3-distill fit``: a student from a log of observations alone."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.common.arguments import add_import_options, device, keyword, probability, whole_number
+from sb3_distill.common.files import check_writable
+from sb3_distill.envs.imports import trust_packages
+from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.evaluation.scoring import row_of, score_agent
+from sb3_distill.evaluation.table import cells_of, footnotes, header
+from sb3_distill.fit.fit import ALGORITHMS, N_PASSES, fit
+from sb3_distill.results.comparison import MARGIN
+from sb3_distill.results.tables import format_table
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The verb's options."""
+    parser = argparse.ArgumentParser(
+        prog="sb3-distill fit",
+        description="Fit a student to recorded observations. Nobody plays: the teacher answers to the log.",
+    )
+    parser.add_argument("data", help="an .npz with observations, the folder of a recording, or a Minari dataset")
+    parser.add_argument("--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file")
+    parser.add_argument(
+        "--teacher-kwargs", type=keyword, nargs="+", default=[], help="key:value, what an ONNX file does not say"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="zip of the student")
+    parser.add_argument("--algo", choices=list(ALGORITHMS), help="default: qpd, or pd for teachers with Q-values")
+    parser.add_argument("--policy", help="the student's policy (default: CnnPolicy for images, else MlpPolicy)")
+    parser.add_argument(
+        "-params", "--params", type=keyword, nargs="+", default=[], help="key:value, arguments of the algorithm"
+    )
+    parser.add_argument(
+        "-n", "--n-timesteps", type=whole_number(1), help=f"steps to read (default: the log {N_PASSES} times)"
+    )
+    parser.add_argument(
+        "--held-out", type=probability, default=0.1, help="share of episodes for the comparison (default: 0.1)"
+    )
+    parser.add_argument(
+        "--frame-stack", type=whole_number(1), default=1, help="observations that the student sees at once (default: 1)"
+    )
+    parser.add_argument("--env", help="score student and teacher in this environment, too")
+    parser.add_argument("--n-episodes", type=whole_number(1), default=30, help="episodes of this score (default: 30)")
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--device", type=device, default="auto")
+    add_import_options(parser)
+    args = parser.parse_args(argv)
+    if args.output.suffix != ".zip":
+        parser.error(f"--output: {args.output} must end with .zip")
+    return args
+
+
+def main(argv: list[str]) -> int:
+    """
+    Entry point of the verb.
+
+    :param argv: the arguments behind the verb
+    :return: exit status
+    """
+    args = parse_args(argv)
+    try:
+        check_writable(args.output)
+        trust_packages(args.gym_packages, args.allow_import)
+        kwargs = dict(args.teacher_kwargs) or None
+        teacher = load_teacher(args.teacher, device=args.device, env_id=args.env, teacher_kwargs=kwargs)
+        env_id = None if args.env is None else find_env_id(teacher, args.env)
+        found = fit(
+            args.data,
+            teacher,
+            args.algo,
+            args.policy,
+            args.n_timesteps,
+            args.held_out,
+            args.frame_stack,
+            args.seed,
+            args.device,
+            progress_bar=sys.stderr.isatty(),
+            teacher_kwargs=kwargs,
+            **dict(args.params),
+        )
+        found.model.env_id = env_id or found.model.env_id
+        found.model.save(args.output)
+        print(f"{args.output}: {found.describe()}")
+        if env_id is not None:
+            student = load_teacher(args.output, device=args.device)
+            print(score(student, teacher, env_id, args.n_episodes, args.seed, args.frame_stack))
+    except (AgentError, ValueError, TypeError, OSError, gym.error.Error) as error:
+        print(f"sb3-distill fit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def score(student: Teacher, teacher: Teacher, env_id: str, n_episodes: int, seed: int, frame_stack: int) -> str:
+    """
+    :param student: the student
+    :param teacher: its teacher
+    :param env_id: the environment in which both play the same episodes
+    :param n_episodes: number of episodes
+    :param seed: seed of the first one
+    :param frame_stack: how many observations the student sees at once
+    :return: a table with both
+    """
+    if frame_stack > 1:
+        recipe = student.facts.recipe or EnvRecipe()
+        student.facts = replace(student.facts, recipe=replace(recipe, frame_stack=frame_stack))
+    scores = [score_agent(agent, env_id, n_episodes, seed=seed) for agent in (teacher, student)]
+    rows = [
+        row_of(agent, env_id, own, scores[0], teacher) for agent, own in zip((teacher, student), scores, strict=True)
+    ]
+    table = format_table([header(MARGIN), *map(cells_of, rows)], n_left=2)
+    return "\n".join([table, *footnotes(rows, MARGIN)])

@@ -1,0 +1,155 @@
+"""Fits a student to a log of observations, to which its teacher answers, and measures how alike both act."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.common.answers import Answers
+from sb3_distill.common.losses import compare_actions
+from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.views import ObservationView
+from sb3_distill.fit.env import LogEnv
+from sb3_distill.fit.log import LogError, hold_out, read_log
+from sb3_distill.pd import PolicyDistillation
+from sb3_distill.qpd import QPD
+
+ALGORITHMS: dict[str, type[DistillationAlgorithm]] = {"pd": PolicyDistillation, "qpd": QPD}
+# How often the log is read, if nothing else is said
+N_PASSES = 10
+# What the log decides
+_DECIDED = ("env", "teacher", "policy", "n_teacher_episodes", "rollout_policy", "recording", "seed", "device")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """
+    A student of a log.
+
+    :param model: the student
+    :param teacher: its teacher
+    :param n_episodes: episodes that were held out
+    :param n_steps: their steps
+    :param alike: how alike both act on them, see ``compare_actions``
+    """
+
+    model: DistillationAlgorithm
+    teacher: Teacher
+    n_episodes: int
+    n_steps: int
+    alike: Mapping[str, float]
+
+    def describe(self) -> str:
+        """
+        :return: one line that says how alike student and teacher act
+        """
+        where = f"on {self.n_steps:,} held-out steps ({self.n_episodes} episode{'s' * (self.n_episodes != 1)})"
+        if "agreement" in self.alike:
+            return f"agreement with the teacher {where}: {100 * self.alike['agreement']:.2f}%"
+        return (
+            f"mean distance from the teacher's actions {where}: {self.alike['action_distance']:.4f}, where an action "
+            "goes from -1 to 1"
+        )
+
+
+def fit(
+    source: str | Path,
+    teacher: Any,
+    algo: str | None = None,
+    policy: str | None = None,
+    n_timesteps: int | None = None,
+    held_out: float = 0.1,
+    frame_stack: int = 1,
+    seed: int = 0,
+    device: th.device | str = "auto",
+    progress_bar: bool = False,
+    **params: Any,
+) -> Fit:
+    """
+    Fit a student to recorded observations. Nobody plays: the teacher answers in the order of each episode.
+
+    :param source: the log, see ``read_log``
+    :param teacher: the trained agent, see ``load_teacher``
+    :param algo: "pd" or "qpd"; None: "qpd" for a teacher with a distribution over actions or with continuous actions
+    :param policy: the student's policy; None: ``CnnPolicy`` for images, else ``MlpPolicy``
+    :param n_timesteps: how many steps are read; None: the log ten times
+    :param held_out: share of the episodes on which student and teacher are compared
+    :param frame_stack: how many observations the student sees at once; the teacher sees the newest
+    :param seed: seed of the student, and of which episodes are held out
+    :param device: Device on which the student learns
+    :param progress_bar: Display a progress bar
+    :param params: further arguments of the algorithm
+    :return: the student, and how alike it is to its teacher
+    :raises ValueError: the log, the teacher or an argument cannot be used
+    """
+    kwargs = None if isinstance(teacher, Teacher) else params.get("teacher_kwargs")
+    teacher = load_teacher(teacher, device=device, teacher_kwargs=kwargs)
+    space, actions = teacher.observation_space, teacher.action_space
+    for name in set(params) & set(_DECIDED):
+        raise ValueError(f"{name} is no parameter here: fit decides it, or has an argument of its own for it.")
+    if teacher.needs_masks:
+        raise LogError(f"The teacher {teacher.source} needs action masks, which a log does not have: take another one.")
+    if algo is None:
+        algo = "qpd" if teacher.has_distribution or isinstance(actions, spaces.Box) else "pd"
+    if algo not in ALGORITHMS:
+        raise ValueError(unknown_choice("algorithm of a log", algo, ALGORITHMS))
+    episodes = read_log(source, space)
+    kept, other = hold_out(episodes, held_out, np.random.default_rng(seed))
+    n_kept = sum(map(len, kept))
+    if policy is None:
+        policy = "CnnPolicy" if is_image_space(space, check_channels=False) else "MlpPolicy"
+    params.setdefault("buffer_size", n_kept)
+    params.setdefault("learning_starts", min(1_000, n_kept))
+    model: Any = ALGORITHMS[algo](
+        policy,
+        _environment(kept, teacher, frame_stack),
+        teacher=teacher,  # type: ignore[call-arg]
+        n_teacher_episodes=0,
+        rollout_policy="teacher",
+        seed=seed,
+        device=device,
+        **params,
+    )
+    model.learn(N_PASSES * n_kept if n_timesteps is None else n_timesteps, progress_bar=progress_bar)
+    # Where it plays
+    model.env_id = teacher.env_id
+    alike = compare(load_teacher(model, device=device), teacher, other, frame_stack)
+    return Fit(model, teacher, len(other), sum(map(len, other)), alike)
+
+
+def _environment(episodes: Sequence[np.ndarray], teacher: Teacher, frame_stack: int) -> VecEnv:
+    env: VecEnv = DummyVecEnv([lambda: LogEnv(episodes, teacher.observation_space, teacher.action_space)])
+    return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
+
+
+def compare(
+    student: Teacher, teacher: Teacher, episodes: Sequence[np.ndarray], frame_stack: int = 1
+) -> dict[str, float]:
+    """
+    :param student: the student
+    :param teacher: its teacher
+    :param episodes: observations of each episode
+    :param frame_stack: how many observations the student sees at once
+    :return: how alike they act, see ``compare_actions``
+    """
+    view = ObservationView(_environment(episodes, teacher, frame_stack))
+    view.show_teacher(teacher.observation_space)
+    obs: Any = view.reset()
+    state, starts, pairs = None, np.ones(1, dtype=bool), []
+    for _ in range(sum(map(len, episodes))):
+        expected, state = teacher.answer(obs_as_tensor(view.teacher_obs(obs), teacher.device), state, starts)
+        answers, _ = student.answer(obs_as_tensor(obs, student.device))
+        pairs.append((expected, answers))
+        obs, _, starts, _ = view.step(np.zeros((1, *(teacher.action_space.shape or ()))))
+    first, second = (Answers.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    return {name: float(number) for name, number in compare_actions(first, second, teacher.action_space).items()}

@@ -1,0 +1,124 @@
+"""Recorded observations: files of a robot's log, Minari datasets, and recordings of this library."""
+
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_distill.buffers.recordings import Recording
+from sb3_distill.reading.arrays import read_npz
+
+OBSERVATIONS, STARTS = "observations", "episode_starts"
+# What says with which row an episode ends, as Gymnasium, SB3, D4RL and Minari call it
+ENDS = ("dones", "terminations", "truncations", "terminals", "timeouts")
+_MINARI_ID = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
+
+
+class LogError(ValueError):
+    """A log cannot be read, or does not fit the teacher."""
+
+
+def read_log(source: str | Path, space: spaces.Space) -> list[np.ndarray]:
+    """
+    Read recorded observations. Nothing is unpickled.
+
+    :param source: an ``.npz`` with ``observations`` ``(n_steps, ...)`` and, if it holds several episodes,
+        ``episode_starts`` or any of ``ENDS``, each ``(n_steps,)``; the folder of a recording; or the id of a Minari
+        dataset on this machine
+    :param space: the teacher's observations
+    :return: the observations of each episode, in the order of the log
+    :raises LogError: the log cannot be read, or the teacher has other observations
+    """
+    if not isinstance(space, spaces.Box):
+        raise LogError(f"The teacher observes {space}: a log holds one array for each step, so name another teacher.")
+    path = Path(source)
+    try:
+        if path.is_dir():
+            episodes = [episode.observations[:-1] for episode in Recording(path).finished_episodes()]
+        elif path.is_file():
+            episodes = _split(read_npz(path))
+        elif isinstance(source, str) and _MINARI_ID.fullmatch(source):
+            episodes = _read_minari(source)
+        else:
+            raise LogError("there is no such file, folder or Minari dataset")
+        episodes = [_checked(episode, space) for episode in episodes if len(episode) > 0]
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise LogError(f"The log {source} cannot be used: {str(error).rstrip('.')}.") from error
+    if not episodes:
+        raise LogError(f"The log {source} holds no episode.")
+    return episodes
+
+
+def _split(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """The episodes of an npz."""
+    if OBSERVATIONS not in arrays:
+        raise LogError(f"it has the arrays {', '.join(arrays) or '(none)'}, but no {OBSERVATIONS} (n_steps, ...)")
+    observations = arrays[OBSERVATIONS]
+    if observations.ndim == 0:
+        raise LogError(f"its {OBSERVATIONS} are a single number, not (n_steps, ...)")
+    n_steps = len(observations)
+    is_start = np.zeros(n_steps, dtype=bool)
+    for name in (STARTS, *ENDS):
+        if name not in arrays:
+            continue
+        marks = arrays[name]
+        if marks.shape != (n_steps,) or marks.dtype.kind not in "biuf":
+            raise LogError(f"its {name} must be numbers of the shape ({n_steps},), not {marks.dtype} {marks.shape}")
+        if name == STARTS:
+            is_start |= marks.astype(bool)
+        else:
+            is_start[1:] |= marks[:-1].astype(bool)
+    return np.split(observations, np.flatnonzero(is_start[1:]) + 1)
+
+
+def _read_minari(dataset_id: str) -> list[np.ndarray]:
+    try:
+        import minari
+    except ImportError as error:
+        raise LogError("Minari is not installed: pip install 'sb3-distill[minari]'") from error
+    episodes = [episode.observations for episode in minari.load_dataset(dataset_id).iterate_episodes()]
+    if not all(isinstance(episode, np.ndarray) for episode in episodes):
+        raise LogError("its observations are not one array for each step")
+    # Nobody acted on the last observation of an episode.
+    return [episode[:-1] for episode in episodes]
+
+
+def _checked(episode: np.ndarray, space: spaces.Box) -> np.ndarray:
+    if episode.shape[1:] != space.shape:
+        raise LogError(
+            f"its observations are of the shape {episode.shape[1:]}, the teacher's of {space.shape} (images channels "
+            "first)"
+        )
+    if episode.dtype.kind not in "biuf" or not np.can_cast(episode.dtype, space.dtype, "same_kind"):
+        raise LogError(f"its observations are {episode.dtype}, the teacher's {space.dtype}")
+    if not np.isfinite(episode).all():
+        raise LogError("its observations hold NaN or infinite numbers")
+    return episode.astype(space.dtype)
+
+
+def hold_out(
+    episodes: Sequence[np.ndarray], share: float, rng: np.random.Generator
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """
+    :param episodes: the episodes of a log; a single one is cut in two
+    :param share: share of the episodes, of a single one of its steps, that is held out
+    :param rng: chooses them
+    :return: the episodes to learn from, and those that are held out; both in the order of the log
+    :raises LogError: the log has a single step
+    """
+    if len(episodes) == 1:
+        (whole,) = episodes
+        if len(whole) < 2:
+            raise LogError("The log has a single step: some must be held out.")
+        cut = len(whole) - _count(share, len(whole))
+        return [whole[:cut]], [whole[cut:]]
+    chosen = set(rng.permutation(len(episodes))[: _count(share, len(episodes))].tolist())
+    kept = [episode for index, episode in enumerate(episodes) if index not in chosen]
+    return kept, [episodes[index] for index in sorted(chosen)]
+
+
+def _count(share: float, n: int) -> int:
+    return min(max(round(share * n), 1), n - 1)

@@ -1,0 +1,225 @@
+"""Students of a log: the teacher answers in the order of each episode, and nobody plays."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.buffers.minari import to_minari
+from sb3_distill.buffers.recordings import Recording
+from sb3_distill.cli import main
+from sb3_distill.fit.env import LogEnv
+from sb3_distill.fit.fit import fit
+from sb3_distill.fit.log import LogError, hold_out, read_log
+from tests.agents.own_teachers import Counter
+from tests.helpers import same
+
+LENGTHS = (5, 9, 3, 12, 7, 4)
+N = sum(LENGTHS)
+STARTS = np.isin(np.arange(N), np.cumsum([0, *LENGTHS[:-1]]))
+ENDS = np.isin(np.arange(N), np.cumsum(LENGTHS) - 1)
+CARTPOLE, PENDULUM = (gym.spec(name).make().observation_space for name in ("CartPole-v1", "Pendulum-v1"))
+
+
+def observations(space: spaces.Box = CARTPOLE, n: int = N) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(n, *space.shape)).astype(np.float32)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "log.npz", observations=observations(), episode_starts=STARTS)
+    return tmp_path / "log.npz"
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"episode_starts": STARTS},
+        {"dones": ENDS},
+        {"terminals": ENDS * 1.0, "timeouts": np.zeros(N)},
+        {"terminations": ENDS & (np.arange(N) < 10), "truncations": ENDS & (np.arange(N) >= 10)},
+    ],
+)
+def test_a_file_is_cut_into_its_episodes(marks: Any, tmp_path: Path) -> None:
+    # As a robot writes them: in float64
+    np.savez(tmp_path / "log.npz", observations=observations().astype(np.float64), **marks)
+    episodes = read_log(tmp_path / "log.npz", CARTPOLE)
+    assert tuple(map(len, episodes)) == LENGTHS
+    assert np.array_equal(np.concatenate(episodes), observations()) and episodes[0].dtype == np.float32
+
+
+def test_recordings_and_minari_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ppo_teacher: PPO) -> None:
+    pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    kwargs: dict[str, Any] = {"n_teacher_episodes": 0, "learning_starts": 90, "device": "cpu", "seed": 0}
+    PolicyDistillation("MlpPolicy", "CartPole-v1", ppo_teacher, recording=tmp_path / "play", **kwargs).learn(90)
+    recording = Recording(tmp_path / "play")
+    to_minari(recording, "pole/ppo-v0")
+    logs = [read_log(source, CARTPOLE) for source in (str(tmp_path / "play"), "pole/ppo-v0")]
+    assert len(logs[0]) == len(recording.episodes) > 1
+    for first, second, end in zip(*logs, recording.episodes, strict=True):
+        assert np.array_equal(first, second) and len(first) == end.length
+    with pytest.raises(LogError, match="pole/other-v0"):
+        read_log("pole/other-v0", CARTPOLE)
+
+
+def test_a_log_is_an_environment_that_nobody_changes() -> None:
+    episodes = np.split(observations(), np.flatnonzero(STARTS)[1:])
+    env = LogEnv(episodes, CARTPOLE, spaces.Discrete(2))
+    seen = []
+    for _ in range(2):
+        for _ in episodes:
+            obs, _ = env.reset()
+            is_over = False
+            while not is_over:
+                seen.append(obs)
+                obs, reward, is_over, truncated, _ = env.step(env.action_space.sample())
+                assert (reward, truncated) == (0.0, False)
+    assert env.n_steps == N and np.array_equal(seen, np.concatenate([observations()] * 2))
+
+
+def test_episodes_are_held_out() -> None:
+    episodes = [np.full((2, 1), number) for number in range(20)]
+    kept, other = hold_out(episodes, 0.2, np.random.default_rng(1))
+    numbers = [[int(episode[0, 0]) for episode in part] for part in (kept, other)]
+    assert len(other) == 4 and sorted([*numbers[0], *numbers[1]]) == list(range(20))
+    assert all(part == sorted(part) for part in numbers) and numbers[1] != [16, 17, 18, 19]
+    # Something is left on both sides, also of one episode.
+    assert [len(part) for part in hold_out(episodes, 1.0, np.random.default_rng(0))] == [1, 19]
+    (kept,), (other,) = hold_out([observations()], 0.25, np.random.default_rng(0))
+    assert len(other) == N // 4 and np.array_equal(np.concatenate([kept, other]), observations())
+    with pytest.raises(LogError, match="single step"):
+        hold_out([observations()[:1]], 0.1, np.random.default_rng(0))
+
+
+def test_a_memory_runs_along_each_episode(log: Path) -> None:
+    """The teacher says the number of the step in its episode."""
+    found = fit(log, Counter(), "pd", n_timesteps=3 * N, held_out=0.3, frame_stack=3, device="cpu")
+    buffer: Any = found.model.replay_buffer
+    kept, other = hold_out(read_log(log, CARTPOLE), 0.3, np.random.default_rng(0))
+    expected = np.concatenate([np.arange(len(episode)) for episode in kept])
+    assert buffer.full and len(expected) == buffer.buffer_size
+    assert np.array_equal(buffer.answers["q_values"][:, 0, 0], expected)
+    assert found.model.observation_space.shape == (12,) and (found.n_episodes, found.n_steps) == (
+        len(other),
+        sum(map(len, other)),
+    )
+
+
+@pytest.mark.parametrize("algo", ["pd", "qpd"])
+def test_it_learns_what_the_teacher_would_do(algo: str, tmp_path: Path) -> None:
+    class Side:
+        """Pushes where the pole leans."""
+
+        observation_space, action_space = CARTPOLE, spaces.Discrete(2)
+
+        def answer(self, obs: th.Tensor, state: Any, starts: Any) -> Any:
+            from sb3_distill import Answers
+
+            return Answers(log_probs=5 * th.stack([-obs[:, 2], obs[:, 2]], dim=1)), None
+
+    np.savez(tmp_path / "log.npz", observations=observations(n=600), dones=np.arange(600) % 50 == 49)
+    params: dict[str, Any] = {"learning_rate": 0.01, "temperature": 1.0, "batch_size": 64, "learning_starts": 100}
+    params |= {"value_coef": 0.0} if algo == "qpd" else {}
+    found = fit(tmp_path / "log.npz", Side(), algo, n_timesteps=700, device="cpu", **params)
+    assert found.n_steps == 50 and found.alike["agreement"] > 0.8
+    assert "agreement with the teacher on 50 held-out steps (1 episode)" in found.describe()
+    held_out = hold_out(read_log(tmp_path / "log.npz", CARTPOLE), 0.1, np.random.default_rng(0))[1][0]
+    actions = found.model.predict(held_out, deterministic=True)[0]
+    assert np.mean(actions == (held_out[:, 2] > 0)) == pytest.approx(found.alike["agreement"])
+
+
+def test_the_verb(log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ppo_teacher.save(tmp_path / "CartPole-v1")
+    student = tmp_path / "student.zip"
+    command = ["fit", str(log), "--teacher", str(tmp_path / "CartPole-v1.zip"), "-o", str(student), "-n", "40"]
+    command += ["--params", "batch_size:8", "learning_starts:8", "--frame-stack", "2"]
+    assert main([*command, "--env", "CartPole-v1", "--n-episodes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "agreement with the teacher" in out and out.count("CartPole-v1.zip") == 1 and str(student) in out
+    # Its zip says where it plays, and who taught it.
+    agent = load_teacher(student, device="cpu")
+    assert (agent.algo, agent.env_id) == ("qpd", "CartPole-v1") and agent.facts.taught_by is not None
+    assert agent.observation_space.shape == (8,)
+
+
+def test_what_an_onnx_file_does_not_say(log: Path, tmp_path: Path) -> None:
+    """It is kept with the student, so that its teacher is found again."""
+    pytest.importorskip("onnxruntime")
+    linear = pytest.importorskip("tests.agents.onnx_files").linear
+    options = ["--teacher-kwargs", "answers:'q_values'", "--algo", "pd", "-n", "40", "--params", "learning_starts:8"]
+    path, student = linear(tmp_path / "policy.onnx", 4, 2, target="scores"), tmp_path / "student.zip"
+    assert main(["fit", str(log), "--teacher", str(path), "-o", str(student), *options]) == 0
+    facts = load_teacher(student, device="cpu").facts
+    assert (facts.taught_by, facts.teacher_kwargs) == (str(path), {"answers": "q_values"})
+
+
+def test_continuous_actions(gaussian_teacher: A2C, tmp_path: Path) -> None:
+    np.savez(tmp_path / "log.npz", observations=observations(PENDULUM))
+    found, again = (fit(tmp_path / "log.npz", gaussian_teacher, n_timesteps=60, device="cpu") for _ in range(2))
+    # Same seed, same bits
+    assert same(found.model.policy, again.model.policy) and found.alike == again.alike
+    assert type(found.model).__name__ == "QPD" and found.alike["action_distance"] >= 0
+    assert f"on {round(0.1 * N)} held-out steps (1 episode)" in found.describe()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"obs": observations()}, "has the arrays obs, but no observations"),
+        ({"observations": observations()[:, :3]}, r"shape \(3,\), the teacher's of \(4,\)"),
+        ({"observations": observations(), "dones": ENDS[1:]}, rf"dones must be numbers of the shape \({N},\)"),
+        ({"observations": observations() + 1j}, "not of numbers"),
+        ({"observations": np.full((5, 4), np.nan)}, "NaN or infinite"),
+        ({"observations": np.array([object()])}, "not of numbers"),
+        ({"observations": np.zeros((0, 4))}, "no episode"),
+        ({"observations": np.float32(1)}, "a single number"),
+    ],
+)
+def test_a_log_that_cannot_be_used_is_named(arrays: Any, message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "log.npz", **arrays)
+    with pytest.raises(LogError, match=message) as caught:
+        read_log(tmp_path / "log.npz", CARTPOLE)
+    assert "log.npz" in str(caught.value)
+
+
+def test_other_mistakes_are_named(
+    log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LogError, match="no such file, folder or Minari dataset"):
+        read_log(tmp_path / "none.npz", CARTPOLE)
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(LogError, match=r"text\.npz cannot be used"):
+        read_log(tmp_path / "text.npz", CARTPOLE)
+    with pytest.raises(LogError, match="one array for each step"):
+        read_log(log, spaces.Dict({"a": CARTPOLE}))
+    with pytest.raises(LogError, match=r"float32, the teacher's uint8"):
+        read_log(log, spaces.Box(0, 255, (4,), np.uint8))
+    with pytest.raises(ValueError, match="Unknown algorithm of a log 'ppd'"):
+        fit(log, ppo_teacher, "ppd")
+    with pytest.raises(ValueError, match="rollout_policy is no parameter"):
+        fit(log, ppo_teacher, rollout_policy="student")
+    ppo_teacher.save(tmp_path / "CartPole-v1")
+    common = ["fit", str(log), "--teacher", str(tmp_path / "CartPole-v1.zip"), "-o", str(tmp_path / "s.zip")]
+    assert main([*common, "--params", "learning_rat:1"]) == 1
+    assert "learning_rat" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*common[:-1], str(tmp_path / "student")])
+    assert "must end with .zip" in capsys.readouterr().err
+
+
+def test_a_log_serves_the_algorithms_in_python(log: Path, ppo_teacher: PPO) -> None:
+    """What the page shows."""
+    teacher = load_teacher(ppo_teacher, device="cpu")
+    episodes = read_log(log, teacher.observation_space)
+    env = DummyVecEnv([lambda: LogEnv(episodes, teacher.observation_space, teacher.action_space)])
+    kwargs: dict[str, Any] = {"n_teacher_episodes": 0, "learning_starts": 8, "device": "cpu"}
+    model = PolicyDistillation("MlpPolicy", env, teacher, **kwargs).learn(N)
+    assert np.array_equal(model.replay_buffer.stores[""][:N, 0], observations())
