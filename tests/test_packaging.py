@@ -29,7 +29,7 @@ def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
     expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("sb3_distill/**/*.py")}
     for folder in ("hyperparams", "studies"):
         expected |= {f"sb3_distill/{folder}/{path.name}" for path in REPOSITORY.glob(f"{folder}/*.yml")}
-    for ending in ("j2", "js"):
+    for ending in ("j2", "js", "json"):
         expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob(f"sb3_distill/**/*.{ending}")}
     assert set(names) == expected
 

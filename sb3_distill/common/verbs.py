@@ -34,21 +34,17 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
         """Of a sub-command, too, which knows its own options: words that nobody knows are an error here."""
         known, unknown = super().parse_known_args(args, namespace)
-        for word in unknown:
-            option, options = (
-                word.partition("=")[0],
-                [name for action in self._actions for name in action.option_strings],
-            )
-            hint = close_match(option, options) if option.startswith("-") else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings]
+            mistyped = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{close_match(mistyped, options)}")
         return known, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            known = list(action.choices)
-            raise argparse.ArgumentError(
-                action, f"unknown: {value!r}{close_match(str(value), known)} (choose from {', '.join(map(str, known))})"
-            )
+            known = list(map(str, action.choices))
+            hint = close_match(str(value), known)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint} (choose from {', '.join(known)})")
 
 
 def close_match(word: str, known: Iterable[str]) -> str:

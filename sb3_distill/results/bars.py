@@ -8,7 +8,15 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 
-from sb3_distill.results.figures import WIDTH, add_legend, bar_style, make_axes, percent_label, short_names
+from sb3_distill.results.figures import (
+    WIDTH,
+    add_legend,
+    bar_style,
+    clip_outliers,
+    make_axes,
+    percent_label,
+    short_names,
+)
 
 # Height of a slanted letter in inches
 _SLANTED = 0.035
@@ -50,6 +58,7 @@ def draw_bars(bars: Sequence[Bar], series: str) -> Figure:
     figure, axes = make_axes("", percent_label(definitions), max(WIDTH, 0.18 * len(outer) * (len(inner) + 1) + 1.5))
     width = 0.8 / len(inner)
     labels = dict(zip(inner, short_names([(name,) for name in inner]), strict=True))
+    places_of_points: list[tuple[float, float]] = []
     outline = [patheffects.withStroke(linewidth=3, foreground="white")]
     for index, name in enumerate(inner):
         label: str | None = labels[name]
@@ -66,6 +75,7 @@ def draw_bars(bars: Sequence[Bar], series: str) -> Figure:
                 "markersize": 3,
             }
             axes.plot([x] * len(bar.percents), bar.percents, "o", **points)
+            places_of_points += [(x, percent) for percent in bar.percents]
             label = None
     label = "paper"
     for bar, place in zip(bars, places, strict=True):
@@ -75,6 +85,7 @@ def draw_bars(bars: Sequence[Bar], series: str) -> Figure:
             axes.plot(ends, [bar.published] * 2, color="black", path_effects=outline, label=label)
             label = None
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
+    clip_outliers(axes, places_of_points, [0.0, 100.0])
     names = short_names(outer)
     longest = max(map(len, names))
     crowded = longest * len(names) > 40

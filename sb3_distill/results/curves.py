@@ -16,10 +16,12 @@ from sb3_distill.common.files import write_whole
 from sb3_distill.reading.arrays import read_npz
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_ARRAY_BYTES, MAX_DATA_BYTES
+from sb3_distill.results.comparison import t_interval
 from sb3_distill.results.figures import add_legend, line_style, make_axes, save_figure
 from sb3_distill.results.statistics import (
     FORMULAS,
     SIGNED_QUOTIENT,
+    Interval,
     percent_of_teacher,
     quotient_percent,
     sample_std,
@@ -262,17 +264,52 @@ def plot_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_learning_curves(curves: Sequence[tuple[str, Curve]]) -> Figure:
+def average(curves: Sequence[Curve], possible: Interval = (-np.inf, np.inf)) -> tuple[Curve, np.ndarray]:
     """
-    Figure 5 of Rusu et al. 2015: mean return over the steps of several runs.
+    :param curves: curves of runs that differ in their seed alone
+    :param possible: the lowest and the highest return that the game has
+    :return: their mean where all of them are known, and its 95% interval ``(2, n)``: Student's t, cut to what is
+        possible
+    """
+    first, last = max(curve.steps[0] for curve in curves), min(curve.steps[-1] for curve in curves)
+    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
+    steps = steps[(first <= steps) & (steps <= last)]
+    returns = np.array([np.interp(steps, curve.steps, curve.returns) for curve in curves])
+    intervals = np.array([t_interval(column) for column in returns.T.tolist()], dtype=float).reshape(-1, 2)
+    return Curve(steps, returns.mean(axis=0)), intervals.T.clip(*possible)
+
+
+def plot_learning_curves(
+    curves: Sequence[tuple[str, Curve]],
+    teacher: Sequence[float] = (),
+    possible: Interval = (-np.inf, np.inf),
+) -> Figure:
+    """
+    Figure 5 of Rusu et al. 2015: mean return over the steps of several runs. Curves of one name are of several seeds:
+    they are pale, with their mean and its 95% interval.
 
     :param curves: each curve with its name in the legend
+    :param teacher: the teacher's mean return, and if they are known the bounds of its 95% interval
+    :param possible: the lowest and the highest return that the game has
     :return: the figure
     """
     figure, axes = make_axes("steps (thousands)", "mean return")
-    for index, (label, curve) in enumerate(curves):
+    if teacher:
+        axes.axhline(teacher[0], color="0.35", linewidth=1, label="teacher")
+        if len(teacher) == 3:
+            axes.axhspan(*teacher[1:], color="0.35", alpha=0.15, linewidth=0)
+    for index, name in enumerate(dict.fromkeys(label for label, _ in curves)):
+        members, style, label = [curve for own, curve in curves if own == name], line_style(index), name
+        if len(members) > 1:
+            for curve in members:
+                axes.plot(curve.steps / 1000, curve.returns, **style, linewidth=0.7, alpha=0.3)
+            mean, band = average(members, possible)
+            label = f"{name}, mean of {len(members)} seeds (band: 95%)"
+            axes.fill_between(mean.steps / 1000, *band, color=style["color"], alpha=0.15, linewidth=0)
+            members = [mean]
+        (curve,) = members
         # A line with a single point is invisible without a marker.
         marker = "o" if len(curve.steps) == 1 else None
-        axes.plot(curve.steps / 1000, curve.returns, **line_style(index), marker=marker, linewidth=1.5, label=label)
+        axes.plot(curve.steps / 1000, curve.returns, **style, marker=marker, linewidth=1.5, label=label)
     add_legend(figure, below=True)
     return figure

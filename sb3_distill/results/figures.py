@@ -1,5 +1,6 @@
 """Style and helpers of all figures."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,9 +56,57 @@ def scale_by_size(axes: Axes) -> None:
     :param axes: axes with sizes on the x axis, which becomes logarithmic, with short labels such as 200k
     """
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    # Labels of three decades with all of these would lie on each other.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def clip_outliers(axes: Axes, points: Sequence[tuple[float, float]], others: Sequence[float] = ()) -> None:
+    """
+    Leave out of the y axis the few points that would flatten all others, and write at its edge what lies there.
+
+    :param axes: axes whose points are drawn already
+    :param points: x and y of each
+    :param others: y of what is drawn beside them, such as the ends of intervals
+    """
+    heights = sorted([*(y for _, y in points), *others])
+    gaps = [after - before for before, after in itertools.pairwise(heights)]
+    if not gaps:
+        return
+    split = gaps.index(max(gaps)) + 1
+    rest, outside = heights[split:], heights[:split]
+    from_below = len(rest) > len(outside)
+    if not from_below:
+        rest, outside = outside, rest
+    span = rest[-1] - rest[0]
+    # Few are many where they are a third of the rest, and the rest is not flat where it fills half of the gap.
+    if len(rest) < 4 or len(outside) > len(rest) / 3 or span >= max(gaps) / 2:
+        return
+    room = 0.25 * span or 1.0
+    edge, end = (rest[0] - room, rest[-1] + room) if from_below else (rest[-1] + room, rest[0] - room)
+    axes.set_ylim(min(edge, end), max(edge, end))
+    marker, side, shift = ("v", "bottom", 5) if from_below else ("^", "top", -5)
+    for x in dict.fromkeys(x for x, y in points if y in outside):
+        text = ", ".join(f"{y:.0f}" for own, y in points if own == x and y in outside)
+        axes.plot(x, edge, marker, color="black", markersize=5, clip_on=False, zorder=5)
+        place: dict[str, Any] = {"textcoords": "offset points", "va": side, "fontsize": "x-small"}
+        axes.annotate(text, (x, edge), (5, shift), annotation_clip=False, **place)
+
+
+def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """
+    :param axes: axes with sizes on a logarithmic x axis
+    :param points: x, y and text of each point
+    """
+    low, high = axes.get_xlim()
+    for index, (x, y, text) in enumerate(sorted(points)):
+        # Neighbours stand above and below in turn, and those at the right edge stay inside.
+        is_right, is_low = x * x > low * high, index % 2
+        place: dict[str, Any] = {"ha": "right" if is_right else "left", "va": "top" if is_low else "bottom"}
+        offset = -4 if is_right else 4, -3 if is_low else 3
+        axes.annotate(text, (x, y), offset, textcoords="offset points", fontsize="x-small", color="0.25", **place)
 
 
 def _colour(index: int) -> str:

@@ -13,9 +13,11 @@ from sb3_distill.algorithms import STUDENTS
 from sb3_distill.base.several.spec import name_students
 from sb3_distill.common.files import file_name, model_zip, run_folder
 
-# Settings of ``evaluation`` that are whole numbers, each with its smallest allowed value
-COUNTS = {"n_episodes": 1, "seed": 0, "eval_freq": 1, "eval_episodes": 1}
-EVALUATION_KEYS = (*COUNTS, "epsilon", "select", "starts_from", "teacher", "teachers")
+# Settings of ``evaluation``
+EVALUATION_KEYS = (
+    *("n_episodes", "seed", "eval_freq", "eval_episodes"),
+    *("epsilon", "select", "starts_from", "teacher", "teachers"),
+)
 # Algorithms that distil one game into one or several students of their own, also from a recording
 DISTILLING = ("pd", "qpd")
 # Algorithms whose agents play several games

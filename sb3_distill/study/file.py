@@ -21,9 +21,7 @@ from sb3_distill.envs.recipe import is_atari
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.reading.yaml_keys import DuplicateKeyError
 from sb3_distill.study.cell import (
-    COUNTS,
     DISTILLING,
-    EVALUATION_KEYS,
     FIRST,
     Cell,
     Study,
@@ -32,6 +30,7 @@ from sb3_distill.study.cell import (
     leaves_one_agent,
     plays_one_game,
 )
+from sb3_distill.study.format.study_file import check_study_file, number_problem
 from sb3_distill.study.grid import (
     RUN_FIELDS,
     Layer,
@@ -46,11 +45,6 @@ from sb3_distill.study.grid import (
 )
 from sb3_distill.study.values import check_values
 
-KEYS = (
-    *("title", "paper", "setting", "settings", "grid", "share_play", "per_env"),
-    *("evaluation", "record", "published", "notes"),
-)
-SELECTIONS = ("last", "best")
 # Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
 ZOO_HYPERPARAMS = ("env_wrapper", "frame_stack", "n_envs", "normalize", "policy_kwargs", "policy", "callback", "strict")
 MAX_CELLS = 10_000
@@ -92,12 +86,11 @@ def known_hyperparams(algo: str) -> list[str]:
     return sorted(names - {"self", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"})
 
 
-def _number(where: str, name: str, value: Any, least: float, most: float = math.inf, whole: bool = True) -> Any:
+def _number(where: str, name: str, value: Any, least: float) -> int:
     number = to_number(value)
-    if isinstance(value, bool) or not least <= number <= most or (whole and not number.is_integer()):
-        bounds = f"of at least {least:g}" if math.isinf(most) else f"between {least:g} and {most:g}"
-        raise StudyError(f"{where}: {name} must be a {'whole ' if whole else ''}number {bounds}, not {value!r}.")
-    return int(number) if whole else number
+    if isinstance(value, bool) or not number >= least or not number.is_integer():
+        raise StudyError(f"{where}: {number_problem(name, value, least)}")
+    return int(number)
 
 
 def _read_numbers(value: Any) -> Any:
@@ -110,18 +103,6 @@ def _read_numbers(value: Any) -> Any:
         number = float(value)
         return int(number) if number.is_integer() else number
     return value
-
-
-def _read_evaluation(where: str, value: Any) -> dict[str, Any]:
-    evaluation = mapping_of(where, "evaluation", value or {})
-    check_names(where, "key of evaluation", evaluation, EVALUATION_KEYS)
-    for name, least in COUNTS.items():
-        if name in evaluation:
-            evaluation[name] = _number(where, f"evaluation.{name}", evaluation[name], least)
-    if "epsilon" in evaluation:
-        evaluation["epsilon"] = _number(where, "evaluation.epsilon", evaluation["epsilon"], 0, 1, whole=False)
-    check_names(where, "evaluation.select", [evaluation.get("select", "last")], SELECTIONS)
-    return evaluation
 
 
 def _part_of(cell: Cell) -> str:
@@ -137,11 +118,6 @@ def _read_published(
     rows = value or []
     # A paper's number belongs to no seed of ours.
     labels = {name: choices for name, choices in labels.items() if name != "seed"}
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise StudyError(
-            f"{where}: published must be a list of rows such as {{env: PongNoFrameskip-v4, loss: kl, percent: 100.9}}, "
-            f"not {rows!r}."
-        )
     known: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for row in rows:
         names = [*labels, *({"env"} - labels.keys()), "player", "task"]
@@ -150,10 +126,6 @@ def _read_published(
             check_names(where, "env of published", [str(row["env"])], {cell.env for cell in cells})
         for name in row.keys() & labels.keys():
             check_names(where, f"{name} of published", [str(row[name])], labels[name])
-        if isinstance(row.get("percent"), bool) or not isinstance(row.get("percent"), (int, float)):
-            raise StudyError(
-                f"{where}: the row {dict(row)} of published needs percent, the paper's score in % of its teacher."
-            )
         # What a row must say, so that it stands beside its own game and network alone
         needed = {"env", *(name for name, choices in labels.items() if len(choices) > 1)}
         if needed <= row.keys():
@@ -259,25 +231,11 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
         raise StudyError(f"{where}: {error}") from error
     except ValueError as error:
         raise StudyError(f"{where} is no YAML in UTF-8: {error}") from error
-    content = mapping_of(where, "the file", _read_numbers(loaded))
-    check_names(where, "key", content, KEYS)
-    if not content.get("grid"):
-        raise StudyError(f"{where} has no grid: add at least grid: {{algo: […], env: […], seed: […]}}.")
-    settings = mapping_of(where, "settings", content.get("settings") or {})
-    setting = content.get("setting")
-    if setting not in (None, "paper"):
-        raise StudyError(f"{where}: setting must be paper (the papers' own settings) or be left out, not {setting!r}.")
-    strict = {"strict": True} if setting else {}
-    per_env = mapping_of(where, "per_env", content.get("per_env") or {})
-    evaluation = _read_evaluation(where, content.get("evaluation"))
-    record = content.get("record") or False
-    if record != "shared" and not isinstance(record, bool):
-        raise StudyError(
-            f"{where}: record must be true (one recording for each seed), shared (one for all seeds) or false, not "
-            f"{record!r}."
-        )
-    grid = mapping_of(where, "grid", content["grid"])
-    dimensions = {name: read_dimension(where, name, value) for name, value in grid.items()}
+    content = check_study_file(where, mapping_of(where, "the file", _read_numbers(loaded)))
+    settings, per_env = content.get("settings") or {}, content.get("per_env") or {}
+    strict = {"strict": True} if content.get("setting") else {}
+    evaluation, record = content["evaluation"], content.get("record") or False
+    dimensions = {name: read_dimension(where, name, value) for name, value in content["grid"].items()}
     check_dimensions(where, list(dimensions.values()))
     labels = {name: [layer.label for layer in layers] for name, layers in dimensions.items()}
     n_cells = math.prod(map(len, dimensions.values()))
@@ -288,7 +246,7 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     for combination in itertools.product(*dimensions.values()):
         # Precedence: the grid over per_env over settings
         env = ChainMap(*(layer.settings for layer in combination), settings).get("env")
-        own = mapping_of(where, f"per_env.{env}", per_env.get(str(env)) or {})
+        own = per_env.get(str(env)) or {}
         own_layers = [Layer("settings", settings), Layer(f"per_env.{env}", own)]
         chosen = overrides.merge([Layer("setting", strict), *own_layers, *combination])
         if not isinstance(env, str) or not isinstance(chosen.get("algo"), str):
@@ -321,9 +279,9 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     check_names(where, "environment of per_env", per_env, {cell.env for cell in cells})
     return Study(
         path.stem,
-        str(content.get("title", path.stem)),
+        content["title"] or path.stem,
         tuple(with_teachers_of_cells(where, with_references(runs))),
         _read_published(where, content.get("published"), labels, cells),
-        str(content.get("paper", "")),
-        str(content.get("notes", "")),
+        content["paper"] or "",
+        content["notes"] or "",
     )

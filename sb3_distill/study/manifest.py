@@ -146,16 +146,16 @@ def agent_of_cell(study: Path, key: str) -> Path:
     return manifest.cell.zip_in(manifest.run_in(study))
 
 
-def first_seeds(manifests: Sequence[Manifest]) -> list[Manifest]:
+def group_seeds(manifests: Sequence[Manifest]) -> list[list[Manifest]]:
     """
     :param manifests: manifests of finished cells
-    :return: of manifests that differ only in their seed, the first one
+    :return: the manifests that differ only in their seed, together
     """
-    first: dict[tuple[str, ...], Manifest] = {}
+    groups: dict[tuple[str, ...], list[Manifest]] = {}
     for manifest in manifests:
         labels = manifest.cell.labels
-        first.setdefault(tuple(value for name, value in labels.items() if name != "seed"), manifest)
-    return list(first.values())
+        groups.setdefault(tuple(value for name, value in labels.items() if name != "seed"), []).append(manifest)
+    return list(groups.values())
 
 
 def describe_versions(manifests: Sequence[Manifest]) -> list[str]:

@@ -29,13 +29,14 @@ from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.results.tables import escape_markdown, format_markdown
 from sb3_distill.study.cell import Cell, StudyError, plays_one_game
-from sb3_distill.study.manifest import Manifest, describe_versions, first_seeds
+from sb3_distill.study.manifest import Manifest, describe_versions, group_seeds
 from sb3_distill.study.run import RESULTS, describe_replaced, find_replaced
 from sb3_distill.study.tables import (
     Group,
     describe_numbers,
     geometric_groups,
     group_rows,
+    plot_factors,
     plot_group_sizes,
     plot_groups,
     table_of,
@@ -90,8 +91,6 @@ _STUDY = {
 @dataclass(frozen=True)
 class Picture:
     """
-    A figure or a video of the report.
-
     :param data: the file in base64
     :param caption: the caption
     :param inches: width of the figure in inches
@@ -212,7 +211,7 @@ def draw_videos(folder: Path, manifests: Sequence[Manifest]) -> list[Picture]:
         videos[cell.env] = Picture(
             data,
             f"{' '.join([f'{cell.env},', *cell.row_labels.values(), label]).rstrip()}: the frame, the maps "
-            f"{', '.join(map(str, chosen))} that contribute most to its actions, and the maximum over all maps.",
+            f"{', '.join(map(str, chosen))} that contribute most to its actions, their peaks, and the maximum of all.",
         )
     return list(videos.values())
 
@@ -225,17 +224,20 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[Mani
     :return: the figures of the report
     """
     figures = [(plot_groups(groups), "Bars: mean over seeds. Points: single runs.")] if groups else []
+    if (factors := plot_factors(groups)) is not None:
+        figures.insert(0, (factors, "Pale: runs that differ in this alone. Bold: their means."))
     # A multi-task student is one network for all tasks, so plot its size with the mean over the tasks.
     sized = [group for group in groups if group.labels.get("task", GEOMETRIC_MEAN) == GEOMETRIC_MEAN]
     sizes = {(group.labels.get("env"), group.n_bytes) for group in sized if group.percents}
     # Plot sizes only if students of the same game differ in size (the same architecture has another size per game).
     if len(sizes) > len({env for env, _ in sizes}):
         figures.append((plot_group_sizes(sized), "Size against return: mean over seeds, and the range of single runs."))
-    for manifest in first_seeds(manifests):
-        cell, run = manifest.cell, manifest.run_in(folder)
-        if cell.algo == "rtpd" and (run / CURVES_FILE).is_file():
-            labels = " ".join(cell.labels.values())
-            figures.append((plot_runs([run]), f"Learning curves: {labels}, seed {cell.seed}."))
+    for members in group_seeds(manifests):
+        runs = [run for manifest in members if (run := manifest.run_in(folder) / CURVES_FILE).is_file()]
+        if runs and members[0].cell.algo == "rtpd":
+            labels = " ".join(label for name, label in members[0].cell.labels.items() if name != "seed")
+            seeds = ", ".join(str(manifest.cell.seed) for manifest in members)
+            figures.append((plot_runs([run.parent for run in runs]), f"Learning curves: {labels}, seed {seeds}."))
     return [Picture(encode(figure), caption, figure.get_figwidth()) for figure, caption in figures]
 
 

@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 
 from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.comparison import MARGIN, t_interval, verdict
+from sb3_distill.results.factors import draw_factors
 from sb3_distill.results.figures import (
     add_legend,
+    clip_outliers,
+    label_points,
     make_axes,
     marker_style,
     percent_label,
@@ -350,6 +353,16 @@ def plot_groups(groups: Sequence[Group]) -> Figure:
     return draw_bars(bars, list(groups[0].labels)[-1])
 
 
+def plot_factors(groups: Sequence[Group]) -> Figure | None:
+    """
+    :param groups: groups of a study
+    :return: what each dimension of two values does, such as distilled against alone; None unless there are two of them
+    """
+    known = [group for group in groups if group.percents]
+    label = percent_label(group.definition for group in known)
+    return draw_factors([group.labels for group in known], [float(np.mean(group.percents)) for group in known], label)
+
+
 def plot_group_sizes(groups: Sequence[Group]) -> Figure:
     """
     Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022, over the seeds of each group.
@@ -375,6 +388,11 @@ def plot_group_sizes(groups: Sequence[Group]) -> Figure:
         axes.errorbar(sizes, means, np.stack([low, high]), label=label, **style)
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
     scale_by_size(axes)
+    # The last dimension of the grid is not in the legend.
+    names = [[f"{name} {label}" for name, label in own.labels.items() if name != "env"][-1:] for own in known]
+    points = [(own.n_bytes or 1, float(np.mean(own.percents)), "".join(n)) for own, n in zip(known, names, strict=True)]
+    label_points(axes, points)
+    clip_outliers(axes, [(own.n_bytes or 1, percent) for own in known for percent in own.percents], [100.0])
     if len(series) > 1:
-        add_legend(figure)
+        add_legend(figure, title=" ".join([name for name in groups[0].labels if name != "env"][:-1]))
     return figure

@@ -153,7 +153,13 @@ def draw_curves(args: argparse.Namespace) -> None:
     """Draw the learning curves of runs."""
     from sb3_distill.visualize.curves import plot_runs
 
-    write(plot_runs(args.folders), args.output)
+    teacher = (
+        [] if args.scores is None else [row for row in read_rows([args.scores], None) if row.taught_by == row.agent]
+    )
+    if args.scores is not None and len(teacher) != 1:
+        raise VisualizeError(f"{args.scores} must have the row of one teacher, not of {len(teacher)}.")
+    line = [value for row in teacher if row.mean is not None for value in (row.mean, *row.mean_interval)]
+    write(plot_runs(args.folders, line), args.output)
 
 
 def draw_tsne(args: argparse.Namespace) -> None:
@@ -248,7 +254,10 @@ def make_parser() -> argparse.ArgumentParser:
         else:
             rows.add_argument("--by", default="loss", help="field to compare by")
     curves = add("curves", draw_curves, "logs/pd/CartPole-v1_1 -o curve.png", plays=False)
-    curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game")
+    curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game; several seeds become a band")
+    curves.add_argument(
+        "--scores", type=Path, help="written by `sb3-distill evaluate -o`: shows the teacher's score as a line"
+    )
     tsne, play = add("tsne", draw_tsne, "pong.zip breakout.zip -o tsne.png", plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
     tsne.add_argument(

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 from matplotlib.figure import Figure
 
 from sb3_distill.agents.archive import read_archive
+from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import AgentNotFoundError
 from sb3_distill.agents.sources import env_name_of_run, find_agent
 from sb3_distill.common.files import file_name
@@ -16,6 +18,16 @@ from sb3_distill.visualize.figures import distinct_names
 
 # Default of SB3's AtariWrapper
 _ATARI_FRAME_SKIP = 4
+# Of a run's args.yml, what makes it another one; its config.yml has the hyperparameters
+_STARTED = ("algo", "env", "n_timesteps", "env_kwargs", "eval_freq", "eval_episodes", "n_eval_envs")
+# Lowest and highest returns of games that everybody uses
+_POSSIBLE = {
+    "CartPole-v0": (0.0, 200.0),
+    "CartPole-v1": (0.0, 500.0),
+    "Acrobot-v1": (-500.0, 0.0),
+    "MountainCar-v0": (-200.0, 0.0),
+    "Pong": (-21.0, 21.0),
+}
 
 
 def curves_of_run(folder: Path) -> dict[str, Curve]:
@@ -54,20 +66,54 @@ def _check_player(folder: Path) -> None:
         )
 
 
-def plot_runs(folders: Sequence[Path]) -> Figure:
+def _kind_of(folder: Path) -> str | None:
+    """All that a run was started with, except for its seed; None if its files do not say it."""
+    (args, config) = ([*folder.glob(f"*/{name}.yml")] for name in ("args", "config"))
+    if len(args) != 1 or len(config) != 1:
+        return None
+    started = read_yaml(args[0])
+    return str([folder.resolve().parent.name, [started.get(name) for name in _STARTED], read_yaml(config[0])])
+
+
+def _seed_of(folder: Path) -> object:
+    return next((read_yaml(path).get("seed") for path in folder.glob("*/args.yml")), None)
+
+
+def name_runs(folders: Sequence[Path]) -> list[str]:
+    """
+    :param folders: run folders
+    :return: a name for each; those that differ in their seed alone have the name of the first of them
+    """
+    names = distinct_names([folder.resolve() for folder in folders])
+    kinds: dict[str | None, list[int]] = {}
+    for index, folder in enumerate(folders):
+        kinds.setdefault(_kind_of(folder), []).append(index)
+    for kind, members in kinds.items():
+        # The same seed twice is no second run.
+        if kind is not None and len({str(_seed_of(folders[index])) for index in members}) == len(members):
+            for index in members[1:]:
+                names[index] = names[members[0]]
+    return names
+
+
+def plot_runs(folders: Sequence[Path], teacher: Sequence[float] = ()) -> Figure:
     """
     :param folders: run folders of one game
+    :param teacher: the teacher's mean return, and if they are known the bounds of its 95% interval
     :return: their learning curves, see ``plot_learning_curves``
     :raises ValueError: a folder has no curve, or the runs are of several games
     """
     games = sorted({env_name_of_run(folder) or folder.resolve().name for folder in folders})
     if len(games) > 1:
         raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: name runs of one game.")
-    names = distinct_names([folder.resolve() for folder in folders])
+    names = name_runs(folders)
+    alone = len(set(names)) == 1
     return plot_learning_curves(
         [
-            (name if not player else player if len(folders) == 1 else f"{name}: {player}", curve)
+            (name if not player else player if alone else f"{name}: {player}", curve)
             for name, folder in zip(names, folders, strict=True)
             for player, curve in curves_of_run(folder).items()
-        ]
+        ],
+        teacher,
+        _POSSIBLE.get(games[0].removesuffix("NoFrameskip-v4"), (-np.inf, np.inf)),
     )

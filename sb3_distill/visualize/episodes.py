@@ -1,6 +1,6 @@
 """Plays episodes and keeps all data that pictures of them need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,12 +28,16 @@ class Episode:
     :param frames: RGB frames as bytes, rendered at the same time as the observations
     :param rams: the emulator's RAM (Atari)
     :param actions: actions taken
+    :param scores: sum of the rewards before each step, those of Atari games unclipped
+    :param action_names: names of the actions; empty: the game has none
     """
 
     observations: list[np.ndarray] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
     rams: list[np.ndarray] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    action_names: Sequence[str] = ()
 
 
 def play_episodes(
@@ -86,8 +90,12 @@ def _play(
     obs: Any = venv.reset()
     done, episode = False, Episode()
     state, starts = None, np.ones(1, dtype=bool)
+    names = getattr(game.unwrapped, "get_action_meanings", None)
+    episode.action_names = () if names is None else tuple(map(str, names()))
     while not done and len(episode.actions) < max_steps:
         episode.observations.append(np.array(obs[0]))
+        # The Monitor is below the wrappers that clip rewards.
+        episode.scores.append(float(sum(game.get_wrapper_attr("rewards"))))
         frame = game.render()
         if not isinstance(frame, np.ndarray):
             raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")

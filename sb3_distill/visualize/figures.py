@@ -17,6 +17,8 @@ from sb3_distill.results.figures import (
     WIDTH,
     add_legend,
     bar_style,
+    clip_outliers,
+    label_points,
     make_axes,
     marker_style,
     percent_label,
@@ -26,6 +28,9 @@ from sb3_distill.results.likeness import conditions_of, describe, group_alike
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.visualize.episodes import Episode
+
+# How the teacher's own interval is drawn
+_TEACHER: dict[str, Any] = {"color": "0.7", "alpha": 0.25, "linewidth": 0, "zorder": 0}
 
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
@@ -184,9 +189,28 @@ def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
             label=label,
         )
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
+    for row in rows:
+        if row.taught_by == row.agent and row.mean and row.mean_interval:
+            # The teacher itself, whose score has an interval, too
+            axes.axhspan(*(100 + 100 * (end - row.mean) / abs(row.mean) for end in row.mean_interval), **_TEACHER)
     scale_by_size(axes)
+    points = [(float(getattr(row, size)), float(row.percent_of_teacher or 0.0)) for row in rows]
+    label_points(axes, [(*point, text) for point, text in zip(points, name_points(rows), strict=True)])
+    clip_outliers(axes, points, [100.0, *(end for row in rows for end in row.percent_interval)])
     add_legend(figure)
     return figure
+
+
+def name_points(rows: Sequence[Row]) -> list[str]:
+    """
+    :param rows: rows of one figure
+    :return: what tells each apart in few words: the labels of a study in which they differ, such as width and bits,
+        else the agent's name
+    """
+    labels = [name for name in rows[0].labels if len({str(row.labels.get(name)) for row in rows}) > 1]
+    if labels:
+        return [" ".join(str(row.labels[name]) for name in labels if name in row.labels) for row in rows]
+    return distinct_names([row.agent for row in rows])
 
 
 def _percent_errors(row: Row) -> tuple[float, float]:

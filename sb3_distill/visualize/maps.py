@@ -34,6 +34,34 @@ def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return ((1 - weight) * grey + weight * colours).astype(np.uint8)
 
 
+def mark_peak(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """
+    :param picture: RGB bytes ``(height, width, 3)``
+    :param heat: its map ``(height, width)``
+    :return: the picture with a ring around the map's peak, which is all that a global max-pool keeps of it; none where
+        the map is silent
+    """
+    if heat.max() <= 0:
+        return picture
+    image = Image.fromarray(picture)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    for radius, colour in ((6, "black"), (5, "cyan")):
+        box = (int(column) - radius, int(row) - radius, int(column) + radius, int(row) + radius)
+        ImageDraw.Draw(image).ellipse(box, outline=colour, width=1)
+    return np.asarray(image)
+
+
+def _colour_bar(height: int) -> np.ndarray:
+    """From silent (0) to the largest activation of a map in the episode (1)."""
+    bar = 255 * _COLOURS(np.linspace(1, 0, height))[:, None, :3]
+    panel = np.full((height, 24, 3), 255, np.uint8)
+    panel[:, 2:12] = bar
+    image = Image.fromarray(panel)
+    for text, top in (("1", 0), ("0", height - 11)):
+        ImageDraw.Draw(image).text((15, top), text, fill="black")
+    return np.asarray(image)
+
+
 def _caption(panel: np.ndarray, text: str) -> np.ndarray:
     image = Image.new("RGB", (panel.shape[1], panel.shape[0] + _CAPTION_HEIGHT), "white")
     image.paste(Image.fromarray(panel), (0, _CAPTION_HEIGHT))
@@ -64,7 +92,8 @@ class Pictures(Sequence[np.ndarray]):
 
 def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[Pictures, np.ndarray]:
     """
-    Draw one picture per step: the frame, the most important maps (see ``rank_maps``), and the maximum over all maps.
+    Draw one picture per step: the frame (above it the step, the action and the score), the most important maps (see
+    ``rank_maps``) with a ring around their peak, the maximum over all maps, and a colour bar.
 
     :param agent: a student with convolutions
     :param episode: an episode that it played
@@ -79,14 +108,22 @@ def draw_maps(agent: Teacher, episode: Episode, n_maps: int = 4) -> tuple[Pictur
     chosen = rank_maps(contributions)[:n_maps]
     normalized = normalize_maps(maps)
     layers = np.concatenate([normalized[:, chosen], normalized.max(axis=1, keepdims=True)], axis=1)
-    captions = ["frame", *(f"map {index}" for index in chosen), "maximum"]
+    captions = [*(f"map {index}" for index in chosen), "maximum", ""]
     geometry = geometry_of(agent)
+
+    def moment(step: int) -> str:
+        action = episode.actions[step]
+        name = episode.action_names[action] if episode.action_names else f"action {action}"
+        return f"{step}: {name}, score {episode.scores[step]:g}"
 
     def draw(step: int) -> np.ndarray:
         frame = episode.frames[step]
         placed = place_on_frame(layers[step], geometry, *frame.shape[:2]).clip(0, 1)
-        panels = [frame, *(overlay(frame, heat) for heat in placed)]
-        captioned = [_caption(panel, text) for panel, text in zip(panels, captions, strict=True)]
+        marked = [mark_peak(overlay(frame, heat), heat) for heat in placed]
+        captioned = [
+            _caption(panel, text)
+            for panel, text in zip([frame, *marked, _colour_bar(len(frame))], [moment(step), *captions], strict=True)
+        ]
         return np.concatenate([np.pad(panel, ((0, 0), (0, 4), (0, 0))) for panel in captioned], axis=1)
 
     return Pictures(draw, len(episode.frames)), chosen

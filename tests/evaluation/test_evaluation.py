@@ -147,6 +147,7 @@ def test_a_progress_bar_moves_on_a_terminal(monkeypatch):
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
     evaluate_paired(Fixed(0), cartpoles, 12, n_envs=2, progress="student.zip")
     shown = terminal.getvalue()
     assert "student.zip" in shown and "0/12" in shown
