@@ -13,7 +13,7 @@ import gymnasium as gym
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, share, whole_number
 from sb3_distill.common.files import check_writable, write_whole
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.disturbance import Disturbance, add_disturbance_options
@@ -41,7 +41,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of the runs)"
     )
     parser.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes per agent (default: 30)")
-    parser.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions (paper: 0.05)")
+    parser.add_argument("--epsilon", type=share, default=0.0, help="share of random actions (paper: 0.05)")
     parser.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
     parser.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
     parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")

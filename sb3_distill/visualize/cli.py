@@ -13,7 +13,7 @@ import numpy as np
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import add_import_options, positive, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, positive, share, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.imports import trust_packages
@@ -200,9 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
         verb.set_defaults(function=function)
         if plays:
             add_import_options(verb)
-            verb.add_argument(
-                "--epsilon", type=probability, default=0.05, help="share of random actions (default: 0.05)"
-            )
+            verb.add_argument("--epsilon", type=share, default=0.05, help="share of random actions (default: 0.05)")
             verb.add_argument("--seed", type=whole_number(0), default=0)
             verb.add_argument("--max-steps", type=whole_number(1), default=10_000, help="longest length of an episode")
         if output:
