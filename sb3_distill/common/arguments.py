@@ -22,17 +22,6 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def probability(text: str) -> float:
-    """
-    :param text: the argument
-    :return: the number
-    """
-    number = to_number(text)
-    if not 0.0 <= number <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a probability between 0 and 1, not {text}")
-    return number
-
-
 def share(text: str) -> float:
     """
     :param text: the argument

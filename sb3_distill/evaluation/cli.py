@@ -13,7 +13,7 @@ import gymnasium as gym
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, share, whole_number
 from sb3_distill.common.files import check_writable, write_whole
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
@@ -53,7 +53,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     episodes = parser.add_argument_group("episodes")
     episodes.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes of each agent")
-    episodes.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions; 0.05 in the paper")
+    episodes.add_argument("--epsilon", type=share, default=0.0, help="share of random actions; 0.05 in the paper")
     episodes.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
     episodes.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
     episodes.add_argument(

@@ -24,18 +24,24 @@ def architecture_of(agent: Teacher) -> tuple[Any, ...]:
     """
     :param agent: a loaded agent
     :return: the architecture, equal for agents that differ only in their game: the algorithm, the shapes of the layers
-        (without the input size of the first layer and the output size of the last one, which depend on the game), and
-        the precision of quantized layers
+        that act (without the input size of the first layer and the output size of the last one, which depend on the
+        game), and the precision of quantized layers
     """
-    layers = {name: layer for name, layer in agent.network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    first, last = next(iter(layers), None), next(reversed(layers), None)
-    shapes = []
-    for name, layer in layers.items():
+    layers: list[Any] = [
+        layer
+        for module in agent.acting_modules
+        for layer in module.modules()
+        if isinstance(layer, (nn.Conv2d, nn.Linear, nn.LSTM))
+    ]
+    shapes: list[tuple[Any, ...]] = []
+    for layer in layers:
+        if isinstance(layer, nn.LSTM):
+            shapes.append(("LSTM", layer.hidden_size, layer.num_layers))
+            continue
         n_out, n_in, *kernel = layer.weight.shape
-        is_output = name in (last, "action_net")
         quantizer = getattr(layer, "weight_quantizer", None)
         bits = None if quantizer is None else quantizer.bits
-        shapes.append((None if is_output else n_out, None if name == first else n_in, *kernel, bits))
+        shapes.append((None if layer is layers[-1] else n_out, None if layer is layers[0] else n_in, *kernel, bits))
     return agent.algo, *shapes
 
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import add_import_options, device, keyword, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, device, keyword, share, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.envs.recipe import EnvRecipe
@@ -43,7 +43,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "-n", "--n-timesteps", type=whole_number(1), help=f"steps to read (default: the log {N_PASSES} times)"
     )
     parser.add_argument(
-        "--held-out", type=probability, default=0.1, help="share of episodes for the comparison (default: 0.1)"
+        "--held-out", type=share, default=0.1, help="share of episodes for the comparison (default: 0.1)"
     )
     parser.add_argument(
         "--frame-stack", type=whole_number(1), default=1, help="observations that the student sees at once (default: 1)"

@@ -63,6 +63,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     :param bf16: see ``PolicyDistillation``
     :param compile_update: compile the loss and its gradient with ``torch.compile``. Not by default, since the tasks in
         a minibatch change what is computed.
+    :param teacher_kwargs: by name of the task, what its teacher's ONNX file does not say of itself, such as
+        ``{"CartPole-v1": {"answers": "logits"}}``
     :param eval_freq: evaluate the student on every task every ``eval_freq`` steps of the environment; -1: never
     :raises ValueError: an argument, an environment without tasks, or a teacher that does not fit its task
 
@@ -108,6 +110,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         verbose: int = 0,
         seed: int | None = None,
         device: th.device | str = "auto",
+        teacher_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -134,6 +137,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             device,
         )
         self.teachers: Teachers | None = teachers
+        self.teacher_kwargs = teacher_kwargs
         self.loss = loss
         self.temperature = temperature
         self.student_temperature = student_temperature
@@ -238,7 +242,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     def _load_teacher(self, source: Teachers) -> MultiTaskTeacher:
         assert self.env is not None
         tasks = seen_tasks(self.env, self.teacher_keys, "teacher_keys")
-        return MultiTaskTeacher(load_teachers(source, tasks, self.device), tasks)
+        return MultiTaskTeacher(load_teachers(source, tasks, self.device, self.teacher_kwargs), tasks)
 
     def _check_teacher(self, teacher: MultiTaskTeacher, env_id: str | None) -> None:
         for task in teacher.tasks:
@@ -329,6 +333,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         model.student_keys = self.student_keys
         model.taught_by = (self.taught_by or {}).get(name)
         model.teacher_sha256 = self._sha256_by_task.get(name)
+        model.teacher_kwargs = (self.teacher_kwargs or {}).get(name)
         return model
 
     def _excluded_save_params(self) -> list[str]:

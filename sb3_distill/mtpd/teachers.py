@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,19 @@ def find_task_teachers(tasks: Sequence[Task]) -> dict[str, Any]:
     }
 
 
-def load_teachers(teachers: Teachers, tasks: Sequence[Task], device: th.device) -> dict[str, Teacher]:
+def load_teachers(
+    teachers: Teachers,
+    tasks: Sequence[Task],
+    device: th.device,
+    teacher_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Teacher]:
     """
     Load the teacher of every task.
 
     :param teachers: by name of the task, the source of its teacher (see ``load_teacher``)
     :param tasks: the tasks
     :param device: device of the teachers' networks
+    :param teacher_kwargs: by name of the task, what its teacher's ONNX file does not say of itself
     :return: by name of the task, its teacher, in the order of the tasks
     :raises ValueError: a task has no teacher, or a teacher is named for an unknown task
     """
@@ -49,13 +56,23 @@ def load_teachers(teachers: Teachers, tasks: Sequence[Task], device: th.device) 
         raise ValueError(
             f"teachers must be a dictionary from the names of tasks ({', '.join(names)}) to agents, not {teachers!r}."
         )
-    for name in teachers:
-        if name not in names:
-            raise ValueError("teachers: " + unknown_choice("task", name, names))
+    options = {} if teacher_kwargs is None else teacher_kwargs
+    for argument, named in (("teachers", teachers), ("teacher_kwargs", options)):
+        for name in named:
+            if name not in names:
+                raise ValueError(f"{argument}: " + unknown_choice("task", name, names))
     missing = [name for name in names if name not in teachers]
     if missing:
         raise ValueError(f"teachers has no teacher for {', '.join(missing)}: name one for every task.")
-    return {name: load_teacher(teachers[name], device=device) for name in names}
+    loaded = {}
+    for task in tasks:
+        source = teachers[task.name]
+        env: Any = SimpleNamespace(
+            observation_space=task.observation_space, action_space=spaces.Discrete(task.n_actions)
+        )
+        kwargs = None if isinstance(source, Teacher) else options.get(task.name)
+        loaded[task.name] = load_teacher(source, device=device, env=env, teacher_kwargs=kwargs)
+    return loaded
 
 
 def check_task_teacher(teacher: Teacher, task: Task, allow_env_mismatch: bool) -> None:

@@ -13,7 +13,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import AgentError, AgentFiles
 from sb3_distill.agents.sources import find_agent
-from sb3_distill.common.arguments import add_import_options, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, share, whole_number
 from sb3_distill.common.log import explained_wait
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.common.verbs import Parser
@@ -48,7 +48,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     score.add_argument("--teacher", help="the agent whose score is 100%% (default: the agent's own teacher)")
     score.add_argument("--env", help="environment (default: the one that the agent was trained on)")
     score.add_argument("-n", "--n-episodes", type=whole_number(1), default=100, help="episodes")
-    score.add_argument("--epsilon", type=probability, default=0.0, help="share of random actions")
+    score.add_argument("--epsilon", type=share, default=0.0, help="share of random actions")
     score.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
     add_import_options(parser)
     return parser.parse_args(argv)

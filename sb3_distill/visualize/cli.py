@@ -13,7 +13,7 @@ import numpy as np
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import add_import_options, positive, probability, whole_number
+from sb3_distill.common.arguments import add_import_options, positive, share, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.common.verbs import Parser
@@ -217,7 +217,7 @@ def make_parser() -> argparse.ArgumentParser:
             verb.add_argument("-o", "--output", type=Path, nargs="+", required=True, help="files to write")
         if plays:
             play = verb.add_argument_group("episodes")
-            play.add_argument("--epsilon", type=probability, default=0.05, help="share of random actions")
+            play.add_argument("--epsilon", type=share, default=0.05, help="share of random actions")
             play.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
             play.add_argument("--max-steps", type=whole_number(1), default=10_000, help="longest length of an episode")
             add_import_options(verb)

@@ -19,6 +19,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.cli import main
 from sb3_distill.export.export import export_agent
 from tests.agents.onnx_files import FLOAT, INT64, UINT8, gated, linear, save, weights_of
+from tests.mtpd.students import make as make_mtpd
 
 OFF_POLICY: dict[str, Any] = {
     "n_teacher_episodes": 1,
@@ -297,3 +298,24 @@ def test_functions_of_a_file_let_in_no_operators_of_the_runtime(tmp_path: Path) 
     onnx.save(model, str(path))
     with pytest.raises(AgentError, match=r"has the operator Gelu of com\.microsoft"):
         load_teacher(path, env=make_vec_env("CartPole-v1"))
+
+
+def test_mtpd_is_told_by_task_what_files_do_not_say(tmp_path: Path) -> None:
+    own = linear(tmp_path / "pole.onnx", 4, 2, target="scores")
+    sources = {"CartPole-v1": own, "MountainCar-v0": linear(tmp_path / "car.onnx", 2, 3)}
+    with pytest.raises(AgentError, match="does not say what its output scores"):
+        make_mtpd(sources)
+    with pytest.raises(ValueError, match=r"teacher_kwargs: .*Pendulum-v1.*CartPole-v1"):
+        make_mtpd(sources, teacher_kwargs={"Pendulum-v1": {}})
+    options = {"CartPole-v1": {"answers": "q_values"}}
+    model = make_mtpd(sources, teacher_kwargs=options, learning_starts=20).learn(40)
+    memories = model.replay_buffer.memories.items()
+    kinds = {model.tasks[task].name: list(memory.answers) for (task, _), memory in memories}
+    assert kinds == {"CartPole-v1": ["q_values"], "MountainCar-v0": ["log_probs"]}
+    # The next learn() has loaded teachers; a task that is cut out names its own options.
+    model.learn(20)
+    assert model.task("CartPole-v1").teacher_kwargs == {"answers": "q_values"}
+    model.save(tmp_path / "student")
+    loaded = type(model).load(tmp_path / "student", env=model.get_env())
+    loaded.learn(20)
+    assert loaded.teacher_sha256 == model.teacher_sha256

@@ -241,6 +241,15 @@ def test_all_students_are_saved_and_loaded(make, students, tmp_path: Path):
     assert same(model.policy.cpu(), load_teacher(tmp_path / "model.zip", device="cpu").policy)
 
 
+def test_how_students_are_computed_is_passed_for_all(tmp_path: Path):
+    pd(PD_STUDENTS, bf16=False, compile_update=False).save(tmp_path / "model")
+    loaded = PolicyDistillation.load(tmp_path / "model", device="cpu", bf16=True, compile_update=None)
+    loaded.save(tmp_path / "again")
+    for model in (loaded, PolicyDistillation.load(tmp_path / "again", device="cpu")):
+        for student in (model, *map(model.student_model, PD_STUDENTS)):
+            assert (student.bf16, student.compile_update) == (True, None)
+
+
 class StopAt(BaseCallback):
     """Stops a run after a number of steps."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3 import A2C, DQN
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.evaluation.cli import Game, find_starts, main, parse_args
@@ -108,6 +109,32 @@ def test_agents_that_differ_in_their_game_alone(student, cartpole_teacher):
     assert architecture_of(load_teacher(acrobot)) == architecture_of(load_teacher(cartpole))
     assert architecture_of(load_teacher(cartpole)) != architecture_of(load_teacher(cartpole_teacher, device="cpu"))
     assert architecture_of(load_teacher(cartpole)) != architecture_of(agent)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "kwargs"),
+    [
+        (SAC, "MlpPolicy", {}),
+        (SAC, "MlpPolicy", {"use_sde": True}),
+        (TD3, "MlpPolicy", {}),
+        (PPO, "MlpPolicy", {}),
+        (PPO, "MlpPolicy", {"use_sde": True}),
+        (RecurrentPPO, "MlpLstmPolicy", {}),
+    ],
+)
+def test_agents_with_continuous_actions_that_differ_in_their_game_alone(algorithm, policy, kwargs):
+    """The game decides the size of the observations and of the actions; the critic does not act."""
+
+    def architecture(n_observations, n_actions, width):
+        game = OneStart()
+        game.observation_space = gym.spaces.Box(0, 100, (n_observations,))
+        game.action_space = gym.spaces.Box(-1, 1, (n_actions,))
+        env = DummyVecEnv([lambda: game])
+        own = {"lstm_hidden_size": width} if algorithm is RecurrentPPO else {"net_arch": [width, 6]}
+        model = algorithm(policy, env, policy_kwargs=own, device="cpu", **kwargs)
+        return architecture_of(load_teacher(model, device="cpu"))
+
+    assert architecture(3, 1, 8) == architecture(5, 2, 8) != architecture(3, 1, 9)
 
 
 def test_scores_are_not_lost_on_a_full_disk(student, tmp_path, capsys):
@@ -227,7 +254,7 @@ def test_starts_of_an_agent_that_is_scored(student, cartpole_teacher, tmp_path, 
     [
         (["-n", "0"], "must be a whole number of at least 1, not 0"),
         (["--margin", "100"], "must be a number of per cent from 0 to below 100, not 100"),
-        (["--epsilon", "x"], "must be a probability between 0 and 1, not x"),
+        (["--epsilon", "x"], "must be a share, between 0 and 1, not x"),
         (["--device", "cud"], "must be cpu, cuda or auto, not cud"),
         (["--env-kwargs", "mode:fast"], "must be key:value with a Python literal"),
         (["--env-kwargs", "a:1", "b:1", "a:2"], "--env-kwargs: a is given twice"),

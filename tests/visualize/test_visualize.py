@@ -378,7 +378,7 @@ def test_command_line_refuses(student, cartpole_teacher, tmp_path, capsys, argum
         (["maps", "a", "-o", "m.png", "--episodes", "0"], "must be a whole number of at least 1, not 0"),
         (["maps", "a", "-o", "m.png", "--max-steps", "0"], "at least 1, not 0"),
         (["maps", "a", "-o", "m.png", "--first", "-1"], "at least 0, not -1"),
-        (["q-values", "a", "-o", "q.png", "--epsilon", "3"], "must be a probability between 0 and 1, not 3"),
+        (["q-values", "a", "-o", "q.png", "--epsilon", "3"], "must be a share, between 0 and 1, not 3"),
         (["q-values", "a", "-o", "q.png", "--temperature", "0"], "must be a number above 0, not 0"),
     ],
 )

@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
@@ -20,6 +20,7 @@ from sb3_distill.base.several.spec import StudentsArgument, check_policy, name_s
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
 
+SelfSeveralStudents = TypeVar("SelfSeveralStudents", bound="SeveralStudentsMixin")
 # What siblings take over from the run before they learn or are saved
 _OF_THE_RUN = (
     "num_timesteps",
@@ -52,6 +53,24 @@ class SeveralStudentsMixin(DistillationAlgorithm):
     students: Any
     siblings: Any
     _student_states: dict[str, dict[str, Any]]
+
+    @classmethod
+    def load(cls: type[SelfSeveralStudents], path: Any, *args: Any, **kwargs: Any) -> SelfSeveralStudents:
+        """
+        As SB3's. How students are computed (``bf16``, ``compile_update``) is passed for all of them.
+
+        :param path: as SB3's
+        :param args: as SB3's
+        :param kwargs: as SB3's
+        :return: the model
+        """
+        model = super().load(path, *args, **kwargs)
+        computing = {"bf16", "compile_update"} & set(cls.student_entries)
+        chosen = {key: value for key, value in kwargs.items() if key in computing}
+        for name, sibling in vars(model.siblings).items():
+            for attributes in (vars(sibling), model.students[name], model._student_states.get(name, {})):
+                attributes.update(chosen)
+        return model
 
     def _name_students(self, students: StudentsArgument | None) -> None:
         """Keep the argument, for ``_setup_model``."""
