@@ -40,12 +40,9 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     comparison = parser.add_argument_group("comparison")
-    comparison.add_argument(
-        "--teacher", help="the agent whose score is 100%% (default: of each student its own teacher)"
-    )
-    comparison.add_argument(
-        "--margin", type=percentage, default=MARGIN, help="per cent of the teacher by which a student may be worse"
-    )
+    comparison.add_argument("--teacher", help="the agent whose score is 100%% (default: each student's own teacher)")
+    worse = "per cent of the teacher by which a student may be worse"
+    comparison.add_argument("--margin", type=percentage, default=MARGIN, help=worse)
     game = parser.add_argument_group("the game")
     game.add_argument("--env", help="environment (default: the one that each agent was trained on)")
     game.add_argument(
@@ -56,9 +53,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     episodes.add_argument("--epsilon", type=share, default=0.0, help="share of random actions; 0.05 in the paper")
     episodes.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
     episodes.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
-    episodes.add_argument(
-        "--seed", type=whole_number(0), default=0, help="seed of the first episode; also chooses among --starts"
-    )
+    seed = "seed of the first episode; also chooses among --starts"
+    episodes.add_argument("--seed", type=whole_number(0), default=0, help=seed)
     episodes.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
     episodes.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
     game.add_argument(
