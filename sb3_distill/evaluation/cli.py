@@ -53,8 +53,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     episodes.add_argument("--epsilon", type=share, default=0.0, help="share of random actions; 0.05 in the paper")
     episodes.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
     episodes.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
-    seed = "seed of the first episode; also chooses among --starts"
-    episodes.add_argument("--seed", type=whole_number(0), default=0, help=seed)
+    episodes.add_argument("--seed", type=whole_number(0), default=0, help="of the first episode, and among --starts")
     episodes.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
     episodes.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
     game.add_argument(
