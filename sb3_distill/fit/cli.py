@@ -12,6 +12,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, device, keyword, share, whole_number
 from sb3_distill.common.files import check_writable
+from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.evaluation.environments import find_env_id
@@ -24,34 +25,33 @@ from sb3_distill.results.tables import format_table
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """The verb's options."""
-    parser = argparse.ArgumentParser(
-        prog="sb3-distill fit",
-        description="Fit a student to recorded observations. Nobody plays: the teacher answers to the log.",
+    parser = Parser(
+        "sb3-distill fit",
+        "Fit a student to recorded observations. Nobody plays: the teacher answers to the log.",
+        "log.npz --teacher ppo.zip -o student.zip",
     )
     parser.add_argument("data", help="an .npz with observations, the folder of a recording, or a Minari dataset")
-    parser.add_argument("--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file")
-    parser.add_argument(
-        "--teacher-kwargs", type=keyword, nargs="+", default=[], help="key:value, what an ONNX file does not say"
-    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="zip of the student")
-    parser.add_argument("--algo", choices=list(ALGORITHMS), help="default: qpd, or pd for teachers with Q-values")
-    parser.add_argument("--policy", help="the student's policy (default: CnnPolicy for images, else MlpPolicy)")
-    parser.add_argument(
-        "-params", "--params", type=keyword, nargs="+", default=[], help="key:value, arguments of the algorithm"
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the student, of what is held out, of the score")
+    parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
+    teacher = parser.add_argument_group("teacher")
+    teacher.add_argument("--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file")
+    said = "key:value, what an ONNX file does not say"
+    teacher.add_argument("--teacher-kwargs", type=keyword, nargs="+", default=[], help=said)
+    student = parser.add_argument_group("student")
+    student.add_argument(
+        "--algo", choices=list(ALGORITHMS), help="how it learns (default: qpd, or pd for teachers with Q-values)"
     )
-    parser.add_argument(
-        "-n", "--n-timesteps", type=whole_number(1), help=f"steps to read (default: the log {N_PASSES} times)"
-    )
-    parser.add_argument(
-        "--held-out", type=share, default=0.1, help="share of episodes for the comparison (default: 0.1)"
-    )
-    parser.add_argument(
-        "--frame-stack", type=whole_number(1), default=1, help="observations that the student sees at once (default: 1)"
-    )
-    parser.add_argument("--env", help="score student and teacher in this environment, too")
-    parser.add_argument("--n-episodes", type=whole_number(1), default=30, help="episodes of this score (default: 30)")
-    parser.add_argument("--seed", type=whole_number(0), default=0)
-    parser.add_argument("--device", type=device, default="auto")
+    student.add_argument("--policy", help="its policy (default: CnnPolicy for images, else MlpPolicy)")
+    arguments = "key:value, arguments of the algorithm"
+    student.add_argument("-params", "--params", type=keyword, nargs="+", default=[], help=arguments)
+    steps = f"steps to read (default: the log {N_PASSES} times)"
+    student.add_argument("-n", "--n-timesteps", type=whole_number(1), help=steps)
+    student.add_argument("--frame-stack", type=whole_number(1), default=1, help="observations that it sees at once")
+    comparison = parser.add_argument_group("comparison")
+    comparison.add_argument("--held-out", type=share, default=0.1, help="share of episodes that only compare")
+    comparison.add_argument("--env", help="score student and teacher in this environment, too")
+    comparison.add_argument("--n-episodes", type=whole_number(1), default=30, help="episodes of this score")
     add_import_options(parser)
     args = parser.parse_args(argv)
     if args.output.suffix != ".zip":

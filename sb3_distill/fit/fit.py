@@ -109,7 +109,13 @@ def fit(
     if policy is None:
         policy = "CnnPolicy" if is_image_space(space, check_channels=False) else "MlpPolicy"
     params.setdefault("buffer_size", n_kept)
-    params.setdefault("learning_starts", min(1_000, n_kept))
+    n_timesteps = N_PASSES * n_kept if n_timesteps is None else n_timesteps
+    learning_starts = params.setdefault("learning_starts", min(1_000, n_kept, n_timesteps // 10))
+    if n_timesteps <= learning_starts:
+        raise ValueError(
+            f"n_timesteps={n_timesteps} must be more than learning_starts={learning_starts}, or the student learns "
+            "nothing: read more steps, or start earlier."
+        )
     model: Any = ALGORITHMS[algo](
         policy,
         _environment(kept, teacher, frame_stack),
@@ -120,7 +126,7 @@ def fit(
         device=device,
         **params,
     )
-    model.learn(N_PASSES * n_kept if n_timesteps is None else n_timesteps, progress_bar=progress_bar)
+    model.learn(n_timesteps, progress_bar=progress_bar)
     # Where it plays
     model.env_id = teacher.env_id
     alike = compare(load_teacher(model, device=device), teacher, other, frame_stack)

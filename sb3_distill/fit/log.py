@@ -94,9 +94,18 @@ def _checked(episode: np.ndarray, space: spaces.Box) -> np.ndarray:
         )
     if episode.dtype.kind not in "biuf" or not np.can_cast(episode.dtype, space.dtype, "same_kind"):
         raise LogError(f"its observations are {episode.dtype}, the teacher's {space.dtype}")
-    if not np.isfinite(episode).all():
-        raise LogError("its observations hold NaN or infinite numbers")
-    return episode.astype(space.dtype)
+    if space.dtype.kind in "iu":
+        known, low, high = np.iinfo(space.dtype), int(episode.min()), int(episode.max())
+        if low < known.min or high > known.max:
+            raise LogError(
+                f"its observations go from {low} to {high}, the teacher's {space.dtype} only from {known.min} to "
+                f"{known.max}: record what the teacher sees"
+            )
+    with np.errstate(over="ignore"):
+        found = episode.astype(space.dtype)
+    if not np.isfinite(found).all():
+        raise LogError(f"its observations hold NaN or infinite numbers, or some too large for {space.dtype}")
+    return found
 
 
 def hold_out(

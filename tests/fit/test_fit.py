@@ -178,6 +178,7 @@ def test_continuous_actions(gaussian_teacher: A2C, tmp_path: Path) -> None:
         ({"observations": observations(), "dones": ENDS[1:]}, rf"dones must be numbers of the shape \({N},\)"),
         ({"observations": observations() + 1j}, "not of numbers"),
         ({"observations": np.full((5, 4), np.nan)}, "NaN or infinite"),
+        ({"observations": np.full((5, 4), 1e300)}, "too large for float32"),
         ({"observations": np.array([object()])}, "not of numbers"),
         ({"observations": np.zeros((0, 4))}, "no episode"),
         ({"observations": np.float32(1)}, "a single number"),
@@ -188,6 +189,31 @@ def test_a_log_that_cannot_be_used_is_named(arrays: Any, message: str, tmp_path:
     with pytest.raises(LogError, match=message) as caught:
         read_log(tmp_path / "log.npz", CARTPOLE)
     assert "log.npz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "message"),
+    [(np.int64, 300, "from 0 to 300, the teacher's int8 only from -128 to 127"), (np.uint8, 128, "from 0 to 128")],
+)
+def test_whole_numbers_do_not_wrap(dtype: Any, number: int, message: str, tmp_path: Path) -> None:
+    space = spaces.Box(-128, 127, (4,), np.int8)
+    rows = np.zeros((5, 4), dtype=dtype)
+    for last, message_of in ((100, None), (number, message)):
+        rows[-1, -1] = last
+        np.savez(tmp_path / "log.npz", observations=rows)
+        if message_of is None:
+            assert np.array_equal(read_log(tmp_path / "log.npz", space)[0], rows)
+        else:
+            with pytest.raises(LogError, match=message_of):
+                read_log(tmp_path / "log.npz", space)
+
+
+@pytest.mark.parametrize("n_timesteps", [4, 40])
+def test_short_fits_learn(n_timesteps: int, log: Path, ppo_teacher: PPO) -> None:
+    found = fit(log, ppo_teacher, n_timesteps=n_timesteps, device="cpu")
+    assert found.model.learning_starts == n_timesteps // 10 and found.model._n_updates > 0
+    with pytest.raises(ValueError, match=f"n_timesteps={n_timesteps} must be more than learning_starts=40"):
+        fit(log, ppo_teacher, n_timesteps=n_timesteps, learning_starts=40)
 
 
 def test_other_mistakes_are_named(
