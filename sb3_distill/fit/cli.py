@@ -1,6 +1,7 @@
 """``sb3-distill fit``: a student from a log of observations alone."""
 
 import argparse
+import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("data", help="an .npz with observations, the folder of a recording, or a Minari dataset")
     parser.add_argument("-o", "--output", type=Path, required=True, help="zip of the student")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of student, held-out part and score")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the student, and of what is held out")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     teacher = parser.add_argument_group("teacher")
     teacher.add_argument("--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file")
@@ -56,6 +57,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.output.suffix != ".zip":
         parser.error(f"--output: {args.output} must end with .zip")
+    for name, _ in args.params:
+        if name in {*inspect.signature(fit).parameters, "teacher_kwargs"}:
+            option = f", say --{name.replace('_', '-')}" if name in vars(args) else ""
+            parser.error(f"--params: {name} is no argument of the algorithm here{option}")
     return args
 
 

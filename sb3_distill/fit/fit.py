@@ -1,6 +1,7 @@
 """Fits a student to a log of observations, to which its teacher answers, and measures how alike both act."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ ALGORITHMS: dict[str, type[DistillationAlgorithm]] = {"pd": PolicyDistillation, 
 # How often the log is read, if nothing else is said
 N_PASSES = 10
 # What the log decides
-_DECIDED = ("env", "teacher", "policy", "n_teacher_episodes", "rollout_policy", "recording", "seed", "device")
+_DECIDED = ("env", "n_teacher_episodes", "rollout_policy", "recording")
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,14 @@ def fit(
     """
     kwargs = None if isinstance(teacher, Teacher) else params.get("teacher_kwargs")
     teacher = load_teacher(teacher, device=device, teacher_kwargs=kwargs)
-    space, actions = teacher.observation_space, teacher.action_space
-    for name in set(params) & set(_DECIDED):
-        raise ValueError(f"{name} is no parameter here: fit decides it, or has an argument of its own for it.")
+    space = teacher.observation_space
     if teacher.needs_masks:
         raise LogError(f"The teacher {teacher.source} needs action masks, which a log does not have: take another one.")
     if algo is None:
-        algo = "qpd" if teacher.has_distribution or isinstance(actions, spaces.Box) else "pd"
+        algo = "qpd" if teacher.has_distribution or isinstance(teacher.action_space, spaces.Box) else "pd"
     if algo not in ALGORITHMS:
         raise ValueError(unknown_choice("algorithm of a log", algo, ALGORITHMS))
+    check_params(algo, params)
     episodes = read_log(source, space)
     kept, other = hold_out(episodes, held_out, np.random.default_rng(seed))
     n_kept = sum(map(len, kept))
@@ -131,6 +131,21 @@ def fit(
     model.env_id = teacher.env_id
     alike = compare(load_teacher(model, device=device), teacher, other, frame_stack)
     return Fit(model, teacher, len(other), sum(map(len, other)), alike)
+
+
+def check_params(algo: str, params: Iterable[str]) -> None:
+    """
+    :param algo: "pd" or "qpd"
+    :param params: names of further arguments of the algorithm
+    :raises ValueError: the algorithm has no such argument, or ``fit`` gives it itself
+    """
+    own = {*inspect.signature(fit).parameters, *_DECIDED}
+    free = [name for name in inspect.signature(ALGORITHMS[algo]).parameters if name not in own and name[0] != "_"]
+    for name in params:
+        if name in _DECIDED:
+            raise ValueError(f"{name} is no parameter here: the log decides it, so leave it out.")
+        if name not in free:
+            raise ValueError(unknown_choice(f"argument of {algo}", name, free))
 
 
 def _environment(episodes: Sequence[np.ndarray], teacher: Teacher, frame_stack: int) -> VecEnv:

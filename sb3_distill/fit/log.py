@@ -95,7 +95,7 @@ def _checked(episode: np.ndarray, space: spaces.Box) -> np.ndarray:
     if episode.dtype.kind not in "biuf" or not np.can_cast(episode.dtype, space.dtype, "same_kind"):
         raise LogError(f"its observations are {episode.dtype}, the teacher's {space.dtype}")
     if space.dtype.kind in "iu":
-        known, low, high = np.iinfo(space.dtype), int(episode.min()), int(episode.max())
+        known, low, high = np.iinfo(space.dtype.name), int(episode.min()), int(episode.max())
         if low < known.min or high > known.max:
             raise LogError(
                 f"its observations go from {low} to {high}, the teacher's {space.dtype} only from {known.min} to "

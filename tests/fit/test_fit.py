@@ -234,8 +234,18 @@ def test_other_mistakes_are_named(
         fit(log, ppo_teacher, rollout_policy="student")
     ppo_teacher.save(tmp_path / "CartPole-v1")
     common = ["fit", str(log), "--teacher", str(tmp_path / "CartPole-v1.zip"), "-o", str(tmp_path / "s.zip")]
-    assert main([*common, "--params", "learning_rat:1"]) == 1
-    assert "learning_rat" in capsys.readouterr().err
+    # Before the log is read
+    unread = ["fit", str(tmp_path / "none.npz"), *common[2:]]
+    assert main([*unread, "--params", "learning_rat:1"]) == 1
+    error = capsys.readouterr().err
+    assert "Unknown argument of qpd 'learning_rat'" in error and "Did you mean 'learning_rate'?" in error
+    assert main([*unread, "--params", "loss:'kl'"]) == 1 and "of qpd 'loss'" in capsys.readouterr().err
+    assert main([*unread, "--params", "recording:1"]) == 1 and "leave it out" in capsys.readouterr().err
+    for name, option in (("seed", "--seed"), ("teacher_kwargs", "--teacher-kwargs"), ("source", "")):
+        with pytest.raises(SystemExit):
+            main([*unread, "--params", f"{name}:1"])
+        said = f"{name} is no argument of the algorithm here{option and f', say {option}'}"
+        assert capsys.readouterr().err.endswith(f"{said}\n")
     with pytest.raises(SystemExit):
         main([*common[:-1], str(tmp_path / "student")])
     assert "must end with .zip" in capsys.readouterr().err
