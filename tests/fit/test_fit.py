@@ -1,6 +1,7 @@
 """Students of a log: the teacher answers in the order of each episode, and nobody plays."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -9,12 +10,14 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.buffers.minari import to_minari
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.cli import main
+from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.fit.cli import check_playable
 from sb3_distill.fit.env import LogEnv
 from sb3_distill.fit.fit import fit
 from sb3_distill.fit.log import LogError, hold_out, read_log
@@ -148,6 +151,25 @@ def test_the_verb(log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.Ca
     agent = load_teacher(student, device="cpu")
     assert (agent.algo, agent.env_id) == ("qpd", "CartPole-v1") and agent.facts.taught_by is not None
     assert agent.observation_space.shape == (8,)
+
+
+def test_the_environment_of_the_score_is_checked_first(
+    log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ppo_teacher.save(tmp_path / "CartPole-v1")
+    command = ["fit", str(log), "--teacher", str(tmp_path / "CartPole-v1.zip"), "-o", str(tmp_path / "s.zip")]
+    assert main([*command, "--env", "Pendulum-v1"]) == 1
+    assert "cannot play Pendulum-v1" in capsys.readouterr().err and not (tmp_path / "s.zip").exists()
+    teacher: Any = SimpleNamespace(
+        source="stacked.zip",
+        env_id="CartPole-v1",
+        observation_space=VecFrameStack(DummyVecEnv([lambda: gym.make("CartPole-v1")]), 2).observation_space,
+        action_space=spaces.Discrete(2),
+        facts=SimpleNamespace(recipe=EnvRecipe(frame_stack=2), student_keys=None),
+    )
+    check_playable(teacher, "CartPole-v1", 1)
+    with pytest.raises(ValueError, match="--frame-stack 3: the teacher's observations in CartPole-v1 are 2 stacked"):
+        check_playable(teacher, "CartPole-v1", 3)
 
 
 def test_what_an_onnx_file_does_not_say(log: Path, tmp_path: Path) -> None:
