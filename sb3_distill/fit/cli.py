@@ -32,7 +32,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("data", help="an .npz with observations, the folder of a recording, or a Minari dataset")
     parser.add_argument("-o", "--output", type=Path, required=True, help="zip of the student")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the student, and of what is held out")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of student, held-out part and score")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     teacher = parser.add_argument_group("teacher")
     teacher.add_argument("--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file")
