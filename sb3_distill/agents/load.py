@@ -281,7 +281,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         plain_text(archive.data.get("taught_by")) if algo in STUDENTS else None,
         plain_text(archive.data.get("teacher_sha256")) if algo in STUDENTS else None,
         plain_entries(archive.data.get("teacher_kwargs")) or None,
-        find_recipe(files, config, arguments),
+        find_recipe(files, config, arguments, archive.data.get("frame_stack")),
         is_rebuilt=not allow_pickle,
         statistics_note=note,
         student_keys=keys,

@@ -19,7 +19,7 @@ from sb3_distill.reading.limits import MAX_DATA_BYTES
 _OF_STUDENTS = {"distill_coef": "ppd", "weight_bits": "qpd", "student_temperature": "pd"}
 _STUDENT_POLICIES = ("sb3_distill.networks.policies", "sb3_distill.networks.actor_critic_policies")
 # Far more frames than anybody stacks
-_MAX_FRAMES = 100
+MAX_FRAMES = 100
 
 
 def plain_text(value: Any) -> str | None:
@@ -125,16 +125,21 @@ def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalizati
     return None
 
 
-def find_recipe(files: AgentFiles, config: dict[str, Any], arguments: dict[str, Any]) -> EnvRecipe | None:
+def find_recipe(
+    files: AgentFiles, config: dict[str, Any], arguments: dict[str, Any], own_frames: Any = None
+) -> EnvRecipe | None:
     """
     How the environments of a run were made. The Zoo's ``enjoy`` looks in the same places.
 
     :param files: the run's files
     :param config: its hyperparameters
     :param arguments: its command line
+    :param own_frames: ``frame_stack`` of the zip, which ``sb3-distill fit`` writes; it takes precedence
     :return: what the files say; None where there are none
     :raises AgentError: an entry is of another form than the Zoo writes
     """
+    if isinstance(own_frames, int) and 1 < own_frames <= MAX_FRAMES:
+        return replace(find_recipe(files, config, arguments) or EnvRecipe(), frame_stack=own_frames)
     if not config and not arguments:
         return None
     packages = arguments.get("gym_packages") or ()
@@ -147,9 +152,9 @@ def find_recipe(files: AgentFiles, config: dict[str, Any], arguments: dict[str, 
     where = f"{files.yaml('config.yml')}: "
     # The Zoo's configurations have the entry only if frames are stacked.
     frame_stack = config.get("frame_stack") or 1
-    if not isinstance(frame_stack, int) or not 1 <= frame_stack <= _MAX_FRAMES:
+    if not isinstance(frame_stack, int) or not 1 <= frame_stack <= MAX_FRAMES:
         raise AgentError(
-            f"{where}frame_stack must be a number of frames, not {frame_stack!r}; at most {_MAX_FRAMES} are stacked."
+            f"{where}frame_stack must be a number of frames, not {frame_stack!r}; at most {MAX_FRAMES} are stacked."
         )
     try:
         return replace(

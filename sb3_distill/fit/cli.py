@@ -15,8 +15,7 @@ from sb3_distill.common.arguments import add_import_options, device, keyword, sh
 from sb3_distill.common.files import check_writable
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
-from sb3_distill.envs.recipe import EnvRecipe
-from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.scoring import row_of, score_agent
 from sb3_distill.evaluation.table import cells_of, footnotes, header
 from sb3_distill.fit.fit import ALGORITHMS, N_PASSES, fit
@@ -33,7 +32,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("data", help="an .npz with observations, the folder of a recording, or a Minari dataset")
     parser.add_argument("-o", "--output", type=Path, required=True, help="zip of the student")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the student, and of what is held out")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of student, held-out part and score")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     teacher = parser.add_argument_group("teacher")
     teacher.add_argument("--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file")
@@ -78,6 +77,8 @@ def main(argv: list[str]) -> int:
         kwargs = dict(args.teacher_kwargs) or None
         teacher = load_teacher(args.teacher, device=args.device, env_id=args.env, teacher_kwargs=kwargs)
         env_id = None if args.env is None else find_env_id(teacher, args.env)
+        if env_id is not None:
+            check_playable(teacher, env_id, args.frame_stack)
         found = fit(
             args.data,
             teacher,
@@ -104,6 +105,22 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def check_playable(teacher: Teacher, env_id: str, frame_stack: int) -> None:
+    """
+    :param teacher: the teacher
+    :param env_id: the environment of the score
+    :param frame_stack: how many observations the student sees at once
+    :raises ValueError: teacher or student cannot play there
+    """
+    make_env_of(teacher, env_id).close()
+    n_frames = recipe_of(teacher, env_id).frame_stack or 1
+    if frame_stack > 1 and n_frames > 1:
+        raise ValueError(
+            f"--frame-stack {frame_stack}: the teacher's observations in {env_id} are {n_frames} stacked frames, "
+            "which no environment stacks again: leave out --frame-stack, or --env."
+        )
+
+
 def score(student: Teacher, teacher: Teacher, env_id: str, n_episodes: int, seed: int, frame_stack: int) -> str:
     """
     :param student: the student
@@ -114,9 +131,10 @@ def score(student: Teacher, teacher: Teacher, env_id: str, n_episodes: int, seed
     :param frame_stack: how many observations the student sees at once
     :return: a table with both
     """
+    recipe = recipe_of(teacher, env_id)
     if frame_stack > 1:
-        recipe = student.facts.recipe or EnvRecipe()
-        student.facts = replace(student.facts, recipe=replace(recipe, frame_stack=frame_stack))
+        recipe = replace(recipe, frame_stack=frame_stack)
+    student.facts = replace(student.facts, recipe=recipe)
     scores = [score_agent(agent, env_id, n_episodes, seed=seed) for agent in (teacher, student)]
     rows = [
         row_of(agent, env_id, own, scores[0], teacher) for agent, own in zip((teacher, student), scores, strict=True)

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import compare_actions
@@ -103,6 +104,8 @@ def fit(
     if algo not in ALGORITHMS:
         raise ValueError(unknown_choice("algorithm of a log", algo, ALGORITHMS))
     check_params(algo, params)
+    if not 1 <= frame_stack <= MAX_FRAMES:
+        raise ValueError(f"frame_stack must be a number from 1 to {MAX_FRAMES}, not {frame_stack}.")
     episodes = read_log(source, space)
     kept, other = hold_out(episodes, held_out, np.random.default_rng(seed))
     n_kept = sum(map(len, kept))
@@ -129,6 +132,8 @@ def fit(
     model.learn(n_timesteps, progress_bar=progress_bar)
     # Where it plays
     model.env_id = teacher.env_id
+    if frame_stack > 1:
+        model.frame_stack = frame_stack
     alike = compare(load_teacher(model, device=device), teacher, other, frame_stack)
     return Fit(model, teacher, len(other), sum(map(len, other)), alike)
 

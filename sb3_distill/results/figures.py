@@ -69,9 +69,9 @@ def clip_outliers(axes: Axes, points: Sequence[tuple[float, float]], others: Seq
 
     :param axes: axes whose points are drawn already
     :param points: x and y of each
-    :param others: y of what is drawn beside them, such as the ends of intervals
+    :param others: y of what is drawn beside them, such as the ends of intervals: it is left out with the points alone
     """
-    heights = sorted([*(y for _, y in points), *others])
+    heights = sorted(y for _, y in points)
     gaps = [after - before for before, after in itertools.pairwise(heights)]
     if not gaps:
         return
@@ -80,12 +80,14 @@ def clip_outliers(axes: Axes, points: Sequence[tuple[float, float]], others: Seq
     from_below = len(rest) > len(outside)
     if not from_below:
         rest, outside = outside, rest
-    span = rest[-1] - rest[0]
+    kept = [*rest, *(y for y in others if (y > outside[-1] if from_below else y < outside[0]))]
+    low, high = min(kept), max(kept)
+    span, gap = high - low, low - outside[-1] if from_below else outside[0] - high
     # Few are many where they are a third of the rest, and the rest is not flat where it fills half of the gap.
-    if len(rest) < 4 or len(outside) > len(rest) / 3 or span >= max(gaps) / 2:
+    if len(rest) < 4 or len(outside) > len(rest) / 3 or span >= gap / 2:
         return
     room = 0.25 * span or 1.0
-    edge, end = (rest[0] - room, rest[-1] + room) if from_below else (rest[-1] + room, rest[0] - room)
+    edge, end = (low - room, high + room) if from_below else (high + room, low - room)
     axes.set_ylim(min(edge, end), max(edge, end))
     marker, side, shift = ("v", "bottom", 5) if from_below else ("^", "top", -5)
     for x in dict.fromkeys(x for x, y in points if y in outside):

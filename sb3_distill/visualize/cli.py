@@ -13,8 +13,9 @@ import numpy as np
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import env_name_of_run
 from sb3_distill.common.arguments import add_import_options, positive, share, whole_number
-from sb3_distill.common.files import check_writable
+from sb3_distill.common.files import check_writable, file_name
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
@@ -153,11 +154,16 @@ def draw_curves(args: argparse.Namespace) -> None:
     """Draw the learning curves of runs."""
     from sb3_distill.visualize.curves import plot_runs
 
-    teacher = (
-        [] if args.scores is None else [row for row in read_rows([args.scores], None) if row.taught_by == row.agent]
-    )
-    if args.scores is not None and len(teacher) != 1:
-        raise VisualizeError(f"{args.scores} must have the row of one teacher, not of {len(teacher)}.")
+    teacher = []
+    if args.scores is not None:
+        games = {env_name_of_run(folder) for folder in args.folders}
+        rows = [row for row in read_rows([args.scores], None) if row.taught_by == row.agent]
+        teacher = [row for row in rows if file_name(row.env) in games]
+        if len(teacher) != 1:
+            raise VisualizeError(
+                f"{args.scores} must have the row of one teacher that plays {' or '.join(sorted(map(str, games)))}, "
+                f"not of {len(teacher)} (its teachers play {', '.join(row.env for row in rows) or 'nothing'})."
+            )
     line = [value for row in teacher if row.mean is not None for value in (row.mean, *row.mean_interval)]
     write(plot_runs(args.folders, line), args.output)
 

@@ -1,5 +1,6 @@
 """Learning curves of run folders."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sb3_distill.visualize.figures import distinct_names
 # Default of SB3's AtariWrapper
 _ATARI_FRAME_SKIP = 4
 # Of a run's args.yml, what makes it another one; its config.yml has the hyperparameters
-_STARTED = ("algo", "env", "n_timesteps", "env_kwargs", "eval_freq", "eval_episodes", "n_eval_envs")
+_STARTED = ("algo", "env", "n_timesteps", "env_kwargs", "eval_freq", "eval_episodes", "n_eval_envs", "trained_agent")
 # Lowest and highest returns of games that everybody uses
 _POSSIBLE = {
     "CartPole-v0": (0.0, 200.0),
@@ -115,5 +116,5 @@ def plot_runs(folders: Sequence[Path], teacher: Sequence[float] = ()) -> Figure:
             for player, curve in curves_of_run(folder).items()
         ],
         teacher,
-        _POSSIBLE.get(games[0].removesuffix("NoFrameskip-v4"), (-np.inf, np.inf)),
+        _POSSIBLE.get(re.sub(r"^ALE-|NoFrameskip-v4$|-v5$", "", games[0]), (-np.inf, np.inf)),
     )

@@ -1,6 +1,8 @@
 """Students of a log: the teacher answers in the order of each episode, and nobody plays."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -9,12 +11,15 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.buffers.minari import to_minari
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.cli import main
+from sb3_distill.envs.recipe import EnvRecipe, NamedWrapper
+from sb3_distill.evaluation.table import header
+from sb3_distill.fit.cli import check_playable, score
 from sb3_distill.fit.env import LogEnv
 from sb3_distill.fit.fit import fit
 from sb3_distill.fit.log import LogError, hold_out, read_log
@@ -147,7 +152,41 @@ def test_the_verb(log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.Ca
     # Its zip says where it plays, and who taught it.
     agent = load_teacher(student, device="cpu")
     assert (agent.algo, agent.env_id) == ("qpd", "CartPole-v1") and agent.facts.taught_by is not None
-    assert agent.observation_space.shape == (8,)
+    assert agent.observation_space.shape == (8,) and agent.frame_stack == 2
+    # And how many observations it sees at once
+    assert main(["evaluate", str(student), "-n", "2", "--device", "cpu"]) == 0
+    assert str(student) in capsys.readouterr().out
+
+
+def test_the_environment_of_the_score_is_checked_first(
+    log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ppo_teacher.save(tmp_path / "CartPole-v1")
+    command = ["fit", str(log), "--teacher", str(tmp_path / "CartPole-v1.zip"), "-o", str(tmp_path / "s.zip")]
+    assert main([*command, "--env", "Pendulum-v1"]) == 1
+    assert "cannot play Pendulum-v1" in capsys.readouterr().err and not (tmp_path / "s.zip").exists()
+    teacher: Any = SimpleNamespace(
+        source="stacked.zip",
+        env_id="CartPole-v1",
+        observation_space=VecFrameStack(DummyVecEnv([lambda: gym.make("CartPole-v1")]), 2).observation_space,
+        action_space=spaces.Discrete(2),
+        facts=SimpleNamespace(recipe=EnvRecipe(frame_stack=2), student_keys=None),
+    )
+    check_playable(teacher, "CartPole-v1", 1)
+    with pytest.raises(ValueError, match="--frame-stack 3: the teacher's observations in CartPole-v1 are 2 stacked"):
+        check_playable(teacher, "CartPole-v1", 3)
+
+
+def test_a_student_is_scored_in_the_wrappers_of_its_teacher(ppo_teacher: PPO, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, student = (load_teacher(ppo_teacher, device="cpu") for _ in range(2))
+    teacher.facts = replace(teacher.facts, recipe=EnvRecipe(wrappers=[NamedWrapper("a.Wrapper")]))
+    seen = []
+    monkeypatch.setattr("sb3_distill.fit.cli.score_agent", lambda agent, *_, **__: seen.append(agent.facts.recipe))
+    monkeypatch.setattr("sb3_distill.fit.cli.row_of", lambda *_: None)
+    monkeypatch.setattr("sb3_distill.fit.cli.cells_of", lambda _: header(1.0))
+    monkeypatch.setattr("sb3_distill.fit.cli.footnotes", lambda *_: [])
+    score(student, teacher, "CartPole-v1", 1, 0, 3)
+    assert [recipe.wrappers for recipe in seen] == [[NamedWrapper("a.Wrapper")]] * 2 and seen[1].frame_stack == 3
 
 
 def test_what_an_onnx_file_does_not_say(log: Path, tmp_path: Path) -> None:
@@ -230,6 +269,8 @@ def test_other_mistakes_are_named(
         read_log(log, spaces.Box(0, 255, (4,), np.uint8))
     with pytest.raises(ValueError, match="Unknown algorithm of a log 'ppd'"):
         fit(log, ppo_teacher, "ppd")
+    with pytest.raises(ValueError, match="frame_stack must be a number from 1 to 100, not 101"):
+        fit(log, ppo_teacher, frame_stack=101)
     with pytest.raises(ValueError, match="rollout_policy is no parameter"):
         fit(log, ppo_teacher, rollout_policy="student")
     ppo_teacher.save(tmp_path / "CartPole-v1")

@@ -96,6 +96,11 @@ def test_bars_far_below_are_cut_and_their_runs_named():
     assert texts_of(figure) == ["-900, -880"] and figure.axes[0].get_ylim()[0] > -60
 
 
+def test_bars_begin_at_zero_where_no_run_lies_far_away():
+    figure = draw_bars([Bar((name,), "8", [95.0 + own, 97.0 + own]) for own, name in enumerate("ABCD")], "bits")
+    assert texts_of(figure) == [] and figure.axes[0].get_ylim()[0] <= 0
+
+
 def test_points_of_sizes_say_width_and_bits():
     groups = [
         Group({"units": units, "bits": bits}, (percent,), (), (), (), 100, n_bytes, None, 1)
@@ -135,11 +140,13 @@ def test_the_score_of_the_teacher_is_a_line_with_its_interval(tmp_path, capsys):
     run = make_run(tmp_path / "pd" / "CartPole-v1_1", 1)
     teacher = Row("CartPole-v1", "dqn", "dqn", 9, 36, mean=490.0, mean_interval=(480.0, 500.0), taught_by="dqn")
     scores = tmp_path / "scores.json"
-    for rows, status in (([teacher], 0), ([], 1)):
+    other = replace(teacher, env="PongNoFrameskip-v4")
+    for rows, status in (([other, teacher], 0), ([other], 1)):
         scores.write_text(to_json({"agents": [row.to_dict() for row in rows]}))
         command = ["visualize", "curves", str(run), "--scores", str(scores), "-o", str(tmp_path / "curve.png")]
         assert main(command) == status
-    assert "must have the row of one teacher, not of 0" in capsys.readouterr().err
+    message = "one teacher that plays CartPole-v1, not of 0 (its teachers play PongNoFrameskip-v4)"
+    assert message in capsys.readouterr().err
 
 
 def test_maps_have_a_ring_around_their_peak():

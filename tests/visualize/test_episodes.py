@@ -70,8 +70,8 @@ def test_maps_of_grids(tmp_path):
     assert main(["maps", str(tmp_path / "student.zip"), "--max-steps", "5", "-o", *map(str, outputs)]) == 0
     for path in outputs:
         with Image.open(path) as picture:
-            # The frame, four maps and their maximum, side by side
-            assert picture.width == 6 * (160 + 4)
+            # The frame, four maps and their maximum, and the colour bar, side by side
+            assert picture.width == 6 * (160 + 4) + 28
     assert main(["q-values", str(tmp_path / "student.zip"), "--max-steps", "9", "-o", str(tmp_path / "q.png")]) == 0
 
 

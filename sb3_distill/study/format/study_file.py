@@ -40,6 +40,7 @@ _UNSET: Any = None
 Settings = dict[str, Any]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool)]
+Text = Annotated[str, Field(coerce_numbers_to_str=True)]
 # The grid's own reader says what is wrong with a dimension.
 Dimension = Annotated[
     Any,
@@ -75,16 +76,16 @@ class Published(BaseModel):
     """A result of a paper, with the labels of the grid that it belongs to."""
 
     model_config = ConfigDict(extra="allow")
-    percent: Number = Field(strict=True, description="the paper's score in % of its teacher")
+    percent: Number = Field(strict=True, allow_inf_nan=False, description="the paper's score in % of its teacher")
 
 
 class StudyFile(BaseModel):
     """A study of sb3-distill: a grid of runs, and how they are evaluated."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
-    title: str | None = Field(None, description="title in the report")
-    paper: str | None = Field(None, description="the paper whose results are reproduced")
-    notes: str | None = Field(None, description="differences from the paper")
+    model_config = ConfigDict(extra="forbid")
+    title: Text | None = Field(None, description="title in the report")
+    paper: Text | None = Field(None, description="the paper whose results are reproduced")
+    notes: Text | None = Field(None, description="differences from the paper")
     setting: Literal["paper"] | None = Field(None, description="paper: the papers' own settings for Atari games")
     settings: Settings | None = Field(None, description="algo, env, n_timesteps and hyperparameters of all cells")
     per_env: dict[str, Settings | None] | None = Field(None, description="by environment, settings that win over those")
