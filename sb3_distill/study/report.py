@@ -233,12 +233,11 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[Mani
     if len(sizes) > len({env for env, _ in sizes}):
         figures.append((plot_group_sizes(sized), "Size against return: mean over seeds, and the range of single runs."))
     for members in group_seeds(manifests):
-        drawn = [manifest for manifest in members if (manifest.run_in(folder) / CURVES_FILE).is_file()]
+        drawn = [own for own in members if (own.run_in(folder) / CURVES_FILE).is_file()]
         if drawn and drawn[0].cell.algo == "rtpd":
             labels = " ".join(label for name, label in drawn[0].cell.labels.items() if name != "seed")
-            seeds = ", ".join(str(manifest.cell.seed) for manifest in drawn)
-            runs = plot_runs([manifest.run_in(folder) for manifest in drawn])
-            figures.append((runs, f"Learning curves: {labels}, seed {seeds}."))
+            seeds = ", ".join(str(own.cell.seed) for own in drawn)
+            figures.append((plot_runs([own.run_in(folder) for own in drawn]), f"Curves: {labels}, seed {seeds}."))
     return [Picture(encode(figure), caption, figure.get_figwidth()) for figure, caption in figures]
 
 
