@@ -51,7 +51,8 @@ def read_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("rl_zoo3.exp_manager.ExperimentManager.create_log_folder", stop)
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "studies").symlink_to(REPOSITORY / "studies")
+    for folder in ("studies", "benchmarks"):
+        (tmp_path / folder).symlink_to(REPOSITORY / folder)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_package.py").write_text(
         "import gymnasium\ngymnasium.register('Corridor-v0', 'my_package:Corridor')\n"
