@@ -236,8 +236,8 @@ def draw_figures(folder: Path, groups: Sequence[Group], manifests: Sequence[Mani
         drawn = [own for own in members if (own.run_in(folder) / CURVES_FILE).is_file()]
         if drawn and drawn[0].cell.algo == "rtpd":
             labels = " ".join(label for name, label in drawn[0].cell.labels.items() if name != "seed")
-            seeds = ", ".join(str(own.cell.seed) for own in drawn)
-            figures.append((plot_runs([own.run_in(folder) for own in drawn]), f"Curves: {labels}, seed {seeds}."))
+            caption = f"Learning curves: {labels}, seed {', '.join(str(own.cell.seed) for own in drawn)}."
+            figures.append((plot_runs([own.run_in(folder) for own in drawn]), caption))
     return [Picture(encode(figure), caption, figure.get_figwidth()) for figure, caption in figures]
 
 
