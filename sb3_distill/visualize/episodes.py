@@ -90,12 +90,15 @@ def _play(
     obs: Any = venv.reset()
     done, episode = False, Episode()
     state, starts = None, np.ones(1, dtype=bool)
+    score, n_rewards = 0.0, 0
     names = getattr(game.unwrapped, "get_action_meanings", None)
     episode.action_names = () if names is None else tuple(map(str, names()))
     while not done and len(episode.actions) < max_steps:
         episode.observations.append(np.array(obs[0]))
         # The Monitor is below the wrappers that clip rewards.
-        episode.scores.append(float(sum(game.get_wrapper_attr("rewards"))))
+        rewards = game.get_wrapper_attr("rewards")
+        score, n_rewards = float(sum(rewards[n_rewards:], score)), len(rewards)
+        episode.scores.append(score)
         frame = game.render()
         if not isinstance(frame, np.ndarray):
             raise ValueError(f"{env_id} cannot be drawn: with render_mode='rgb_array' it renders no picture.")
