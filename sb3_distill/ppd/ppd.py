@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.rebuild.stock import stock_model
-from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.callbacks import TeacherReferenceCallback, UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.reference import PlayRule, TeacherReferences
 from sb3_distill.base.resume.resuming import ResumableMixin
@@ -165,8 +164,10 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         self._distill_loss = DistillationLoss("kl", self.temperature)
         self._distill_schedule = read_schedule(self.distill_coef, "distill_coef", may_be_zero=True)
 
-    def _find_teacher(self, env_id: str | None) -> Any:
-        return find_zoo_teacher(env_id, checks.teacher_algorithms(self.policy.squash_output))
+    @classmethod
+    def teacher_algorithms(cls, action_space: spaces.Space | None, squashes: bool | None = None) -> tuple[str, ...]:
+        """See ``TeacherMixin``."""
+        return checks.teacher_algorithms(action_space, squashes)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         checks.check_divergence(teacher, self._known_env(), self.policy)
