@@ -209,7 +209,8 @@ def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     named.append(None if (starts := cell.evaluation.get("starts_from")) == "random" else starts)
     needed: list[tuple[str, ...]] = [(str(source),) for source in named if source is not None]
     unnamed = cell.evaluation.get("teacher") == ZOO or (cell.algo in STUDENTS and not cell.hyperparams.get("teacher"))
-    env_ids, algos = [], ZOO_ALGORITHMS
+    env_ids: list[str] = []
+    algos: tuple[str, ...] = ZOO_ALGORITHMS
     if unnamed:
         env_ids, algos = [cell.env], _algorithms(cell.algo, cell.env, json.dumps(cell.env_kwargs))
     # Those of mtpd teach, those of mtdqn count as 100%.
