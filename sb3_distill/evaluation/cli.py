@@ -18,7 +18,7 @@ from sb3_distill.common.files import check_writable, write_whole
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.disturbance import Disturbance, add_disturbance_options
-from sb3_distill.evaluation.environments import find_env_id, recipe_of, shared_env_kwargs
+from sb3_distill.evaluation.environments import find_env_id, play_where_it_taught, recipe_of, shared_env_kwargs
 from sb3_distill.evaluation.scoring import Score, architecture_of, row_of, score_agent
 from sb3_distill.evaluation.starts import HeldOutStarts, StartFrom, load_or_record
 from sb3_distill.evaluation.table import cells_of, footnotes, geometric_means, header
@@ -303,6 +303,7 @@ def add_teachers(game: Game, named: str | None, device: str) -> None:
             players.append(player)
         if teacher is not None:
             game.teachers[player] = teacher
+            play_where_it_taught(teacher, agent)
     game.agents = players
 
 
@@ -363,13 +364,12 @@ def main(argv: list[str]) -> int:
             check_writable(path)
         trust_packages(args.gym_packages, args.allow_import)
         games = group_by_game(args)
-        names = [game.env_id for game in games]
         if args.starts is not None and len(games) > 1:
-            raise ValueError(f"--starts is a file of one game, but the runs are of {', '.join(names)}.")
+            named = ", ".join(game.env_id for game in games)
+            raise ValueError(f"--starts is a file of one game, but the runs are of {named}.")
         for game in games:
             starts = find_starts(args, game)
-            if starts is not None:
-                starts_sha256 = starts.sha256
+            starts_sha256 = starts_sha256 if starts is None else starts.sha256
             rows += evaluate_game(game, starts, args)
     except (AgentError, ValueError, OSError, gym.error.Error) as error:
         print(f"sb3-distill evaluate: {error}", file=sys.stderr)
