@@ -26,6 +26,7 @@ from gymnasium import spaces
 from torch.nn import functional as F
 
 from sb3_distill import load_teacher
+from sb3_distill.base.augmentation import shifted
 from sb3_distill.base.inheritance import inherit_filters
 from sb3_distill.base.students import Student
 from sb3_distill.buffers.recordings import Recording
@@ -131,16 +132,6 @@ class Sampler:
             self.weights[indices] = losses.detach().numpy() ** 0.7 + 1e-3
 
 
-def shifted(images: th.Tensor, n_pixels: int, rng: np.random.Generator) -> th.Tensor:
-    """Images moved at random, with their borders repeated."""
-    if n_pixels == 0:
-        return images
-    height, width = images.shape[-2:]
-    padded = F.pad(images, (n_pixels,) * 4, mode="replicate")
-    row, column = rng.integers(2 * n_pixels + 1, size=2)
-    return padded[:, :, row : row + height, column : column + width]
-
-
 class Hint:
     """A linear map from the features of a student to those of its teacher, which learns with the student."""
 
@@ -184,11 +175,13 @@ def run(idea: Idea, args: argparse.Namespace, play: Play, held_out: Play, teache
             group["lr"] = idea.learning_rate * max(SCHEDULES[idea.schedule](min(seconds / args.seconds, 1.0)), 1e-3)
         policy.set_training_mode(True)
         indices = sampler.draw()
-        images = shifted(th.as_tensor(play.observations[indices]).float(), idea.shift, sampler.rng)
-        losses = student.loss(Answers(q_values=play.q_values[indices]), policy.answer(images))
+        images = th.as_tensor(play.observations[indices])
+        if idea.shift:
+            images = shifted(images, sampler.rng.integers(-idea.shift, idea.shift + 1, size=(2, len(images))))
+        losses = student.loss(Answers(q_values=play.q_values[indices]), policy.answer(images.float()))
         loss = losses.mean()
         if hint is not None:
-            loss = loss + idea.hint * hint.loss(images)
+            loss = loss + idea.hint * hint.loss(images.float())
         student.update(loss)
         if hint is not None:
             hint.optimizer.step()

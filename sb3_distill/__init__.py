@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sb3_distill.common.answers import Answers, Gaussian
     from sb3_distill.envs.native import NativeAtari, PythonAtari
     from sb3_distill.envs.wrappers.keys import RenderedFrames, StackedEntries
+    from sb3_distill.envs.wrappers.picture import OwnPicture
     from sb3_distill.mtpd import MultiTaskDistillation, MultiTaskDQN
     from sb3_distill.networks.muon import Muon
     from sb3_distill.networks.rmsprop import CappedRMSprop
@@ -30,6 +31,7 @@ __all__ = [
     "MultiTaskDistillation",
     "Muon",
     "NativeAtari",
+    "OwnPicture",
     "PolicyDistillation",
     "ProximalPolicyDistillation",
     "PythonAtari",
@@ -60,6 +62,7 @@ _PUBLIC = {
     "ProximalPolicyDistillation": "sb3_distill.ppd",
     "PythonAtari": "sb3_distill.envs.native",
     "RealTimeDistillDQN": "sb3_distill.rtpd",
+    "OwnPicture": "sb3_distill.envs.wrappers.picture",
     "RenderedFrames": "sb3_distill.envs.wrappers.keys",
     "StackedEntries": "sb3_distill.envs.wrappers.keys",
     "Teacher": "sb3_distill.agents.agent",

@@ -47,6 +47,7 @@ class AgentFacts:
     :param is_rebuilt: whether its policy was rebuilt from the weights in its file; otherwise SB3 made it
     :param statistics_note: what is to be said beside its scores, where statistics and weights may be of two moments
     :param student_keys: for a student, what it sees of Dict observations, see ``ObservationView``
+    :param teacher_keys: for a student, what its teacher sees of them
     :param found: one line on its files: those that were read, and those that are not there; None for a model in memory
     """
 
@@ -64,6 +65,7 @@ class AgentFacts:
     is_rebuilt: bool = False
     statistics_note: str | None = None
     student_keys: Any = None
+    teacher_keys: Any = None
     found: str | None = None
 
 

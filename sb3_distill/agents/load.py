@@ -230,6 +230,7 @@ def _from_model(model: BaseAlgorithm, env_id: str | None) -> Teacher:
         env_id,
         None if normalization is None else normalization.of_keys(keys),
         student_keys=keys,
+        teacher_keys=getattr(model, "teacher_keys", None),
     )
     return teacher_class(copy_policy(model.policy), facts)
 
@@ -285,6 +286,7 @@ def _from_files(files: AgentFiles, source: str, env_id: str | None, env: GymEnv 
         is_rebuilt=not allow_pickle,
         statistics_note=note,
         student_keys=keys,
+        teacher_keys=find_keys(archive.data, "teacher_keys") if algo in ("pd", "qpd") else None,
     )
     return teacher_class(policy, facts)
 

@@ -88,20 +88,21 @@ def find_algo(data: dict[str, Any], named: Any) -> str:
     return next((algo for attribute, algo in attributes.items() if attribute in data), str(named))
 
 
-def find_keys(data: dict[str, Any]) -> str | list[str] | None:
+def find_keys(data: dict[str, Any], attribute: str = "student_keys") -> str | list[str] | None:
     """
-    What a student sees of Dict observations.
+    What a student or its teacher sees of Dict observations.
 
-    :param data: the attributes in its zip
+    :param data: the attributes in the student's zip
+    :param attribute: "student_keys" or "teacher_keys"
     :return: a key, several keys, or None
     :raises AgentError: something else stands there
     """
-    keys = data.get("student_keys")
+    keys = data.get(attribute)
     if keys is None or isinstance(keys, str):
         return keys
     if isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys):
         return keys
-    raise AgentError(f"student_keys must be a key of the observations or a list of keys, not {keys!r:.80}.")
+    raise AgentError(f"{attribute} must be a key of the observations or a list of keys, not {keys!r:.80}.")
 
 
 def find_normalization(files: AgentFiles, config: dict[str, Any]) -> Normalization | None:

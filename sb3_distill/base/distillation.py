@@ -301,7 +301,7 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
         for step in range(gradient_steps):
             if self._progress_bar is not None:
                 self._progress_bar.show_updates(step + 1, gradient_steps)
-            samples = self.replay_buffer.sample(batch_size, env=self._normalizer)
+            samples = self._sample(batch_size)
             for model, record in zip(models, records, strict=True):
                 record.append(model._update(samples))
 
@@ -310,6 +310,9 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for model, record in zip(models, records, strict=True):
             model._log_updates(record, self._n_updates)
+
+    def _sample(self, batch_size: int) -> Any:
+        return self.replay_buffer.sample(batch_size, env=self._normalizer)
 
     def _further_models(self) -> "list[DistillationAlgorithm]":
         """Models of other students that learn from the same minibatches."""

@@ -42,6 +42,21 @@ def trust_packages(packages: Sequence[str], anything: bool = False) -> None:
         _NAMED.add(_ANY)
 
 
+def _named_packages() -> set[str]:
+    """
+    The packages that the user has named: to ``trust_packages``, or on the command line of this process, which the
+    processes of environments have from their parent, and the Zoo's ``enjoy`` keeps to itself.
+    """
+    named, is_package = set(_NAMED), False
+    for word in sys.argv[1:]:
+        if word.startswith("-"):
+            option, _, word = word.partition("=")
+            is_package = option == "--gym-packages"
+        if is_package and word:
+            named.add(word.partition(".")[0])
+    return named
+
+
 def _import(package: str) -> None:
     try:
         importlib.import_module(package)
@@ -103,19 +118,22 @@ def find_wrapper(name: str, base: type, where: str, renamed: bool = True) -> Any
     return found
 
 
-def find_function(name: str, where: str) -> Any:
+def find_function(name: str, where: str, in_python: str = "pass the function itself") -> Any:
     """
-    :param name: ``package.module:function``, as a user wrote it: never from a file that a stranger can have written
+    :param name: ``package.module:function``
     :param where: the place of the name, for the message
+    :param in_python: what a user of Python passes instead
     :return: the function
     :raises ValueError: the user has not named its package, or there is no such function
     """
-    module, _, function = name.partition(":")
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ValueError(f"{where} must be package.module:function, not {name!r}.")
     package = module.partition(".")[0]
-    if _NAMED.isdisjoint((_ANY, package)):
+    if _named_packages().isdisjoint((_ANY, package)):
         raise ValueError(
             f"{where} is {name}. Importing {package} runs its code: if you trust it, pass --gym-packages {package} (in "
-            "Python: call the function, and pass what it returns)."
+            f"Python: {in_python})."
         )
     try:
         found = getattr(importlib.import_module(module), function)

@@ -30,8 +30,13 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_distill.envs.atari import AtariSettings, NativeAtariVecEnv
+from sb3_distill.envs.wrappers.keys import RenderedFrames
+from sb3_distill.envs.wrappers.picture import OwnPicture
 
 _READ = "sb3_distill_native"
+# Wrappers that show what the emulator shows
+_OF_SCREEN = (OwnPicture, RenderedFrames)
+_NO_SCREEN = "which needs the raw screen, and games in C++ have none"
 
 
 class NotNativeError(ValueError):
@@ -250,6 +255,8 @@ def _settings_of(wrapper: gym.Wrapper) -> dict[str, Any]:
         if wrapper.width != wrapper.height:
             raise NotNativeError(f"their frames of {wrapper.height} x {wrapper.width} pixels are not square")
         return {"screen_size": wrapper.width}
+    if isinstance(wrapper, _OF_SCREEN):
+        raise NotNativeError(f"they have the wrapper {type(wrapper).__name__}, {_NO_SCREEN}")
     if not isinstance(wrapper, (AtariWrapper, OrderEnforcing, PassiveEnvChecker)):
         raise NotNativeError(f"they have the wrapper {type(wrapper).__name__}, which has no native counterpart")
     return {}
@@ -287,6 +294,12 @@ def native_or_same(env: VecEnv, verbose: int = 0) -> VecEnv:
     """
     native = native_atari(env)
     if native is None:
+        if verbose >= 1 and any(env.env_is_wrapped(AtariWrapper)):
+            for wrapper in _OF_SCREEN:
+                if any(env.env_is_wrapped(wrapper)):
+                    print(
+                        f"Stepping the Atari games in Python: they have the wrapper {wrapper.__name__}, {_NO_SCREEN}."
+                    )
         return env
     if verbose >= 1:
         print("Stepping the Atari games natively.")

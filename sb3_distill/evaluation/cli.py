@@ -216,13 +216,12 @@ def main(argv: list[str]) -> int:
             check_writable(path)
         trust_packages(args.gym_packages, args.allow_import)
         games = group_by_game(args)
-        names = [game.env_id for game in games]
         if args.starts is not None and len(games) > 1:
-            raise ValueError(f"--starts is a file of one game, but the runs are of {', '.join(names)}.")
+            named = ", ".join(game.env_id for game in games)
+            raise ValueError(f"--starts is a file of one game, but the runs are of {named}.")
         for game in games:
             starts = find_starts(args, game)
-            if starts is not None:
-                starts_sha256 = starts.sha256
+            starts_sha256 = starts_sha256 if starts is None else starts.sha256
             rows += evaluate_game(game, starts, args)
     except (AgentError, ValueError, OSError, gym.error.Error) as error:
         print(f"sb3-distill evaluate: {error}", file=sys.stderr)

@@ -125,26 +125,34 @@ class Disturbance:
             if not all(map(_bounded, boxes.values())):
                 seen = {key: (np.full(box.shape, np.inf), np.full(box.shape, -np.inf)) for key, box in boxes.items()}
                 play(N_RANGE_EPISODES, seed=RANGE_SEED, wrapper=lambda env, *_: RangeRecorder(env, seen))
-                known = {key: _widened(boxes[key], *seen[key]) for key in boxes}
+                known = {key: widened(boxes[key], *seen[key]) for key in boxes}
             self._ranges[str(space)] = known
         return known
 
 
-def _has_bounds(box: spaces.Box) -> np.ndarray:
-    """Whether each entry has two; the largest number of its type is none."""
+def has_bounds(box: spaces.Box) -> np.ndarray:
+    """
+    :param box: a space
+    :return: whether each entry has two bounds; the largest number of its type is none
+    """
     largest = np.finfo(np.float32).max if np.issubdtype(box.dtype, np.floating) else np.inf
     return (box.low > -largest) & (box.high < largest)
 
 
 def _bounded(box: spaces.Box) -> bool:
-    return bool(_has_bounds(box).all())
+    return bool(has_bounds(box).all())
 
 
-def _widened(box: spaces.Box, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds of a space and, where it has none, those of what was seen, widened by half of it at both ends."""
+def widened(box: spaces.Box, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param box: a space
+    :param low: the lowest value that was seen of each entry
+    :param high: the highest one
+    :return: the bounds of the space and, where it has none, those of what was seen, widened by half of it at both ends
+    """
     margin = (high - low) / 2
-    has_bounds = _has_bounds(box)
-    return np.where(has_bounds, box.low, low - margin), np.where(has_bounds, box.high, high + margin)
+    bounded = has_bounds(box)
+    return np.where(bounded, box.low, low - margin), np.where(bounded, box.high, high + margin)
 
 
 def _boxes(space: spaces.Space) -> dict[str, spaces.Box]:

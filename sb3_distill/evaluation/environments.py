@@ -1,6 +1,7 @@
 """The environments in which an agent plays: those of its own run, made anew."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,19 @@ def recipe_of(agent: Teacher, env_id: str, env_kwargs: Mapping[str, Any] | None 
         wrappers=usual.wrappers if own.wrappers is None else own.wrappers,
         frame_stack=usual.frame_stack if own.frame_stack is None else own.frame_stack,
     )
+
+
+def play_where_it_taught(teacher: Teacher, student: Teacher) -> None:
+    """
+    Let a teacher that has no run of its own, such as an object or an ONNX file, play in the environments of its
+    student's run, if it saw keys of its own there.
+
+    :param teacher: the teacher
+    :param student: its student
+    """
+    keys = student.facts.teacher_keys
+    if keys is not None and teacher.facts.algo in ("object", "onnx"):
+        teacher.facts = replace(teacher.facts, recipe=student.facts.recipe, student_keys=keys)
 
 
 def shared_env_kwargs(agents: Sequence[Teacher], env_id: str) -> dict[str, Any]:
@@ -154,7 +168,19 @@ def make_env_of(
     :return: the environment of the agent's run, made anew, with observations in the agent's own format
     :raises ValueError: the environment cannot be made, or has other spaces than the agent
     """
-    venv = make_eval_env(env_id, n_envs, recipe_of(agent, env_id, env_kwargs), start_wrapper, native)
+    recipe = recipe_of(agent, env_id, env_kwargs)
+    try:
+        return _make_env(agent, env_id, n_envs, recipe, start_wrapper, native)
+    except ValueError:
+        # Those of a student's run may stack observations of which its teacher knows the newest alone.
+        if (recipe.frame_stack or 1) > 1:
+            with suppress(ValueError):
+                return _make_env(agent, env_id, n_envs, replace(recipe, frame_stack=1), start_wrapper, native)
+        raise
+
+
+def _make_env(agent: Teacher, env_id: str, n_envs: int, recipe: EnvRecipe, *options: Any) -> VecEnv:
+    venv = make_eval_env(env_id, n_envs, recipe, *options)
     try:
         venv = _own_view(agent, env_id, venv)
         check_fits(agent, env_id, venv)

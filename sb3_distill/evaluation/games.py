@@ -11,7 +11,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.disturbance import Disturbance
-from sb3_distill.evaluation.environments import find_env_id, recipe_of, shared_env_kwargs
+from sb3_distill.evaluation.environments import find_env_id, play_where_it_taught, recipe_of, shared_env_kwargs
 
 
 @dataclass
@@ -132,6 +132,7 @@ def add_teachers(game: Game, named: str | None, device: str) -> None:
             players.append(player)
         if teacher is not None:
             game.teachers[player] = teacher
+            play_where_it_taught(teacher, agent)
     game.agents = players
 
 

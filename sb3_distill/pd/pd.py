@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from sb3_distill.agents.checks import check_discrete, check_masked_loss
 from sb3_distill.base.acting import EpsilonGreedyMixin
+from sb3_distill.base.augmentation import AugmentingMixin
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.several.siblings import SeveralStudentsMixin
 from sb3_distill.base.several.spec import StudentsArgument
@@ -26,7 +27,7 @@ from sb3_distill.networks.policies import STUDENT_POLICIES, StudentPolicy
 SelfPolicyDistillation = TypeVar("SelfPolicyDistillation", bound="PolicyDistillation")
 
 
-class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationAlgorithm):
+class PolicyDistillation(AugmentingMixin, SeveralStudentsMixin, EpsilonGreedyMixin, DistillationAlgorithm):
     """
     Policy Distillation: a student network learns a trained teacher's outputs by supervised regression.
 
@@ -90,6 +91,14 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
     :param seed: Seed for the pseudo random generators
     :param device: Device (cpu, cuda, ...) on which the code should be run
     :param teacher_kwargs: what the teacher's ONNX file does not say of itself, such as ``{"answers": "mean"}``
+    :param augmentation: what the student sees of the observations that it learns from: "none", as they are; "shift",
+        images moved by up to ``augmentation_strength`` pixels at random, borders repeated; "adversarial",
+        observations moved to where its loss is larger. The teacher's answers are those to the observation itself.
+    :param augmentation_strength: pixels of a shift (None: 2), or by how much an entry changes at most, as a share of
+        its range (None: 0.01): the bounds of the space, where it has none (or VecNormalize scales it) the range in the
+        minibatch, widened by half of it at both ends
+    :param augmentation_steps: steps along the gradient's sign of "adversarial": 1 is the fast gradient sign method,
+        more are projected gradient steps. Each costs as much as an update.
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
     """
@@ -146,6 +155,9 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         seed: int | None = None,
         device: th.device | str = "auto",
         teacher_kwargs: Mapping[str, Any] | None = None,
+        augmentation: str = "none",
+        augmentation_strength: float | None = None,
+        augmentation_steps: int = 1,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -173,6 +185,9 @@ class PolicyDistillation(SeveralStudentsMixin, EpsilonGreedyMixin, DistillationA
         )
         self.teacher = teacher
         self.teacher_kwargs = teacher_kwargs
+        self.augmentation = augmentation
+        self.augmentation_strength = augmentation_strength
+        self.augmentation_steps = augmentation_steps
         self.loss = loss
         self.temperature = temperature
         self.student_temperature = student_temperature

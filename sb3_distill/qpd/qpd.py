@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sb3_distill.agents.checks import check_actions
 from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.base.augmentation import AugmentingMixin
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.reference import PlayRule
 from sb3_distill.base.several.siblings import SeveralStudentsMixin
@@ -42,7 +43,7 @@ from sb3_distill.quantization.training import QuantizingMixin
 SelfQPD = TypeVar("SelfQPD", bound="QPD")
 
 
-class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
+class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     """
     Quantization-aware Policy Distillation: an actor-critic student learns from an actor-critic teacher, first at full
     precision, then in a smooth transition to few bits, then at its final precision with frozen step sizes. The
@@ -78,6 +79,7 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     :param recording: folder with a recording of the teacher's play (see ``PolicyDistillation``)
     :param init_from_teacher: see ``PolicyDistillation``
     :param teacher_kwargs: see ``PolicyDistillation``
+    :param augmentation: see ``PolicyDistillation``, and so are its strength and steps
     :param students: further students (see ``PolicyDistillation``). Entries of their own can be the arguments of the
         policy, of the loss and of the precision, ``learning_rate``, ``init_from_teacher`` and ``max_grad_norm``.
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
@@ -137,6 +139,9 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         seed: int | None = None,
         device: th.device | str = "auto",
         teacher_kwargs: Mapping[str, Any] | None = None,
+        augmentation: str = "none",
+        augmentation_strength: float | None = None,
+        augmentation_steps: int = 1,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -164,6 +169,9 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         )
         self.teacher = teacher
         self.teacher_kwargs = teacher_kwargs
+        self.augmentation = augmentation
+        self.augmentation_strength = augmentation_strength
+        self.augmentation_steps = augmentation_steps
         self.temperature = temperature
         self.value_coef = value_coef
         self.ent_coef = ent_coef

@@ -61,8 +61,10 @@ def _go_on(run: StoppedRun) -> None:
     sb3_distill_zoo.add_finder()
     train: Any = importlib.import_module("rl_zoo3.train")
     manager = _experiment_manager(run, train.ExperimentManager)
-    zoo = train.ExperimentManager, train.argparse
+    zoo = train.ExperimentManager, train.argparse, sys.argv
     train.ExperimentManager, train.argparse = manager, SimpleNamespace(ArgumentParser=_argument_parser(run))
+    # Where the processes of environments find them
+    sys.argv = [*sys.argv, *command_line({"gym_packages": run.arguments.get("gym_packages")})]
     try:
         train.train()
     except (ValueError, TypeError, ImportError) as error:
@@ -71,7 +73,7 @@ def _go_on(run: StoppedRun) -> None:
             raise
         raise AgentError(f"The settings of {run.folder} are refused: {error}") from error
     finally:
-        train.ExperimentManager, train.argparse = zoo
+        train.ExperimentManager, train.argparse, sys.argv = zoo
 
 
 def _go_where_it_was_started(run: StoppedRun) -> None:

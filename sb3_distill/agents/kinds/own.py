@@ -78,7 +78,7 @@ def call_function(name: str) -> Any:
     :raises AgentError: the user has not named its package, there is no such function, or it fails
     """
     try:
-        function = find_function(name, "The teacher")
+        function = find_function(name, "The teacher", "call the function, and pass what it returns")
     except ValueError as error:
         raise AgentError(str(error)) from error
     made = function()

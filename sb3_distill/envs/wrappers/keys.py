@@ -13,10 +13,31 @@ from gymnasium import spaces
 STATE = "state"
 
 
-class _WithHistory(gym.Wrapper, gym.utils.RecordConstructorArgs):
+def screen_of(env: gym.Env) -> np.ndarray:
+    """
+    :param env: an environment that renders RGB arrays, whatever its render mode is
+    :return: its picture of this moment ``(height, width, 3)``; that of an Atari game is the emulator's screen
+    """
+    game: Any = env.unwrapped
+    # Also where the user looks at a window, or at nothing
+    mode, game.render_mode = game.render_mode, "rgb_array"
+    try:
+        picture: np.ndarray = game.render()
+    finally:
+        game.render_mode = mode
+    return picture
+
+
+class WithHistory(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """
     Gives ``{"state": the environment's observation, key: the newest of something else}``. When an episode begins, the
     first one fills the whole history.
+
+    :param env: the environment
+    :param key: the key of what is added
+    :param part: its space
+    :param n_stack: how many of the newest are seen
+    :raises ValueError: the key or the number cannot be
     """
 
     def __init__(self, env: gym.Env, key: str, part: spaces.Box, n_stack: int) -> None:
@@ -32,7 +53,10 @@ class _WithHistory(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self.observation_space = spaces.Dict({STATE: env.observation_space, key: part})
 
     def newest(self, observation: Any) -> np.ndarray:
-        """What is remembered of this moment."""
+        """
+        :param observation: the environment's observation
+        :return: what is remembered of this moment
+        """
         raise NotImplementedError
 
     def reset(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -50,7 +74,7 @@ class _WithHistory(gym.Wrapper, gym.utils.RecordConstructorArgs):
         return {STATE: observation, self.key: np.concatenate(self._history)}
 
 
-class StackedEntries(_WithHistory):
+class StackedEntries(WithHistory):
     """
     Adds the last values of some entries of a vector, such as positions without velocities.
 
@@ -77,7 +101,7 @@ class StackedEntries(_WithHistory):
         return np.asarray(observation)[self.entries]
 
 
-class RenderedFrames(_WithHistory):
+class RenderedFrames(WithHistory):
     """
     Adds the last pictures of the environment, as square grey images.
 
@@ -96,12 +120,5 @@ class RenderedFrames(_WithHistory):
         super().__init__(env, key, spaces.Box(0, 255, (n_stack, size, size), np.uint8), n_stack)
 
     def newest(self, observation: Any) -> np.ndarray:
-        game: Any = self.unwrapped
-        # Also where the user looks at a window, or at nothing
-        mode, game.render_mode = game.render_mode, "rgb_array"
-        try:
-            picture = game.render()
-        finally:
-            game.render_mode = mode
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(screen_of(self), cv2.COLOR_RGB2GRAY)
         return cv2.resize(grey, (self.size, self.size), interpolation=cv2.INTER_AREA)[None]
