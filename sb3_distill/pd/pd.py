@@ -49,8 +49,9 @@ class PolicyDistillation(AugmentingMixin, SeveralStudentsMixin, EpsilonGreedyMix
     :param train_freq: Update the student every ``train_freq`` steps (of each environment)
     :param gradient_steps: How many updates to do after each rollout; ``-1``: as many as steps done during the rollout
     :param loss: "kl", "reverse_kl", "nll" or "mse" (see ``sb3_distill.common.losses``)
-    :param temperature: divides the teacher's output in the KL losses; below 1 sharpens. ``"auto"`` chooses it from the
-        first observations (see ``choose_temperature``): the number is then in the attribute ``temperature``.
+    :param temperature: divides the teacher's output in the KL losses; below 1 sharpens (Rusu et al.: 0.01). ``"auto"``
+        chooses it from the first observations (see ``choose_temperature``): the number is then in the attribute
+        ``temperature``.
     :param student_temperature: divides the student's output in the KL losses: 1 in Rusu et al., ``temperature`` in
         Actor-Mimic and in Sun & Fazli 2019
     :param rollout_policy: who acts: "teacher", "student", "linear" (from the teacher to the student over the run), or
@@ -132,7 +133,7 @@ class PolicyDistillation(AugmentingMixin, SeveralStudentsMixin, EpsilonGreedyMix
         train_freq: int | tuple[int, str] = 4,
         gradient_steps: int = 1,
         loss: str = "kl",
-        temperature: float | str = 0.01,
+        temperature: float | str = AUTO,
         student_temperature: float = 1.0,
         rollout_policy: RolloutPolicy = "teacher",
         teacher_eps: float = 0.05,
