@@ -290,6 +290,7 @@ def plot_returns(rows: Sequence[BenchRow]) -> Figure:
     kinds = [kind for kind in MARKERS if any(row.kind == kind for row in rows)]
     styles = {folder: fill_style(index) for index, folder in enumerate(folders)}
     for row in rows:
+        assert row.mean_return is not None
         axes.plot(row.n_bytes, row.mean_return, MARKERS[row.kind], **styles[row.folder], alpha=0.8)
     for folder in folders:
         axes.plot([], [], "o", **styles[folder], label=folder)

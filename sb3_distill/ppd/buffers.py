@@ -1,6 +1,6 @@
 """Rollout buffers that also keep the teacher's answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ class _AnswersMixin:
     obs_shape: Any
     buffer_size: int
     n_envs: int
-    to_torch: Callable[[np.ndarray], th.Tensor]
 
     def keep_answers(self, steps: Sequence[Answers]) -> None:
         """
@@ -39,7 +38,8 @@ class _AnswersMixin:
         rows = np.linspace(0, n_steps - 1, min(n_steps, 1_000)).astype(int)
         parts = self.observations.items() if isinstance(self.observations, dict) else [("", self.observations)]
         shapes = self.obs_shape if isinstance(self.obs_shape, dict) else {"": self.obs_shape}
-        found = {key: self.to_torch(part.reshape(n_steps, *shapes[key])[rows]) for key, part in parts}
+        to_torch = self.to_torch  # type: ignore[attr-defined]
+        found = {key: to_torch(part.reshape(n_steps, *shapes[key])[rows]) for key, part in parts}
         return found if isinstance(self.observations, dict) else found[""]
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
