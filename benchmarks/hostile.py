@@ -14,7 +14,6 @@ import pickle
 import random
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -41,6 +40,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from benchmarks import mutations
+from benchmarks.forks import in_a_fork
 from benchmarks.mutations import mutate_bytes, mutate_json, mutate_npy, mutate_pickle, mutate_yaml, mutate_zip
 from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.base.resume.resuming import RUN_STATE
@@ -62,7 +62,7 @@ from sb3_distill.study.job import train_arguments
 from sb3_distill.study.manifest import MANIFEST, Manifest, manifest_of
 from sb3_distill.study.run import collect
 
-MEMORY, CPU_SECONDS, SECONDS = 2 * 2**30, 60, 600
+MEMORY, CPU_SECONDS = 2 * 2**30, 60
 # What nothing that only reads may do
 _FORBIDDEN = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen")
 _STUDY = {
@@ -227,7 +227,7 @@ def make_files(folder: Path) -> None:
     (folder / "plan/study.yml").write_text(yaml.dump(_STUDY))
     write_results(folder)
     description = {name: "x" for name in ("source", "sha256", "algo", "env_id", "checked_against")}
-    numbers = dict.fromkeys(("frame_stack", "n_parameters", "macs", "opset", "n_observations"), 1)
+    numbers = dict.fromkeys(("frame_stack", "n_parameters", "macs", "opset", "n_observations", "n_episodes"), 1)
     other = {"env_kwargs": {}, "env_wrapper": [], "vec_env_wrapper": [], "action": {"n": 2}}
     observation = {"shape": [4], "dtype": "float32", "low": -1.0, "high": 1.0}
     files = {"policy.onnx": {"bytes": 1, "disagreement": 0.0}}
@@ -311,28 +311,24 @@ def limit_and_read(kind: Kind, folder: Path) -> str:
     return problem or (f"refused: {text.strip()}" if refused else "read")
 
 
-def in_a_fork(function: Callable[[], str]) -> str:
-    """What a function says in a copy of this process, or how that has died."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reading)
-        signal.alarm(SECONDS)
-        try:
-            said = function()
-        except BaseException:
-            said = f"no sentence: {traceback.format_exc()}"
-        with contextlib.suppress(OSError), os.fdopen(writing, "wb") as pipe:
-            pipe.write(said.encode("utf-8", "backslashreplace")[:20_000])
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return f"{'hung' if name in ('SIGXCPU', 'SIGALRM', 'SIGKILL') else 'crashed'}: {name}"
-    return said
+def copy_of(folder: Path, kind: Kind, name: str) -> tuple[Path, Path]:
+    """A copy of the folder that a kind of file is read from, and the file in it."""
+    path = folder / "files" / kind.file
+    whole = path.parents[1] if path.parts[-2] in ("CartPole-v1", "Pendulum-v1") else path.parent
+    copy = folder / name / whole.parent.name / whole.name
+    shutil.copytree(whole, copy)
+    return copy, copy / path.relative_to(whole)
+
+
+def read_whole(folder: Path) -> None:
+    """Read every kind of file undamaged: what is imported on the way, each fork would import anew."""
+    for name, kind in KINDS.items():
+        copy, _ = copy_of(folder, kind, "whole")
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            if kind.read(copy) == 1:
+                raise RuntimeError(f"{name}: {said.getvalue()}")
+        shutil.rmtree(folder / "whole")
 
 
 def trials(folder: Path, n_mutations: int, seed: int) -> Iterator[tuple[str, int, str]]:
@@ -351,13 +347,9 @@ def trials(folder: Path, n_mutations: int, seed: int) -> Iterator[tuple[str, int
         name = list(KINDS)[number % len(KINDS)]
         kind = KINDS[name]
         rng = random.Random(f"{seed}-{number}")
-        path = folder / "files" / kind.file
-        whole = path.parents[1] if path.parts[-2] in ("CartPole-v1", "Pendulum-v1") else path.parent
-        damaged = folder / f"damaged-{number}" / whole.parent.name / whole.name
-        shutil.copytree(whole, damaged)
-        place = damaged / path.relative_to(whole)
+        damaged, place = copy_of(folder, kind, f"damaged-{number}")
         with contextlib.suppress(zipfile.BadZipFile):
-            place.write_bytes(kind.mutate(path.read_bytes(), rng, str(marker)))
+            place.write_bytes(kind.mutate(place.read_bytes(), rng, str(marker)))
         problem = in_a_fork(partial(limit_and_read, kind, damaged))
         if marker.exists():
             problem = f"executed: {problem}"
@@ -380,6 +372,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_files(folder / "files")
+        read_whole(folder)
         for name, number, problem in trials(folder, args.mutations, args.seed):
             found[(ending := problem.partition(":")[0])] += 1
             if (number + 1) % 100 == 0:

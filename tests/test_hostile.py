@@ -14,6 +14,7 @@ from benchmarks import hostile, mutations
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     hostile.make_files(folder / "files")
+    hostile.read_whole(folder)
     return folder
 
 

@@ -24,7 +24,7 @@ from sb3_distill.study.run import collect, find_replaced
 from sb3_distill.study.tables import geometric_groups, group_rows, table_of
 from tests.envs.tasks import make_env
 from tests.mtpd.students import make
-from tests.study.studies import CARTPOLE, write
+from tests.study.studies import CARTPOLE, run_here, write
 
 
 def save_teacher(path: Path, seed: int) -> str:
@@ -62,7 +62,8 @@ def study(tmp_path) -> Path:
     return path
 
 
-def test_a_cell_of_another_teacher_is_no_seed_of_this_one(study, tmp_path, capsys):
+def test_a_cell_of_another_teacher_is_no_seed_of_this_one(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sb3_distill.study.cli.run_locally", lambda n_jobs, n_threads: run_here)
     out, teacher = tmp_path / "out", tmp_path / "teacher.zip"
     before = load_teacher(teacher, device="cpu").sha256
     (done,) = (out / "cells").iterdir()
