@@ -31,6 +31,7 @@ format: $(READY)
 
 # Strict: a link inside that leads nowhere is an error
 docs: $(READY)
+	$(BIN)/python docs/notebook.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
 
 demo: $(READY)

@@ -23,11 +23,11 @@ from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.rebuild.classes import CLASSES
 from sb3_distill.buffers.recorded_play import RecordedPlay
 from sb3_distill.buffers.recordings import Recording
+from sb3_distill.common.files import default_config
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.evaluation.environments import find_env_id, make_env_of
 from sb3_distill.networks.policies import STUDENT_POLICIES
-from sb3_distill.zoo.registration import default_config
 
 POLICIES = {"maxpool": "MaxPoolCnnPolicy", **{f"net{number}": f"Net{number}Policy" for number in range(1, 6)}}
 # Read by the Zoo, not by the algorithm

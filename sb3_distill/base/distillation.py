@@ -23,6 +23,7 @@ from sb3_distill.base.collecting import CollectingAlgorithm
 from sb3_distill.base.inheritance import inherit_filters
 from sb3_distill.base.observing import ObservingMixin
 from sb3_distill.base.resume.memory import ResumableOffPolicyMixin
+from sb3_distill.base.resume.needs import announce_recording
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherMixin
 from sb3_distill.buffers.distillation import DistillationBuffer
@@ -190,6 +191,8 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
             start = 0 if reset_num_timesteps else self.num_timesteps
             self._open_recording(start, total_timesteps, (self._pending_state or {}).get("recording"))
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if self._recorder is not None:
+            announce_recording(self, self._recorder)
         if self._recorded_play is not None:
             self._last_obs = self._recorded_play.observations(self._recorded_play.row)
         # Not before: a run that goes on has the choice of its first learn().

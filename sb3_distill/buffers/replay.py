@@ -1,5 +1,9 @@
 """SB3's replay buffer for images, with every frame stored once."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -8,6 +12,18 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.buffers.frames import FrameStore
 from sb3_distill.common.utils import to_device
+
+
+@contextmanager
+def without_memory_warning() -> Iterator[None]:
+    """
+    Make buffers of SB3 without its warning that they may not fit: ours comes with ``learn``, and counts what is kept.
+
+    :return: a context
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This system does not have apparently enough memory")
+        yield
 
 
 class FrameReplayBuffer(ReplayBuffer):

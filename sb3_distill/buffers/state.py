@@ -11,8 +11,12 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.frames import FrameStore
+from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.buffers.tasks import MultiTaskBuffer
 from sb3_distill.state.file import Blocks
+
+# About as many bytes has an object of Python beside its content.
+_OBJECT = 48
 
 
 @dataclass
@@ -69,26 +73,49 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
     _write(buffer, state["content"], _Pools({size: _Planes(blocks.items) for size, blocks in stored.items()}))
 
 
-def state_bytes(buffer: ReplayBuffer) -> int:
+def step_bytes(buffer: ReplayBuffer, n_stack: int | None, in_memory: bool) -> int:
     """
     :param buffer: a replay buffer
-    :return: about how many bytes its content takes in a state file once it is full, if consecutive images share all
-        planes but one
+    :param n_stack: how many images are stacked in an observation, of which all but one are in the observation before;
+        None: not known. Then images of one or three planes count as whole ones, and of others one plane counts as new.
+    :param in_memory: whether it is about memory, with the overhead of Python's objects, else about a state file
+    :return: about how many bytes one step of one environment takes
     """
     if isinstance(buffer, MultiTaskBuffer):
-        return buffer.n_tasks * buffer.n_envs * state_bytes(buffer._make_memory())
-    is_answers = isinstance(buffer, DistillationBuffer)
+        return step_bytes(buffer._make_memory(), n_stack, in_memory)
+    has_answers = isinstance(buffer, DistillationBuffer)
+    has_frames = has_answers or isinstance(buffer, FrameReplayBuffer)
     observed = buffer.observation_space
     parts: Any = observed.spaces.values() if isinstance(observed, spaces.Dict) else [observed]
     # The teacher's answers, one number per action and its value; or action, reward and flags
-    per_step = 4 * (int(getattr(buffer.action_space, "n", 2 * buffer.action_dim)) + 1) if is_answers else 20
+    n_bytes = 4 * (int(getattr(buffer.action_space, "n", 2 * buffer.action_dim)) + 1) if has_answers else 20
+    # Transitions hold the next observations, too.
+    n_times = 1 if has_answers or buffer.optimize_memory_usage else 2
     for space in parts:
-        if is_image_space(space, check_channels=False):
-            per_step += int(np.prod(space.shape[1:])) + 4 * space.shape[0]
+        if not (has_frames and is_image_space(space, check_channels=False)):
+            n_bytes += n_times * int(np.prod(space.shape)) * space.dtype.itemsize
+            continue
+        n_planes, plane = space.shape[0], int(np.prod(space.shape[1:]))
+        n_new = n_planes if n_planes in (1, 3) else 1
+        n_new = n_new if n_stack is None else max(n_planes // n_stack, 1)
+        if in_memory:
+            # Tuples of planes in a tuple of environments in a list
+            n_bytes += n_new * (plane + _OBJECT) + n_times * (
+                _OBJECT + 8 * n_planes + 8 + (_OBJECT + 8) // buffer.n_envs
+            )
         else:
-            # Transitions hold the next observations, too.
-            per_step += int(np.prod(space.shape)) * space.dtype.itemsize * (1 if is_answers else 2)
-    return buffer.buffer_size * buffer.n_envs * per_step
+            n_bytes += n_new * plane + n_times * 4 * n_planes
+    return n_bytes
+
+
+def capacity(buffer: ReplayBuffer) -> int:
+    """
+    :param buffer: a replay buffer
+    :return: number of steps that it holds when it is full, of all environments and tasks
+    """
+    if isinstance(buffer, MultiTaskBuffer):
+        return buffer.n_tasks * buffer.n_envs * buffer._share
+    return buffer.buffer_size * buffer.n_envs
 
 
 def _read(owner: Any, pools: _Pools) -> dict[str, Any]:

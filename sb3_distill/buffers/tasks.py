@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.record import StepRecord
-from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.buffers.replay import FrameReplayBuffer, without_memory_warning
 from sb3_distill.common.answers import Answers, TaskAnswers
 from sb3_distill.common.utils import unknown_choice
 
@@ -200,7 +200,8 @@ class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):
         assert isinstance(self.observation_space, spaces.Dict)
         space = self.observation_space["obs"]
         buffer_class = FrameReplayBuffer if is_image_space(space, check_channels=False) else ReplayBuffer
-        return buffer_class(self._share, space, self.action_space, self.device)
+        with without_memory_warning():
+            return buffer_class(self._share, space, self.action_space, self.device)
 
     def add(  # type: ignore[override]
         self,

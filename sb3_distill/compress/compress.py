@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.base.cost import check_memory, in_words
+from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.compress.candidates import natural_temperature, space_of
 from sb3_distill.compress.claim import Claim, claim
@@ -101,6 +104,19 @@ def compress(
     if plan.n_timesteps is None:
         per_second, least, most = _LENGTHS[space.kind]
         plan = replace(plan, n_timesteps=int(min(max(per_second * budget, least), most)))
+    assert plan.n_timesteps is not None
+    n_bytes = (
+        plan.n_jobs
+        * plan.n_timesteps
+        * step_bytes(
+            DistillationBuffer(1, teacher.observation_space, teacher.action_space, "cpu"),
+            None if teacher.facts.recipe is None else teacher.facts.recipe.frame_stack,
+            in_memory=True,
+        )
+    )
+    time_left = f"{budget / 60:.3g} minutes" if n_rounds is None else f"{n_rounds} rounds"
+    say(f"The search takes up to {time_left}, and {in_words(n_bytes)} of memory for what is played.")
+    check_memory("The play of the runs", n_bytes, "Run fewer at the same time (-j), or take a shorter --budget.")
     with only_search_in(output):
         reference = score(teacher, env_id, plan.n_episodes, search_seed(plan))
         if reference.mean == 0:

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
 
 from sb3_distill.envs.atari import NativeAtariVecEnv
 
@@ -32,6 +32,25 @@ def monitor_folder(env: VecEnv) -> Path | None:
     except AttributeError:
         return None
     return None if writer is None else Path(writer.file_handler.name).parent
+
+
+def frame_stack_of(env: VecEnv) -> int | None:
+    """
+    :param env: a vector environment
+    :return: how many observations are stacked in each; None if nothing says it
+    """
+    n_stack = None
+    while isinstance(env, VecEnvWrapper):
+        if isinstance(env, VecFrameStack):
+            n_stack = (n_stack or 1) * env.stacked_obs.n_stack
+        env = env.venv
+    if isinstance(env, NativeAtariVecEnv):
+        return int(env._stacks.shape[1])
+    try:
+        # Of gymnasium's FrameStackObservation
+        return (n_stack or 1) * int(env.get_attr("stack_size", 0)[0]) if env.has_attr("stack_size") else n_stack
+    except NotImplementedError:
+        return n_stack
 
 
 def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str:

@@ -18,6 +18,7 @@ from sb3_distill.study.backends import run_locally, run_on_ray
 from sb3_distill.study.cell import Study, StudyError
 from sb3_distill.study.file import read_study
 from sb3_distill.study.manifest import manifest_of, manifests_of
+from sb3_distill.study.plan.needs import describe_needs
 from sb3_distill.study.run import (
     RESULTS,
     collect,
@@ -33,22 +34,30 @@ from sb3_distill.study.run import (
 from sb3_distill.study.tables import PARTS
 
 
-def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
+def print_plan(study: Study, folder: Path) -> None:
+    """
+    :param study: the study
+    :param folder: the study's folder
+    """
+    manifests = manifests_of(folder, study.cells)
+    rows = [[*study.cells[0].labels, "state", "time"]]
+    for cell in study.cells:
+        finished = manifest_of(folder, cell)
+        seconds = estimate_seconds(cell, manifests) if finished is None else finished.total_seconds
+        rows.append([*cell.labels.values(), "to do" if finished is None else "finished", format_seconds(seconds)])
+    print(format_table(rows, n_left=len(rows[0]) - 1))
+
+
+def print_needs(study: Study, folder: Path, n_jobs: int, is_here: bool) -> None:
     """
     :param study: the study
     :param folder: the study's folder
     :param n_jobs: number of cells that run at the same time
+    :param is_here: whether they run on this machine
+    :raises ValueError: it has less memory, or less room on its disk, than they need
     """
     manifests = manifests_of(folder, study.cells)
-    rows = [[*study.cells[0].labels, "state", "time"]]
-    remaining = []
-    for cell in study.cells:
-        finished = manifest_of(folder, cell)
-        seconds = estimate_seconds(cell, manifests) if finished is None else finished.total_seconds
-        if finished is None:
-            remaining.append(seconds)
-        rows.append([*cell.labels.values(), "to do" if finished is None else "finished", format_seconds(seconds)])
-    print(format_table(rows, n_left=len(rows[0]) - 1))
+    remaining = [estimate_seconds(cell, manifests) for cell in study.cells if manifest_of(folder, cell) is None]
     when = "unknown"
     known = [seconds for seconds in remaining if seconds is not None]
     if len(known) == len(remaining):
@@ -56,6 +65,9 @@ def print_plan(study: Study, folder: Path, n_jobs: int) -> None:
         when = f"about {format_seconds(total)} with {n_jobs} at the same time"
     basis = "finished cells" if manifests else "a rough guess; finished cells give a better one"
     print(f"{len(study.cells)} cells, {len(remaining)} to do, time {when} (from {basis})")
+    needs = describe_needs(study.cells, folder, n_jobs if is_here else None)
+    if needs:
+        print(needs)
 
 
 def settle_replaced(study: Study, folder: Path, anew: bool) -> None:
@@ -118,7 +130,7 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="run cells anew whose teacher was replaced since; what they were is moved to FOLDER/replaced",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the cells and the estimated time, run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and what they need, run nothing")
     machines = parser.add_argument_group("where the cells run")
     machines.add_argument("--backend", choices=["local", "ray"], default="local", help="processes here, or Ray")
     machines.add_argument("--address", help="address of a running Ray cluster (default: start Ray here)")
@@ -137,7 +149,8 @@ def main(argv: list[str]) -> int:
         study = read_study(find_study(args.file), args.gym_packages)
         folder = args.output or Path("logs") / "studies" / study.name
         if args.dry_run:
-            print_plan(study, folder, args.jobs)
+            print_plan(study, folder)
+            print_needs(study, folder, args.jobs, args.backend == "local")
             for missing in describe_missing(cell for cell in study.cells if manifest_of(folder, cell) is None):
                 print(f"Missing: {missing}", file=sys.stderr)
             replaced = find_replaced(folder, manifests_of(folder, study.cells), study.cells)
@@ -150,6 +163,7 @@ def main(argv: list[str]) -> int:
             backend = run_locally(args.jobs, args.threads)
         with only_study_in(folder):
             settle_replaced(study, folder, args.anew)
+            print_needs(study, folder, args.jobs, args.backend == "local")
             try:
                 failures = run_study(study, folder, backend)
             except KeyboardInterrupt:

@@ -6,10 +6,10 @@ from typing import Any
 
 from sb3_distill.agents.rebuild.classes import CLASSES
 from sb3_distill.base.several.spec import name_students
+from sb3_distill.common.files import default_config
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.study.grid import merge
-from sb3_distill.zoo.configs import default_config
 
 SWITCH = "strict"
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from sb3_distill import QPD, load_teacher
@@ -212,3 +213,12 @@ def test_what_cannot_be_compressed_is_refused_before_the_search(folder: Path, tm
     assert "There is no agent at" in capsys.readouterr().err
     assert main(["compress", str(folder / f"{SHORT}.zip"), "-o", str(tmp_path), "--env", "Pendulum-v1"]) == 1
     assert "cannot play Pendulum-v1" in capsys.readouterr().err
+
+
+def test_a_search_says_what_it_needs_and_is_refused_where_it_does_not_fit(folder: Path, tmp_path: Path, monkeypatch):
+    known, said = psutil.virtual_memory(), []
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(total=50_000, available=50_000))
+    with pytest.raises(ValueError, match=r"The play of the runs needs 89.6 KB of memory, .* Run fewer"):
+        search(folder, tmp_path / "out", n_rounds=2, say=said.append)
+    assert said == ["The search takes up to 2 rounds, and 89.6 KB of memory for what is played."]
+    assert not (tmp_path / "out").exists()

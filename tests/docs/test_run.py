@@ -3,6 +3,7 @@ Every block of the documentation that does not say why not is run, as a reader w
 has the agents that it names. Nothing is trained for long, and the agents have learned nothing.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -100,17 +101,38 @@ def test_block_runs(block: Block, desk: Path) -> None:
         command = ["python", "-c", re.sub(r"\.learn\([\d_]+", f".learn({block.n_timesteps}", block.text)]
     # Its reader begins in an empty folder.
     folder = desk / "tutorial" if block.name.startswith("docs/tutorial.md") else desk
+    result = run_as_reader(command, desk, folder, block.n_timesteps)
+    assert result.returncode == 0, f"{block.name}\n{block.text}\n{result.stdout}"
+
+
+def test_the_notebook_runs(desk: Path) -> None:
+    """One kernel for all cells, and a shell for each cell that asks for one, as Jupyter has it."""
+    lines = ["import subprocess"]
+    for cell in json.loads((REPOSITORY / "docs" / "tutorial.ipynb").read_text())["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and text.startswith("%%bash -e\n"):
+            shell = QUICK + text.partition("\n")[2]
+            lines.append(f"subprocess.run({['bash', '-ec', shell]}, check=True)")
+        elif cell["cell_type"] == "code" and not text.startswith("%pip install"):
+            lines.append(text)
+    result = run_as_reader(["python", "-c", "\n".join(lines)], desk, desk / "notebook", 5_000)
+    assert result.returncode == 0, result.stdout
+    assert (desk / "notebook" / "cartpole" / "policy.c").is_file()
+    assert re.search(r"^\d+ bytes$", result.stdout, re.MULTILINE)
+
+
+def run_as_reader(command: list[str], desk: Path, folder: Path, n_timesteps: int) -> subprocess.CompletedProcess[str]:
+    """Run a program as a reader would, in a folder of their desk."""
     folder.mkdir(exist_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RL_TRAINED"))}
     ours = {
         "PATH": f"{desk / 'venv' / 'bin'}:{os.environ['PATH']}",
-        "N_TIMESTEPS": str(block.n_timesteps),
+        "N_TIMESTEPS": str(n_timesteps),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "MPLBACKEND": "agg",
         "SDL_VIDEODRIVER": "dummy",
     }
-    result = subprocess.run(
+    return subprocess.run(
         command, cwd=folder, env={**inherited, **ours}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert result.returncode == 0, f"{block.name}\n{block.text}\n{result.stdout}"

@@ -11,10 +11,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_distill import CappedRMSprop, PolicyDistillation, PythonAtari, RealTimeDistillDQN
 from sb3_distill.algorithms import ALGORITHMS
-from sb3_distill.common.files import run_folder
+from sb3_distill.common.files import default_config, run_folder
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.study.file import known_hyperparams
-from sb3_distill.zoo.registration import default_config
 from sb3_distill.zoo.strict import with_paper
 
 PONG = "PongNoFrameskip-v4"

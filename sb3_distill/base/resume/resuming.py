@@ -1,6 +1,5 @@
 """Runs that can be stopped at any moment: whole files, and a state from which they go on as if nothing had happened."""
 
-import shutil
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill.agents.archive import FORMAT
 from sb3_distill.agents.files import CHECKPOINT, RUN_STATE
 from sb3_distill.base.callbacks import list_callbacks, save_statistics, walk_callbacks
+from sb3_distill.base.cost import TimeToGo, in_words, machine_memory
+from sb3_distill.base.resume.needs import announce_checkpoints, announce_rollout
 from sb3_distill.base.resume.tensorboard import tensorboard_goes_on, tensorboard_run
+from sb3_distill.buffers.replay import without_memory_warning
 from sb3_distill.common.files import flushed_size, whole_file
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
@@ -58,6 +60,9 @@ class ResumableMixin(BaseAlgorithm):
         "ep_success_buffer",
     )
     sb3_distill_format = FORMAT
+    # The arguments that decide how much of the play is kept
+    _memory_size: ClassVar[str] = "n_steps or n_envs"
+    _time_to_go: TimeToGo
     _is_running = False
     # The callbacks of the run, and marks of their attributes when it began
     _callbacks: list[BaseCallback]
@@ -78,7 +83,14 @@ class ResumableMixin(BaseAlgorithm):
         if problem is not None:
             raise ValueError(problem)
         self.sb3_distill_format = FORMAT
-        super()._setup_model()  # type: ignore[safe-super]
+        try:
+            with without_memory_warning():
+                super()._setup_model()  # type: ignore[safe-super]
+        except MemoryError as error:
+            raise ValueError(
+                f"This machine has {in_words(machine_memory())} of memory, and the buffer of this model needs more "
+                f"({error}): lower {self._memory_size}."
+            ) from error
 
     def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
@@ -263,6 +275,10 @@ class ResumableMixin(BaseAlgorithm):
                     f"The state does not fit the run ({type(error).__name__}: {error}): use another, or begin anew."
                 ) from error
         self._write_states()
+        if self.verbose > 0 and self._n_updates > 0:
+            said = self._time_to_go.after(self.num_timesteps, self._total_timesteps)
+            if said is not None:
+                print(said)
         rollout = super().collect_rollouts(env, callback, *args, **kwargs)  # type: ignore[misc]
         # On-policy algorithms say nothing else than this.
         goes_on = getattr(rollout, "continue_training", rollout)
@@ -303,11 +319,13 @@ class ResumableMixin(BaseAlgorithm):
         for each in self._callbacks:
             if isinstance(each, EvalCallback):
                 install_tapes(each.eval_env)
-        folders = [each.save_path for each in self._callbacks if isinstance(each, CheckpointCallback)]
+        saving = [each for each in self._callbacks if isinstance(each, CheckpointCallback)]
         if reset_num_timesteps:
-            self._forget_states(folders)
-        if folders:
-            self._announce_state(Path(folders[0]), install_tapes(self.env))
+            self._forget_states([each.save_path for each in saving])
+        self._announce_memory()
+        if saving:
+            announce_checkpoints(self, saving[0], self._state_bytes(), install_tapes(self.env))
+        self._time_to_go = TimeToGo()
         return total_timesteps, callback
 
     def _forget_states(self, folders: list[str]) -> None:
@@ -318,29 +336,12 @@ class ResumableMixin(BaseAlgorithm):
                 warnings.warn(f"{state} is removed: it is of an earlier run, and a new run begins in its folder.")
             state.unlink(missing_ok=True)
 
+    def _announce_memory(self) -> None:
+        announce_rollout(self)
+
     def _state_bytes(self) -> int:
         """About how many bytes of memory the state has at the end of the run."""
         return 0
-
-    def _announce_state(self, folder: Path, problem: str | None) -> None:
-        n_bytes = self._state_bytes()
-        if self.verbose > 0:
-            size = (
-                f" With its replay buffer it takes up to {n_bytes / 1e9:.2g} GB on disk, and twice that while it is "
-                "replaced."
-            )
-            print(f"Each checkpoint replaces {RUN_STATE}, with which the run can be resumed.{size if n_bytes else ''}")
-        free = shutil.disk_usage(folder).free
-        if free < 2 * n_bytes:
-            warnings.warn(
-                f"{folder} has {free / 1e9:.2g} GB free, and {RUN_STATE} may need {2 * n_bytes / 1e9:.2g} GB while it "
-                "is replaced. Make room, choose another folder, or lower buffer_size."
-            )
-        if problem is not None:
-            warnings.warn(
-                f"The environment's state cannot be kept ({problem}): a run that is resumed begins new episodes. All "
-                "else is restored."
-            )
 
     def learn(
         self: SelfResumable,
@@ -372,7 +373,7 @@ class ResumableMixin(BaseAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         own = "_is_running _is_complete _keeps_state _callbacks _callback_marks _states_due _checkpoint_states"
-        return [*super()._excluded_save_params(), *own.split(), "_pending_state"]
+        return [*super()._excluded_save_params(), *own.split(), "_pending_state", "_time_to_go"]
 
 
 def _folders_of(callback: BaseCallback) -> Iterator[Path]:

@@ -1,0 +1,143 @@
+"""What a run will need, before it starts: memory, room on the disk; and, once it learns, how long the rest takes."""
+
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+# Of what there is, the share from which on a warning is due
+_MUCH = 0.8
+# Seconds over which the rate of a run is measured, and the shortest rest that is worth a word
+_MEASURED, _WORTH_SAYING = 30.0, 60.0
+# What a container may use: of version 2 of control groups, and of version 1
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def in_words(n_bytes: float) -> str:
+    """
+    :param n_bytes: a number of bytes
+    :return: the number in a unit that suits it
+    """
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if n_bytes >= 0.9995 * size:
+            number = n_bytes / size
+            return f"{number:.3g} {unit}" if number < 100 else f"{number:,.0f} {unit}"
+    return f"{n_bytes:.0f} bytes"
+
+
+def machine_memory() -> int:
+    """
+    :return: bytes of memory of this machine, or as many as this container may use
+    """
+    limits = [psutil.virtual_memory().total]
+    for path in _LIMITS:
+        # Not there, or "max"
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
+
+
+def fits(n_bytes: float) -> int:
+    """
+    :param n_bytes: bytes of one thing
+    :return: as many of them fit into the memory of this machine, with room for others
+    """
+    return int(_MUCH * machine_memory() / n_bytes)
+
+
+def check_memory(what: str, n_bytes: float, advice: str, n_held: float = 0.0) -> None:
+    """
+    Refuse what this machine can never hold, and warn of what it may not hold now.
+
+    :param what: what needs the memory, such as "The replay buffer"
+    :param n_bytes: how much it needs, of shapes and numbers of steps that are known
+    :param advice: what the user can do
+    :param n_held: how much of it is in memory already
+    :raises ValueError: the machine has less
+    """
+    total = machine_memory()
+    if n_bytes > total:
+        raise ValueError(
+            f"{what} needs {in_words(n_bytes)} of memory, and this machine has {in_words(total)}. {advice}"
+        )
+    free = psutil.virtual_memory().available + n_held
+    if n_bytes > min(_MUCH * total, free):
+        warnings.warn(
+            f"{what} needs {in_words(n_bytes)} of memory. This machine has {in_words(total)}, of which "
+            f"{in_words(min(free, total))} are free now. {advice}"
+        )
+
+
+def check_room(folder: Path, what: str, n_bytes: float, advice: str, n_peak: float = 0.0, n_held: float = 0.0) -> None:
+    """
+    Refuse what cannot be written into a folder, and warn where there may be too little room.
+
+    :param folder: the folder, or one that will be made
+    :param what: what is written, such as "The checkpoints"
+    :param n_bytes: how much room it needs
+    :param advice: what the user can do
+    :param n_peak: how much more it needs for a moment, while files are replaced
+    :param n_held: how much of it is in the folder already
+    :raises ValueError: there is less room
+    """
+    place = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(place).free + n_held
+    if n_bytes <= free and n_bytes + n_peak <= _MUCH * free:
+        return
+    more = f", and {in_words(n_peak)} more while they are replaced" if n_peak else ""
+    said = f"{what} need up to {in_words(n_bytes)} on the disk{more}. {folder} has {in_words(free)} free. {advice}"
+    if n_bytes > free:
+        raise ValueError(said)
+    warnings.warn(said)
+
+
+def duration_in_words(seconds: float) -> str:
+    """
+    :param seconds: a duration of at least a minute
+    :return: the duration, rounded
+    """
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} minute{'s' * (minutes != 1)}"
+    return f"{seconds / 3600:.1f} hours" if minutes < 2_880 else f"{seconds / 86_400:.1f} days"
+
+
+class TimeToGo:
+    """
+    Says once how long the rest of a run takes, by the rate of its own steps while it learns.
+
+    :param clock: gives seconds
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._start: tuple[float, int] | None = None
+        self._is_said = False
+
+    def after(self, n_done: int, n_total: int) -> str | None:
+        """
+        :param n_done: number of steps that are done
+        :param n_total: number of steps of the run
+        :return: the sentence, when it is due
+        """
+        if self._is_said:
+            return None
+        now = self.clock()
+        if self._start is None:
+            self._start = now, n_done
+        since, first = self._start
+        if now - since < _MEASURED or n_done <= first:
+            return None
+        self._is_said = True
+        rate = (n_done - first) / (now - since)
+        rest = (n_total - n_done) / rate
+        if rest < _WORTH_SAYING:
+            return None
+        return (
+            f"About {duration_in_words(rest)} to go, if the run goes on at {rate:,.0f} steps a second as in the last "
+            f"{now - since:.0f} seconds."
+        )

@@ -1,0 +1,138 @@
+"""What the cells of a study need of memory and disk, before they run."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.preprocessing import is_image_space
+
+from sb3_distill.base.cost import check_memory, check_room, in_words, machine_memory
+from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.buffers.state import step_bytes
+from sb3_distill.buffers.tasks import MultiTaskBuffer, MultiTaskDistillationBuffer, MultiTaskReplayBuffer
+from sb3_distill.common.files import default_config
+from sb3_distill.envs.inspection import frame_stack_of
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.envs.recipe import EnvRecipe, is_atari, read_wrappers
+from sb3_distill.reading.text import load_yaml
+from sb3_distill.study.cell import Cell
+from sb3_distill.study.manifest import manifest_of
+
+# Those that keep steps in a memory of their own; the others are of SB3, or keep one rollout
+_BUFFERS = {
+    "pd": DistillationBuffer,
+    "qpd": DistillationBuffer,
+    "mtpd": MultiTaskDistillationBuffer,
+    "mtdqn": MultiTaskReplayBuffer,
+}
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """
+    :param cell: a cell
+    :return: its hyperparameters, with those that we ship below them
+    """
+    shipped = load_yaml(default_config(cell.algo))
+    own = shipped.get(cell.env, shipped["atari" if is_atari(cell.env) and "atari" in shipped else "default"])
+    paper = load_yaml(default_config("strict")).get(cell.algo, {}) if cell.hyperparams.get("strict") is True else {}
+    return {**own, **paper, **cell.hyperparams}
+
+
+def memory_of(cell: Cell) -> int | None:
+    """
+    :param cell: a cell that has not run
+    :return: about how many bytes of memory its replay buffer takes at the end of the run; None: it has none, or its
+        environment cannot be made here
+    """
+    settings = settings_of(cell)
+    n_timesteps = cell.n_timesteps or settings.get("n_timesteps")
+    if cell.algo == "ppd" or n_timesteps is None or "buffer_size" not in settings:
+        return None
+    made = {name: settings.get(name) for name in ("env_wrapper", "frame_stack")}
+    try:
+        one, n_tasks = _step_of(cell.algo, cell.env, json.dumps([cell.env_kwargs, made]))
+    except (ValueError, TypeError, OSError, ImportError, gym.error.Error):
+        # The run itself says what is wrong.
+        return None
+    return one * min(int(float(settings["buffer_size"])) * n_tasks, int(float(n_timesteps)))
+
+
+@lru_cache
+def _step_of(algo: str, env_id: str, made: str) -> tuple[int, int]:
+    """Bytes of a step in memory, and the number of tasks."""
+    env_kwargs, settings = json.loads(made)
+    wrappers = read_wrappers(settings["env_wrapper"], "env_wrapper")
+    recipe = EnvRecipe(env_kwargs, wrappers, frame_stack=settings["frame_stack"])
+    with closing(make_eval_env(env_id, recipe=recipe)) as env:
+        space = env.observation_space
+        kind = _BUFFERS.get(algo, DictReplayBuffer if isinstance(space, spaces.Dict) else ReplayBuffer)
+        if algo not in _BUFFERS and is_image_space(space, check_channels=False):
+            kind = FrameReplayBuffer
+        buffer = kind(1, space, env.action_space, "cpu")
+        n_tasks = buffer.n_tasks if isinstance(buffer, MultiTaskBuffer) else 1
+        return step_bytes(buffer, frame_stack_of(env), in_memory=True), n_tasks
+
+
+def describe_memory(cells: Sequence[Cell], n_jobs: int) -> str:
+    """
+    Say how much memory the cells take, and refuse those that this machine cannot hold.
+
+    :param cells: the cells that have not finished
+    :param n_jobs: number of cells that run at the same time on this machine
+    :return: the sentence; empty if nothing is known
+    :raises ValueError: any cells that run at the same time need more memory than there is
+    """
+    known = sorted(n_bytes for n_bytes in map(memory_of, cells) if n_bytes is not None)
+    if not known:
+        return ""
+    n_jobs = min(n_jobs, len(known))
+    advice = f"Run fewer cells at the same time (-j, now {n_jobs}), or set a smaller buffer_size in the study file."
+    # Also the smallest do not fit.
+    check_memory(f"Each choice of {n_jobs} cells at the same time", sum(known[:n_jobs]), advice)
+    return (
+        f"Replay buffers: up to {in_words(sum(known[-n_jobs:]))} of memory for {n_jobs} cells at the same time (this "
+        f"machine has {in_words(machine_memory())})"
+    )
+
+
+def describe_room(cells: Sequence[Cell], finished: Sequence[Cell], folder: Path) -> str:
+    """
+    Say how much room on the disk the cells take, by the finished ones, and refuse them where there is less.
+
+    :param cells: the cells that have not finished
+    :param finished: those that have
+    :param folder: the study's folder
+    :return: the sentence
+    :raises ValueError: there is less room
+    """
+    if not finished:
+        return "Disk: known when a cell has finished"
+    sizes = [sum(p.stat().st_size for p in (folder / "cells" / c.key).rglob("*") if p.is_file()) for c in finished]
+    n_bytes = statistics.median(sizes) * len(cells)
+    advice = "Make room, or use another folder (-o)."
+    check_room(folder, f"{len(cells)} cells, by the finished ones,", n_bytes, advice)
+    return f"Disk: about {in_words(n_bytes)}, by the finished cells"
+
+
+def describe_needs(cells: Sequence[Cell], folder: Path, n_jobs: int | None) -> str:
+    """
+    :param cells: all cells of a study
+    :param folder: the study's folder
+    :param n_jobs: number of cells that run at the same time on this machine; None: they run on others
+    :return: what those that have not finished need of memory and disk, as lines; empty if all have
+    :raises ValueError: this machine has less
+    """
+    waiting = [cell for cell in cells if manifest_of(folder, cell) is None]
+    if not waiting:
+        return ""
+    memory = describe_memory(waiting, n_jobs) if n_jobs else ""
+    room = describe_room(waiting, [cell for cell in cells if cell not in waiting], folder)
+    return "\n".join(filter(None, (memory, room)))

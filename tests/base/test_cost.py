@@ -1,0 +1,273 @@
+"""What a run needs is said before it starts, and refused where it is not there."""
+
+import shutil
+import tracemalloc
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import psutil
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
+
+from sb3_distill import RealTimeDistillDQN
+from sb3_distill.base import cost
+from sb3_distill.base.cost import TimeToGo, check_memory, check_room, in_words
+from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.replay import FrameReplayBuffer
+from sb3_distill.buffers.state import step_bytes
+from sb3_distill.envs.inspection import frame_stack_of
+from tests.base.test_resuming import RUNS, cartpole, pd
+from tests.buffers.records import step_record
+
+TWO = spaces.Discrete(2)
+FRAMES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Sets how much memory the machine has, and how much of it is free."""
+    known = psutil.virtual_memory()
+
+    def has(total, free):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(total=total, available=free))
+        monkeypatch.setattr(cost, "_LIMITS", ())
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1120, "1.12 KB"),
+        (999_900, "1 MB"),
+        (3.2e9, "3.2 GB"),
+        (7.65e15, "7,650 TB"),
+    ],
+)
+def test_sizes_in_words(n_bytes, words):
+    assert in_words(n_bytes) == words
+
+
+def stacks(n_steps, n_new):
+    """Stacks of four planes, of which so many are new each time."""
+    rng = np.random.default_rng(0)
+    stack = np.zeros((1, 4, 84, 84), np.uint8)
+    for _ in range(n_steps):
+        fresh = rng.integers(1, 255, (1, n_new, 84, 84), dtype=np.uint8)
+        stack = np.concatenate([stack[:, n_new:], fresh], axis=1)
+        yield stack
+
+
+@pytest.mark.parametrize("n_stack", [1, 4])
+@pytest.mark.parametrize("transitions", [False, True])
+def test_the_memory_of_frames_is_what_python_needs(n_stack, transitions):
+    n_steps = 400
+    tracemalloc.start()
+    if transitions:
+        buffer = FrameReplayBuffer(n_steps, FRAMES, TWO, "cpu")
+        last = np.zeros((1, 4, 84, 84), np.uint8)
+        for stack in stacks(n_steps, 4 // n_stack):
+            buffer.add(last, stack, np.zeros((1, 1)), np.zeros(1), np.zeros(1), [{}])
+            last = stack
+    else:
+        buffer = DistillationBuffer(n_steps, FRAMES, TWO, "cpu")
+        for stack in stacks(n_steps, 4 // n_stack):
+            buffer.add(step_record(stack))
+    measured = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert step_bytes(buffer, n_stack, in_memory=True) * n_steps == pytest.approx(measured, rel=0.03)
+
+
+def test_the_memory_of_vectors_and_of_dicts_is_that_of_their_arrays():
+    vector = spaces.Box(-1, 1, (7,), np.float32)
+    both = spaces.Dict({"vector": vector, "frames": FRAMES})
+    buffer = DistillationBuffer(10, both, TWO, "cpu")
+    buffer.add(step_record({"vector": np.zeros((1, 7), np.float32), "frames": np.zeros((1, *FRAMES.shape), np.uint8)}))
+    in_arrays = buffer.stores["vector"].nbytes + sum(array.nbytes for array in buffer.answers.values())
+    frame = step_bytes(DistillationBuffer(10, FRAMES, TWO, "cpu"), 4, in_memory=True)
+    answers = step_bytes(DistillationBuffer(10, vector, TWO, "cpu"), 4, in_memory=True) - 7 * 4
+    # The answers of a critic are counted, too, whether it is asked or not.
+    assert 10 * (step_bytes(buffer, 4, in_memory=True) - (frame - answers)) == in_arrays + 10 * 4
+    # SB3's own buffers keep images whole, and twice.
+    for owned in (ReplayBuffer(10, FRAMES, TWO, "cpu"), DictReplayBuffer(10, both, TWO, "cpu")):
+        arrays = [part for own in vars(owned).values() for part in (own.values() if isinstance(own, dict) else [own])]
+        in_arrays = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        assert step_bytes(owned, 4, in_memory=True) * 10 == in_arrays
+    assert step_bytes(ReplayBuffer(10, FRAMES, TWO, "cpu", 1, True, False), 4, in_memory=True) == 4 * 84 * 84 + 20
+
+
+class Screen(gym.Env):
+    """A black screen."""
+
+    action_space = TWO
+
+    def __init__(self, shape):
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("make_env", "n_stack"),
+    [
+        (lambda: make_vec_env(lambda: Screen((36, 36, 1)), 2), None),
+        (lambda: VecFrameStack(make_vec_env(lambda: Screen((36, 36, 1)), 2), 3), 3),
+        (lambda: make_vec_env(lambda: gym.wrappers.FrameStackObservation(Screen((36, 36)), 4), 2), 4),
+    ],
+)
+def test_stacks_are_known(make_env, n_stack):
+    env = make_env()
+    assert frame_stack_of(env) == n_stack
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("n_planes", "n_stack", "n_new"), [(3, None, 3), (1, None, 1), (4, None, 1), (12, 4, 3), (4, 1, 4)]
+)
+def test_planes_that_are_new_in_an_image(n_planes, n_stack, n_new):
+    buffer = DistillationBuffer(10, spaces.Box(0, 255, (n_planes, 36, 36), np.uint8), TWO, "cpu")
+    assert step_bytes(buffer, n_stack, in_memory=False) == n_new * 36 * 36 + 4 * n_planes + 4 * 3
+
+
+def test_memory_is_refused_and_warned_of(memory):
+    memory(total=1_000, free=900)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_memory("It", 790, "Do less.")
+    with pytest.warns(UserWarning, match=r"It needs 810 bytes of memory. .*has 1 KB, of which 900 bytes are free"):
+        check_memory("It", 810, "Do less.")
+    memory(total=1_000, free=100)
+    with pytest.warns(UserWarning, match="of which 150 bytes are free"):
+        check_memory("It", 200, "Do less.", n_held=50)
+    with pytest.raises(ValueError, match=r"It needs 1 KB of memory, and this machine has 1 KB. Do less."):
+        check_memory("It", 1_001, "Do less.")
+
+
+def test_a_container_has_less(memory, tmp_path, monkeypatch):
+    memory(total=1_000, free=900)
+    limits = [tmp_path / name for name in ("max", "small", "missing")]
+    limits[0].write_text("max\n")
+    limits[1].write_text("500\n")
+    monkeypatch.setattr(cost, "_LIMITS", limits)
+    assert cost.machine_memory() == 500
+
+
+def test_room_is_refused_and_warned_of(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1_000))
+    folder = tmp_path / "not" / "yet"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_room(folder, "They", 700, "Make room.", n_peak=100)
+    with pytest.warns(UserWarning, match="They need up to 700 bytes on the disk, and 200 bytes more while they are"):
+        check_room(folder, "They", 700, "Make room.", n_peak=200)
+    with pytest.raises(ValueError, match=r"They need up to 1.1 KB on the disk. .*yet has 1 KB free. Make room."):
+        check_room(folder, "They", 1_100, "Make room.")
+    check_room(folder, "They", 1_100, "Make room.", n_held=1_000)
+
+
+@pytest.mark.parametrize("name", ["pd", "rtpd", "mtpd", "mtdqn"])
+def test_runs_that_cannot_fit_are_refused(name, memory):
+    model = RUNS[name]()
+    memory(total=1_000, free=1_000)
+    with pytest.raises(
+        ValueError, match=r"The replay buffer, with [\d,]+ steps, needs .* Set buffer_size to at most \d+"
+    ):
+        model.learn(300)
+    assert model.num_timesteps == 0
+
+
+def test_what_a_short_run_keeps_is_not_refused(memory, capsys):
+    """A buffer may be larger than this machine if the run does not fill it."""
+    memory(total=10**9, free=10**9)
+    pd(cartpole(), buffer_size=10**8, n_teacher_episodes=0, verbose=1)().learn(40)
+    assert "The replay buffer will take 1.12 KB of memory, for 40 steps." in capsys.readouterr().out
+
+
+def test_a_second_learn_counts_what_is_kept(memory):
+    model = pd(cartpole(), n_teacher_episodes=0)()
+    model.learn(100)
+    assert model.num_timesteps == 104
+    # 28 bytes for each step
+    memory(total=28 * 150, free=28 * 150)
+    with pytest.raises(ValueError, match=r"with 204 steps, needs 5.71 KB of memory"):
+        model.learn(100, reset_num_timesteps=False)
+
+
+def test_a_rollout_that_cannot_fit_is_refused(memory):
+    model = RUNS["ppd"]()
+    memory(total=100, free=100)
+    with pytest.raises(ValueError, match=r"The rollout buffer needs .* Lower n_steps or n_envs"):
+        model.learn(100)
+
+
+def test_a_buffer_that_cannot_be_made_is_refused():
+    """SB3 makes its arrays at once."""
+    with pytest.raises(ValueError, match=r"the buffer of this model needs more .*: lower buffer_size"):
+        RealTimeDistillDQN("MlpPolicy", "CartPole-v1", buffer_size=10**17)
+
+
+@pytest.mark.parametrize("name", ["rtpd", "mtdqn"])
+def test_sb3_does_not_warn_once_more(name, memory):
+    memory(total=10**12, free=10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = RUNS[name]()
+        assert not caught
+        model.learn(30)
+    assert [str(each.message)[:17] for each in caught if "memory" in str(each.message)] == ["The replay buffer"]
+
+
+def test_checkpoints_that_cannot_fit_are_refused(tmp_path, capsys, monkeypatch):
+    make = pd(cartpole(), n_teacher_episodes=0, verbose=1)
+    n_weights = sum(parameter.numel() for parameter in make().policy.parameters())
+    make().learn(40, CheckpointCallback(5, tmp_path))
+    n_bytes = 4 * 3 * 4 * n_weights
+    assert f"The run saves 4 checkpoints, about {in_words(n_bytes)} on disk." in capsys.readouterr().out
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=n_bytes))
+    with pytest.raises(ValueError, match=r"run_state.zip and 4 checkpoints need up to .* --save-freq"):
+        make().learn(40, CheckpointCallback(5, tmp_path / "other"))
+
+
+def test_a_recording_that_cannot_fit_is_refused(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=100))
+    with pytest.raises(ValueError, match=r"The steps of a recording need up to .* name another folder in recording="):
+        pd(cartpole(), n_teacher_episodes=0, recording=tmp_path / "play")().learn(40)
+    assert not (tmp_path / "play").exists()
+
+
+def test_the_time_to_go_is_said_once():
+    now = 0.0
+    rest = TimeToGo(lambda: now)
+    assert rest.after(1_000, 100_000) is None
+    now = 29.0
+    assert rest.after(2_000, 100_000) is None
+    now = 40.0
+    assert rest.after(5_000, 100_000) == (
+        "About 16 minutes to go, if the run goes on at 100 steps a second as in the last 40 seconds."
+    )
+    now = 90.0
+    assert rest.after(6_000, 100_000) is None
+
+
+@pytest.mark.parametrize(("n_total", "words"), [(10_500, None), (10**6, "2.8 hours"), (10**8, "11.6 days")])
+def test_the_time_to_go_in_words(n_total, words):
+    now = iter((0.0, 100.0))
+    rest = TimeToGo(lambda: next(now))
+    rest.after(0, n_total)
+    said = rest.after(10_000, n_total)
+    assert said is None if words is None else f"About {words} to go" in said
