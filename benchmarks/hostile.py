@@ -174,7 +174,7 @@ KINDS = {
     "rows": Kind("study/results.json", mutate_json, verb("visualize", "bars", "{}/results.json", "-o", "{}/x.png")),
     "manifest": Kind(f"manifest/cells/cell/{MANIFEST}", mutate_json, read_manifest),
     "policy.json": Kind("export/policy.json", mutate_json, read_description),
-    "ONNX file": Kind("onnx/policy.onnx", mutate_any, verb("teachers", "{}/policy.onnx", "--json")),
+    "ONNX file": Kind("onnx/policy.onnx", mutations.mutate_onnx, verb("teachers", "{}/policy.onnx", "--json")),
     "run state": Kind(f"state/{RUN_STATE}", mutate_state, lambda folder: read_state(folder / RUN_STATE)),
     "starts": Kind("starts/starts.npz", mutate_npz, lambda folder: HeldOutStarts.load(folder / "starts.npz")),
     **{

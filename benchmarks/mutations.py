@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import yaml
 
 MODULE = "canary_module"
@@ -230,3 +231,38 @@ def mutate_zip(content: bytes, rng: random.Random, members: dict[str, Callable[.
         if rng.random() < 0.02:
             archive.writestr(name, b"twice")
     return buffer.getvalue()
+
+
+def mutate_onnx(content: bytes, rng: random.Random, marker: str) -> bytes:
+    """Damage an ONNX file as bytes, or say something odd in its graph: sizes, types, names, operators, places."""
+    if rng.random() < 0.3:
+        return mutate_bytes(content, rng)
+    model = onnx.load_model_from_string(content)
+    graph = model.graph
+    node, weights = rng.choice(graph.node), rng.choice(graph.initializer)
+    port = rng.choice([*graph.input, *graph.output])
+    size = rng.choice([0, -1, 2**31, 10**12, 2**62])
+    match rng.randrange(9):
+        case 0:
+            weights.dims[rng.randrange(len(weights.dims))] = size
+        case 1:
+            weights.data_type = rng.randrange(30)
+        case 2:
+            weights.ClearField("raw_data")
+            weights.data_location = onnx.TensorProto.EXTERNAL
+            places = ["../policy.onnx", "/etc/passwd", marker, "policy.onnx", "", "\0"]
+            weights.external_data.add(key="location", value=rng.choice(places))
+            weights.external_data.add(key="length", value=str(size))
+        case 3:
+            node.domain = rng.choice(["com.microsoft", "my.operators", "ai.onnx.ml", "ai.onnx.training"])
+        case 4:
+            node.op_type = rng.choice(["Anything", "If", "Loop", "LSTM", "Reshape", "Softmax", ""])
+        case 5:
+            node.input[rng.randrange(len(node.input))] = rng.choice([node.output[0], "nothing", "", "x" * 10_000])
+        case 6:
+            port.type.tensor_type.elem_type = rng.randrange(30)
+        case 7:
+            port.type.tensor_type.shape.dim.add().dim_value = size
+        case _:
+            model.opset_import[0].version = rng.choice([0, -1, 1, 10**9])
+    return bytes(model.SerializeToString())

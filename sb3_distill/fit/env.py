@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
+
+from sb3_distill.fit.log import Episode
 
 
 class LogEnv(gym.Env):
@@ -20,7 +21,7 @@ class LogEnv(gym.Env):
     """
 
     def __init__(
-        self, episodes: Sequence[np.ndarray], observation_space: spaces.Space, action_space: spaces.Space
+        self, episodes: Sequence[Episode], observation_space: spaces.Space, action_space: spaces.Space
     ) -> None:
         self.episodes = episodes
         self.observation_space, self.action_space = observation_space, action_space

@@ -20,9 +20,9 @@ from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import compare_actions
 from sb3_distill.common.utils import unknown_choice
-from sb3_distill.envs.views import ObservationView
+from sb3_distill.envs.views import ObservationView, part_of_space, plain_keys
 from sb3_distill.fit.env import LogEnv
-from sb3_distill.fit.log import LogError, hold_out, read_log
+from sb3_distill.fit.log import Episode, LogError, hold_out, read_log
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.qpd import QPD
 
@@ -83,7 +83,8 @@ def fit(
     :param source: the log, see ``read_log``
     :param teacher: the trained agent, see ``load_teacher``
     :param algo: "pd" or "qpd"; None: "qpd" for a teacher with a distribution over actions or with continuous actions
-    :param policy: the student's policy; None: ``CnnPolicy`` for images, else ``MlpPolicy``
+    :param policy: the student's policy; None: ``CnnPolicy`` for images, ``MultiInputPolicy`` for Dict observations,
+        else ``MlpPolicy``
     :param n_timesteps: how many steps are read; None: the log ten times
     :param held_out: share of the episodes on which student and teacher are compared
     :param frame_stack: how many observations the student sees at once; the teacher sees the newest
@@ -110,7 +111,9 @@ def fit(
     kept, other = hold_out(episodes, held_out, np.random.default_rng(seed))
     n_kept = sum(map(len, kept))
     if policy is None:
-        policy = "CnnPolicy" if is_image_space(space, check_channels=False) else "MlpPolicy"
+        seen = part_of_space(space, plain_keys(params.get("student_keys")), "student_keys")
+        policy = "CnnPolicy" if is_image_space(seen, check_channels=False) else "MlpPolicy"
+        policy = "MultiInputPolicy" if isinstance(seen, spaces.Dict) else policy
     params.setdefault("buffer_size", n_kept)
     n_timesteps = N_PASSES * n_kept if n_timesteps is None else n_timesteps
     learning_starts = params.setdefault("learning_starts", min(1_000, n_kept, n_timesteps // 10))
@@ -153,14 +156,12 @@ def check_params(algo: str, params: Iterable[str]) -> None:
             raise ValueError(unknown_choice(f"argument of {algo}", name, free))
 
 
-def _environment(episodes: Sequence[np.ndarray], teacher: Teacher, frame_stack: int) -> VecEnv:
+def _environment(episodes: Sequence[Episode], teacher: Teacher, frame_stack: int) -> VecEnv:
     env: VecEnv = DummyVecEnv([lambda: LogEnv(episodes, teacher.observation_space, teacher.action_space)])
     return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
 
 
-def compare(
-    student: Teacher, teacher: Teacher, episodes: Sequence[np.ndarray], frame_stack: int = 1
-) -> dict[str, float]:
+def compare(student: Teacher, teacher: Teacher, episodes: Sequence[Episode], frame_stack: int = 1) -> dict[str, float]:
     """
     :param student: the student
     :param teacher: its teacher
@@ -168,7 +169,7 @@ def compare(
     :param frame_stack: how many observations the student sees at once
     :return: how alike they act, see ``compare_actions``
     """
-    view = ObservationView(_environment(episodes, teacher, frame_stack))
+    view = ObservationView(_environment(episodes, teacher, frame_stack), student.facts.student_keys)
     view.show_teacher(teacher.observation_space)
     obs: Any = view.reset()
     state, starts, pairs = None, np.ones(1, dtype=bool), []

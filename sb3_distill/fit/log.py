@@ -2,8 +2,10 @@
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -21,25 +23,53 @@ class LogError(ValueError):
     """A log cannot be read, or does not fit the teacher."""
 
 
-def read_log(source: str | Path, space: spaces.Space) -> list[np.ndarray]:
+class KeyedEpisode:
+    """
+    Dict observations of an episode. An index is a step, a slice is a part of the episode.
+
+    :param parts: by key, the observations ``(n_steps, ...)``
+    :raises LogError: they have different numbers of steps
+    """
+
+    def __init__(self, parts: Mapping[str, np.ndarray]) -> None:
+        lengths = {key: len(np.atleast_1d(part)) for key, part in parts.items()}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{length} of {key}" for key, length in lengths.items())
+            raise LogError(f"its {OBSERVATIONS} have different numbers of steps: {found}")
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values())))
+
+    def __getitem__(self, index: Any) -> Any:
+        parts = {key: part[index] for key, part in self.parts.items()}
+        return KeyedEpisode(parts) if isinstance(index, slice) else parts
+
+
+Episode = np.ndarray | KeyedEpisode
+
+
+def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     """
     Read recorded observations. Nothing is unpickled.
 
-    :param source: an ``.npz`` with ``observations`` ``(n_steps, ...)`` and, if it holds several episodes,
-        ``episode_starts`` or any of ``ENDS``, each ``(n_steps,)``; the folder of a recording; or the id of a Minari
-        dataset on this machine
+    :param source: an ``.npz`` with ``observations`` ``(n_steps, ...)`` (of Dict ones, ``observations/KEY`` for each)
+        and, if it holds several episodes, ``episode_starts`` or any of ``ENDS``, each ``(n_steps,)``; the folder of a
+        recording; or the id of a Minari dataset on this machine
     :param space: the teacher's observations
     :return: the observations of each episode, in the order of the log
     :raises LogError: the log cannot be read, or the teacher has other observations
     """
-    if not isinstance(space, spaces.Box):
-        raise LogError(f"The teacher observes {space}: a log holds one array for each step, so name another teacher.")
+    parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
+    if not all(isinstance(part, spaces.Box) for part in parts):
+        raise LogError(f"The teacher observes {space}: a log holds arrays of numbers, so name another teacher.")
     path = Path(source)
+    episodes: list[Episode]
     try:
         if path.is_dir():
             episodes = [episode.observations[:-1] for episode in Recording(path).finished_episodes()]
         elif path.is_file():
-            episodes = _split(read_npz(path))
+            episodes = _split(read_npz(path), space)
         elif isinstance(source, str) and _MINARI_ID.fullmatch(source):
             episodes = _read_minari(source)
         else:
@@ -52,14 +82,18 @@ def read_log(source: str | Path, space: spaces.Space) -> list[np.ndarray]:
     return episodes
 
 
-def _split(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+def _split(arrays: dict[str, np.ndarray], space: spaces.Space) -> list[Episode]:
     """The episodes of an npz."""
-    if OBSERVATIONS not in arrays:
-        raise LogError(f"it has the arrays {', '.join(arrays) or '(none)'}, but no {OBSERVATIONS} (n_steps, ...)")
-    observations = arrays[OBSERVATIONS]
-    if observations.ndim == 0:
-        raise LogError(f"its {OBSERVATIONS} are a single number, not (n_steps, ...)")
-    n_steps = len(observations)
+    keys = list(space) if isinstance(space, spaces.Dict) else [""]
+    names = {key: f"{OBSERVATIONS}/{key}" if key else OBSERVATIONS for key in keys}
+    for name in names.values():
+        if name not in arrays:
+            raise LogError(f"it has the arrays {', '.join(arrays) or '(none)'}, but no {name} (n_steps, ...)")
+        if arrays[name].ndim == 0:
+            raise LogError(f"its {name} are a single number, not (n_steps, ...)")
+    parts = {key: arrays[name] for key, name in names.items()}
+    whole: Episode = KeyedEpisode(parts) if isinstance(space, spaces.Dict) else parts[""]
+    n_steps = len(whole)
     is_start = np.zeros(n_steps, dtype=bool)
     for name in (STARTS, *ENDS):
         if name not in arrays:
@@ -71,46 +105,63 @@ def _split(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
             is_start |= marks.astype(bool)
         else:
             is_start[1:] |= marks[:-1].astype(bool)
-    return np.split(observations, np.flatnonzero(is_start[1:]) + 1)
+    cuts = [0, *(np.flatnonzero(is_start[1:]) + 1), n_steps]
+    return [whole[first:end] for first, end in pairwise(cuts)]
 
 
-def _read_minari(dataset_id: str) -> list[np.ndarray]:
+def _read_minari(dataset_id: str) -> list[Episode]:
     try:
         import minari
     except ImportError as error:
         raise LogError("Minari is not installed: pip install 'sb3-distill[minari]'") from error
-    episodes = [episode.observations for episode in minari.load_dataset(dataset_id).iterate_episodes()]
-    if not all(isinstance(episode, np.ndarray) for episode in episodes):
-        raise LogError("its observations are not one array for each step")
-    # Nobody acted on the last observation of an episode.
-    return [episode[:-1] for episode in episodes]
+    episodes: list[Episode] = []
+    for episode in minari.load_dataset(dataset_id).iterate_episodes():
+        found = episode.observations
+        parts = found if isinstance(found, dict) else {"": found}
+        if not all(isinstance(part, np.ndarray) and part.ndim > 0 for part in parts.values()):
+            raise LogError("its observations are not one array for each step, or one for each key")
+        # Nobody acted on the last observation of an episode.
+        episodes.append((KeyedEpisode(parts) if isinstance(found, dict) else found)[:-1])
+    return episodes
 
 
-def _checked(episode: np.ndarray, space: spaces.Box) -> np.ndarray:
+def _checked(episode: Episode, space: spaces.Space) -> Episode:
+    if isinstance(space, spaces.Dict):
+        parts = episode.parts if isinstance(episode, KeyedEpisode) else {}
+        missing = [key for key in space if key not in parts]
+        if missing:
+            raise LogError(f"it has no observations under {', '.join(missing)}, which the teacher sees")
+        return KeyedEpisode({key: _checked_part(parts[key], part, f" ({key})") for key, part in space.items()})  # type: ignore[arg-type]
+    if isinstance(episode, KeyedEpisode):
+        raise LogError(f"its observations have the keys {', '.join(episode.parts)}, the teacher's none")
+    return _checked_part(episode, space)  # type: ignore[arg-type]
+
+
+def _checked_part(episode: np.ndarray, space: spaces.Box, key: str = "") -> np.ndarray:
     if episode.shape[1:] != space.shape:
         raise LogError(
-            f"its observations are of the shape {episode.shape[1:]}, the teacher's of {space.shape} (images channels "
-            "first)"
+            f"its observations{key} are of the shape {episode.shape[1:]}, the teacher's of {space.shape} (images "
+            "channels first)"
         )
     if episode.dtype.kind not in "biuf" or not np.can_cast(episode.dtype, space.dtype, "same_kind"):
-        raise LogError(f"its observations are {episode.dtype}, the teacher's {space.dtype}")
+        raise LogError(f"its observations{key} are {episode.dtype}, the teacher's {space.dtype}")
     if space.dtype.kind in "iu":
         known, low, high = np.iinfo(space.dtype.name), int(episode.min()), int(episode.max())
         if low < known.min or high > known.max:
             raise LogError(
-                f"its observations go from {low} to {high}, the teacher's {space.dtype} only from {known.min} to "
+                f"its observations{key} go from {low} to {high}, the teacher's {space.dtype} only from {known.min} to "
                 f"{known.max}: record what the teacher sees"
             )
     with np.errstate(over="ignore"):
         found = episode.astype(space.dtype)
     if not np.isfinite(found).all():
-        raise LogError(f"its observations hold NaN or infinite numbers, or some too large for {space.dtype}")
+        raise LogError(f"its observations{key} hold NaN or infinite numbers, or some too large for {space.dtype}")
     return found
 
 
 def hold_out(
-    episodes: Sequence[np.ndarray], share: float, rng: np.random.Generator
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    episodes: Sequence[Episode], share: float, rng: np.random.Generator
+) -> tuple[list[Episode], list[Episode]]:
     """
     :param episodes: the episodes of a log; a single one is cut in two
     :param share: share of the episodes, of a single one of its steps, that is held out

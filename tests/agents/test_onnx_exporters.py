@@ -1,4 +1,4 @@
-"""Files of torch's two exporters as teachers: the older one, which traces, and the newer one (``dynamo=True``)."""
+"""Files of exporters as teachers: torch's older one, which traces, its newer one (``dynamo=True``), and tf2onnx."""
 
 import warnings
 from pathlib import Path
@@ -8,11 +8,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
+from onnx import helper
 from stable_baselines3 import PPO
 from torch import nn
+from torch.nn import functional as F
 
-from sb3_distill import load_teacher
+from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.onnx import OnnxTeacher
+from tests.agents.onnx_files import FLOAT, save, weights_of
 
 # The newer one takes ten seconds and more for a network of two layers.
 DYNAMO = pytest.param(True, marks=pytest.mark.slow, id="dynamo")
@@ -115,3 +120,84 @@ def test_the_form_of_sb3s_documentation(dynamo: bool, tmp_path: Path) -> None:
     assert np.array_equal(teacher.predict(obs)[0], model.predict(obs, deterministic=True)[0])
     values = teacher.answer(observations(), with_values=True)[0].values
     assert th.allclose(values, model.policy.predict_values(observations())[:, 0], atol=1e-5)
+
+
+# The names that tf2onnx gives to a saved model's
+SERVED, RESULT, LAYER = "serving_default_input:0", "StatefulPartitionedCall:0", "StatefulPartitionedCall/model"
+
+
+def keras_mlp(path: Path) -> Path:
+    """A network of two layers, as tf2onnx writes it: a product and a sum for each, names with slashes and colons."""
+    nodes = [
+        helper.make_node("MatMul", [SERVED, f"{LAYER}/dense/MatMul/ReadVariableOp:0"], [f"{LAYER}/dense/MatMul:0"]),
+        helper.make_node("Add", [f"{LAYER}/dense/MatMul:0", "const_fold_opt__9"], [f"{LAYER}/dense/BiasAdd:0"]),
+        helper.make_node("Relu", [f"{LAYER}/dense/BiasAdd:0"], [f"{LAYER}/dense/Relu:0"]),
+        helper.make_node("MatMul", [f"{LAYER}/dense/Relu:0", f"{LAYER}/dense_1/ReadVariableOp:0"], ["Identity_raw"]),
+        helper.make_node("Identity", ["Identity_raw"], [RESULT], name="Identity"),
+    ]
+    weights = {
+        f"{LAYER}/dense/MatMul/ReadVariableOp:0": weights_of(4, 8),
+        "const_fold_opt__9": weights_of(1, 8, 1)[0],
+        f"{LAYER}/dense_1/ReadVariableOp:0": weights_of(8, 2, 2),
+    }
+    opsets = [("", 13), ("ai.onnx.ml", 2)]
+    inputs, outputs = {SERVED: (FLOAT, ["unk__6", 4])}, {RESULT: (FLOAT, ["unk__7", 2])}
+    return save(path, nodes, inputs, outputs, weights, opsets)
+
+
+def keras_cnn(path: Path, as_nchw: bool) -> Path:
+    """
+    A convolution and a layer. Keras has the channels last, ONNX first, so images are transposed on their way in and
+    out; the batch of the flat features is computed with integers. ``as_nchw`` is the option ``--inputs-as-nchw``.
+    """
+    nodes = [helper.make_node("Transpose", [SERVED], ["new_input"], perm=[0, 2, 3, 1])] if as_nchw else []
+    seen = "new_input" if as_nchw else SERVED
+    nodes += [
+        helper.make_node("Transpose", [seen], [f"{LAYER}/conv2d/Conv2D__6:0"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", [f"{LAYER}/conv2d/Conv2D__6:0", "conv"], ["conv_out"], strides=[2, 2]),
+        helper.make_node("Relu", ["conv_out"], ["relu"]),
+        helper.make_node("Transpose", ["relu"], [f"{LAYER}/conv2d/Relu__12:0"], perm=[0, 2, 3, 1]),
+        helper.make_node("Shape", [f"{LAYER}/conv2d/Relu__12:0"], ["Shape:0"]),
+        helper.make_node("Slice", ["Shape:0", "zero", "one"], ["strided_slice:0"]),
+        helper.make_node("Concat", ["strided_slice:0", "rest"], ["Reshape/shape_Concat__20:0"], axis=0),
+        helper.make_node("Reshape", [f"{LAYER}/conv2d/Relu__12:0", "Reshape/shape_Concat__20:0"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], [RESULT]),
+    ]
+    weights = {
+        "conv": np.random.default_rng(0).normal(size=(3, 2, 3, 3)).astype(np.float32),
+        "dense": weights_of(3 * 3 * 4, 2),
+        "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+        "rest": np.array([3 * 3 * 4], np.int64),
+    }
+    shape = ["unk__21", 2, 7, 9] if as_nchw else ["unk__21", 7, 9, 2]
+    inputs, outputs = {SERVED: (FLOAT, shape)}, {RESULT: (FLOAT, ["unk__22", 2])}
+    return save(path, nodes, inputs, outputs, weights, [("", 13)])
+
+
+def test_the_form_of_tf2onnx(tmp_path: Path) -> None:
+    path = keras_mlp(tmp_path / "keras.onnx")
+    with pytest.raises(AgentError, match=r"does not say what its output StatefulPartitionedCall:0 .*'unk__7', 2"):
+        load_teacher(path, env_id="CartPole-v1", device="cpu")
+    options = {"answers": "q_values", "output": RESULT}
+    teacher = load_teacher(path, env_id="CartPole-v1", teacher_kwargs=options, device="cpu")
+    hidden = (observations().numpy() @ weights_of(4, 8) + weights_of(1, 8, 1)).clip(0)
+    expected = hidden @ weights_of(8, 2, 2)
+    assert np.allclose(teacher.answer(observations())[0].q_values, expected, atol=1e-4)
+    quick: dict[str, Any] = {"learning_starts": 16, "n_teacher_episodes": 0, "buffer_size": 50, "device": "cpu"}
+    model = PolicyDistillation("MlpPolicy", "CartPole-v1", path, teacher_kwargs=options, **quick).learn(30)
+    assert model._n_updates > 0
+
+
+@pytest.mark.parametrize("as_nchw", [True, False], ids=["inputs as nchw", "channels last"])
+def test_images_in_the_form_of_tf2onnx(as_nchw: bool, tmp_path: Path) -> None:
+    path, space = keras_cnn(tmp_path / "keras.onnx", as_nchw), spaces.Box(0, 255, (2, 7, 9), np.uint8)
+    env: Any = type("Env", (), {"observation_space": space, "action_space": spaces.Discrete(2)})
+    options = {"answers": "logits", "scale": 255}
+    teacher = load_teacher(path, env=env, teacher_kwargs=options, device="cpu")
+    assert teacher.observation_space == space
+    obs = np.random.default_rng(0).integers(0, 256, (5, *space.shape), np.uint8)
+    conv = th.as_tensor(np.random.default_rng(0).normal(size=(3, 2, 3, 3)).astype(np.float32))
+    features = F.conv2d(th.as_tensor(obs) / 255, conv, stride=2).relu().permute(0, 2, 3, 1).flatten(1)
+    expected = (features @ th.as_tensor(weights_of(36, 2))).log_softmax(dim=1)
+    assert th.allclose(teacher.answer(th.as_tensor(obs))[0].log_probs, expected, atol=1e-5)

@@ -96,6 +96,12 @@ def test_no_strength_is_no_augmentation_and_a_seed_repeats(augmentation: str) ->
     assert not same(plain.policy, first.policy)
 
 
+@pytest.mark.parametrize("augmentation", ["shift", "adversarial"])
+def test_the_first_of_several_students_learns_as_it_would_alone(augmentation: str) -> None:
+    alone, several = (student(augmentation, Frames(), students=names).learn(40) for names in (None, ["Net4Policy"]))
+    assert same(alone.policy, several.policy)
+
+
 @pytest.mark.parametrize("weight_bits", [None, 4])
 def test_it_goes_through_qpd_siblings_and_files(weight_bits: int | None, tmp_path: Path) -> None:
     env = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=0))

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill import Answers, PolicyDistillation, load_teacher
 from sb3_distill.buffers.minari import to_minari
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.cli import main
@@ -255,6 +255,33 @@ def test_short_fits_learn(n_timesteps: int, log: Path, ppo_teacher: PPO) -> None
         fit(log, ppo_teacher, n_timesteps=n_timesteps, learning_starts=40)
 
 
+class OfParts:
+    """Sees a state and a goal."""
+
+    observation_space, action_space = spaces.Dict({"goal": PENDULUM, "state": CARTPOLE}), spaces.Discrete(2)
+
+    def answer(self, obs: Any, state: Any, episode_start: np.ndarray) -> tuple[Answers, Any]:
+        preference = 5 * (obs["state"][:, 2] + obs["goal"][:, 0])
+        return Answers(log_probs=th.stack([-preference, preference], dim=1)), None
+
+
+@pytest.mark.parametrize("student_keys", [None, "state"])
+def test_dict_observations(student_keys: str | None, tmp_path: Path) -> None:
+    goals = observations(PENDULUM)
+    np.savez(tmp_path / "log.npz", **{"observations/state": observations(), "observations/goal": goals}, dones=ENDS)
+    keys = {} if student_keys is None else {"student_keys": student_keys}
+    found = fit(tmp_path / "log.npz", OfParts(), n_timesteps=4 * N, value_coef=0.0, device="cpu", **keys)
+    stored: Any = found.model.replay_buffer.stores
+    assert set(stored) == ({"goal", "state"} if student_keys is None else {""})
+    # The answers are those to both parts, whatever the student sees.
+    kept, _ = hold_out(read_log(tmp_path / "log.npz", OfParts.observation_space), 0.1, np.random.default_rng(0))
+    seen = {key: np.concatenate([episode.parts[key] for episode in kept]) for key in ("goal", "state")}  # type: ignore[union-attr]
+    answers, _ = OfParts().answer({key: th.as_tensor(part) for key, part in seen.items()}, None, np.zeros(0))
+    expected = answers.log_probs.log_softmax(dim=1)  # type: ignore[union-attr]
+    assert np.allclose(found.model.replay_buffer.answers["log_probs"][:, 0], expected, atol=1e-5)
+    assert 0.0 <= found.alike["agreement"] <= 1.0
+
+
 def test_other_mistakes_are_named(
     log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,8 +290,15 @@ def test_other_mistakes_are_named(
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(LogError, match=r"text\.npz cannot be used"):
         read_log(tmp_path / "text.npz", CARTPOLE)
-    with pytest.raises(LogError, match="one array for each step"):
+    with pytest.raises(LogError, match=r"has the arrays observations, episode_starts, but no observations/a \(n_steps"):
         read_log(log, spaces.Dict({"a": CARTPOLE}))
+    with pytest.raises(LogError, match=r"observes Dict\('a': Discrete\(2\)\): a log holds arrays of numbers"):
+        read_log(log, spaces.Dict({"a": spaces.Discrete(2)}))
+    np.savez(tmp_path / "keys.npz", **{"observations/a": observations(), "observations/b": observations(n=3)})
+    with pytest.raises(LogError, match="different numbers of steps: 40 of a, 3 of b"):
+        read_log(tmp_path / "keys.npz", spaces.Dict({"a": CARTPOLE, "b": CARTPOLE}))
+    with pytest.raises(LogError, match=r"its observations \(a\) are of the shape \(4,\), the teacher's of \(3,\)"):
+        read_log(tmp_path / "keys.npz", spaces.Dict({"a": PENDULUM}))
     with pytest.raises(LogError, match=r"float32, the teacher's uint8"):
         read_log(log, spaces.Box(0, 255, (4,), np.uint8))
     with pytest.raises(ValueError, match="Unknown algorithm of a log 'ppd'"):

@@ -100,6 +100,8 @@ class OnnxTeacher(AnsweringTeacher):
         if answers == "logits" and options.answers is None and described.get("algo") in _VALUE_BASED:
             answers = "q_values"
         self._answers = answers
+        # Whether it takes images with the channels last, as TensorFlow's, and the environment gives them first
+        self._channels_last = False
         observation_space = self._observation_space(described, env)
         self._action_space = self._find_action_space(described, env)
         self._range = self._find_range(self._action_space)
@@ -133,7 +135,8 @@ class OnnxTeacher(AnsweringTeacher):
                     f"its input {port.name} takes floats, and the environment gives {seen.dtype}. Say by what these "
                     "are divided: teacher_kwargs=dict(scale=255), or scale=1 if the file does it itself."
                 )
-            if seen.shape == shape:
+            self._channels_last = len(shape) == 3 and seen.shape != shape and _channels_first(shape) == seen.shape
+            if seen.shape == shape or self._channels_last:
                 return seen
             dtype: Any = seen.dtype.type
         else:
@@ -217,6 +220,8 @@ class OnnxTeacher(AnsweringTeacher):
         assert isinstance(obs, th.Tensor)
         seen = obs.cpu().numpy()
         port = self._ports.observation
+        if self._channels_last:
+            seen = np.moveaxis(seen, 1, -1)
         if self._options.scale is not None:
             seen = seen.astype(np.float32) / self._options.scale
         memory: Memory = self._ports.memory
@@ -264,6 +269,10 @@ def _box(low: Any, high: Any, shape: tuple[int, ...]) -> spaces.Box:
     """Actions between bounds, of which each is one number or one for every dimension."""
     bounds = [np.broadcast_to(np.asarray(each, np.float32), shape) for each in (low, high)]
     return spaces.Box(bounds[0], bounds[1], dtype=np.float32)
+
+
+def _channels_first(shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (shape[-1], *shape[:-1])
 
 
 def _read_description(path: Path) -> dict[str, Any]:
