@@ -1,6 +1,7 @@
 """The command line of the package: which verbs there are, and what they cost to list."""
 
 import argparse
+import io
 import re
 import sys
 from pathlib import Path
@@ -29,10 +30,15 @@ def test_console_script_is_light(tmp_path: Path) -> None:
     assert run_python(tmp_path, "-c", code).stdout == f"sb3-distill {__version__}\nFalse\n"
 
 
-def test_terminals_without_the_signs_of_a_table_lose_no_results(cartpole_teacher: Path, tmp_path: Path) -> None:
-    command = ["-m", "sb3_distill", "evaluate", cartpole_teacher, "--env", "CartPole-v1", "-n", "2"]
-    result = run_python(tmp_path, *command, PYTHONIOENCODING="ascii")
-    assert " ? " in result.stdout and "CartPole-v1, 2 episodes" in result.stdout
+def test_terminals_without_the_signs_of_a_table_lose_no_results(
+    cartpole_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["evaluate", str(cartpole_teacher), "--env", "CartPole-v1", "-n", "2"]) == 0
+    terminal.flush()
+    shown = terminal.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert " ? " in shown and "CartPole-v1, 2 episodes" in shown
 
 
 FIGURES = ("maps", "localization", "q-values", "sizes", "bars", "curves", "tsne")

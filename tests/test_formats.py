@@ -18,7 +18,7 @@ from sb3_distill.results.row import FORMAT as RESULTS_FORMAT
 from sb3_distill.results.row import parse_rows
 from sb3_distill.state.file import FORMAT as STATE_FORMAT
 from sb3_distill.state.file import read_state
-from sb3_distill.study.report import load_results
+from sb3_distill.study.reporting.results import load_results
 from tests.fixtures.make import N_STEPS, OBSERVATIONS, make_student
 
 FIXTURES = Path(__file__).parent / "fixtures"

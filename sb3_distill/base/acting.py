@@ -26,7 +26,7 @@ class EpsilonGreedyMixin:
     student_exploration: str
     student_temperature: float
     _rollout_rng: np.random.Generator
-    _student_actions: Callable[[Any], np.ndarray]
+    _student_actions: Callable[[Any, np.ndarray | None], np.ndarray]
     _own_part: Callable[[Any], Any]
 
     def _check_acting(self) -> None:
@@ -43,16 +43,22 @@ class EpsilonGreedyMixin:
 
     def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         preferences = answers.preferences.cpu().numpy()
-        actions = preferences.argmax(axis=1)
+        actions, allowed = preferences.argmax(axis=1), allowed_of(preferences)
         if not teacher_acts.all():
-            actions = np.where(teacher_acts, actions, self._student_actions(obs))
+            actions = np.where(teacher_acts, actions, self._student_actions(obs, allowed))
         epsilon = np.where(teacher_acts, self.teacher_eps, self._student_rule().epsilon)
-        return mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng, allowed_of(preferences))
+        return mix_random_actions(actions, self._n_actions_of(obs), epsilon, self._rollout_rng, allowed)
 
-    def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
-        if self.student_exploration == EPSILON_GREEDY:
+    def _policy_actions(self, obs: Any, rng: np.random.Generator, allowed: np.ndarray | None = None) -> np.ndarray:
+        is_greedy = self.student_exploration == EPSILON_GREEDY
+        if is_greedy and allowed is None:
             return self.policy.predict(obs, deterministic=True)[0]
-        outputs = self.policy.answer(self.policy.obs_to_tensor(obs)[0]).preferences / self.student_temperature
+        answers = self.policy.answer(self.policy.obs_to_tensor(obs)[0])
+        if allowed is not None:
+            answers = answers.masked(allowed)
+        if is_greedy:
+            return answers.greedy(self.action_space)
+        outputs = answers.preferences / self.student_temperature
         return Answers(log_probs=outputs).sample([rng] * len(outputs))
 
     def _n_actions_of(self, obs: Any) -> int | np.ndarray:

@@ -213,18 +213,20 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         :return: the actions ``(n_envs, ...)``; continuous ones are clipped afterwards
         """
 
-    def _student_actions(self, obs: Any) -> np.ndarray:
+    def _student_actions(self, obs: Any, allowed: np.ndarray | None) -> np.ndarray:
         """
         :param obs: the student's observations
-        :return: the student's actions
+        :param allowed: which discrete actions its teacher may take ``(n_envs, n_actions)``; None: all of them
+        :return: the student's actions, which are among these
         """
-        return self._policy_actions(obs, self._rollout_rng)
+        return self._policy_actions(obs, self._rollout_rng, allowed)
 
     @abstractmethod
-    def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
+    def _policy_actions(self, obs: Any, rng: np.random.Generator, allowed: np.ndarray | None = None) -> np.ndarray:
         """
         :param obs: observations
         :param rng: draws the actions, if they are drawn
+        :param allowed: which discrete actions are allowed; None: all of them
         :return: the actions of the policy
         """
 

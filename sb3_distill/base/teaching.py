@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -15,7 +16,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_teacher, warn_of_missing_statistics
 from sb3_distill.agents.kinds.own import TeacherLike, refuse_function_name
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.common.log import shown_messages
 from sb3_distill.envs.inspection import env_id_of
@@ -100,7 +101,18 @@ class TeacherMixin(RefusalsMixin):
 
     def _find_teacher(self, env_id: str | None) -> Any:
         """The source of the default teacher, used if the user names none."""
-        return find_zoo_teacher(env_id)
+        own: Any = self
+        return find_zoo_teacher(env_id, self.teacher_algorithms(own.action_space, own.policy.squash_output))
+
+    @classmethod
+    def teacher_algorithms(cls, action_space: spaces.Space | None, squashes: bool | None = None) -> tuple[str, ...]:
+        """
+        :param action_space: the environment's actions; None: not known
+        :param squashes: whether the student squashes its actions; None: not known
+        :return: the algorithms among whose agents a teacher is searched, in the order of preference where no scores are
+            recorded
+        """
+        return ZOO_ALGORITHMS
 
     def _load_teacher(self, source: Any) -> Any:
         env = self.env.of_teacher() if isinstance(self.env, ObservationView) else self.env

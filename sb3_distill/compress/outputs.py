@@ -23,7 +23,8 @@ from sb3_distill.results.figures import add_legend, make_axes, percent_label, sa
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.manifest import versions
-from sb3_distill.study.report import Picture, Section, encode, to_page
+from sb3_distill.study.report import Section, to_page
+from sb3_distill.study.reporting.pictures import Picture, encode
 
 FORMAT = 1
 RECORD, FRONT, FIGURE, REPORT = "compress.json", "front.csv", "front.png", "report.html"

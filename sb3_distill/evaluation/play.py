@@ -16,9 +16,9 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.log import progress_bar
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.episodes import EpisodeSchedule
-from sb3_distill.envs.inspection import action_masks_of, check_masks
+from sb3_distill.envs.inspection import check_masks
 from sb3_distill.envs.make import EpisodeWrapper, play_schedule
-from sb3_distill.evaluation.players import Player, mix_random_actions
+from sb3_distill.evaluation.players import Player, masks_for, mix_random_actions, needs_masks
 from sb3_distill.networks.computing import keep_freed_memory
 from sb3_distill.results.statistics import percent_of_teacher, sample_std
 
@@ -96,8 +96,7 @@ def evaluate_paired(
                 f"epsilon={epsilon:g} is a share of random discrete actions, but these are {venv.action_space}: "
                 "leave it at 0."
             )
-        with_masks = action_masks or getattr(player, "needs_masks", False)
-        if with_masks:
+        if action_masks or needs_masks(player):
             check_masks(venv, getattr(player, "source", type(player).__name__))
         schedule = EpisodeSchedule(n_eval_episodes, venv.num_envs, seed)
         play_schedule(venv, schedule, wrapper)
@@ -106,7 +105,7 @@ def evaluate_paired(
         with th.random.fork_rng(enabled=not deterministic), shown as tell:
             if not deterministic:
                 th.manual_seed(seed)
-            return _play(player, venv, schedule, epsilon, deterministic, tell, with_masks)
+            return _play(player, venv, schedule, epsilon, deterministic, tell, action_masks)
     finally:
         venv.close()
 
@@ -136,7 +135,7 @@ def _play(
     epsilon: float,
     deterministic: bool,
     tell: Callable[[float], None],
-    with_masks: bool,
+    action_masks: bool,
 ) -> Score:
     traces: dict[int, str] = {}
     state = None
@@ -147,7 +146,7 @@ def _play(
     numbers = list(schedule.playing)
     episodes = [_Episode(schedule.seed + (number or 0), obs, env) for env, number in enumerate(numbers)]
     while not schedule.is_over:
-        masks = {"action_masks": action_masks_of(venv)} if with_masks else {}
+        masks = masks_for(player, venv, action_masks)
         if not deterministic and isinstance(player, Teacher):
             actions, state = player.sample(obs, [episode.rng for episode in episodes], state, episode_starts, **masks)
         else:

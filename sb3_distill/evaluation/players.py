@@ -39,13 +39,22 @@ class RandomPlayer:
         return self.rng.integers(self.n_actions, size=len(observation)), None
 
 
-def masks_for(player: Any, venv: VecEnv) -> dict[str, Any]:
+def needs_masks(player: Any) -> bool:
+    """
+    :param player: who plays
+    :return: whether it acts within action masks: it was trained so
+    """
+    return getattr(player, "needs_masks", False)
+
+
+def masks_for(player: Any, venv: VecEnv, always: bool = False) -> dict[str, Any]:
     """
     :param player: who plays
     :param venv: where
+    :param always: whether it acts within masks in any case
     :return: the argument ``action_masks`` of its ``predict``, if it acts within masks
     """
-    return {"action_masks": action_masks_of(venv)} if getattr(player, "needs_masks", False) else {}
+    return {"action_masks": action_masks_of(venv)} if always or needs_masks(player) else {}
 
 
 def allowed_of(preferences: np.ndarray) -> np.ndarray | None:

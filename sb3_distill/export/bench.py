@@ -29,7 +29,7 @@ from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.evaluation.disturbance import Disturbance, add_disturbance_options
 from sb3_distill.evaluation.environments import transpose_for
 from sb3_distill.evaluation.play import evaluate_paired
-from sb3_distill.evaluation.players import Player
+from sb3_distill.evaluation.players import Player, needs_masks
 from sb3_distill.export.c import bench as c_bench
 from sb3_distill.export.c.build import CPlayer, Footprint
 from sb3_distill.export.cost import AGENT_CODE, FILE_CODE, latencies, peak_memory
@@ -77,16 +77,26 @@ class FilePlayer:
     An exported policy that plays as SB3's models do.
 
     :param runner: a ``PolicyRunner``
+    :param needs_masks: whether the agent in the file was trained with action masks
     """
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: Any, needs_masks: bool = False) -> None:
         self.runner = runner
+        self.needs_masks = needs_masks
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
-        """As SB3's ``predict``, on a batch."""
-        return self.runner.predict(observation)[0], state
+        """As SB3's ``predict``, on a batch; of the actions that are allowed the one with the largest logit."""
+        actions, logits = self.runner.predict(observation)
+        if action_masks is not None:
+            actions = np.where(action_masks, logits, -np.inf).argmax(axis=1)
+        return actions, state
 
 
 def mean_return(
@@ -174,9 +184,10 @@ def find_source(folder: Path, description: Description) -> Teacher | None:
     return agent
 
 
-def open_file(path: Path) -> FilePlayer:
+def open_file(path: Path, needs_masks: bool = False) -> FilePlayer:
     """
     :param path: an ONNX file
+    :param needs_masks: whether its agent was trained with action masks
     :return: its policy
     :raises ExportError: ONNX Runtime is not installed, or does not read it
     """
@@ -186,7 +197,7 @@ def open_file(path: Path) -> FilePlayer:
     from sb3_distill.export.runner import PolicyRunner
 
     try:
-        return FilePlayer(PolicyRunner(path))
+        return FilePlayer(PolicyRunner(path), needs_masks)
     except Exception as error:
         # ONNX Runtime's errors have no class in common but this one.
         raise ExportError(f"{path} cannot be run ({' '.join(str(error).split())}): export the agent again.") from error
@@ -230,20 +241,25 @@ def bench_folder(
     rng = np.random.default_rng(0)
     observation = (rng.random((1, *shape)) * (255 if dtype == "uint8" else 1)).astype(dtype)
     players: list[tuple[str, str, int, Player, str, str]] = []
+    agent = find_source(folder, description)
+    with_masks = needs_masks(agent)
     for file, exported in description.files.items():
         path, name = folder / file, f"{folder.name}/{file}"
         if file == C_FILE:
             players.append((name, KINDS[file], exported.bytes, c_bench.open_c(folder, description), "", ""))
         else:
-            players.append((name, KINDS[file], path.stat().st_size, open_file(path), FILE_CODE, str(path)))
-    agent = find_source(folder, description)
+            players.append((name, KINDS[file], path.stat().st_size, open_file(path, with_masks), FILE_CODE, str(path)))
     if not players and agent is None:
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
         name = f"{folder.name} under torch"
         players.append((name, "torch", agent.n_bytes, agent, AGENT_CODE, description.source))
+    if with_masks and n_episodes > 0 and C_FILE in description.files:
+        problem = "its agent acts within action masks, and policy_act takes none"
+        print(f"{folder}: {C_FILE} is not played: {problem}.", file=sys.stderr)
     rows = []
     for name, kind, n_bytes, player, code, source in players:
+        n_played = 0 if with_masks and isinstance(player, CPlayer) else n_episodes
         median, tail = latencies(_inference(player, observation), n_runs)
         rows.append(
             BenchRow(
@@ -255,7 +271,7 @@ def bench_folder(
                 median,
                 tail,
                 peak_memory(code, folder, source, shape, dtype) if code else None,
-                mean_return(player, description, n_episodes, disturbance),
+                mean_return(player, description, n_played, disturbance),
             )
         )
     return rows
@@ -269,11 +285,11 @@ def plot_returns(rows: Sequence[BenchRow]) -> Figure:
     :return: size of the files against their return
     """
     figure, axes = make_axes("bytes", "mean return")
+    rows = [row for row in rows if row.mean_return is not None]
     folders = list(dict.fromkeys(row.folder for row in rows))
     kinds = [kind for kind in MARKERS if any(row.kind == kind for row in rows)]
     styles = {folder: fill_style(index) for index, folder in enumerate(folders)}
     for row in rows:
-        assert row.mean_return is not None
         axes.plot(row.n_bytes, row.mean_return, MARKERS[row.kind], **styles[row.folder], alpha=0.8)
     for folder in folders:
         axes.plot([], [], "o", **styles[folder], label=folder)

@@ -14,18 +14,19 @@ NO_AUTO = (
     "Q-values it should be near the differences between actions (see docs/ppd.md)."
 )
 
+# Algorithms whose agents do not squash their actions, and those that do
+_PLAIN, _SQUASHING = ("ppo", "a2c", "trpo"), ("sac", "tqc", "crossq")
 
-# Those of which an agent can be found as a teacher
-TEACHER_ALGORITHMS = ("ppo", "a2c", "trpo", "sac", "tqc", "crossq")
 
-
-def teacher_algorithms(squashes: bool) -> tuple[str, ...]:
+def teacher_algorithms(action_space: spaces.Space | None, squashes: bool | None) -> tuple[str, ...]:
     """
-    :param squashes: whether the student squashes its actions
-    :return: the algorithms among whose agents a teacher is searched, in the order of preference where no scores are
-        recorded
+    :param action_space: the environment's actions; None: not known
+    :param squashes: whether the student squashes its actions; None: not known
+    :return: see ``TeacherMixin``
     """
-    return ("sac", "tqc", "crossq") if squashes else ("ppo", "a2c", "trpo")
+    if squashes is None and not isinstance(action_space, spaces.Discrete):
+        return _PLAIN + _SQUASHING
+    return _SQUASHING if squashes else _PLAIN
 
 
 def check_divergence(teacher: Teacher, env: VecEnv, policy: Any) -> None:

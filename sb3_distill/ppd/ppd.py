@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.ppo.ppo import PPO
@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.rebuild.stock import stock_model
-from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.callbacks import TeacherReferenceCallback, UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.reference import PlayRule, TeacherReferences
 from sb3_distill.base.resume.resuming import ResumableMixin
@@ -165,8 +164,10 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         self._distill_loss = DistillationLoss("kl", self.temperature)
         self._distill_schedule = read_schedule(self.distill_coef, "distill_coef", may_be_zero=True)
 
-    def _find_teacher(self, env_id: str | None) -> Any:
-        return find_zoo_teacher(env_id, checks.teacher_algorithms(self.policy.squash_output))
+    @classmethod
+    def teacher_algorithms(cls, action_space: spaces.Space | None, squashes: bool | None = None) -> tuple[str, ...]:
+        """See ``TeacherMixin``."""
+        return checks.teacher_algorithms(action_space, squashes)
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         checks.check_divergence(teacher, self._known_env(), self.policy)
@@ -256,14 +257,14 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         """Update the policy with the latest rollout."""
         if self.policy.needs_frame_statistics:
             # The ratio of PPO is that of one network, so this rollout is not learned from.
-            self.policy.fit_frame_scalers(self._some_observations())
+            self.policy.fit_frame_scalers(self.rollout_buffer.some_observations())
         else:
             if self._n_updates == 0 and self.verbose > 0 and isinstance(self.action_space, spaces.Discrete):
                 print(describe_temperature(self.rollout_buffer.answers, self.temperature))
             self._update()
         if self.weight_bits is not None:
             # That of the next rollout and its updates
-            self._update_precision(self._some_observations)
+            self._update_precision(self.rollout_buffer.some_observations)
             if self.transition_share is not None:
                 self.logger.record("train/quantized", self.transition_share)
 
@@ -367,16 +368,6 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
                     "observations or rewards whose numbers are very large."
                 )
             self.logger.record(f"train/{name}", mean)
-
-    def _some_observations(self) -> PyTorchObs:
-        """Up to 1,000 observations of the latest rollout, evenly spread."""
-        buffer = self.rollout_buffer
-        n_steps = self.n_steps * self.n_envs
-        rows = np.linspace(0, n_steps - 1, min(n_steps, 1_000)).astype(int)
-        parts = buffer.observations.items() if isinstance(buffer.observations, dict) else [("", buffer.observations)]
-        shapes = buffer.obs_shape if isinstance(buffer.obs_shape, dict) else {"": buffer.obs_shape}
-        found = {key: buffer.to_torch(part.reshape(n_steps, *shapes[key])[rows]) for key, part in parts}
-        return found if isinstance(buffer.observations, dict) else found[""]
 
     def stored_bytes(self) -> int:
         """

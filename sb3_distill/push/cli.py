@@ -19,6 +19,7 @@ from sb3_distill.common.utils import missing_extra
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation import cli as evaluate
+from sb3_distill.evaluation.games import group_by_game
 from sb3_distill.push.card import public_name, write_card
 from sb3_distill.push.folder import CARD, CURVE, OURS, RESULTS, check_folder, check_repository, write_folder
 from sb3_distill.results.tables import to_json
@@ -85,7 +86,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Teacher:
     words = _evaluation_words(args)
     teacher = [] if args.teacher is None else ["--teacher", args.teacher]
     options = evaluate.parse_args([args.agent, *words, *teacher, *["--best"] * args.best])
-    (game,) = evaluate.group_by_game(options)
+    (game,) = group_by_game(options)
     source = str(Path(args.agent) / "best_model.zip") if args.best and Path(args.agent).is_dir() else args.agent
     agent = next((each for each in game.agents if each.source == source), None)
     if agent is None:

@@ -13,18 +13,9 @@ NO_AUTO = (
     "distribution as it is; Q-values are divided by it."
 )
 
-
-# Those of which an agent can teach actions of some kind
-TEACHER_ALGORITHMS = ("sac", "tqc", "crossq", "td3", "ddpg", "ppo", "trpo", "a2c", "ars")
-
-
-def teacher_algorithms(action_space: spaces.Space) -> tuple[str, ...]:
-    """
-    :param action_space: the environment's actions
-    :return: the algorithms among whose agents a teacher is searched, in the order of preference where no scores are
-        recorded
-    """
-    return ("ppo", "a2c", "trpo") if isinstance(action_space, spaces.Discrete) else TEACHER_ALGORITHMS
+# Algorithms whose agents can be found as teachers: of discrete actions, and of continuous ones or any
+DISCRETE_TEACHERS = ("ppo", "a2c", "trpo")
+TEACHERS = ("sac", "tqc", "crossq", "td3", "ddpg", "ppo", "trpo", "a2c", "ars")
 
 
 def check_temperature(teacher: Teacher, temperature: float | None) -> None:

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from sb3_distill.agents.checks import check_actions
 from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.reference import PlayRule
 from sb3_distill.base.several.siblings import SeveralStudentsMixin
@@ -212,8 +211,10 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
         self.compile_update = self.compile_update if self.weight_bits is None else False
         super()._choose_computing(n_updates)
 
-    def _find_teacher(self, env_id: str | None) -> str | Path:
-        return find_zoo_teacher(env_id, checks.teacher_algorithms(self.action_space))
+    @classmethod
+    def teacher_algorithms(cls, action_space: spaces.Space | None, squashes: bool | None = None) -> tuple[str, ...]:
+        """See ``TeacherMixin``."""
+        return checks.DISCRETE_TEACHERS if isinstance(action_space, spaces.Discrete) else checks.TEACHERS
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         check_actions(teacher, self._known_env())
@@ -272,20 +273,24 @@ class QPD(QuantizingMixin, SeveralStudentsMixin, DistillationAlgorithm):
     def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         # SB3's own sampling would keep one sample of the noise matrix of state-dependent exploration.
         actions = answers.sample([self._rollout_rng] * len(teacher_acts), self.action_space)
+        is_discrete = isinstance(self.action_space, spaces.Discrete)
+        allowed = allowed_of(answers.preferences.cpu().numpy()) if is_discrete else None
         if not teacher_acts.all():
             by_teacher = teacher_acts.reshape(-1, *[1] * (actions.ndim - 1))
-            actions = np.where(by_teacher, actions, self._student_actions(obs))
+            actions = np.where(by_teacher, actions, self._student_actions(obs, allowed))
         if isinstance(self.action_space, spaces.Box):
             return actions.reshape(-1, *self.action_space.shape)
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
-        epsilon, allowed = np.where(teacher_acts, self.teacher_eps, 0.0), allowed_of(answers.preferences.cpu().numpy())
+        epsilon = np.where(teacher_acts, self.teacher_eps, 0.0)
         return mix_random_actions(actions, n_actions, epsilon, self._rollout_rng, allowed)
 
-    def _policy_actions(self, obs: Any, rng: np.random.Generator) -> np.ndarray:
+    def _policy_actions(self, obs: Any, rng: np.random.Generator, allowed: np.ndarray | None = None) -> np.ndarray:
         answers = actor_critic_answers(self.policy, obs_as_tensor(obs, self.device), with_values=False)
         if not self._student_rule().sampled:
             assert isinstance(self.action_space, spaces.Box)
             return unscale_actions(answers.scaled_actions(self.action_space).detach().cpu().numpy(), self.action_space)
+        if allowed is not None:
+            answers = answers.masked(allowed)
         return answers.sample([rng] * n_observations(obs), self.action_space)
 
     def _prepare_updates(self) -> None:

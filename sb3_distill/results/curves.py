@@ -79,10 +79,12 @@ class Curve:
 
     :param steps: numbers of steps
     :param returns: the mean return at each of them
+    :param seen: the lowest and the highest return of a single episode, where these are known
     """
 
     steps: np.ndarray
     returns: np.ndarray
+    seen: Interval = (-np.inf, np.inf)
 
 
 def curve_of(
@@ -214,7 +216,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
         steps, returns = data["timesteps"], data["results"]
         if steps.ndim != 1 or returns.ndim != 2 or len(steps) != len(returns) or not returns.size:
             raise ValueError(f"{steps.shape} steps and {returns.shape} returns do not fit")
-        return {"": Curve(steps.astype(float), returns.astype(float).mean(axis=1))}
+        return {"": Curve(steps.astype(float), returns.astype(float).mean(axis=1), (returns.min(), returns.max()))}
     except (KeyError, ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path} holds no evaluations: {error}. Delete it to see the training episodes, or train again."
@@ -242,7 +244,7 @@ def read_episodes(run: Path) -> Curve:
     _, lengths, returns = np.array(episodes).T
     window = min(_WINDOW, len(returns))
     means = np.convolve(returns, np.full(window, 1 / window), mode="valid")
-    return Curve(lengths.cumsum()[window - 1 :], means)
+    return Curve(lengths.cumsum()[window - 1 :], means, (returns.min(), returns.max()))
 
 
 def plot_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
@@ -264,25 +266,24 @@ def plot_curves(evaluations: Sequence[Evaluation], path: Path) -> None:
     save_figure(figure, path)
 
 
-def average(curves: Sequence[Curve], possible: Interval = (-np.inf, np.inf)) -> tuple[Curve, np.ndarray]:
+def average(curves: Sequence[Curve]) -> tuple[Curve, np.ndarray]:
     """
     :param curves: curves of runs that differ in their seed alone
-    :param possible: the lowest and the highest return that the game has
-    :return: their mean where all of them are known, and its 95% interval ``(2, n)``: Student's t, cut to what is
-        possible
+    :return: their mean where all of them are known, and its 95% interval ``(2, n)``: Student's t, cut to the returns
+        that were seen, because a game that ends at 500 has no mean above
     """
     first, last = max(curve.steps[0] for curve in curves), min(curve.steps[-1] for curve in curves)
     steps = np.unique(np.concatenate([curve.steps for curve in curves]))
     steps = steps[(first <= steps) & (steps <= last)]
     returns = np.array([np.interp(steps, curve.steps, curve.returns) for curve in curves])
     intervals = np.array([t_interval(column) for column in returns.T.tolist()], dtype=float).reshape(-1, 2)
-    return Curve(steps, returns.mean(axis=0)), intervals.T.clip(*possible)
+    lowest, highest = zip(*(curve.seen for curve in curves), strict=True)
+    return Curve(steps, returns.mean(axis=0)), intervals.T.clip(min(lowest), max(highest))
 
 
 def plot_learning_curves(
     curves: Sequence[tuple[str, Curve]],
     teacher: Sequence[float] = (),
-    possible: Interval = (-np.inf, np.inf),
 ) -> Figure:
     """
     Figure 5 of Rusu et al. 2015: mean return over the steps of several runs. Curves of one name are of several seeds:
@@ -290,7 +291,6 @@ def plot_learning_curves(
 
     :param curves: each curve with its name in the legend
     :param teacher: the teacher's mean return, and if they are known the bounds of its 95% interval
-    :param possible: the lowest and the highest return that the game has
     :return: the figure
     """
     figure, axes = make_axes("steps (thousands)", "mean return")
@@ -303,7 +303,7 @@ def plot_learning_curves(
         if len(members) > 1:
             for curve in members:
                 axes.plot(curve.steps / 1000, curve.returns, **style, linewidth=0.7, alpha=0.3)
-            mean, band = average(members, possible)
+            mean, band = average(members)
             label = f"{name}, mean of {len(members)} seeds (band: 95%)"
             axes.fill_between(mean.steps / 1000, *band, color=style["color"], alpha=0.15, linewidth=0)
             members = [mean]

@@ -32,6 +32,10 @@ class StudyError(ValueError):
     """A study cannot be read, run or reported; the message says why and what to do."""
 
 
+def _cell_in(source: Any) -> str | None:
+    return source.removeprefix(OF_CELL) if isinstance(source, str) and source.startswith(OF_CELL) else None
+
+
 @dataclass(frozen=True)
 class Cell:
     """
@@ -77,8 +81,12 @@ class Cell:
     @property
     def teacher_cell(self) -> str | None:
         """Key of the cell whose agent teaches this one; None if the teacher is no agent of the study."""
-        source = self.hyperparams.get("teacher")
-        return source.removeprefix(OF_CELL) if isinstance(source, str) and source.startswith(OF_CELL) else None
+        return _cell_in(self.hyperparams.get("teacher"))
+
+    @property
+    def reference_cell(self) -> str | None:
+        """Key of the cell whose agent counts as 100%; None if this is no agent of the study."""
+        return _cell_in(self.evaluation.get("teacher"))
 
     @property
     def part(self) -> str:

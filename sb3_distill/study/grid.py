@@ -263,7 +263,8 @@ def with_references(cells: Sequence[Cell]) -> list[Cell]:
     """
     :param cells: the runs of a study
     :return: the runs. Those that have no teacher count as 100% the teacher of the study's distilled runs of the same
-        game, where these have one in common.
+        game, where these have one in common; else the agent beside which the students of one run with the same seed
+        learn.
     """
     return [_with_reference(cell, cells) for cell in cells]
 
@@ -274,16 +275,25 @@ def _with_reference(cell: Cell, cells: Sequence[Cell]) -> Cell:
     learns_alone = cell.algo not in algos and (several or leaves_one_agent(cell.algo, cell.hyperparams))
     if not learns_alone or name in cell.evaluation:
         return cell
+    same_game = [each for each in cells if _game_of(each) == _game_of(cell)]
     # Which agent of the Zoo a run of qpd takes depends on its actions.
     sources = [
-        each.hyperparams.get(name, ZOO if each.algo == "pd" else None)
-        for each in cells
-        if each.algo in algos and _game_of(each) == _game_of(cell)
+        each.hyperparams.get(name, ZOO if each.algo == "pd" else None) for each in same_game if each.algo in algos
     ]
+    if not sources and not several:
+        sources = [
+            f"{OF_CELL}{each.key}" for each in same_game if _has_students_beside(each) and each.seed == cell.seed
+        ]
     is_one = bool(sources) and all(source == sources[0] for source in sources)
     if not is_one or not isinstance(sources[0], Mapping if several else str):
         return cell
     return replace(cell, evaluation={**cell.evaluation, name: sources[0]})
+
+
+def _has_students_beside(cell: Cell) -> bool:
+    """Whether the run leaves an agent and its students, and the agent's name does not change any more."""
+    is_alone = leaves_one_agent(cell.algo, cell.hyperparams)
+    return cell.algo == "rtpd" and not is_alone and not isinstance(cell.hyperparams.get("teacher"), Mapping)
 
 
 def _game_of(cell: Cell) -> Any:

@@ -118,13 +118,13 @@ def run_cell(folder: Path) -> None:
     study = folder.parent.parent
     key = cell.recording_key
     trust_packages(cell.gym_packages)
-    load_references(cell)
+    load_references(cell, study)
     run = train(cell, folder, None if key is None else study / "recordings" / key)
     trained = time.time()
     rows = rows_of(cell, run, study)
     command = (folder / LOG).read_text().splitlines()[0]
     seconds = {"train": trained - start, "evaluate": time.time() - trained}
-    manifest = Manifest(cell, tuple(rows), seconds, command, versions(), agents_of(cell, run))
+    manifest = Manifest(cell, tuple(rows), seconds, command, versions(), agents_of(cell, run, study))
     write_whole(folder / MANIFEST, to_json(manifest.to_dict()))
 
 

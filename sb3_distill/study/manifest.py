@@ -139,8 +139,8 @@ def manifests_of(study: Path, cells: Iterable[Cell]) -> list[Manifest]:
 def agent_of_cell(study: Path, key: str) -> Path:
     """
     :param study: the study's folder
-    :param key: key of a finished cell that leaves one agent
-    :return: the zip of its last or best model, as its evaluation selects
+    :param key: key of a finished cell that leaves one agent, or students beside one
+    :return: the zip of this agent's last or best model, as its evaluation selects
     """
     manifest = Manifest.from_dict(read_json(study / "cells" / check_name("A cell", key) / MANIFEST))
     return manifest.cell.zip_in(manifest.run_in(study))

@@ -17,6 +17,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
+from sb3_distill.algorithms import resolve
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
 from sb3_distill.envs.multitask import Task
 from sb3_distill.evaluation.environments import recipe_of
@@ -37,7 +38,7 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT, summarize
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import ZOO, Cell, StudyError, leaves_one_agent, plays_one_game
-from sb3_distill.study.manifest import UsedAgent, teachers_in
+from sb3_distill.study.manifest import UsedAgent, agent_of_cell, teachers_in
 
 # Settings of ``evaluation`` that name an agent, where a run leaves a single one
 _EVALUATION_AGENTS = ("teacher", "starts_from")
@@ -133,6 +134,20 @@ def tasks_of_cell(cell: Cell) -> list[Task]:
         return seen_tasks(env, cell.hyperparams.get("teacher_keys"), "teacher_keys")
 
 
+def teacher_algorithms(cell: Cell) -> tuple[str, ...]:
+    """
+    :param cell: a cell whose agents play a single game
+    :return: the algorithms among whose agents of the Zoo its teacher is searched
+    """
+    try:
+        with closing(gym.make(cell.env, **cell.env_kwargs)) as env:
+            action_space = env.action_space
+    except Exception:
+        # Whatever it raises, such as a package that is missing here, the cell itself will tell.
+        action_space = None
+    return resolve(cell.algo).teacher_algorithms(action_space)
+
+
 def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
     """
     :param cell: a multi-task cell
@@ -144,32 +159,37 @@ def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
     return MultiTaskTeacher(load_teachers(sources, tasks, th.device("cpu")), tasks)
 
 
-def _evaluation_agents(cell: Cell) -> dict[str, str | Path]:
+def _evaluation_agents(cell: Cell, study: Path) -> dict[str, str | Path]:
     """By its setting, the agents that the evaluation names, if the cell's agents play a single game after the run."""
     if not plays_one_game(cell):
         return {}
     named = {name: cell.evaluation.get(name) for name in _EVALUATION_AGENTS}
     if named["teacher"] == ZOO:
-        named["teacher"] = find_zoo_teacher(cell.env, argument="evaluation: {teacher: PATH}")
+        algos = teacher_algorithms(cell)
+        named["teacher"] = find_zoo_teacher(cell.env, algos, argument="evaluation: {teacher: PATH}")
+    if cell.reference_cell is not None:
+        named["teacher"] = agent_of_cell(study, cell.reference_cell)
     return {name: source for name, source in named.items() if source not in (None, "random")}
 
 
-def load_references(cell: Cell) -> None:
+def load_references(cell: Cell, study: Path) -> None:
     """
     Load all agents that the evaluation names, so that a wrong name raises an error before the training.
 
     :param cell: the cell
+    :param study: the study's folder
     """
     if _ROWS[cell.algo] is multi_task_rows:
         load_task_teachers(cell)
-    for source in _evaluation_agents(cell).values():
+    for source in _evaluation_agents(cell, study).values():
         load_teacher(source, device="cpu")
 
 
-def agents_of(cell: Cell, run: Path) -> tuple[UsedAgent, ...]:
+def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
     """
     :param cell: a cell that was trained
     :param run: its run folder
+    :param study: the study's folder
     :return: the agents on which its results depend
     """
     found = teachers_in(model_zip(run, cell.env))
@@ -177,7 +197,7 @@ def agents_of(cell: Cell, run: Path) -> tuple[UsedAgent, ...]:
         prefix = "evaluation.teachers" if cell.evaluation.get("teachers") else "teachers"
         own = {f"{prefix}.{name}": teacher for name, teacher in load_task_teachers(cell).items()}
     else:
-        named = _evaluation_agents(cell)
+        named = _evaluation_agents(cell, study)
         own = {f"evaluation.{name}": load_teacher(source, device="cpu") for name, source in named.items()}
     used = {agent.setting: agent for agent in found}
     used |= {setting: UsedAgent(setting, teacher.source, teacher.sha256) for setting, teacher in own.items()}
@@ -212,7 +232,7 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     :return: the student's row
     """
     student = load_teacher(path, device="cpu")
-    named = _evaluation_agents(cell).get("teacher")
+    named = _evaluation_agents(cell, study).get("teacher")
     source = named or beside or student.facts.taught_by
     # What a student's file names is no reason to ask the hub, or to call anything.
     by_file = source is not None and source == student.facts.taught_by and source != named
@@ -223,7 +243,9 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     starts = starts_of(cell, study)
     if starts is not None:
         protocol["start_wrapper"] = partial(StartFrom, starts=starts, first_seed=protocol["seed"])
-    is_trained_here = beside is not None or cell.teacher_cell is not None
+    is_trained_here = cell.reference_cell is not None
+    if named is None:
+        is_trained_here = beside is not None or cell.teacher_cell is not None
     reference = None if teacher is None else score_teacher(cell, teacher, study / "teachers", protocol, starts)
     row = row_of(student, cell.env, score_agent(student, cell.env, **protocol), reference)
     return replace(
@@ -231,7 +253,7 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
         # Runs of the same cell write other files of the same agent.
         agent_sha256=None,
         # Seeds whose teachers the study itself has trained are runs of one kind nevertheless.
-        teacher_sha256=None if teacher is None or (is_trained_here and named is None) else teacher.sha256,
+        teacher_sha256=None if teacher is None or is_trained_here else teacher.sha256,
         starts_sha256=None if starts is None else starts.sha256,
     )
 

@@ -23,14 +23,12 @@ from sb3_distill.common.locks import locked
 from sb3_distill.common.log import progress_bar
 from sb3_distill.common.utils import earlier_versions
 from sb3_distill.envs.recipe import is_atari
-from sb3_distill.ppd import checks as ppd_checks
-from sb3_distill.qpd import checks as qpd_checks
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
 from sb3_distill.study.cell import MULTI_TASK, OF_CELL, ZOO, Cell, Study
 from sb3_distill.study.manifest import MANIFEST, PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
-from sb3_distill.study.rows import tasks_of_cell
+from sb3_distill.study.rows import tasks_of_cell, teacher_algorithms
 
 RESULTS, TABLE = "results.json", "results.csv"
 # Steps per second on one core of the developers' machine, for vector observations and for Atari frames: a rough guess
@@ -41,17 +39,23 @@ _ATARI_STEPS_PER_SECOND = 50
 _N_NAMED = 3
 
 
+def _awaited(cell: Cell) -> list[str]:
+    """Keys of the cells that must have finished before this one."""
+    return [key for key in (cell.teacher_cell, cell.reference_cell) if key is not None]
+
+
 def ready_cells(cells: Sequence[Cell], study: Path) -> list[Cell]:
     """
     :param cells: the cells that have not finished
     :param study: the study's folder
     :return: the cells that can start now: first one cell for each recording that does not exist yet, then all cells
-        that need no recording or whose recording exists. Cells wait for the cell that trains their teacher.
+        that need no recording or whose recording exists. Cells wait for the cell that trains their teacher, or the
+        agent that counts as their 100%.
     """
     first: dict[str, Cell] = {}
     others = []
     for cell in cells:
-        if cell.teacher_cell is not None and not (study / "cells" / cell.teacher_cell / MANIFEST).is_file():
+        if any(not (study / "cells" / key / MANIFEST).is_file() for key in _awaited(cell)):
             continue
         key = cell.recording_key
         if key is None or (study / "recordings" / key).exists():
@@ -205,16 +209,23 @@ def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     named.append(None if (starts := cell.evaluation.get("starts_from")) == "random" else starts)
     needed: list[tuple[str, ...]] = [(str(source),) for source in named if source is not None]
     unnamed = cell.evaluation.get("teacher") == ZOO or (cell.algo in STUDENTS and not cell.hyperparams.get("teacher"))
-    env_ids = [cell.env] if unnamed else []
+    env_ids: list[str] = []
+    algos: tuple[str, ...] = ZOO_ALGORITHMS
+    if unnamed:
+        env_ids, algos = [cell.env], _algorithms(cell.algo, cell.env, json.dumps(cell.env_kwargs))
     # Those of mtpd teach, those of mtdqn count as 100%.
     own = cell.evaluation if cell.algo == "mtdqn" else cell.hyperparams
     if cell.algo in MULTI_TASK and not own.get("teachers"):
         env_ids += _task_env_ids(cell.env, json.dumps(cell.env_kwargs))
-    algos = {"qpd": qpd_checks.TEACHER_ALGORITHMS, "ppd": ppd_checks.TEACHER_ALGORITHMS}.get(cell.algo, ZOO_ALGORITHMS)
     for env_id in env_ids:
         versions = (env_id, *earlier_versions(env_id))
         needed.append(tuple(f"zoo:{algo}/{version}" for version in versions for algo in algos))
     return needed
+
+
+@functools.cache
+def _algorithms(algo: str, env: str, env_kwargs: str) -> tuple[str, ...]:
+    return teacher_algorithms(Cell(algo, env, 0, env_kwargs=json.loads(env_kwargs)))
 
 
 @functools.cache
@@ -309,7 +320,9 @@ def only_study_in(folder: Path) -> Iterator[None]:
 
 def _without_teacher(cells: Iterable[Cell], folder: Path) -> dict[str, str]:
     """Let the cells whose teacher's cell has failed count as failed, too."""
-    problems = {cell.key: f"there is no teacher, because its cell {cell.teacher_cell} failed" for cell in cells}
+    problems = {
+        cell.key: f"there is no teacher, because its cell {' or '.join(_awaited(cell))} failed" for cell in cells
+    }
     for key, problem in problems.items():
         write_whole(folder / "failed" / key / PROBLEM, f"{problem}\n")
     return problems

@@ -1,11 +1,10 @@
 """Learning curves of run folders."""
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 from matplotlib.figure import Figure
 
 from sb3_distill.agents.archive import read_archive
@@ -21,14 +20,6 @@ from sb3_distill.visualize.figures import distinct_names
 _ATARI_FRAME_SKIP = 4
 # Of a run's args.yml, what makes it another one; its config.yml has the hyperparameters
 _STARTED = ("algo", "env", "n_timesteps", "env_kwargs", "eval_freq", "eval_episodes", "n_eval_envs", "trained_agent")
-# Lowest and highest returns of games that everybody uses
-_POSSIBLE = {
-    "CartPole-v0": (0.0, 200.0),
-    "CartPole-v1": (0.0, 500.0),
-    "Acrobot-v1": (-500.0, 0.0),
-    "MountainCar-v0": (-200.0, 0.0),
-    "Pong": (-21.0, 21.0),
-}
 
 
 def curves_of_run(folder: Path) -> dict[str, Curve]:
@@ -43,7 +34,7 @@ def curves_of_run(folder: Path) -> dict[str, Curve]:
         return curves
     episodes = read_episodes(folder)
     _check_player(folder)
-    return {"training episodes": Curve(episodes.steps / _frame_skip(folder), episodes.returns)}
+    return {"training episodes": replace(episodes, steps=episodes.steps / _frame_skip(folder))}
 
 
 def _frame_skip(folder: Path) -> int:
@@ -116,5 +107,4 @@ def plot_runs(folders: Sequence[Path], teacher: Sequence[float] = ()) -> Figure:
             for player, curve in curves_of_run(folder).items()
         ],
         teacher,
-        _POSSIBLE.get(re.sub(r"^ALE-|NoFrameskip-v4$|-v5$", "", games[0]), (-np.inf, np.inf)),
     )

@@ -1,17 +1,18 @@
 """``hub:`` teachers, against a small hub of the test's own on 127.0.0.1."""
 
 import hashlib
-import json
 import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 import pytest
+from huggingface_hub import constants
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from tests.helpers import run_python
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.sources import find_zoo_teacher
 
 REPOSITORY = "sb3/dqn-CartPole-v1"
 COMMITS = {"main": "a" * 40, "v1": "b" * 40, "broken": "c" * 40}
@@ -20,20 +21,6 @@ NAMES = [f"hub:{REPOSITORY}", f"hub:{REPOSITORY}@v1", "zoo:dqn/CartPole-v1"]
 PINNED = f"hub:{REPOSITORY}@{'a' * 40}"
 NEVER_ASKED = "hub:sb3/dqn-Acrobot-v1"
 MISSING = ["hub:sb3/dqn-Nothing-v1", f"hub:{REPOSITORY}@v9", "zoo:ppo/CartPole-v1", f"hub:{REPOSITORY}@broken"]
-# The client reads the address and the cache of the hub once, so that each state of them needs a process.
-ASK = """
-import json, sys
-from sb3_distill.agents.load import load_teacher
-from sb3_distill.agents.sources import find_zoo_teacher
-answers = {"found": find_zoo_teacher("CartPole-v1", ["qrdqn", "dqn", "ppo"])}
-for name in sys.argv[1:]:
-    try:
-        teacher = load_teacher(name)
-        answers[name] = [teacher.algo, teacher.env_id, teacher.normalization is not None, teacher.facts.sha256]
-    except ValueError as error:
-        answers[name] = f"{type(error).__name__} {error}"
-print(json.dumps(answers))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +89,23 @@ def hub(cartpole_teacher):
     server.server_close()
 
 
-def ask(folder, address, *names, offline="0"):
-    environment = {
-        "HF_ENDPOINT": address,
-        "HF_HOME": str(folder / "cache"),
-        "HF_HUB_OFFLINE": offline,
-        "RL_TRAINED_AGENTS": "",
-    }
-    return json.loads(run_python(folder, "-c", ASK, *names, **environment).stdout)
+def ask(folder, address, *names, offline=False):
+    """What a process answers that began with this address, this cache, and online or not."""
+    with pytest.MonkeyPatch.context() as begun:
+        begun.chdir(folder)
+        begun.setenv("RL_TRAINED_AGENTS", "")
+        begun.setattr(constants, "ENDPOINT", address)
+        begun.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+        begun.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+        begun.setattr(constants, "HF_HUB_OFFLINE", offline)
+        answers = {"found": find_zoo_teacher("CartPole-v1", ["qrdqn", "dqn", "ppo"])}
+        for name in names:
+            try:
+                teacher = load_teacher(name)
+                answers[name] = [teacher.algo, teacher.env_id, teacher.normalization is not None, teacher.facts.sha256]
+            except ValueError as error:
+                answers[name] = f"{type(error).__name__} {error}"
+        return answers
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +118,7 @@ def online(hub, tmp_path_factory):
 @pytest.fixture(scope="module")
 def offline(online):
     """What the cache answers, and of which nothing was ever asked."""
-    return ask(online[0], "http://127.0.0.1:9", *NAMES, PINNED, NEVER_ASKED, offline="1")
+    return ask(online[0], "http://127.0.0.1:9", *NAMES, PINNED, NEVER_ASKED, offline=True)
 
 
 def test_revisions_and_the_offline_cache(hub, online, offline):

@@ -1,6 +1,7 @@
 """MaskablePPO agents: they act as in SB3-contrib, within the masks that the environment gives."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.envs.inspection import action_masks_of
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.evaluation.players import mix_random_actions
+from sb3_distill.export.bench import bench_folder, mean_return, open_file, plot_returns, read_description
 
 N_ACTIONS = 4
 
@@ -146,6 +148,50 @@ def test_students_learn_from_allowed_answers(algorithm: Any) -> None:
     assert ((log_probs > -np.inf).sum(axis=-1) == 2).all()
     assert np.allclose(np.exp(log_probs).sum(axis=-1), 1.0)
     assert all(th.isfinite(weight).all() for weight in model.policy.parameters())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "own"),
+    [
+        (PolicyDistillation, {"student_eps": 0.5}),
+        (PolicyDistillation, {"student_exploration": "softmax"}),
+        (PolicyDistillation, {"students": {"other": {"learning_rate": 1e-3}}}),
+        (QPD, {}),
+    ],
+)
+def test_students_play_within_the_masks(algorithm: Any, own: dict[str, Any]) -> None:
+    """The environment refuses other actions."""
+    env = make_vec_env("Corridor-v0", 2, seed=0)
+    kwargs = {**OFF_POLICY, "n_teacher_episodes": 0, "rollout_policy": "student"}
+    model = algorithm("MlpPolicy", env, agent(), **kwargs, **own).learn(64)
+    assert model.replay_buffer.size() == 32
+
+
+def test_exported_files_are_played_within_the_masks(tmp_path: Path) -> None:
+    """The environment refuses other actions."""
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "out"
+    assert main(["export", str(run_folder(tmp_path, agent())), "-o", str(out), "--n-observations", "50"]) == 0
+    description = read_description(out)
+    for file in description.files:
+        assert mean_return(open_file(out / file, needs_masks=True), description, 3) == 6.0
+
+
+@pytest.mark.ci
+def test_bench_plays_a_masked_agent_within_its_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """C code takes no mask, and says so."""
+    pytest.importorskip("onnxruntime")
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    out = tmp_path / "out"
+    command = ["export", str(run_folder(tmp_path, agent())), "-o", str(out), "--n-observations", "50"]
+    assert main([*command, "--format", "onnx", "c"]) == 0
+    capsys.readouterr()
+    rows = bench_folder(out, 2, 3)
+    assert {row.kind: row.mean_return for row in rows} == {"float": 6.0, "integer": 6.0, "C": None, "torch": 6.0}
+    assert "policy.c is not played: its agent acts within action masks" in capsys.readouterr().err
+    # Three points, one line of the legend for the folder and one for each kind
+    assert len(plot_returns(rows).axes[0].lines) == 3 + 1 + 3
 
 
 def test_a_recording_needs_no_masks(tmp_path: Path) -> None:

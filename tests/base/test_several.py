@@ -131,7 +131,7 @@ def test_students_act_in_their_own_environments():
             list(policy.q_net.parameters())[-1][1 - bias] = 1.0
     model.learn(10)
     assert model.replay_buffer.size() > 0
-    actions = model._student_actions(model._last_obs)
+    actions = model._student_actions(model._last_obs, None)
     assert actions.tolist() == [0, 1, 0, 1, 0]
 
 

@@ -13,7 +13,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_distill import PolicyDistillation, load_teacher
-from sb3_distill.evaluation.cli import Game, find_starts, main, parse_args
+from sb3_distill.evaluation.cli import find_starts, main, parse_args
+from sb3_distill.evaluation.games import Game
 from sb3_distill.evaluation.scoring import architecture_of
 from sb3_distill.evaluation.starts import HeldOutStarts
 from sb3_distill.evaluation.table import footnotes, geometric_means

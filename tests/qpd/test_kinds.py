@@ -15,7 +15,6 @@ from torch.distributions import kl_divergence
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.cli import main
-from sb3_distill.qpd.checks import teacher_algorithms
 from tests.agents.test_continuous_teachers import Arm, random_weights
 from tests.agents.test_continuous_teachers import make as make_teacher
 from tests.helpers import same
@@ -221,5 +220,5 @@ def test_the_zoos_command_finds_the_teacher_of_an_earlier_version(zoo, tmp_path:
 
 
 def test_the_order_of_algorithms():
-    assert teacher_algorithms(Arm.action_space)[:3] == ("sac", "tqc", "crossq")
-    assert "sac" not in teacher_algorithms(spaces.Discrete(2))
+    assert QPD.teacher_algorithms(Arm.action_space)[:3] == ("sac", "tqc", "crossq")
+    assert "sac" not in QPD.teacher_algorithms(spaces.Discrete(2))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sb3_distill.cli import main
 from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.comparison import t_interval
-from sb3_distill.results.curves import Curve, average, plot_learning_curves
+from sb3_distill.results.curves import Curve, average, plot_learning_curves, read_curves, read_episodes
 from sb3_distill.results.factors import draw_factors
 from sb3_distill.results.figures import clip_outliers, make_axes
 from sb3_distill.results.row import Row
@@ -40,10 +40,20 @@ def test_seeds_of_one_kind_are_pale_with_their_mean_and_interval():
     assert [patch.get_extents().height > 0 for patch in axes.patches] == [True]
 
 
-def test_no_interval_is_beyond_what_is_possible():
-    curves = [Curve(np.array([5.0, 9.0]), np.array(own)) for own in ([490.0, 500.0], [300.0, 500.0])]
-    assert t_interval([490.0, 300.0])[1] > 500
-    assert average(curves, (0.0, 500.0))[1].tolist() == [[0.0, 500.0], [500.0, 500.0]]
+def test_no_interval_is_beyond_what_was_seen(tmp_path):
+    """Of any game, also of those that nobody knows: single episodes tell where its returns end."""
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run, results in zip(runs, ([[480, 500], [500, 500]], [[100, 500], [500, 500]]), strict=True):
+        run.mkdir()
+        np.savez(run / "evaluations.npz", timesteps=[5, 9], results=np.array(results, float))
+    curves = [read_curves(run)[""] for run in runs]
+    assert t_interval([490.0, 300.0])[0] < 100 and t_interval([490.0, 300.0])[1] > 500
+    assert average(curves)[1].tolist() == [[100.0, 500.0], [500.0, 500.0]]
+    (runs[0] / "0.monitor.csv").write_text('#{"t_start": 0}\nr,l,t\n' + "".join(f"{r},5,{r}\n" for r in (3, 7, 2)))
+    assert read_episodes(runs[0]).seen == (2.0, 7.0)
+    # Evaluations of which the mean alone is known do not tell.
+    bare = [replace(curve, seen=(-np.inf, np.inf)) for curve in curves]
+    assert average(bare)[1][:, 0] == pytest.approx(t_interval([490.0, 300.0]))
 
 
 def test_curves_of_other_steps_meet_where_both_are_known():
@@ -72,7 +82,8 @@ def test_runs_that_differ_in_their_seed_alone_are_one_series(tmp_path):
     assert len(set(name_runs([runs[0], again]))) == 2
     axes = plot_runs([*runs, other]).axes[0]
     band = axes.collections[0].get_datalim(axes.transData)
-    assert band.y1 == 500.0 and t_interval([499.0, 498.0, 491.0])[1] > 500.0
+    # Not beyond the highest return that was seen
+    assert band.y1 == 499.0 and t_interval([499.0, 498.0, 491.0])[1] > 500.0
 
 
 def test_one_point_far_away_does_not_flatten_the_rest():

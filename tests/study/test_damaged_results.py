@@ -11,7 +11,7 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import StudyError
 from sb3_distill.study.file import read_study
 from sb3_distill.study.manifest import Manifest, manifest_of
-from sb3_distill.study.report import load_results
+from sb3_distill.study.reporting.results import load_results
 from sb3_distill.study.run import RESULTS, collect
 from tests.study.studies import write
 

@@ -71,13 +71,15 @@ def test_starts_are_recorded_once_for_a_game(tmp_path):
 
 def test_wrong_names_of_the_evaluation_cost_no_training(cartpole_teacher, tmp_path):
     cell = Cell("pd", "CartPole-v1", 0, evaluation={"teacher": str(cartpole_teacher), "starts_from": "random"})
-    load_references(cell)
+    load_references(cell, tmp_path)
     with pytest.raises(AgentError, match="no agent at nothing"):
-        load_references(replace(cell, evaluation={"starts_from": "nothing"}))
+        load_references(replace(cell, evaluation={"starts_from": "nothing"}), tmp_path)
     tasks = {"CartPole-v1": str(cartpole_teacher), "MountainCar-v0": "nothing"}
     env_kwargs = {"env_ids": list(tasks), "pad": True}
     with pytest.raises(AgentError, match="no agent at nothing"):
-        load_references(Cell("mtdqn", "MultiTask-v0", 0, evaluation={"teachers": tasks}, env_kwargs=env_kwargs))
+        load_references(
+            Cell("mtdqn", "MultiTask-v0", 0, evaluation={"teachers": tasks}, env_kwargs=env_kwargs), tmp_path
+        )
 
 
 def test_scores_of_a_teacher_are_for_its_own_environment_and_starts(cartpole_teacher, tmp_path):

@@ -1,16 +1,20 @@
 """The agents that count as 100% where runs have no teacher, and teachers that the study itself trains."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from sb3_distill.agents.files import AgentNotFoundError
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.evaluation.scoring import score_agent
+from sb3_distill.study import rows
 from sb3_distill.study.cell import StudyError
 from sb3_distill.study.file import read_study
 from sb3_distill.study.manifest import manifest_of
 from sb3_distill.study.rows import load_references
-from sb3_distill.study.run import collect, describe_missing, find_replaced, run_study
+from sb3_distill.study.run import collect, describe_missing, find_replaced, ready_cells, run_study
 from tests.study.studies import run_here
 
 ALONE = {"algo": "rtpd", "students": None, "learning_starts": 50, "policy_kwargs": {"net_arch": [8]}}
@@ -43,6 +47,33 @@ def test_runs_without_a_teacher_are_compared_with_that_of_the_others(tmp_path):
     assert references(read(path, {"qpd": {"algo": "qpd"}, "alone": ALONE}))["alone"] is None
 
 
+def test_networks_alone_are_compared_with_the_dqn_beside_the_students(tmp_path):
+    beside = {
+        **ALONE,
+        "students": {"net1": {"policy": "MlpPolicy", "policy_kwargs": {"net_arch": [4]}}},
+        "n_eval_episodes": 2,
+        "eval_freq": 20,
+    }
+    path = tmp_path / "s.yml"
+    # The run alone stands first, and waits for the agent that counts as 100%.
+    study = read(path, {"alone": {**ALONE, "gamma": 0.9}, "beside": beside})
+    alone, distilled = study.cells
+    assert references(study) == {"alone": f"cell:{distilled.key}", "beside": None}
+    assert ready_cells(study.cells, tmp_path) == [distilled] and not describe_missing(study.cells)
+    folder = tmp_path / "out"
+    assert not run_study(study, folder, run_here)
+    manifest = manifest_of(folder, alone)
+    (row,), (agent,) = manifest.rows, manifest.agents
+    dqn = folder / "cells" / distilled.key / "rtpd" / "CartPole-v1_1" / "CartPole-v1.zip"
+    assert (agent.setting, Path(agent.source)) == ("evaluation.teacher", dqn)
+    score = score_agent(load_teacher(dqn), "CartPole-v1", 3)
+    assert row.teacher_mean == score.mean and row.percent_of_teacher == pytest.approx(100 * row.mean / score.mean)
+    # Another seed has another one, and is a run of the same kind.
+    assert row.teacher_sha256 is None and not find_replaced(folder, [manifest], study.cells)
+    # Of several none is that of all.
+    assert references(read(path, {"alone": ALONE, "beside": beside, "more": {**beside, "gamma": 0.9}}))["alone"] is None
+
+
 def test_a_joint_dqn_is_compared_with_the_teachers_of_the_students(tmp_path):
     teachers = {"CartPole-v1": "a.zip", "MountainCar-v0": "b.zip"}
     runs = {"mtpd": {"algo": "mtpd", "teachers": teachers}, "mtdqn": {"algo": "mtdqn"}}
@@ -68,6 +99,39 @@ def test_missing_teachers_of_tasks_are_named(tmp_path, monkeypatch, cartpole_tea
     assert describe_missing([pd]) == describe_missing([alone]) and "zoo:dqn/CartPole-v1" in describe_missing([alone])[0]
 
 
+@pytest.mark.parametrize(
+    ("algo", "env", "own", "expected"),
+    [
+        ("qpd", "CartPole-v1", {}, ["ppo", "a2c", "trpo"]),
+        ("qpd", "Pendulum-v1", {}, ["sac", "tqc"]),
+        ("ppd", "CartPole-v1", {}, ["ppo"]),
+        ("pd", "CartPole-v1", {}, ["dqn", "qrdqn"]),
+        ("rtpd", "CartPole-v1", {"students": None}, ["dqn"]),
+    ],
+)
+def test_teachers_are_those_that_the_algorithm_searches(
+    algo, env, own, expected, tmp_path, monkeypatch, cartpole_teacher
+):
+    """A dry run names the one that is preferred, and no other agent stands for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RL_TRAINED_AGENTS", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    evaluation = {"n_episodes": 2, "teacher": "zoo"}
+    (cell,) = read(tmp_path / "s.yml", {"run": {"algo": algo, **own}}, evaluation, env=env).cells
+    searched = rows.teacher_algorithms(cell)
+    assert list(searched[: len(expected)]) == expected
+    assert [text.split()[0] for text in describe_missing([cell])] == [f"zoo:{expected[0]}/{env}"]
+    others = {"sac", "ars", "dqn", "td3"} - set(searched)
+    for other in others:
+        run = tmp_path / "rl-trained-agents" / other / f"{env}_1"
+        run.mkdir(parents=True)
+        (run / f"{env}.zip").write_bytes(cartpole_teacher.read_bytes())
+    assert describe_missing([cell])
+    # The agent that counts as 100% is searched among the same.
+    with pytest.raises(AgentNotFoundError, match=re.escape(f"(algorithms {', '.join(searched)})")):
+        load_references(cell, tmp_path)
+
+
 def test_the_agent_of_a_cell_teaches_another(tmp_path):
     own = {"algo": "pd", "teacher": {"run": "first"}, "rollout_policy": "teacher", "policy_kwargs": {"net_arch": [4]}}
     # The student stands first, and waits.
@@ -81,10 +145,10 @@ def test_the_agent_of_a_cell_teaches_another(tmp_path):
     (agent,) = manifest.agents
     teacher = folder / "cells" / first.key / "rtpd" / "CartPole-v1_1" / "CartPole-v1.zip"
     assert Path(agent.source) == teacher and agent.sha256 == load_teacher(teacher).sha256
-    rows = {row.labels["run"]: row for row in collect(study, folder)}
-    assert rows["then"].teacher_mean == rows["first"].mean and rows["then"].percent_of_teacher is not None
+    found = {row.labels["run"]: row for row in collect(study, folder)}
+    assert found["then"].teacher_mean == found["first"].mean and found["then"].percent_of_teacher is not None
     # Another seed has another teacher, and is a run of the same kind.
-    assert rows["then"].teacher_sha256 is None
+    assert found["then"].teacher_sha256 is None
     assert not find_replaced(folder, [manifest], study.cells)
     # Where the first fails, the second does, and says why.
     broken = read(tmp_path / "s.yml", {"then": own, "first": {**ALONE, "gamma": 5}})
@@ -131,4 +195,4 @@ def test_the_zoos_agent_of_the_game_counts(tmp_path, monkeypatch, cartpole_teach
     assert [agent.setting for agent in manifest_of(tmp_path / "out", study.cells[1]).agents] == ["evaluation.teacher"]
     run.rename(run.with_name("gone"))
     with pytest.raises(ValueError, match=r"evaluation: \{teacher: PATH\}"):
-        load_references(study.cells[1])
+        load_references(study.cells[1], tmp_path)

@@ -37,7 +37,7 @@ def finish(cell: Cell, study: Path, model) -> Manifest:
     folder = study / "cells" / cell.key
     model.save(model_zip(run_folder(folder, cell.algo, cell.env), cell.env))
     run = run_folder(folder, cell.algo, cell.env)
-    manifest = Manifest(cell, tuple(rows_of(cell, run, study)), {}, "", {}, agents_of(cell, run))
+    manifest = Manifest(cell, tuple(rows_of(cell, run, study)), {}, "", {}, agents_of(cell, run, study))
     write_whole(folder / MANIFEST, to_json(manifest.to_dict()))
     return manifest
 

@@ -13,8 +13,10 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import NORMALIZED, SIGNED_QUOTIENT
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.manifest import Manifest
-from sb3_distill.study.report import describe_legend, describe_protocol, describe_study, draw_figures
+from sb3_distill.study.report import describe_study
 from sb3_distill.study.report import main as report
+from sb3_distill.study.reporting.legend import describe_legend, describe_protocol
+from sb3_distill.study.reporting.pictures import draw_figures
 from sb3_distill.study.tables import (
     Group,
     describe_numbers,
@@ -148,7 +150,9 @@ def test_sizes_of_multi_task_students_stand_against_the_mean_of_their_tasks(tmp_
         for task, percent in (("Pong", 90.0), ("geometric mean", 80.0))
     ]
     drawn: list[Group] = []
-    monkeypatch.setattr("sb3_distill.study.report.plot_group_sizes", lambda sized: drawn.extend(sized) or Figure())
+    monkeypatch.setattr(
+        "sb3_distill.study.reporting.pictures.plot_group_sizes", lambda sized: drawn.extend(sized) or Figure()
+    )
     assert len(draw_figures(tmp_path, groups, [])) == 2
     assert [group.percents for group in drawn] == [(80.0,), (80.0,)]
 

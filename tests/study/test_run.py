@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from sb3_distill.buffers.recordings import Recording
+from sb3_distill.cli import main as command_line
 from sb3_distill.study.backends import attempt, run_locally, run_on_ray
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.cli import main
@@ -23,7 +24,7 @@ from sb3_distill.study.job import end_with
 from sb3_distill.study.manifest import Manifest, manifest_of
 from sb3_distill.study.report import main as report
 from sb3_distill.study.run import collect, estimate_seconds, only_study_in, ready_cells, run_study
-from tests.helpers import REPOSITORY, content_of, full_disk, run_python
+from tests.helpers import REPOSITORY, content_of, full_disk
 from tests.study.studies import CARTPOLE, run_here, write
 
 
@@ -90,8 +91,8 @@ def test_estimates():
 
 
 def test_command_line(study_file, tmp_path, capsys):
-    result = run_python(tmp_path, "-m", "sb3_distill", "study", study_file, "--dry-run")
-    assert "2 cells, 2 to do" in result.stdout
+    assert command_line(["study", str(study_file), "-o", str(tmp_path), "--dry-run"]) == 0
+    assert "2 cells, 2 to do" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main([str(study_file), "-j", "0"])
     assert "at least 1" in capsys.readouterr().err
@@ -269,13 +270,19 @@ def test_a_folder_is_of_one_study_at_a_time_and_cleared_of_what_was_killed(study
     assert main([str(study_file), "-o", str(finished)]) == 0
 
 
-def test_students_beside_a_teacher_need_evaluations(tmp_path):
+@pytest.mark.parametrize("is_process", [False, pytest.param(True, marks=pytest.mark.ci)])
+def test_students_beside_a_teacher_need_evaluations(is_process, tmp_path):
     settings = {"algo": "rtpd", "env": "CartPole-v1", "n_timesteps": 300, "eval_freq": 500}
     changes = {"grid": {"seed": [0]}, "record": False, "published": None, "evaluation": None}
     path = write(tmp_path / "s.yml", settings=settings, **changes)
     (cell,) = read_study(path).cells
-    problem = attempt(cell.key, json.dumps(asdict(cell)), str(tmp_path / "out"), 1, threading.Event())
-    assert "512 steps made 0 updates, with eval_freq=500 updates" in problem
+    message = "512 steps made 0 updates, with eval_freq=500 updates"
+    job = cell.key, json.dumps(asdict(cell))
+    if not is_process:
+        with pytest.raises(ValueError, match=message):
+            list(run_here([job], tmp_path / "out"))
+        return
+    assert message in attempt(*job, str(tmp_path / "out"), 1, threading.Event())
     # What was trained is there though it could not be scored.
     (failed,) = (tmp_path / "out" / "failed").iterdir()
     assert (failed / "rtpd" / "CartPole-v1_1" / "CartPole-v1.zip").is_file() and (failed / "train.log").is_file()

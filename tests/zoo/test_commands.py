@@ -1,6 +1,9 @@
 """The Zoo's commands with our algorithms, from end to end."""
 
+import io
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,9 +13,9 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from sb3_distill.cli import main
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.zoo import registration, samplers
-from tests.helpers import run_python
 
 STUDENT = "logs/pd/CartPole-v1_1/CartPole-v1.zip"
 
@@ -28,8 +31,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cartpole_teacher: Path) ->
     folder = tmp_path_factory.mktemp("trained")
     extras = ["--eval-freq", "400", "--eval-episodes", "1", "--save-freq", "500", "--save-replay-buffer", "-P"]
     command = arguments_of(cartpole_teacher, "-n", "1000", "--seed", "1", "-tb", "tb", *extras)
-    output = run_python(folder, "-m", "rl_zoo3.train", *command).stdout
-    assert f"Loading hyperparameters from: {registration.default_config('pd')}" in output
+    with pytest.MonkeyPatch.context() as context, redirect_stdout(io.StringIO()) as output:
+        context.chdir(folder)
+        # The command sets it.
+        context.setattr(sys, "argv", sys.argv)
+        assert main(["zoo", "train", *command]) == 0
+    assert f"Loading hyperparameters from: {registration.default_config('pd')}" in output.getvalue()
     return folder
 
 

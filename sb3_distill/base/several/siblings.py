@@ -186,16 +186,17 @@ class SeveralStudentsMixin(DistillationAlgorithm):
             for name, sibling in vars(self.siblings).items()
         }
 
-    def _student_actions(self, obs: Any) -> np.ndarray:
+    def _student_actions(self, obs: Any, allowed: np.ndarray | None) -> np.ndarray:
         if not self.students:
-            return super()._student_actions(obs)
+            return super()._student_actions(obs, allowed)
         models = [self, *self._further_models()]
         parts = []
         for index, model in enumerate(models):
             model.policy.set_training_mode(False)
             share = slice(index, None, len(models))
             own = {key: part[share] for key, part in obs.items()} if isinstance(obs, dict) else obs[share]
-            parts.append(model._policy_actions(own, self._rollout_rng))
+            own_allowed = None if allowed is None else allowed[share]
+            parts.append(model._policy_actions(own, self._rollout_rng, own_allowed))
         actions = np.empty((self.n_envs, *parts[0].shape[1:]), parts[0].dtype)
         for index, part in enumerate(parts):
             actions[index :: len(models)] = part

@@ -1,0 +1,160 @@
+"""Who plays which game with ``sb3-distill evaluate``, and with which teacher each agent is compared."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.load import load_teacher
+from sb3_distill.evaluation.disturbance import Disturbance
+from sb3_distill.evaluation.environments import find_env_id, recipe_of, shared_env_kwargs
+
+
+@dataclass
+class Game:
+    """
+    What is scored in one environment.
+
+    :param env_id: the environment
+    :param agents: the agents that play, each teacher before its students
+    :param teachers: by agent, the one that counts as 100% for it
+    :param env_kwargs: arguments of the environment
+    :param native: whether the games were stepped in C++
+    :param disturbance: noise, bits and delays under which all play
+    """
+
+    env_id: str
+    agents: list[Teacher] = field(default_factory=list)
+    teachers: dict[Teacher, Teacher] = field(default_factory=dict)
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    native: bool = False
+    disturbance: Disturbance = field(default_factory=Disturbance)
+
+
+def tell_of_wrappers(game: Game) -> None:
+    """
+    Say where the agents of a game play in different wrappers.
+
+    :param game: the game and its players
+    """
+    wrappers = {}
+    for agent in game.agents:
+        recipe = recipe_of(agent, game.env_id, game.env_kwargs)
+        names = [wrapper.to_config() for wrapper in (*(recipe.wrappers or ()), *recipe.vec_wrappers)]
+        frames = [f"{recipe.frame_stack} stacked frames"] if (recipe.frame_stack or 1) > 1 else []
+        wrappers[agent.source] = ", ".join([*map(str, names), *frames]) or "none"
+    if len(set(wrappers.values())) > 1:
+        each = "; ".join(f"{source}: {names}" for source, names in wrappers.items())
+        print(f"Note: every agent plays in the wrappers of its own run, and they differ here. {each}", file=sys.stderr)
+
+
+def is_same(first: Teacher, second: Teacher) -> bool:
+    """
+    :param first: an agent
+    :param second: another one
+    :return: whether they are the same agent in the same environment, wherever they were found
+    """
+    return first.sha256 == second.sha256 and first.facts.recipe == second.facts.recipe
+
+
+def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teacher | None:
+    """
+    :param agent: an agent
+    :param known: agents that are loaded already
+    :return: for a student, the agent that taught it: the one whose hash its file names. None if that was a model in
+        memory, or if another agent is in its place now, of which a warning tells.
+    :raises AgentError: the file that was its teacher cannot be loaded
+    """
+    source, sha256 = agent.facts.taught_by, agent.facts.teacher_sha256
+    if source is None:
+        return None
+    if sha256 is not None:
+        for other in known:
+            if other.is_agent(sha256):
+                return other
+    try:
+        # What a student's file names is no reason to ask the hub.
+        said = {"env_id": agent.env_id, "teacher_kwargs": agent.facts.teacher_kwargs}
+        found = load_teacher(source, device=device, local_only=True, **(said if source.endswith(".onnx") else {}))
+    except AgentError as error:
+        raise AgentError(
+            f"{agent.source} names the teacher {source}, which cannot be loaded from this machine: {error} Name the "
+            "teacher with --teacher, where the hub is asked too."
+        ) from error
+    if found.is_agent(sha256):
+        return next((other for other in known if is_same(other, found)), found)
+    print(
+        f"Warning: {agent.source} learned from {source} (sha256 {str(sha256)[:12]}). Another agent is there now "
+        f"(sha256 {found.sha256[:12]}), so no percentage is given. Put the teacher back, or say with --teacher who is "
+        "100%.",
+        file=sys.stderr,
+    )
+    return None
+
+
+def add_teachers(game: Game, named: str | None, device: str) -> None:
+    """
+    Let every agent be compared with its own teacher, or, if it names none, with the only teacher of the game.
+
+    :param game: the game, whose teachers are put before their students
+    :param named: the agent with which all are compared instead
+    :param device: where teachers are loaded
+    :raises AgentError: a teacher cannot be loaded
+    """
+    teachers: list[Teacher] = [] if named is None else [load_teacher(named, device=device)]
+    own: dict[Teacher, Teacher | None] = {}
+    for agent in game.agents:
+        if named is None:
+            own[agent] = teacher = find_teacher(agent, [*teachers, *game.agents], device)
+            if teacher is not None and teacher not in teachers:
+                teachers.append(teacher)
+        elif agent.facts.taught_by is not None and not teachers[0].is_agent(agent.facts.teacher_sha256):
+            print(
+                f"Note: {agent.source} learned from another agent (sha256 {str(agent.facts.teacher_sha256)[:12]}) than "
+                f"--teacher {named} (sha256 {teachers[0].sha256[:12]}).",
+                file=sys.stderr,
+            )
+    only = teachers[0] if len(teachers) == 1 else None
+    game.teachers = {teacher: teacher for teacher in teachers}
+    players: list[Teacher] = []
+    for agent in game.agents:
+        teacher = own.get(agent)
+        if teacher is None and (named is not None or agent.facts.taught_by is None):
+            teacher = next((other for other in teachers if is_same(other, agent)), only)
+        if teacher is not None and teacher not in players:
+            players.append(teacher)
+        player = next((other for other in players if other in teachers and is_same(other, agent)), agent)
+        if player not in players:
+            players.append(player)
+        if teacher is not None:
+            game.teachers[player] = teacher
+    game.agents = players
+
+
+def group_by_game(args: argparse.Namespace) -> list[Game]:
+    """
+    :param args: the options
+    :return: the games, each with its players
+    :raises AgentError: an agent cannot be loaded, or names no environment; runs of one game differ in its arguments
+    """
+    sources = [
+        Path(source) / "best_model.zip" if args.best and Path(source).is_dir() else source for source in args.agents
+    ]
+    games: dict[str, Game] = {}
+    for source in sources:
+        agent = load_teacher(source, device=args.device)
+        env_id = find_env_id(agent, args.env)
+        games.setdefault(env_id, Game(env_id)).agents.append(agent)
+    if args.teacher and len(games) > 1:
+        raise AgentError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
+    for game in games.values():
+        add_teachers(game, args.teacher, args.device)
+        game.disturbance = Disturbance(args.obs_noise, args.action_delay, args.obs_bits)
+        game.env_kwargs = (
+            shared_env_kwargs(game.agents, game.env_id) if args.env_kwargs is None else dict(args.env_kwargs)
+        )
+    return list(games.values())
