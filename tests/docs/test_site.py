@@ -18,3 +18,9 @@ def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
     pages = re.findall(r'<iframe src="([^"]+)"', (site / "index.html").read_text())
     # Students that play on the start page
     assert pages and all((site / page).read_text().count("<canvas") == 1 for page in pages)
+
+
+def test_pages_on_which_students_play_are_of_today() -> None:
+    for page in (REPOSITORY / "docs" / "live").glob("*.html"):
+        for script in (REPOSITORY / "sb3_distill" / "export" / "web").glob("*.js"):
+            assert script.read_text().rstrip("\n") in page.read_text(), f"export {page.name} anew"
