@@ -7,8 +7,10 @@ release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_show_copyright = False
+# Pages of `sb3-distill export --format web`, for the start page
+html_extra_path = ["live"]
 html_title = f"sb3-distill {release}"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "live"]
 # Links to headings of other pages, as GitHub makes them
 myst_heading_anchors = 4
 autodoc_typehints = "description"

@@ -29,12 +29,11 @@ from sb3_distill.export.description import FORMAT, OPSET, Description, ExportedF
 from sb3_distill.export.integer_policy import IntegerPolicy
 from sb3_distill.export.integers import INPUT_BITS, integer_policy
 from sb3_distill.export.post_training import check_quantizable, quantize_on
-from sb3_distill.export.web.page import check_playable, web_page
+from sb3_distill.export.web.page import WEB_FILE, check_playable, web_page
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
 from sb3_distill.quantization.quantizer import MAX_BITS, has_exact_input
 
 FLOAT_FILE, INTEGER_FILE, C_FILE, DESCRIPTION_FILE = "policy.onnx", "policy_int.onnx", "policy.c", "policy.json"
-WEB_FILE = "play.html"
 # What an earlier export may have left
 _FILES = (
     *(FLOAT_FILE, INTEGER_FILE, "runner.py"),

@@ -10,6 +10,7 @@ from sb3_distill.common.files import write_together
 from sb3_distill.common.locks import locked
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
+from sb3_distill.export.web.page import read_play
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.tables import escape_markdown, format_markdown
 from sb3_distill.study.manifest import describe_versions
@@ -71,16 +72,17 @@ def to_markdown(section: Section) -> str:
     return text + (f"\n{escape_markdown(section.notes)}\n" if section.notes else "")
 
 
-def to_page(sections: Sequence[Section], title: str) -> str:
+def to_page(sections: Sequence[Section], title: str, plays: Sequence[str] = ()) -> str:
     """
     :param sections: the sections
     :param title: title of the page
+    :param plays: pages on which students play
     :return: one self-contained page
     """
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("sb3_distill.study", "."), autoescape=True, trim_blocks=True)
-    return environment.get_template("report.html.j2").render(title=title, studies=sections)
+    return environment.get_template("report.html.j2").render(title=title, studies=sections, plays=plays)
 
 
 def describe_study(folder: Path, margin: float = MARGIN) -> Section:
@@ -113,7 +115,9 @@ def describe_study(folder: Path, margin: float = MARGIN) -> Section:
     )
 
 
-def write_report(folders: Sequence[Path], output: Path, title: str, margin: float = MARGIN) -> None:
+def write_report(
+    folders: Sequence[Path], output: Path, title: str, margin: float = MARGIN, exports: Sequence[Path] = ()
+) -> None:
     """
     Write ``index.html``, ``tables.md`` and ``tables.tex``.
 
@@ -121,12 +125,15 @@ def write_report(folders: Sequence[Path], output: Path, title: str, margin: floa
     :param output: folder for the report's files
     :param title: title of the report
     :param margin: per cent of the teacher by which a student may be worse
+    :param exports: folders with a ``play.html`` (``export --format web``), whose students play in the report
     :raises StudyError: a folder holds no results
+    :raises ValueError: a folder has no such page
     :raises OSError: a file cannot be written
     """
+    plays = [read_play(folder) for folder in exports]
     sections = [describe_study(folder, margin) for folder in folders]
     latex = [to_latex(section.table, section.n_left, section.title) for section in sections if section.table]
-    texts = "\n".join(map(to_markdown, sections)), "\n".join(latex), to_page(sections, title)
+    texts = "\n".join(map(to_markdown, sections)), "\n".join(latex), to_page(sections, title, plays)
     files = dict(zip(("tables.md", "tables.tex", "index.html"), texts, strict=True))
     with locked(output, "writes a report", wait=True):
         write_together({output / name: content for name, content in files.items()})
@@ -147,6 +154,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--margin", type=percentage, default=MARGIN, help="per cent of the teacher by which a student may be worse"
     )
+    parser.add_argument(
+        "--play",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders that `sb3-distill export --format web` wrote: their students play in the report",
+    )
     add_gym_packages(parser)
     args = parser.parse_args(argv)
     try:
@@ -155,7 +170,7 @@ def main(argv: list[str]) -> int:
             replaced = find_replaced(folder, load_results(folder).manifests)
             if replaced:
                 print(f"Warning: {describe_replaced(replaced)}", file=sys.stderr)
-        write_report(args.studies, args.output, args.title, args.margin)
+        write_report(args.studies, args.output, args.title, args.margin, args.play)
     except (ValueError, OSError) as error:
         print(f"sb3-distill report: {error}", file=sys.stderr)
         return 1

@@ -241,13 +241,13 @@ def describe_numbers(groups: Sequence[Group], margin: float) -> str:
     sentences = [f"{name}: {' or '.join(f'{entry}, {FORMULAS[entry]}' for entry in definitions)}."] * bool(definitions)
     if any(group.n_seeds > 1 for group in groups):
         sentences.append(
-            "Two or three runs are written one by one, more as mean ± sample standard deviation. 95%: Student's t "
-            "interval over the runs; of a single run, over pairs of episodes of student and teacher."
+            "Two or three runs are written one by one, more as mean ± sample standard deviation. 95% interval: "
+            "Student's t interval over the runs; of a single run, over pairs of episodes of student and teacher."
         )
     else:
-        sentences.append("95%: over pairs of episodes of student and teacher.")
+        sentences.append("95% interval: over pairs of episodes of student and teacher.")
     sentences.append(
-        f"std in runs: of the returns within a run, apart from the spread between runs. margin {margin:g}%: not worse "
+        f"std within runs: of the returns of a run, apart from the spread between runs. margin {margin:g}%: not worse "
         f"if the interval is above {100 - margin:g}%, worse if it is below, else undecided."
     )
     if any(_counted("", values, group) for group in groups for values in group.numbers):
@@ -282,7 +282,8 @@ def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]
     published = any(group.published is not None for group in groups)
     highest = any(group.highest for group in groups)
     quotients = any(group.quotients for group in groups)
-    columns = ["parameters", "bytes", "teacher", "student", "std in runs", percent_name(groups), "95%"]
+    columns = ["parameters", "bytes", "teacher's score", "student's score", "std within runs"]
+    columns += [percent_name(groups), "95% interval"]
     columns += (
         [f"margin {margin:g}%"]
         + ["max %"] * highest
@@ -290,7 +291,7 @@ def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]
         + ["seeds"]
         + ["paper, %"] * published
     )
-    table = [[*groups[0].labels, *columns]]
+    table = [[*({"env": "environment"}.get(name, name) for name in groups[0].labels), *columns]]
     for group in groups:
         cells = [
             *map(short_name, group.labels.values()),

@@ -78,3 +78,15 @@ exec 3>commands
     assert not problems, f"{block.name}: {problems}"
     calls = (folder / "commands").read_text().split("\036")[:-1]
     return [call.split("\037")[:-1] for call in calls]
+
+
+def listing() -> str:
+    """All blocks of the shell and of Python, and what the tests do with each."""
+    blocks = [block for block in BLOCKS if block.language in ("bash", "python")]
+    lines = [f"{each}  {f'read only: {each.reason}' if each.reason else 'run'}" for each in blocks]
+    n_run = sum(block.reason is None for block in blocks)
+    return "\n".join([*lines, f"{len(blocks)} blocks, of which {n_run} are run by `make test-ci`"])
+
+
+if __name__ == "__main__":
+    print(listing())

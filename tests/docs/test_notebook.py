@@ -3,7 +3,7 @@
 import json
 import runpy
 
-from tests.docs.blocks import blocks_of
+from tests.docs.blocks import BLOCKS, blocks_of, listing
 from tests.helpers import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -26,3 +26,15 @@ def test_every_block_is_a_cell():
     # A notebook lies alone: nothing beside it can be linked, and comments for our tests are left out.
     assert "](" not in prose.replace("](http", "") and "<!--" not in prose and "```c\n" in prose
     assert len({cell["id"] for cell in cells}) == len(cells)
+
+
+def test_the_list_of_blocks_is_theirs():
+    *lines, total = listing().splitlines()
+    known = {str(block): block for block in BLOCKS}
+    for line in lines:
+        name, _, what = line.partition("  ")
+        reason = known.pop(name).reason
+        assert what == ("run" if reason is None else f"read only: {reason}")
+    assert not {block.language for block in known.values()} & {"bash", "python"}
+    n_run = sum(line.endswith("  run") for line in lines)
+    assert total == f"{len(lines)} blocks, of which {n_run} are run by `make test-ci`" and n_run > 50

@@ -1,5 +1,6 @@
 """The documentation site is built strictly: a link inside that leads nowhere fails."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,4 +14,13 @@ def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
     build = pytest.importorskip("sphinx.cmd.build", reason="needs the extra docs")
     options = ["--fail-on-warning", "--keep-going", "-q", "-d", str(tmp_path / "doctrees")]
     assert build.main([*options, str(REPOSITORY / "docs"), str(tmp_path / "site")]) == 0
-    assert (tmp_path / "site" / "index.html").is_file()
+    site = tmp_path / "site"
+    pages = re.findall(r'<iframe src="([^"]+)"', (site / "index.html").read_text())
+    # Students that play on the start page
+    assert pages and all((site / page).read_text().count("<canvas") == 1 for page in pages)
+
+
+def test_pages_on_which_students_play_are_of_today() -> None:
+    for page in (REPOSITORY / "docs" / "live").glob("*.html"):
+        for script in (REPOSITORY / "sb3_distill" / "export" / "web").glob("*.js"):
+            assert script.read_text().rstrip("\n") in page.read_text(), f"export {page.name} anew"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from sb3_distill.export.web.page import web_page
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import NORMALIZED, SIGNED_QUOTIENT
 from sb3_distill.study.cell import Cell
@@ -29,6 +30,7 @@ from sb3_distill.study.tables import (
     table_of,
     to_latex,
 )
+from tests.export.test_web import balancing_policy
 
 
 def test_published_numbers_and_tables():
@@ -48,8 +50,8 @@ def test_published_numbers_and_tables():
     assert label_names(rows, {"seed": ["0", "1"]}) == ["env"]
     groups = group_rows(rows, grid, [{"env": "A", "loss": "kl", "percent": 94.7}])
     table = table_of(groups)
-    assert table[0][:5] == ["loss", "parameters", "bytes", "teacher", "student"]
-    assert table[0][5:] == ["std in runs", "% of teacher", "95%", "margin 5%", "seeds", "paper, %"]
+    assert table[0][:5] == ["loss", "parameters", "bytes", "teacher's score", "student's score"]
+    assert table[0][5:] == ["std within runs", "% of teacher", "95% interval", "margin 5%", "seeds", "paper, %"]
     # Two runs one by one, the spread within them apart, and Student's t interval over them
     assert table[1][:5] == ["kl", "1,000", "4,000", "50.00", "45.00, 55.00"]
     assert table[1][5:] == ["3.54", "90.0, 110.0", "-27.1 to 227.1", "undecided", "2", "94.7"]
@@ -116,7 +118,7 @@ def test_geometric_means_over_games():
     assert (mean.n_parameters, mean.n_bytes) == (None, 400)
     assert geometric_groups(groups[:1], ["A"]) == []
     table = table_of([*groups, mean])
-    assert table[0][7:] == ["% of teacher", "95%", "margin 5%", "max %", "seeds", "paper, %"]
+    assert table[0][7:] == ["% of teacher", "95% interval", "margin 5%", "max %", "seeds", "paper, %"]
     assert table[-1][:7] == ["geometric mean", "kl", "", "400", "", "", ""]
     assert table[-1][7:] == ["100.0, 120.0", "-17.1 to 237.1", "undecided", "", "2", ""]
 
@@ -249,9 +251,25 @@ def test_report_of_no_study(tmp_path, capsys):
         assert "holds no results of a study" in capsys.readouterr().err
 
 
+IS_PLAYING = """new Promise((done) => {
+    const score = document.getElementById("score");
+    const look = () => Number(score.textContent) > 20 ? done(true) : requestAnimationFrame(look);
+    look();
+})"""
+WHOLE_EPISODE = """() => {
+    const mine = new CartPole(() => 0.7);
+    while (mine.step(act(policy, mine.observation())));
+    return mine.score;
+}"""
+
+
 @pytest.mark.ci
 def test_report_in_a_browser(real_time_study, tmp_path):
-    assert report([str(real_time_study), "-o", str(tmp_path / "report"), "--title", "<Losses>"]) == 0
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "play.html").write_text(web_page(balancing_policy(), f"<{name}>", "CartPole-v1", 10))
+    plays = ["--play", str(tmp_path / "one"), str(tmp_path / "two")]
+    assert report([str(real_time_study), "-o", str(tmp_path / "report"), "--title", "<Losses>", *plays]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
     assert "&lt;Losses&gt;" in page and "CartPole &amp; losses" in page and "101.5" in page
     # Self-contained
@@ -274,4 +292,21 @@ def test_report_in_a_browser(real_time_study, tmp_path):
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
             assert tab.locator("td").first.is_visible() and not errors
+            students = tab.frames[1:]
+            assert [each.locator("h1").inner_text() for each in students] == ["<one>", "<two>"]
+            for student in students:
+                assert student.evaluate("document.documentElement.scrollWidth") <= width
+                assert student.evaluate(IS_PLAYING)
+                assert student.evaluate(WHOLE_EPISODE) == 500
+        # Nothing is fetched, whatever a page asks for.
+        assert students[0].evaluate(
+            "new Promise((done) => { addEventListener('securitypolicyviolation', () => done(true));"
+            " fetch('http://localhost:1/').catch(() => {}); })"
+        )
         browser.close()
+
+
+def test_folders_without_a_page_are_refused(real_time_study, tmp_path, capsys):
+    assert report([str(real_time_study), "-o", str(tmp_path / "report"), "--play", str(tmp_path)]) == 1
+    assert "has no page on which a student plays" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()

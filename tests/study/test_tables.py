@@ -17,7 +17,7 @@ def test_runs_without_a_percentage_are_not_counted_as_averaged():
     groups = group_rows(rows, ONE_GAME, [])
     line = dict(zip(*table_of(groups), strict=True))
     assert line["% of teacher"] == "90.0 (1 of 2)" and line["max %"] == "95.0 (1 of 2)"
-    assert line["student"] == "0.00, 1.00" and line["seeds"] == "2"
+    assert line["student's score"] == "0.00, 1.00" and line["seeds"] == "2"
     assert "(1 of 2): only so many of the runs have this number" in describe_numbers(groups, 5.0)
     whole = group_rows([ROW, replace(ROW, seed=1)], ONE_GAME, [])
     assert "of 2)" not in str(table_of(whole)) and "(1 of 2)" not in describe_numbers(whole, 5.0)

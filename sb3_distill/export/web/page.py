@@ -10,7 +10,10 @@ from markupsafe import Markup
 
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.export.integer_policy import FULL, TANH, IntegerPolicy
+from sb3_distill.reading.files import read_file
+from sb3_distill.reading.limits import MAX_DATA_BYTES
 
+WEB_FILE = "play.html"
 _FOLDER = Path(__file__).parent
 # Those of games.js, with the shapes of their observations
 WEB_GAMES = {"CartPole-v1": (4,), "MinAtar/Breakout-v1": (10, 10, 4)}
@@ -30,6 +33,21 @@ def check_playable(env_id: str, recipe: EnvRecipe) -> None:
             f"--format web plays {env_id} as it comes, but the agent was trained with wrappers {around} and arguments "
             f"{dict(recipe.env_kwargs)} of the environment."
         )
+
+
+def read_play(folder: Path) -> str:
+    """
+    :param folder: what an export with a page was written into
+    :return: the page
+    :raises ValueError: there is none, or it is no text
+    """
+    try:
+        return read_file(folder / WEB_FILE, MAX_DATA_BYTES).decode()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder} has no page on which a student plays ({error}): write it with `sb3-distill export AGENT -o "
+            f"{folder} --format web`."
+        ) from error
 
 
 def web_page(policy: IntegerPolicy, title: str, env_id: str, n_parameters: int) -> str:
