@@ -23,8 +23,10 @@ from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.rebuild.classes import CLASSES
 from sb3_distill.buffers.recorded_play import RecordedPlay
 from sb3_distill.buffers.recordings import Recording
+from sb3_distill.common.answers import Answers
 from sb3_distill.common.files import default_config
 from sb3_distill.common.schedules import read_schedule
+from sb3_distill.common.temperature import AUTO, choose_temperature
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.evaluation.environments import find_env_id, make_env_of
 from sb3_distill.networks.policies import STUDENT_POLICIES
@@ -155,6 +157,8 @@ def make_ours(task: Task) -> Learn:
 class RecordedPlainDistillation(PlainDistillation):
     """SB3's loop on recorded steps: the environment gives the recorded observations, whatever is done in it."""
 
+    temperature: Any
+
     def _sample_action(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
         play = self.env
         assert isinstance(play, RecordedVecEnv)
@@ -165,8 +169,15 @@ class RecordedPlainDistillation(PlainDistillation):
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         if self._n_updates == 0:
-            # The pixel statistics that our students have
-            self.policy.fit_frame_scalers(self.replay_buffer.sample_labelled(1_000)[0])  # type: ignore[operator]
+            obs, preferences = self.replay_buffer.sample_labelled(1_000)
+            # The pixel statistics that our students have, and their temperature
+            self.policy.fit_frame_scalers(obs)  # type: ignore[operator]
+            if self.temperature == AUTO:
+                assert isinstance(self.env, RecordedVecEnv)
+                has_values = self.env.play.recording.answers(0).q_values is not None
+                self.temperature = choose_temperature(
+                    Answers(q_values=preferences) if has_values else Answers(log_probs=preferences)
+                )
         super().train(gradient_steps, batch_size)
 
 

@@ -102,6 +102,13 @@ def test_ours_and_plain_have_the_same_network(task: Task) -> None:
     assert same(ours.policy, plain.policy)
 
 
+def test_plain_has_the_temperature_that_ours_chooses(task: Task) -> None:
+    own = replace(task, params={**task.params, "temperature": "auto"})
+    ours, plain = (make(own)(lambda *_: True, CpuClock())[0].temperature for make in (make_ours, make_plain))
+    # Of other samples of the same answers
+    assert plain == pytest.approx(ours, rel=0.2)
+
+
 @pytest.mark.parametrize("rollout_policy", ["student", "linear"])
 def test_where_the_student_acts_its_play_is_counted_apart(task: Task, rollout_policy: str) -> None:
     own = replace(task, params={**task.params, "rollout_policy": rollout_policy})
