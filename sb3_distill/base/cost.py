@@ -13,8 +13,12 @@ import psutil
 _MUCH = 0.8
 # Seconds over which the rate of a run is measured, and the shortest rest that is worth a word
 _MEASURED, _WORTH_SAYING = 30.0, 60.0
-# What a container may use: of version 2 of control groups, and of version 1
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# What a container may use, what it uses, and how much of that are files that give way: of version 2 of control groups,
+# and of version 1
+_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def in_words(n_bytes: float) -> str:
@@ -34,19 +38,33 @@ def machine_memory() -> int:
     :return: bytes of memory of this machine, or as many as this container may use
     """
     limits = [psutil.virtual_memory().total]
-    for path in _LIMITS:
+    for folder, limit, _, _ in _GROUPS:
         # Not there, or "max"
         with suppress(OSError, ValueError):
-            limits.append(int(Path(path).read_text()))
+            limits.append(int(Path(folder, limit).read_text()))
     return min(limits)
 
 
-def fits(n_bytes: float) -> int:
+def free_memory() -> int:
+    """
+    :return: bytes of memory that are free now, on this machine and in this container
+    """
+    free = [psutil.virtual_memory().available]
+    for folder, limit, usage, files in _GROUPS:
+        with suppress(OSError, ValueError):
+            left = int(Path(folder, limit).read_text()) - int(Path(folder, usage).read_text())
+            numbers = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
+            free.append(left + int(numbers.get(files, 0)))
+    return max(min(free), 0)
+
+
+def fits(n_bytes: float, n_held: float = 0.0) -> int:
     """
     :param n_bytes: bytes of one thing
-    :return: as many of them fit into the memory of this machine, with room for others
+    :param n_held: how much of them all is in memory already
+    :return: as many of them fit into the memory that is free now, without a warning of ``check_memory``
     """
-    return int(_MUCH * machine_memory() / n_bytes)
+    return int(min(_MUCH * machine_memory(), free_memory() + n_held) / n_bytes)
 
 
 def check_memory(what: str, n_bytes: float, advice: str, n_held: float = 0.0) -> None:
@@ -64,7 +82,7 @@ def check_memory(what: str, n_bytes: float, advice: str, n_held: float = 0.0) ->
         raise ValueError(
             f"{what} needs {in_words(n_bytes)} of memory, and this machine has {in_words(total)}. {advice}"
         )
-    free = psutil.virtual_memory().available + n_held
+    free = free_memory() + n_held
     if n_bytes > min(_MUCH * total, free):
         warnings.warn(
             f"{what} needs {in_words(n_bytes)} of memory. This machine has {in_words(total)}, of which "
@@ -72,7 +90,15 @@ def check_memory(what: str, n_bytes: float, advice: str, n_held: float = 0.0) ->
         )
 
 
-def check_room(folder: Path, what: str, n_bytes: float, advice: str, n_peak: float = 0.0, n_held: float = 0.0) -> None:
+def check_room(
+    folder: Path,
+    what: str,
+    n_bytes: float,
+    advice: str,
+    n_peak: float = 0.0,
+    n_held: float = 0.0,
+    n_sure: float | None = None,
+) -> None:
     """
     Refuse what cannot be written into a folder, and warn where there may be too little room.
 
@@ -82,6 +108,7 @@ def check_room(folder: Path, what: str, n_bytes: float, advice: str, n_peak: flo
     :param advice: what the user can do
     :param n_peak: how much more it needs for a moment, while files are replaced
     :param n_held: how much of it is in the folder already
+    :param n_sure: how much of it is certain enough to be refused; None: all
     :raises ValueError: there is less room
     """
     place = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
@@ -90,7 +117,7 @@ def check_room(folder: Path, what: str, n_bytes: float, advice: str, n_peak: flo
         return
     more = f", and {in_words(n_peak)} more while they are replaced" if n_peak else ""
     said = f"{what} need up to {in_words(n_bytes)} on the disk{more}. {folder} has {in_words(free)} free. {advice}"
-    if n_bytes > free:
+    if (n_bytes if n_sure is None else n_sure) > free:
         raise ValueError(said)
     warnings.warn(said)
 

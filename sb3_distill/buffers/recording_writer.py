@@ -36,6 +36,8 @@ from sb3_distill.common.files import dead_partials, flush_all, naming_errors, pa
 
 # In an unfinished recording: the mark by which the run that goes on with it knows it
 _TOKEN = "token"
+# What a step of the vector environment has in memory: so many arrays, each with so many bytes beside its numbers
+_N_ARRAYS, _ARRAY = 7, 120
 # And the lock that its writer holds
 _LOCK = ".lock"
 
@@ -128,7 +130,7 @@ class RecordingWriter:
     def step_bytes(self, action_space: spaces.Space) -> int:
         """
         :param action_space: Action space
-        :return: about how many bytes of memory one step takes until the recording is closed, without its frames
+        :return: about how many bytes one step takes in the files of the recording, without its frames
         """
         n_answers = 2 * math.prod(action_space.shape or ())
         if isinstance(action_space, spaces.Discrete):
@@ -136,6 +138,13 @@ class RecordingWriter:
         # The action, the reward and two flags come to 14 bytes.
         observed = 4 * self.shape[0] if self.images else math.prod(self.shape) * self.dtype.itemsize
         return 4 * (n_answers + 1) + 14 + observed
+
+    def memory_bytes(self, action_space: spaces.Space) -> float:
+        """
+        :param action_space: Action space
+        :return: about how many bytes of memory one step takes until the recording is closed
+        """
+        return self.step_bytes(action_space) + _N_ARRAYS * _ARRAY / self.n_envs
 
     @property
     def n_steps(self) -> int:

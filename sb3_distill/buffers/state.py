@@ -81,31 +81,48 @@ def step_bytes(buffer: ReplayBuffer, n_stack: int | None, in_memory: bool) -> in
     :param in_memory: whether it is about memory, with the overhead of Python's objects, else about a state file
     :return: about how many bytes one step of one environment takes
     """
+    return sum(_step_parts(buffer, n_stack, in_memory))
+
+
+def pickle_bytes(buffer: ReplayBuffer, n_stack: int | None, n_steps: float) -> float:
+    """
+    :param buffer: a replay buffer
+    :param n_stack: see ``step_bytes``
+    :param n_steps: number of steps in it
+    :return: about how many bytes the pickle of the buffer has: its arrays are whole, also where no step is in them yet
+    """
+    in_arrays, in_frames = _step_parts(buffer, n_stack, in_memory=False)
+    return in_arrays * capacity(buffer) + in_frames * n_steps
+
+
+def _step_parts(buffer: ReplayBuffer, n_stack: int | None, in_memory: bool) -> tuple[int, int]:
+    """About how many bytes one step takes in arrays, and in frames that are stored once."""
     if isinstance(buffer, MultiTaskBuffer):
-        return step_bytes(buffer._make_memory(), n_stack, in_memory)
+        return _step_parts(buffer.make_memory(1), n_stack, in_memory)
     has_answers = isinstance(buffer, DistillationBuffer)
     has_frames = has_answers or isinstance(buffer, FrameReplayBuffer)
     observed = buffer.observation_space
     parts: Any = observed.spaces.values() if isinstance(observed, spaces.Dict) else [observed]
     # The teacher's answers, one number per action and its value; or action, reward and flags
-    n_bytes = 4 * (int(getattr(buffer.action_space, "n", 2 * buffer.action_dim)) + 1) if has_answers else 20
+    in_arrays = 4 * (int(getattr(buffer.action_space, "n", 2 * buffer.action_dim)) + 1) if has_answers else 20
+    in_frames = 0
     # Transitions hold the next observations, too.
     n_times = 1 if has_answers or buffer.optimize_memory_usage else 2
     for space in parts:
         if not (has_frames and is_image_space(space, check_channels=False)):
-            n_bytes += n_times * int(np.prod(space.shape)) * space.dtype.itemsize
+            in_arrays += n_times * int(np.prod(space.shape)) * space.dtype.itemsize
             continue
         n_planes, plane = space.shape[0], int(np.prod(space.shape[1:]))
         n_new = n_planes if n_planes in (1, 3) else 1
         n_new = n_new if n_stack is None else max(n_planes // n_stack, 1)
         if in_memory:
             # Tuples of planes in a tuple of environments in a list
-            n_bytes += n_new * (plane + _OBJECT) + n_times * (
+            in_frames += n_new * (plane + _OBJECT) + n_times * (
                 _OBJECT + 8 * n_planes + 8 + (_OBJECT + 8) // buffer.n_envs
             )
         else:
-            n_bytes += n_new * plane + n_times * 4 * n_planes
-    return n_bytes
+            in_frames += n_new * plane + n_times * 4 * n_planes
+    return in_arrays, in_frames
 
 
 def capacity(buffer: ReplayBuffer) -> int:

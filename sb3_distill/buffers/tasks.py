@@ -77,12 +77,15 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
         self.memories: dict[tuple[int, int], Memory] = {}
 
     @abstractmethod
-    def _make_memory(self) -> Memory:
-        """An empty buffer for one task and one environment."""
+    def make_memory(self, n_rows: int) -> Memory:
+        """
+        :param n_rows: capacity
+        :return: an empty buffer for one task and one environment
+        """
 
     def _memory(self, task: int, env: int) -> Memory:
         if (task, env) not in self.memories:
-            self.memories[task, env] = self._make_memory()
+            self.memories[task, env] = self.make_memory(self._share)
         return self.memories[task, env]
 
     @property
@@ -132,9 +135,10 @@ class MultiTaskBuffer(ReplayBuffer, Generic[Memory]):
 class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
     """A multi-task buffer of observations with the answers of each task's teacher."""
 
-    def _make_memory(self) -> DistillationBuffer:
+    def make_memory(self, n_rows: int) -> DistillationBuffer:
+        """As ``MultiTaskBuffer.make_memory``."""
         assert isinstance(self.observation_space, spaces.Dict) and isinstance(self.action_space, spaces.Discrete)
-        return DistillationBuffer(self._share, self.observation_space["obs"], self.action_space, self.device)
+        return DistillationBuffer(n_rows, self.observation_space["obs"], self.action_space, self.device)
 
     def add(self, record: StepRecord) -> None:  # type: ignore[override]
         """
@@ -196,12 +200,13 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
 class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):
     """A multi-task buffer of transitions, for the multi-task DQN."""
 
-    def _make_memory(self) -> ReplayBuffer:
+    def make_memory(self, n_rows: int) -> ReplayBuffer:
+        """As ``MultiTaskBuffer.make_memory``."""
         assert isinstance(self.observation_space, spaces.Dict)
         space = self.observation_space["obs"]
         buffer_class = FrameReplayBuffer if is_image_space(space, check_channels=False) else ReplayBuffer
         with without_memory_warning():
-            return buffer_class(self._share, space, self.action_space, self.device)
+            return buffer_class(n_rows, space, self.action_space, self.device)
 
     def add(  # type: ignore[override]
         self,

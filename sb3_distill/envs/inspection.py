@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import FrameStackObservation
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecFrameStack
 
 from sb3_distill.envs.atari import NativeAtariVecEnv
@@ -47,10 +48,12 @@ def frame_stack_of(env: VecEnv) -> int | None:
     if isinstance(env, NativeAtariVecEnv):
         return int(env._stacks.shape[1])
     try:
-        # Of gymnasium's FrameStackObservation
-        return (n_stack or 1) * int(env.get_attr("stack_size", 0)[0]) if env.has_attr("stack_size") else n_stack
-    except NotImplementedError:
-        return n_stack
+        if env.env_is_wrapped(FrameStackObservation, 0)[0]:
+            n_stack = (n_stack or 1) * int(env.get_attr("stack_size", 0)[0])
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        # A vector environment may know nothing of wrappers, and another wrapper may have an attribute of this name.
+        pass
+    return n_stack
 
 
 def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str:

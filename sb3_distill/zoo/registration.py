@@ -13,8 +13,8 @@ from sb3_distill.common.files import default_config
 from sb3_distill.envs.imports import trust_packages, why_not_made
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.study.file import check_names, known_hyperparams
+from sb3_distill.study.plan.strict import with_paper
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from sb3_distill.zoo.strict import with_paper
 
 
 def register_algorithms(utils: ModuleType) -> None:

@@ -1,5 +1,6 @@
 """What a run needs is said before it starts, and refused where it is not there."""
 
+import re
 import shutil
 import tracemalloc
 import warnings
@@ -10,7 +11,7 @@ import psutil
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
-from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.callbacks import CallbackList, CheckpointCallback, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
@@ -18,10 +19,13 @@ from sb3_distill import RealTimeDistillDQN
 from sb3_distill.base import cost
 from sb3_distill.base.cost import TimeToGo, check_memory, check_room, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
+from sb3_distill.buffers.recording_meta import RecordingSettings
+from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.buffers.state import step_bytes
+from sb3_distill.buffers.tasks import MultiTaskReplayBuffer
 from sb3_distill.envs.inspection import frame_stack_of
-from tests.base.test_resuming import RUNS, cartpole, pd
+from tests.base.test_resuming import RUNS, cartpole, cnn_teacher, pd, teacher_of
 from tests.buffers.records import step_record
 
 TWO = spaces.Discrete(2)
@@ -35,7 +39,7 @@ def memory(monkeypatch):
 
     def has(total, free):
         monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(total=total, available=free))
-        monkeypatch.setattr(cost, "_LIMITS", ())
+        monkeypatch.setattr(cost, "_GROUPS", ())
 
     return has
 
@@ -119,12 +123,18 @@ class Screen(gym.Env):
         return self.observation_space.sample(), 0.0, False, False, {}
 
 
+class Poker(Screen):
+    stack_size = None
+
+
 @pytest.mark.parametrize(
     ("make_env", "n_stack"),
     [
         (lambda: make_vec_env(lambda: Screen((36, 36, 1)), 2), None),
         (lambda: VecFrameStack(make_vec_env(lambda: Screen((36, 36, 1)), 2), 3), 3),
         (lambda: make_vec_env(lambda: gym.wrappers.FrameStackObservation(Screen((36, 36)), 4), 2), 4),
+        # An attribute of an environment that has nothing to do with it
+        (lambda: make_vec_env(lambda: Poker((36, 36, 1)), 2), None),
     ],
 )
 def test_stacks_are_known(make_env, n_stack):
@@ -157,11 +167,16 @@ def test_memory_is_refused_and_warned_of(memory):
 
 def test_a_container_has_less(memory, tmp_path, monkeypatch):
     memory(total=1_000, free=900)
-    limits = [tmp_path / name for name in ("max", "small", "missing")]
-    limits[0].write_text("max\n")
-    limits[1].write_text("500\n")
-    monkeypatch.setattr(cost, "_LIMITS", limits)
+    (tmp_path / "max").write_text("max\n")
+    (tmp_path / "limit").write_text("500\n")
+    (tmp_path / "usage").write_text("450\n")
+    (tmp_path / "memory.stat").write_text("cache 90\nfiles 30\n")
+    groups = [(tmp_path, limit, "usage", "files") for limit in ("max", "limit", "missing")]
+    monkeypatch.setattr(cost, "_GROUPS", groups)
     assert cost.machine_memory() == 500
+    with pytest.warns(UserWarning, match="This machine has 500 bytes, of which 80 bytes are free now"):
+        check_memory("It", 90, "Do less.")
+    assert cost.fits(10) == 8 and cost.fits(10, n_held=15) == 9
 
 
 def test_room_is_refused_and_warned_of(tmp_path, monkeypatch):
@@ -176,6 +191,8 @@ def test_room_is_refused_and_warned_of(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"They need up to 1.1 KB on the disk. .*yet has 1 KB free. Make room."):
         check_room(folder, "They", 1_100, "Make room.")
     check_room(folder, "They", 1_100, "Make room.", n_held=1_000)
+    with pytest.warns(UserWarning, match="They need up to 1.1 KB on the disk"):
+        check_room(folder, "They", 1_100, "Make room.", n_sure=900)
 
 
 @pytest.mark.parametrize("name", ["pd", "rtpd", "mtpd", "mtdqn"])
@@ -215,8 +232,23 @@ def test_a_rollout_that_cannot_fit_is_refused(memory):
 
 def test_a_buffer_that_cannot_be_made_is_refused():
     """SB3 makes its arrays at once."""
-    with pytest.raises(ValueError, match=r"the buffer of this model needs more .*: lower buffer_size"):
+    with pytest.raises(ValueError, match=r"with its buffer needs more .*: lower buffer_size, or make the policy small"):
         RealTimeDistillDQN("MlpPolicy", "CartPole-v1", buffer_size=10**17)
+
+
+def test_the_advice_fits_what_is_free(memory):
+    model = pd(cartpole(), n_teacher_episodes=0)()
+    model.learn(100)
+    # 28 bytes for each step, of which 104 are there
+    memory(total=10**9, free=28 * 50)
+    with pytest.warns(UserWarning, match="Set buffer_size to at most 154"):
+        model.learn(100, reset_num_timesteps=False)
+
+
+def test_a_step_is_asked_of_a_buffer_that_is_not_made():
+    """One of this size could not be."""
+    both = spaces.Dict({"obs": spaces.Box(-1, 1, (7,), np.float32), "task": spaces.Discrete(2)})
+    assert step_bytes(MultiTaskReplayBuffer(10**17, both, TWO, "cpu"), None, in_memory=True) == 2 * 28 + 20
 
 
 @pytest.mark.parametrize("name", ["rtpd", "mtdqn"])
@@ -240,6 +272,75 @@ def test_checkpoints_that_cannot_fit_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=n_bytes))
     with pytest.raises(ValueError, match=r"run_state.zip and 4 checkpoints need up to .* --save-freq"):
         make().learn(40, CheckpointCallback(5, tmp_path / "other"))
+
+
+def saving(folder, **kwargs):
+    return CheckpointCallback(1, str(folder), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("nested", "n_saved"),
+    [
+        (lambda own, env: [own], 20),
+        (lambda own, env: [EveryNTimesteps(10, own)], 4),
+        # Every second step of two environments
+        (lambda own, env: [EveryNTimesteps(3, CallbackList([own]))], 10),
+        (lambda own, env: [EvalCallback(env, callback_after_eval=own, eval_freq=5, n_eval_episodes=1)], 4),
+        (lambda own, env: [EvalCallback(env, own, eval_freq=20, n_eval_episodes=1)], 1),
+        (lambda own, env: [EveryNTimesteps(20, own), CheckpointCallback(10, own.save_path, "other")], 4),
+    ],
+)
+def test_checkpoints_of_all_callbacks_are_counted(nested, n_saved, tmp_path, capsys):
+    model = pd(cartpole(), n_teacher_episodes=0, verbose=1)()
+    model.learn(40, nested(saving(tmp_path), cartpole(1)()))
+    assert f"The run saves {n_saved} checkpoint" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*_steps.zip"))) == n_saved
+
+
+@pytest.mark.parametrize("buffer_size", [10, 10_000])
+@pytest.mark.parametrize("has_frames", [False, True])
+def test_the_size_of_pickled_replay_buffers(has_frames, buffer_size, tmp_path, capsys):
+    """Arrays are pickled whole, and frames as they come."""
+    make_env = (lambda: make_vec_env(lambda: Screen((36, 36, 1)), 2)) if has_frames else cartpole()
+    policy, teacher = ("CnnPolicy", cnn_teacher) if has_frames else ("MlpPolicy", teacher_of)
+    make = pd(make_env, policy, teacher, buffer_size=buffer_size, n_teacher_episodes=0, verbose=1)
+    make().learn(40, CheckpointCallback(4, str(tmp_path), save_replay_buffer=True))
+    said = re.search(r"replay buffers .* up to about (\S+) ([KM]B)", capsys.readouterr().out)
+    n_bytes = float(said[1]) * {"KB": 1e3, "MB": 1e6}[said[2]]
+    measured = sum(path.stat().st_size for path in tmp_path.glob("*_replay_buffer_*.pkl"))
+    # Each has classes and spaces in it, too, and no critic's values.
+    assert measured - 5 * 8_000 < n_bytes < 1.5 * measured
+
+
+def test_pickled_replay_buffers_are_only_warned_of(tmp_path, monkeypatch):
+    make = pd(cartpole(), n_teacher_episodes=0, buffer_size=10**6)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10**7))
+    with pytest.warns(UserWarning, match=r"run_state.zip and 1 checkpoint with their replay buffers need up to 28"):
+        make().learn(4, CheckpointCallback(2, str(tmp_path), save_replay_buffer=True))
+
+
+def test_the_memory_of_a_recording_is_what_python_needs(tmp_path, memory):
+    model = pd(cartpole(), n_teacher_episodes=0, recording=tmp_path / "play")()
+    memory(total=10**9, free=2_000)
+    with pytest.warns(UserWarning, match="The recording, which is kept in memory until the run ends, needs") as caught:
+        model.learn(40)
+    assert "Learn for fewer steps, or without recording=" in str(caught[-1].message)
+
+
+@pytest.mark.parametrize(("n_envs", "space"), [(1, spaces.Box(-1, 1, (7,), np.float32)), (8, FRAMES)])
+def test_the_memory_of_steps_of_a_recording(n_envs, space, tmp_path):
+    told = RecordingSettings(
+        algorithm="PolicyDistillation", teacher="0", env_id=None, observation_space=str(space), teacher_eps=0.0
+    )
+    writer = RecordingWriter(tmp_path / "play", told, space, n_envs)
+    tracemalloc.start()
+    for _ in range(300):
+        writer.add(step_record(np.zeros((n_envs, *space.shape), space.dtype)))
+    measured = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    writer.abort()
+    assert writer.memory_bytes(TWO) * writer.n_steps == pytest.approx(measured, rel=0.2)
 
 
 def test_a_recording_that_cannot_fit_is_refused(tmp_path, monkeypatch):

@@ -2,8 +2,11 @@
 
 import shutil
 
+import gymnasium as gym
+import numpy as np
 import psutil
 import pytest
+from gymnasium import spaces
 
 from sb3_distill.base import cost
 from sb3_distill.study.cell import Cell
@@ -14,13 +17,35 @@ from tests.study.studies import write
 TASKS = ["CartPole-v1", "Acrobot-v1"]
 
 
+class Both(gym.Env):
+    """An image with its channels last, and a vector."""
+
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (64, 64, 3), np.uint8), "vector": spaces.Box(-1, 1, (3,))}
+    )
+    action_space = spaces.Discrete(2)
+
+
+class Broken(gym.Env):
+    def __init__(self):
+        raise RuntimeError("no such file")
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    gym.register("Both-v0", entry_point=Both)
+    gym.register("Broken-v0", entry_point=Broken)
+    yield
+    del gym.registry["Both-v0"], gym.registry["Broken-v0"]
+
+
 @pytest.fixture
 def memory(monkeypatch):
     known = psutil.virtual_memory()
 
     def has(total):
         monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(total=total, available=total))
-        monkeypatch.setattr(cost, "_LIMITS", ())
+        monkeypatch.setattr(cost, "_GROUPS", ())
 
     return has
 
@@ -52,13 +77,24 @@ def test_settings_that_we_ship_are_known():
             ),
             200 * (4 * 6 + 4 * 4),
         ),
+        # The student sees one key.
+        (Cell("pd", "Both-v0", 0, 10, {"student_keys": ["vector"]}), 10 * (3 * 4 + 12)),
         (Cell("ppd", "CartPole-v1", 0, 600), None),
         # Its run says what is wrong.
         (Cell("pd", "CartPole-v1", 0, 600, env_kwargs={"no_such": 1}), None),
+        (Cell("pd", "CartPole-v1", 0, 600, {"strict": True}), None),
+        (Cell("pd", "Broken-v0", 0, 600), None),
     ],
 )
 def test_memory_of_a_cell(cell, n_bytes):
     assert memory_of(cell) == n_bytes
+
+
+def test_images_have_their_channels_first():
+    """As a model sees them: three new planes of each step, whole."""
+    for keys in (None, "image"):
+        per_step = memory_of(Cell("pd", "Both-v0", 0, 10, {"student_keys": keys})) / 10
+        assert 3 * 64 * 64 < per_step < 3 * 64 * 64 + 400
 
 
 def test_frames_are_counted_once():

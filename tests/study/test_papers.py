@@ -7,8 +7,8 @@ import pytest
 from sb3_distill.study.cell import Cell, Study
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
+from sb3_distill.study.plan.strict import with_paper
 from sb3_distill.study.run import run_study
-from sb3_distill.zoo.strict import with_paper
 from tests.helpers import REPOSITORY
 from tests.study.studies import run_here, write
 

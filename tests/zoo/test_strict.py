@@ -14,7 +14,7 @@ from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.files import default_config, run_folder
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.study.file import known_hyperparams
-from sb3_distill.zoo.strict import with_paper
+from sb3_distill.study.plan.strict import with_paper
 
 PONG = "PongNoFrameskip-v4"
 RAW = {"ortho_init": False, "features_extractor_kwargs": {"standardize": None}}

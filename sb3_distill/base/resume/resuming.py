@@ -88,8 +88,8 @@ class ResumableMixin(BaseAlgorithm):
                 super()._setup_model()  # type: ignore[safe-super]
         except MemoryError as error:
             raise ValueError(
-                f"This machine has {in_words(machine_memory())} of memory, and the buffer of this model needs more "
-                f"({error}): lower {self._memory_size}."
+                f"This machine has {in_words(machine_memory())} of memory, and this model with its buffer needs more "
+                f"({error}): lower {self._memory_size}, or make the policy smaller."
             ) from error
 
     def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
@@ -324,7 +324,7 @@ class ResumableMixin(BaseAlgorithm):
             self._forget_states([each.save_path for each in saving])
         self._announce_memory()
         if saving:
-            announce_checkpoints(self, saving[0], self._state_bytes(), install_tapes(self.env))
+            announce_checkpoints(self, callback, self._state_bytes(), install_tapes(self.env))
         self._time_to_go = TimeToGo()
         return total_timesteps, callback
 

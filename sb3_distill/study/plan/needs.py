@@ -8,11 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 
+from sb3_distill.algorithms import resolve
 from sb3_distill.base.cost import check_memory, check_room, in_words, machine_memory
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.replay import FrameReplayBuffer
@@ -22,9 +23,11 @@ from sb3_distill.common.files import default_config
 from sb3_distill.envs.inspection import frame_stack_of
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, is_atari, read_wrappers
+from sb3_distill.envs.views import part_of_space, plain_keys
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.manifest import manifest_of
+from sb3_distill.study.plan.strict import with_paper
 
 # Those that keep steps in a memory of their own; the others are of SB3, or keep one rollout
 _BUFFERS = {
@@ -38,12 +41,12 @@ _BUFFERS = {
 def settings_of(cell: Cell) -> dict[str, Any]:
     """
     :param cell: a cell
-    :return: its hyperparameters, with those that we ship below them
+    :return: its hyperparameters, with those that we ship below them, as the Zoo puts them together
+    :raises ValueError: its settings contradict each other (see ``with_paper``)
     """
     shipped = load_yaml(default_config(cell.algo))
     own = shipped.get(cell.env, shipped["atari" if is_atari(cell.env) and "atari" in shipped else "default"])
-    paper = load_yaml(default_config("strict")).get(cell.algo, {}) if cell.hyperparams.get("strict") is True else {}
-    return {**own, **paper, **cell.hyperparams}
+    return {**own, **with_paper(cell.algo, cell.env, cell.hyperparams, cell.n_timesteps or 0)}
 
 
 def memory_of(cell: Cell) -> int | None:
@@ -52,17 +55,17 @@ def memory_of(cell: Cell) -> int | None:
     :return: about how many bytes of memory its replay buffer takes at the end of the run; None: it has none, or its
         environment cannot be made here
     """
-    settings = settings_of(cell)
-    n_timesteps = cell.n_timesteps or settings.get("n_timesteps")
-    if cell.algo == "ppd" or n_timesteps is None or "buffer_size" not in settings:
-        return None
-    made = {name: settings.get(name) for name in ("env_wrapper", "frame_stack")}
     try:
+        settings = settings_of(cell)
+        n_timesteps = cell.n_timesteps or settings.get("n_timesteps")
+        if cell.algo == "ppd" or n_timesteps is None or "buffer_size" not in settings:
+            return None
+        made = {name: settings.get(name) for name in ("env_wrapper", "frame_stack", "student_keys")}
         one, n_tasks = _step_of(cell.algo, cell.env, json.dumps([cell.env_kwargs, made]))
-    except (ValueError, TypeError, OSError, ImportError, gym.error.Error):
-        # The run itself says what is wrong.
+        return one * min(int(float(settings["buffer_size"])) * n_tasks, int(float(n_timesteps)))
+    except Exception:
+        # Whatever it raises, such as a package that is missing here, the run itself says what is wrong.
         return None
-    return one * min(int(float(settings["buffer_size"])) * n_tasks, int(float(n_timesteps)))
 
 
 @lru_cache
@@ -71,8 +74,12 @@ def _step_of(algo: str, env_id: str, made: str) -> tuple[int, int]:
     env_kwargs, settings = json.loads(made)
     wrappers = read_wrappers(settings["env_wrapper"], "env_wrapper")
     recipe = EnvRecipe(env_kwargs, wrappers, frame_stack=settings["frame_stack"])
-    with closing(make_eval_env(env_id, recipe=recipe)) as env:
-        space = env.observation_space
+    with closing(make_eval_env(env_id, recipe=recipe)) as made_env:
+        # As a model does, which puts the channels of images first
+        env = OffPolicyAlgorithm._wrap_env(made_env, monitor_wrapper=False)
+        space, keys = env.observation_space, plain_keys(settings["student_keys"])
+        if keys is not None:
+            space = part_of_space(space, resolve(algo)._seen_keys(keys, space, "student_keys"), "student_keys")
         kind = _BUFFERS.get(algo, DictReplayBuffer if isinstance(space, spaces.Dict) else ReplayBuffer)
         if algo not in _BUFFERS and is_image_space(space, check_channels=False):
             kind = FrameReplayBuffer
