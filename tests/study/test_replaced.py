@@ -186,7 +186,7 @@ def test_tables_have_no_mean_over_students_of_different_teachers():
     assert [group.percents for group in groups] == [(77.0,), (440.0, 450.0), (100.0,)]
     table = table_of(groups)
     assert [line[:2] for line in table] == [
-        ["teacher_sha256", "env"],
+        ["teacher_sha256", "environment"],
         ["a" * 12, "A"],
         ["b" * 12, "A"],
         ["c" * 12, "B"],

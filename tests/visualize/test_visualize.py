@@ -286,7 +286,14 @@ def test_styles_and_names():
 def test_q_values_show_every_student_at_its_own_temperature(cartpole_teacher, tmp_path):
     sources = []
     for name, changes in {"a": {}, "b": {"student_temperature": 0.1}, "c": {"loss": "mse"}}.items():
-        kwargs = {"learning_starts": 10, "n_teacher_episodes": 0, "device": "cpu", "seed": 0, **changes}
+        kwargs = {
+            "temperature": 0.01,
+            "learning_starts": 10,
+            "n_teacher_episodes": 0,
+            "device": "cpu",
+            "seed": 0,
+            **changes,
+        }
         sources.append(tmp_path / name / "student.zip")
         PolicyDistillation("MlpPolicy", "CartPole-v1", cartpole_teacher, **kwargs).learn(30).save(sources[-1])
     students = [load_teacher(source, device="cpu") for source in sources]
