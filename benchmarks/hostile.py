@@ -2,6 +2,7 @@
 Damages files of every kind that is read, and reads them: nothing may run, hang, eat memory, or end without a sentence.
 
 python -m benchmarks.hostile --mutations 2000 --seed 0
+python -m benchmarks.hostile --mutations 200 --seed 0 --kinds "ONNX file"
 """
 
 import argparse
@@ -21,7 +22,7 @@ import traceback
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -331,11 +332,14 @@ def read_whole(folder: Path) -> None:
         shutil.rmtree(folder / "whole")
 
 
-def trials(folder: Path, n_mutations: int, seed: int) -> Iterator[tuple[str, int, str]]:
+def trials(
+    folder: Path, n_mutations: int, seed: int, kinds: Sequence[str] | None = None
+) -> Iterator[tuple[str, int, str]]:
     """
     :param folder: a folder with the files
     :param n_mutations: how many files are damaged
     :param seed: seed of the damages
+    :param kinds: names of the kinds that are damaged in turn; None: all
     :return: of each damaged file its kind, its number, and how reading it ended
     """
     marker = folder / "marker"
@@ -343,8 +347,9 @@ def trials(folder: Path, n_mutations: int, seed: int) -> Iterator[tuple[str, int
     (folder / f"modules/{mutations.MODULE}.py").write_text(f"open({str(marker)!r}, 'w')\n")
     sys.path.insert(0, str(folder / "modules"))
     gc.freeze()
+    names = list(kinds or KINDS)
     for number in range(n_mutations):
-        name = list(KINDS)[number % len(KINDS)]
+        name = names[number % len(names)]
         kind = KINDS[name]
         rng = random.Random(f"{seed}-{number}")
         damaged, place = copy_of(folder, kind, f"damaged-{number}")
@@ -364,6 +369,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.simplefilter("ignore")
@@ -373,14 +379,14 @@ def main() -> None:
         folder = Path(temporary)
         make_files(folder / "files")
         read_whole(folder)
-        for name, number, problem in trials(folder, args.mutations, args.seed):
+        for name, number, problem in trials(folder, args.mutations, args.seed, args.kinds):
             found[(ending := problem.partition(":")[0])] += 1
             if (number + 1) % 100 == 0:
                 print(f"{number + 1} of {args.mutations}, {time.time() - start:.0f} s", file=sys.stderr, flush=True)
             if ending not in ("read", "refused"):
                 print(f"{number} {name}: {problem}", flush=True)
     print(
-        f"{args.mutations} damaged files of {len(KINDS)} kinds, seed {args.seed}, {time.time() - start:.0f} s: "
+        f"{args.mutations} damaged files of {len(args.kinds)} kind{'s' * (len(args.kinds) > 1)}, seed {args.seed}, {time.time() - start:.0f} s: "
         f"{found['read']} were read, {found['refused']} refused by a sentence"
     )
     print(

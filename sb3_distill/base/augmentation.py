@@ -1,6 +1,7 @@
 """Augmentation of the students' observations: random shifts of images, small steps along the loss's gradient."""
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -105,9 +106,9 @@ class AugmentingMixin(DistillationAlgorithm):
         if self.augmentation not in USUAL_STRENGTH:
             raise ValueError(unknown_choice("augmentation", self.augmentation, USUAL_STRENGTH))
         strength, n_steps = self._strength, self.augmentation_steps
-        if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength < math.inf:
+        if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength < math.inf:
             raise ValueError(f"augmentation_strength must be a number of at least 0, or None, not {strength!r}.")
-        if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1:
+        if isinstance(n_steps, bool) or not isinstance(n_steps, numbers.Integral) or n_steps < 1:
             raise ValueError(f"augmentation_steps must be a whole number of at least 1, not {n_steps!r}.")
         if self.augmentation == SHIFT:
             sizes = [size for box in self._images().values() for size in box.shape[-2:]]

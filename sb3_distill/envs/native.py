@@ -304,10 +304,3 @@ def native_or_same(env: VecEnv, verbose: int = 0) -> VecEnv:
     if verbose >= 1:
         print("Stepping the Atari games natively.")
     return native
-
-
-def _tell_of_screens(env: VecEnv) -> None:
-    """Say where Atari games stay in Python because of the screen."""
-    for wrapper in _OF_SCREEN:
-        if any(env.env_is_wrapped(AtariWrapper)) and any(env.env_is_wrapped(wrapper)):
-            print(f"Stepping the Atari games in Python: they have the wrapper {wrapper.__name__}, {_NO_SCREEN}.")

@@ -72,17 +72,45 @@ def recipe_of(agent: Teacher, env_id: str, env_kwargs: Mapping[str, Any] | None 
     )
 
 
-def play_where_it_taught(teacher: Teacher, student: Teacher) -> None:
+def play_where_it_taught(teacher: Teacher, students: Sequence[Teacher]) -> None:
     """
     Let a teacher that has no run of its own, such as an object or an ONNX file, play in the environments of its
-    student's run, if it saw keys of its own there.
+    students' runs, if it saw keys of its own there.
 
     :param teacher: the teacher
-    :param student: its student
+    :param students: its students
+    :raises AgentError: it saw another thing in each run
     """
-    keys = student.facts.teacher_keys
-    if keys is not None and teacher.facts.algo in ("object", "onnx"):
-        teacher.facts = replace(teacher.facts, recipe=student.facts.recipe, student_keys=keys)
+    students = [student for student in students if student.facts.teacher_keys is not None]
+    if not students or not _has_no_run(teacher):
+        return
+    first = _what_taught(students[0])
+    for student in students:
+        if (other := _what_taught(student)) != first:
+            raise AgentError(
+                f"{students[0].source} and {student.source} learned from one teacher, {teacher.source}, which saw "
+                f"different things there ({_say(first)} in the first run, {_say(other)} in the other), but plays only "
+                "once here: evaluate each in a command of its own."
+            )
+    facts = students[0].facts
+    teacher.facts = replace(teacher.facts, recipe=facts.recipe, student_keys=facts.teacher_keys)
+
+
+def _has_no_run(agent: Teacher) -> bool:
+    return agent.facts.algo in ("object", "onnx")
+
+
+def _what_taught(student: Teacher) -> tuple[Any, ...]:
+    """What decides on the observations of its teacher, which sees the newest of stacked ones."""
+    recipe = student.facts.recipe or EnvRecipe()
+    wrappers = None if recipe.wrappers is None else list(recipe.wrappers)
+    return student.facts.teacher_keys, wrappers, list(recipe.vec_wrappers)
+
+
+def _say(taught: tuple[Any, ...]) -> str:
+    keys, *wrappers = taught
+    names = [wrapper.to_config() for group in wrappers for wrapper in group or ()]
+    return f"teacher_keys={keys!r}, wrappers {', '.join(map(str, names)) or 'none'}"
 
 
 def shared_env_kwargs(agents: Sequence[Teacher], env_id: str) -> dict[str, Any]:
@@ -172,8 +200,8 @@ def make_env_of(
     try:
         return _make_env(agent, env_id, n_envs, recipe, start_wrapper, native)
     except ValueError:
-        # Those of a student's run may stack observations of which its teacher knows the newest alone.
-        if (recipe.frame_stack or 1) > 1:
+        # Those of its student's run may stack observations of which a teacher knows the newest alone.
+        if _has_no_run(agent) and agent.facts.student_keys is not None and (recipe.frame_stack or 1) > 1:
             with suppress(ValueError):
                 return _make_env(agent, env_id, n_envs, replace(recipe, frame_stack=1), start_wrapper, native)
         raise

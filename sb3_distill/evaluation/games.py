@@ -103,10 +103,11 @@ def add_teachers(game: Game, named: str | None, device: str) -> None:
     :param game: the game, whose teachers are put before their students
     :param named: the agent with which all are compared instead
     :param device: where teachers are loaded
-    :raises AgentError: a teacher cannot be loaded
+    :raises AgentError: a teacher cannot be loaded, or saw different things in its students' runs
     """
     teachers: list[Teacher] = [] if named is None else [load_teacher(named, device=device)]
     own: dict[Teacher, Teacher | None] = {}
+    taught: dict[Teacher, list[Teacher]] = {}
     for agent in game.agents:
         if named is None:
             own[agent] = teacher = find_teacher(agent, [*teachers, *game.agents], device)
@@ -132,7 +133,9 @@ def add_teachers(game: Game, named: str | None, device: str) -> None:
             players.append(player)
         if teacher is not None:
             game.teachers[player] = teacher
-            play_where_it_taught(teacher, agent)
+            taught.setdefault(teacher, []).append(agent)
+    for teacher, students in taught.items():
+        play_where_it_taught(teacher, students)
     game.agents = players
 
 

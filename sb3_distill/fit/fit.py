@@ -107,6 +107,11 @@ def fit(
     check_params(algo, params)
     if not 1 <= frame_stack <= MAX_FRAMES:
         raise ValueError(f"frame_stack must be a number from 1 to {MAX_FRAMES}, not {frame_stack}.")
+    if frame_stack > 1 and not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"frame_stack={frame_stack}: the teacher's observations are {space}. Its student can see several at once "
+            "only of a Box, because the teacher must see the newest alone: leave out frame_stack (--frame-stack)."
+        )
     episodes = read_log(source, space)
     kept, other = hold_out(episodes, held_out, np.random.default_rng(seed))
     n_kept = sum(map(len, kept))

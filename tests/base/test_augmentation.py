@@ -131,8 +131,19 @@ def test_it_goes_through_qpd_siblings_and_files(weight_bits: int | None, tmp_pat
         ("adversarial", "CartPole-v1", {"augmentation_strength": "0.1"}, "a number of at least 0, or None, not '0.1'"),
         ("adversarial", "CartPole-v1", {"augmentation_strength": float("nan")}, "a number of at least 0"),
         ("adversarial", "CartPole-v1", {"augmentation_steps": 0}, "augmentation_steps must be a whole number"),
+        ("adversarial", "CartPole-v1", {"augmentation_strength": np.True_}, "a number of at least 0, or None"),
+        ("adversarial", "CartPole-v1", {"augmentation_steps": True}, "whole number of at least 1, not True"),
     ],
 )
 def test_what_cannot_be_augmented_is_named(augmentation: str, env: Any, kwargs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         student(augmentation, env, **kwargs)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    kwargs = {"augmentation_strength": np.float32(0.5), "augmentation_steps": np.int64(2)}
+    model = student("adversarial", **kwargs).learn(40)
+    model.save(tmp_path / "student")
+    assert same(model.policy, PolicyDistillation.load(tmp_path / "student", device="cpu").policy)
+    assert model._n_updates > 0
+    assert student("shift", Frames(), augmentation_strength=np.int32(3)).augmentation_strength == 3

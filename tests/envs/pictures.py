@@ -56,6 +56,10 @@ def place_of(env: gym.Env) -> np.ndarray:
     return np.array([env.get_wrapper_attr("place")], np.float64)
 
 
+def rendered_row(env: gym.Env) -> Any:
+    return row_of_dot(env.render())  # type: ignore[arg-type]
+
+
 def small_screen(screen: np.ndarray) -> np.ndarray:
     """80 x 80 from the part of the screen in which the game is, as old A3C agents saw it."""
     return screen[34:194:2, ::2].mean(axis=2).astype(np.uint8)

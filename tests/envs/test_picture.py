@@ -18,7 +18,7 @@ from sb3_distill import QPD, OwnPicture, PolicyDistillation, load_teacher
 from sb3_distill.cli import main
 from sb3_distill.envs.imports import _named_packages
 from sb3_distill.zoo.resume import resume
-from tests.envs.pictures import Blind, Watcher, make_watcher, place_of, row_of_dot, small_screen
+from tests.envs.pictures import Blind, Watcher, make_watcher, place_of, rendered_row, row_of_dot, small_screen
 
 ROW = "tests.envs.pictures:row_of_dot"
 QUICK: dict[str, Any] = {"learning_starts": 16, "n_teacher_episodes": 1, "device": "cpu", "seed": 0}
@@ -170,3 +170,29 @@ def test_pictures_must_be_alike_and_images_of_one_order() -> None:
     atari = AtariWrapper(gym.make("PongNoFrameskip-v4"))
     with pytest.raises(ValueError, match=r"shape \(1, 80, 80\), and those of the environment are \(84, 84, 1\)"):
         OwnPicture(atari, lambda screen: small_screen(screen)[None])
+
+
+@pytest.mark.parametrize("of", ["screen", "env"])
+def test_what_records_episodes_sees_none_before_the_first(of: str, tmp_path: Path) -> None:
+    def wrap(env: gym.Env) -> gym.Env:
+        video = gym.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda _: False)
+        return OwnPicture(video, row_of_dot if of == "screen" else rendered_row, of=of)
+
+    env = make_vec_env(
+        "Dot-v0", 1, seed=0, wrapper_class=wrap, monitor_kwargs={"allow_early_resets": False}, vec_env_cls=DummyVecEnv
+    )
+    # An episode of 12 steps, and the next
+    assert env.get_attr("episode_id") == [-1]
+    assert env.reset()["picture"].shape == (1, 1, 8)  # type: ignore[call-overload]
+    infos = [env.step(np.zeros(1, int))[3][0] for _ in range(13)]
+    assert infos[11]["episode"]["l"] == 12 and env.get_attr("episode_id") == [1]
+
+
+def test_the_first_reset_of_an_atari_game_is_a_real_one() -> None:
+    """It is not one of a game that went on from a lost life."""
+
+    def first(env: gym.Env) -> Any:
+        return env.reset(seed=3)[0]
+
+    atari = [AtariWrapper(gym.make("BreakoutNoFrameskip-v4")) for _ in range(2)]
+    assert np.array_equal(first(OwnPicture(atari[0], small_screen))["state"], first(atari[1]))

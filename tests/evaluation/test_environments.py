@@ -3,6 +3,9 @@
 import json
 import re
 import sys
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -11,12 +14,15 @@ import pytest
 import stable_baselines3
 import yaml
 
-from sb3_distill import load_teacher
+from sb3_distill import OwnPicture, load_teacher
+from sb3_distill.agents.files import AgentError
 from sb3_distill.envs import imports
 from sb3_distill.envs.make import make_eval_env
-from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
+from sb3_distill.envs.recipe import EnvRecipe, NamedWrapper, read_wrappers
 from sb3_distill.evaluation.cli import main
-from sb3_distill.evaluation.environments import find_env_id, make_env_of
+from sb3_distill.evaluation.environments import find_env_id, make_env_of, play_where_it_taught
+from sb3_distill.evaluation.games import Game, add_teachers
+from tests.envs.pictures import row_of_dot
 
 PACKAGE = "tests.evaluation.walk"
 WALK = "Walk-v0"
@@ -218,3 +224,44 @@ def test_actions_of_other_bounds_are_refused(tmp_path):
     agent = load_teacher(stable_baselines3.PPO("MlpPolicy", Doubled(gym.make("Pendulum-v1")), device="cpu"))
     with pytest.raises(ValueError, match=r"\[4.0\], those of the environment from \[-2.0\]"):
         make_env_of(agent, "Pendulum-v1")
+
+
+def student_of_own_keys(teacher, name, keys="state", **recipe):
+    env = OwnPicture(gym.make("Dot-v0"), row_of_dot)
+    agent = load_teacher(stable_baselines3.PPO("MultiInputPolicy", env, device="cpu"))
+    facts = {"source": name, "env_id": "Dot-v0", "teacher_keys": keys, "recipe": EnvRecipe(**recipe)}
+    agent.facts = replace(agent.facts, taught_by="an object", teacher_sha256=teacher.sha256, **facts)
+    return agent
+
+
+def test_a_teacher_of_two_runs_saw_the_same_in_both(monkeypatch):
+    monkeypatch.setattr("sb3_distill.envs.imports._NAMED", {"tests"})
+    named = "tests.envs.pictures:make_watcher"
+    make = partial(student_of_own_keys, load_teacher(named, device="cpu"))
+    wrappers = [NamedWrapper("sb3_distill.OwnPicture", {"function": "tests.envs.pictures:row_of_dot"})]
+    other = [NamedWrapper("sb3_distill.OwnPicture", {"function": "tests.envs.pictures:other"})]
+    # It sees the newest of those that only the student stacks.
+    game = Game("Dot-v0", [make("a", wrappers=wrappers, frame_stack=4), make("b", wrappers=tuple(wrappers))])
+    add_teachers(game, named, "cpu")
+    assert game.agents[0].facts.student_keys == "state" and game.agents[0].facts.recipe.frame_stack == 4
+    for second in (make("b", wrappers=other), make("b", "picture", wrappers=wrappers)):
+        game = Game("Dot-v0", [make("a", wrappers=wrappers), second])
+        with pytest.raises(AgentError, match=r"a and b learned from one teacher.*teacher_keys=.* a command of its own"):
+            add_teachers(game, named, "cpu")
+
+
+def test_frames_of_a_run_are_left_out_for_teachers_of_students_alone(monkeypatch):
+    monkeypatch.setattr("sb3_distill.envs.imports._NAMED", {"tests"})
+
+    def of_frames(n):
+        agent = load_teacher(stable_baselines3.PPO("MlpPolicy", "CartPole-v1", device="cpu"))
+        agent.facts = replace(agent.facts, recipe=EnvRecipe(frame_stack=n))
+        return agent
+
+    with pytest.raises(ValueError, match="was trained with observations"):
+        make_env_of(of_frames(2), "CartPole-v1")
+    teacher = load_teacher("tests.envs.pictures:make_watcher", device="cpu")
+    wrappers = [NamedWrapper("sb3_distill.OwnPicture", {"function": "tests.envs.pictures:row_of_dot"})]
+    play_where_it_taught(teacher, [student_of_own_keys(teacher, "a", "picture", wrappers=wrappers, frame_stack=4)])
+    with closing(make_env_of(teacher, "Dot-v0")) as env:
+        assert env.observation_space.shape == (1, 8)

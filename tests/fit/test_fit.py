@@ -282,6 +282,12 @@ def test_dict_observations(student_keys: str | None, tmp_path: Path) -> None:
     assert 0.0 <= found.alike["agreement"] <= 1.0
 
 
+def test_dict_observations_are_not_stacked(tmp_path: Path) -> None:
+    # Before the log is read
+    with pytest.raises(ValueError, match=r"frame_stack=2: .* several at once only of a Box.*leave out frame_stack"):
+        fit(tmp_path / "none.npz", OfParts(), frame_stack=2, device="cpu")
+
+
 def test_other_mistakes_are_named(
     log: Path, ppo_teacher: PPO, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

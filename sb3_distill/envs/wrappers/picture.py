@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 
 from sb3_distill.common.utils import unknown_choice
@@ -15,6 +16,14 @@ from sb3_distill.envs.wrappers.keys import WithHistory, screen_of
 SCREEN, ENV = "screen", "env"
 
 
+def _reset_game(env: gym.Env) -> None:
+    """Reset a game, which shows nothing before, but none of the wrappers that count, film or alter its episodes."""
+    # It lets nobody look at a game that was not reset through it.
+    while isinstance(env, gym.Wrapper) and not isinstance(env, OrderEnforcing):
+        env = env.env
+    env.reset()
+
+
 class OwnPicture(WithHistory):
     """
     Adds a picture that a function makes of the game: another crop or size, in colour, or whatever an agent was trained
@@ -22,7 +31,8 @@ class OwnPicture(WithHistory):
 
     :param env: the environment
     :param function: makes the picture of one moment: an array of bytes or floats, of the same shape each time. A
-        function, or ``"package.module:function"`` where the package is named with ``--gym-packages``.
+        function, or ``"package.module:function"`` where the package is named with ``--gym-packages``. It is first
+        called when the wrapper is made: the game has been reset by then, but not the wrappers inside of this one.
     :param of: what the function gets: "screen", the raw RGB screen ``(height, width, 3)``; or "env", the environment
     :param key: the key of the picture; the environment's observations are under "state"
     :raises ValueError: the function cannot be imported, or makes no such picture; or there is no screen
@@ -42,8 +52,7 @@ class OwnPicture(WithHistory):
         self._function = find_function(function, "function of OwnPicture") if isinstance(function, str) else function
         self._name = function if isinstance(function, str) else getattr(function, "__name__", repr(function))
         self._of_screen = of == SCREEN
-        # Before it has been reset, a game shows nothing.
-        env.reset()
+        _reset_game(env)
         picture = self._draw(env)
         byte = picture.dtype == np.uint8
         low, high = (0, 255) if byte else (-np.inf, np.inf)
