@@ -385,8 +385,9 @@ def main() -> None:
                 print(f"{number + 1} of {args.mutations}, {time.time() - start:.0f} s", file=sys.stderr, flush=True)
             if ending not in ("read", "refused"):
                 print(f"{number} {name}: {problem}", flush=True)
+    kinds = f"{len(args.kinds)} kind{'s' * (len(args.kinds) > 1)}"
     print(
-        f"{args.mutations} damaged files of {len(args.kinds)} kind{'s' * (len(args.kinds) > 1)}, seed {args.seed}, {time.time() - start:.0f} s: "
+        f"{args.mutations} damaged files of {kinds}, seed {args.seed}, {time.time() - start:.0f} s: "
         f"{found['read']} were read, {found['refused']} refused by a sentence"
     )
     print(
