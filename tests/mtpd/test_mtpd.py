@@ -131,6 +131,33 @@ def test_nothing_is_learned_before_all_tasks_have_been_seen(teachers):
     assert all(n_updates == 0 for has_all, n_updates in updates if not has_all)
 
 
+class FourActions(gym.Env):
+    """A task with more actions than the others have."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(4)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, True, False, {}
+
+
+def test_a_student_plays_while_the_task_with_the_most_actions_is_not_played(teachers):
+    gym.register("FourActions-v0", FourActions)
+    try:
+        four = DQN("MlpPolicy", "FourActions-v0", seed=0, device="cpu", buffer_size=10)
+        # The first two tasks are played at first.
+        env = make_env(2, env_ids=[*IDS, "FourActions-v0"])
+        model = make({**teachers, "FourActions-v0": four}, env, learning_starts=0, rollout_policy="student")
+        model.learn(600)
+        assert model.replay_buffer.has_all_tasks and model._n_updates > 0
+    finally:
+        gym.registry.pop("FourActions-v0")
+
+
 def test_updates_begin_although_the_memories_hold_less_than_learning_starts(teachers):
     env = make_env(4)
     model = make(teachers, env, buffer_size=100, learning_starts=300).learn(600)
