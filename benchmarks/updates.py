@@ -8,7 +8,8 @@ A recording is a folder that ``PolicyDistillation(recording=...)`` wrote; the se
 is a run with one thread; CPU seconds of its updates are counted, reading and looking are not. Six times in a run,
 4,000 observations of the second recording are shown to the student: printed are the share of them at which it chooses
 the teacher's action, and by how much the Q-value of its action is below the teacher's best one, on average. These do
-not tell everything: play the best ideas (``benchmarks.time_to_teacher``).
+not tell everything: with ``--n-games``, the student of each idea also plays, with 5% random actions and the same
+starts for all.
 """
 
 import argparse
@@ -25,6 +26,8 @@ import torch as th
 from gymnasium import spaces
 from torch.nn import functional as F
 
+from benchmarks.peers import Task
+from benchmarks.time_to_teacher import returns_of
 from sb3_distill import load_teacher
 from sb3_distill.base.augmentation import shifted
 from sb3_distill.base.inheritance import inherit_filters
@@ -151,8 +154,8 @@ class Hint:
         return F.mse_loss(self.map(self.features), features / (features.std() + 1e-6))  # type: ignore[attr-defined]
 
 
-def run(idea: Idea, args: argparse.Namespace, play: Play, held_out: Play, teacher: Any) -> list[dict[str, float]]:
-    """Train with one idea, and return what the looks at the student have shown."""
+def run(idea: Idea, args: argparse.Namespace, play: Play, held_out: Play, teacher: Any) -> dict[str, Any]:
+    """Train with one idea, and return what the looks at the student have shown, and the returns of its games."""
     play = Play(play.observations[: idea.n_observations], play.q_values[: idea.n_observations])
     th.manual_seed(idea.seed)
     space = spaces.Box(0, 255, play.observations.shape[1:], np.uint8)
@@ -193,7 +196,10 @@ def run(idea: Idea, args: argparse.Namespace, play: Play, held_out: Play, teache
         if seconds >= args.seconds * (len(looks) + 1) / N_LOOKS:
             looks.append({"cpu_seconds": seconds, "n_updates": n_updates, **look(policy, average, held_out)})
             started += time.process_time() - started - seconds
-    return looks
+    th._foreach_copy_([parameter.data for parameter in policy.parameters()], average)
+    policy.set_training_mode(False)
+    task = Task(args.env, args.teacher, "default", 0, args.recording, idea.seed)
+    return {"looks": looks, "returns": returns_of(policy, task, 0, args.n_games) if args.n_games else []}
 
 
 @th.no_grad()
@@ -218,6 +224,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--student", default="Net3Policy", choices=list(STUDENT_POLICIES))
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU seconds of a run")
+    parser.add_argument("--env", default="PongNoFrameskip-v4")
+    parser.add_argument("--n-games", type=int, default=0, help="games that each student plays at the end")
     parser.add_argument("--ideas", nargs="+", default=[""], help="settings such as batch_size=64,optimizer=Adam")
     parser.add_argument("--json", type=Path, help="write all looks to this file")
     args = parser.parse_args()
@@ -229,12 +237,14 @@ def main() -> None:
     teacher = load_teacher(args.teacher, device="cpu")
     found = []
     for text, idea in zip(args.ideas, ideas, strict=True):
-        looks = run(idea, args, play, held_out, teacher)
-        found.append({"idea": asdict(idea), "looks": looks})
+        outcome = run(idea, args, play, held_out, teacher)
+        found.append({"idea": asdict(idea), **outcome})
+        looks, returns = outcome["looks"], outcome["returns"]
         half, end = looks[N_LOOKS // 2 - 1], looks[-1]
         print(
             f"{text or 'defaults'}: {end['n_updates']} updates, agreement {half['agreement']:.3f} at half of the time "
-            f"and {end['agreement']:.3f} at its end, lost value {1e3 * end['lost_value']:.2f} thousandths",
+            f"and {end['agreement']:.3f} at its end, lost value {1e3 * end['lost_value']:.2f} thousandths"
+            + (f", mean return {np.mean(returns):.2f} in {len(returns)} games" if returns else ""),
             flush=True,
         )
         if args.json:
