@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
@@ -271,6 +272,14 @@ def test_command_line_refuses(student, capsys, arguments, message):
     except SystemExit as error:
         status = error.code
     assert status and message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.skipif(th.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_no_unknown_one(student, capsys):
+    with pytest.raises(SystemExit):
+        main([str(student), "--device", "cuda"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "torch sees no CUDA device: use 'cpu' or 'auto'." in error and "must be cpu" not in error
 
 
 def test_random_actions_are_discrete_ones(tmp_path, capsys):
