@@ -228,3 +228,9 @@ def test_a_limit_of_bytes_that_no_student_keeps_is_refused_before_anything_plays
     with pytest.raises(CompressError, match=r"--max-bytes 3: no student would be tried. The smallest .* has \d+ bytes"):
         compress(save_teacher(folder), tmp_path / "out", dataclasses.replace(GOAL, max_bytes=3), PLAN, n_rounds=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_student_that_can_be_chosen_is_smaller_than_the_least(found: Compressed):
+    space = found.search.space
+    assert space.least_bytes < min(map(space.n_bytes, space.starts))
+    assert space.least_bytes <= min(student.n_bytes for student in found.search.students)
