@@ -35,6 +35,10 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["--version"]:
         print(f"sb3-distill {__version__}")
         return 0
+    # By its name, as any verb: the rooms of the verbs are not imported here.
+    if argv and argv[0] not in VERBS and argv[0] in importlib.import_module(VERBS["zoo"][0]).COMMANDS:
+        print(f"sb3-distill: error: {argv[0]} is a command of the Zoo: sb3-distill zoo {argv[0]} ...", file=sys.stderr)
+        return 2
     module = find_verb("sb3-distill", VERBS, argv, "evaluate logs/pd/CartPole-v1_1 -n 100")
     # Results must not be lost because a terminal has no sign for "±".
     for stream in (sys.stdout, sys.stderr):

@@ -25,6 +25,11 @@ def test_verbs_are_listed_and_typing_errors_caught(tmp_path: Path, command: list
     assert "a verb is missing" in run_python(tmp_path, *script, status=2).stderr
 
 
+def test_commands_of_the_zoo_are_found_without_the_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--algo", "pd"]) == 2
+    assert "train is a command of the Zoo: sb3-distill zoo train ..." in capsys.readouterr().err
+
+
 def test_console_script_is_light(tmp_path: Path) -> None:
     code = "import sys; from sb3_distill.cli import main; main(['--version']); print('torch' in sys.modules)"
     assert run_python(tmp_path, "-c", code).stdout == f"sb3-distill {__version__}\nFalse\n"

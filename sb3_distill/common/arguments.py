@@ -62,8 +62,10 @@ def device(text: str) -> str:
     """
     try:
         check_device(text)
-    except (RuntimeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"must be cpu, cuda or auto, not {text}: {error}") from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or auto, not {text}") from error
     return text
 
 

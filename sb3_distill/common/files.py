@@ -267,6 +267,20 @@ def _flush(path: Path) -> None:
         os.close(opened)
 
 
+def check_folder(folder: Path) -> None:
+    """
+    Check that files can be written into a folder, before the work whose results they will hold. Nothing is made.
+
+    :param folder: the folder, which need not exist yet
+    :raises OSError: a file is in its place, or it may not be written
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise OSError(f"{folder} cannot be written ({existing} is a file, not a folder): name another place with -o.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OSError(f"{folder} cannot be written (no right to write in {existing}): name another place with -o.")
+
+
 def check_writable(path: Path) -> None:
     """
     Check that a file can be written, before the work whose result it will hold.
@@ -280,6 +294,8 @@ def check_writable(path: Path) -> None:
             with _written_beside(path, partial):
                 pass
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}): name another file with -o.") from error
+        in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
+        reason = error.strerror if in_the_way is None else f"{in_the_way} is a file, not a folder"
+        raise OSError(f"{path} cannot be written ({reason}): name another place with -o.") from error
     finally:
         _remove(partial)

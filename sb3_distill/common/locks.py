@@ -42,9 +42,8 @@ def locked(folder: Path, doing: str, wait: bool = False, lend: bool = False) -> 
             f"{folder} is in use: another process {doing} there. Wait for it, or choose another folder."
         ) from error
     except OSError as error:
-        raise type(error)(
-            error.errno, f"{folder} cannot be written ({error.strerror or error}): choose another folder"
-        ) from error
+        reason = f"{folder} is a file" if folder.is_file() else error.strerror or error
+        raise type(error)(f"{folder} cannot be written ({reason}): choose another folder.") from error
     if lend:
         _lent.add(own)
     try:

@@ -1,5 +1,6 @@
 """The students that a search can try: networks, bits, temperatures, and what each would take on a device."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,20 @@ class Space:
         sharpness = {} if self.temperature is None else {"sharpness": 0.3}
         points = [{**point, **sharpness} for point in _STARTS[self.kind]]
         return sorted(points, key=self.n_bytes)
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of the smallest student that can be chosen."""
+        choices: dict[str, Sequence[Any]] = {
+            name: each.choices if isinstance(each, CategoricalDistribution) else (each.low,)  # type: ignore[attr-defined]
+            for name, each in self.distributions.items()
+            if name != "sharpness"
+        }
+        if "depth" in choices:
+            choices["depth"] = (0, 1, 2)
+        sharpness = {} if self.temperature is None else {"sharpness": _SHARPNESS[0]}
+        points = (dict(zip(choices, point, strict=True)) for point in itertools.product(*choices.values()))
+        return min(self.n_bytes({**self.needed(point), **sharpness}) for point in points)
 
     def entries(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """

@@ -12,7 +12,7 @@ from sb3_distill.base.cost import check_memory, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.utils import missing_extra
-from sb3_distill.compress.candidates import natural_temperature, space_of
+from sb3_distill.compress.candidates import Space, natural_temperature, space_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
 from sb3_distill.compress.outputs import Exports, describe, write_outputs
@@ -101,6 +101,7 @@ def compress(
     teacher = load_teacher(source, device="cpu")
     env_id = find_env_id(teacher, env_id)
     space = space_of(teacher, natural_temperature(teacher, env_id))
+    _check_max_bytes(goal, space)
     if plan.n_timesteps is None:
         per_second, least, most = _LENGTHS[space.kind]
         plan = replace(plan, n_timesteps=int(min(max(per_second * budget, least), most)))
@@ -138,6 +139,14 @@ def compress(
         facts = {"command": command, "budget": budget, "seconds": setup + sum(search.seconds)}
         write_outputs(output, search, goal, tries, exports, facts)
     return outcome
+
+
+def _check_max_bytes(goal: Goal, space: Space) -> None:
+    if goal.max_bytes is not None and goal.max_bytes < (smallest := space.least_bytes):
+        raise CompressError(
+            f"--max-bytes {goal.max_bytes:,}: no student would be tried. The smallest one for these observations and "
+            f"actions has {smallest:,} bytes: allow at least that many."
+        )
 
 
 def _goes_on(search: Search, budget: float, n_rounds: int | None, setup: float, say: Callable[[str], Any]) -> bool:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from sb3_distill.common.arguments import add_import_options
+from sb3_distill.common.files import check_folder
 from sb3_distill.common.verbs import Parser, close_match
 from sb3_distill.envs.imports import trust_packages
 
@@ -74,6 +75,7 @@ def _export(argv: list[str]) -> int:
     from sb3_distill.export.stock import export_stock
 
     try:
+        check_folder(Path(args.output))
         trust_packages(args.gym_packages, args.allow_import)
         if "sb3" in args.format:
             limits = args.n_observations, args.max_disagreement

@@ -21,7 +21,7 @@ from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation import cli as evaluate
 from sb3_distill.evaluation.games import group_by_game
 from sb3_distill.push.card import public_name, write_card
-from sb3_distill.push.folder import CARD, CURVE, OURS, RESULTS, check_folder, check_repository, write_folder
+from sb3_distill.push.folder import CARD, CURVE, OURS, RESULTS, check_folder, check_name, check_repository, write_folder
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.manifest import versions
 
@@ -82,6 +82,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Teacher:
     :raises AgentError: the agent or its teacher cannot be loaded, or the folder holds something else
     :raises ValueError: the repository's name does not fit the agent
     """
+    check_name(args.repo)
     check_folder(folder, Path(args.agent))
     words = _evaluation_words(args)
     teacher = [] if args.teacher is None else ["--teacher", args.teacher]

@@ -21,17 +21,24 @@ OURS = (CARD, RESULTS, CURVE, METRICS, HUB_STATISTICS, "config.yml", "args.yml",
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+def check_name(repository: str) -> None:
+    """
+    :param repository: the name of a repository
+    :raises ValueError: it is no name of a repository
+    """
+    if _REPOSITORY.fullmatch(repository) is None:
+        raise ValueError(f"--repo: expected OWNER/NAME, such as me/pd-CartPole-v1, not {repository!r}.")
+
+
 def check_repository(repository: str, agent: Teacher, env_id: str) -> None:
     """
     :param repository: the name of a repository
     :param agent: the agent that it will hold
     :param env_id: the agent's environment
-    :raises ValueError: it is no name of a repository, or not one by which ``hub:`` finds the agent in it
+    :raises ValueError: it is not one by which ``hub:`` finds the agent in it
     """
     expected = f"{agent.algo}-{file_name(env_id)}"
     owner, _, name = repository.partition("/")
-    if _REPOSITORY.fullmatch(repository) is None:
-        raise ValueError(f"--repo: expected OWNER/NAME, such as me/{expected}, not {repository!r}.")
     if name != expected and not name.startswith(f"{expected}-"):
         raise ValueError(
             f"--repo: {name!r} does not say which agent the repository holds, and 'hub:' could not read it. Begin its "

@@ -98,8 +98,11 @@ def find_study(named: Path) -> Path:
     :return: the file
     :raises StudyError: it is neither
     """
-    if named.suffix or named.is_file():
+    if named.is_file():
         return named
+    if named.suffix or len(named.parts) > 1 or named.is_dir():
+        problem = "is a folder" if named.is_dir() else "does not exist"
+        raise StudyError(f"{named} {problem}: name a study file, such as my_study.yml, or a study that we ship.")
     package = Path(__file__).parents[1]
     # As the configurations: in the package if it was installed from a wheel, else at the top of the repository
     folder = package / "studies" if (package / "studies").is_dir() else package.parent / "studies"

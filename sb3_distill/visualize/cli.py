@@ -124,9 +124,11 @@ def read_rows(paths: list[Path], env: str | None) -> list[Row]:
     for path in paths:
         try:
             rows += parse_rows(read_file(path, MAX_DATA_BYTES).decode("utf-8"))
+        except OSError as error:
+            raise VisualizeError(f"{path} cannot be read ({error.strerror}): name a file of results.") from error
         except ValueError as error:
             raise VisualizeError(
-                f"{path} holds no results ({error}): write it with `sb3-distill evaluate … -o {path}`."
+                f"{path} holds no results ({error}): write them with `sb3-distill evaluate … -o {path.stem}.json`."
             ) from error
     # The same run in several files is one run.
     rows = [row for index, row in enumerate(rows) if row not in rows[:index]]

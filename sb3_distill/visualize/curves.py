@@ -95,6 +95,10 @@ def plot_runs(folders: Sequence[Path], teacher: Sequence[float] = ()) -> Figure:
     :return: their learning curves, see ``plot_learning_curves``
     :raises ValueError: a folder has no curve, or the runs are of several games
     """
+    for folder in folders:
+        if not folder.is_dir():
+            problem = "is no folder" if folder.exists() else "does not exist"
+            raise ValueError(f"{folder} {problem}: name run folders, such as logs/pd/CartPole-v1_1.")
     games = sorted({env_name_of_run(folder) or folder.resolve().name for folder in folders})
     if len(games) > 1:
         raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: name runs of one game.")

@@ -206,6 +206,6 @@ def main(argv: list[str]) -> int:
         else:
             resume(args.folder)
     except _EXPECTED as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"sb3-distill resume: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

@@ -28,9 +28,9 @@ def agents(tmp_path: Path, cartpole_teacher: Path, monkeypatch: pytest.MonkeyPat
     "named, meant",
     [
         ("zoo:dqn/CartPol-v1", "Did you mean zoo:dqn/CartPole-v1?"),
-        ("zoo:dqm/CartPole-v1", "At hand for other versions: zoo:dqn/CartPole-v1 "),
-        ("zoo:dqn/ALE/Pong-v5", "At hand for other versions: zoo:dqn/PongNoFrameskip-v4 "),
-        ("zoo:dqn/Pong-v4", "At hand for other versions: zoo:dqn/PongNoFrameskip-v4 "),
+        ("zoo:dqm/CartPole-v1", "At hand for this game: zoo:dqn/CartPole-v1 "),
+        ("zoo:dqn/ALE/Pong-v5", "At hand for this game: zoo:dqn/PongNoFrameskip-v4 "),
+        ("zoo:dqn/Pong-v4", "At hand for this game: zoo:dqn/PongNoFrameskip-v4 "),
         ("rl-trained-agents/dqn/CartPole-v1_1", "It is in $RL_TRAINED_AGENTS: "),
     ],
 )

@@ -15,6 +15,7 @@ from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import RecordingSettings
 from sb3_distill.common.files import (
+    check_folder,
     check_writable,
     dead_partials,
     partial_path,
@@ -110,6 +111,16 @@ def read_only_file(folder: Path) -> None:
     folder.mkdir()
     (folder / "file").write_text("old")
     (folder / "file").chmod(0o400)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
+    (tmp_path / "notes").touch()
+    for folder in (tmp_path / "notes", tmp_path / "notes" / "deeper"):
+        for check in (lambda place: check_writable(place / "file"), check_folder):
+            with pytest.raises(OSError, match=f"{tmp_path / 'notes'} is a file, not a folder"):
+                check(folder)
+    check_folder(tmp_path / "new" / "deeper")
+    assert not (tmp_path / "new").exists()
 
 
 PLACES = {"read-only folder": read_only_folder, "read-only file": read_only_file, "no folder": Path.touch}

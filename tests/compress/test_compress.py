@@ -16,7 +16,7 @@ from sb3_distill.compress.claim import claim, episodes_needed, error_of
 from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.outputs import Exports
-from sb3_distill.compress.search import Goal, Plan, Student
+from sb3_distill.compress.search import CompressError, Goal, Plan, Student
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.results.comparison import Pairs
 from tests.compress.games import SHORT, Here, record_of, save_teacher
@@ -222,3 +222,15 @@ def test_a_search_says_what_it_needs_and_is_refused_where_it_does_not_fit(folder
         search(folder, tmp_path / "out", n_rounds=2, say=said.append)
     assert said == ["The search takes up to 2 rounds, and 89.6 KB of memory for what is played."]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_limit_of_bytes_that_no_student_keeps_is_refused_before_anything_plays(folder: Path, tmp_path: Path):
+    with pytest.raises(CompressError, match=r"--max-bytes 3: no student would be tried. The smallest .* has \d+ bytes"):
+        compress(save_teacher(folder), tmp_path / "out", dataclasses.replace(GOAL, max_bytes=3), PLAN, n_rounds=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_student_that_can_be_chosen_is_smaller_than_the_least(found: Compressed):
+    space = found.search.space
+    assert space.least_bytes < min(map(space.n_bytes, space.starts))
+    assert space.least_bytes <= min(student.n_bytes for student in found.search.students)

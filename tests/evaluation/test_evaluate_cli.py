@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
@@ -256,7 +257,7 @@ def test_starts_of_an_agent_that_is_scored(student, cartpole_teacher, tmp_path, 
         (["-n", "0"], "must be a whole number of at least 1, not 0"),
         (["--margin", "100"], "must be a number of per cent from 0 to below 100, not 100"),
         (["--epsilon", "x"], "must be a share, between 0 and 1, not x"),
-        (["--device", "cud"], "must be cpu, cuda or auto, not cud"),
+        (["--device", "cud"], "--device: must be cpu, cuda or auto, not cud"),
         (["--env-kwargs", "mode:fast"], "must be key:value with a Python literal"),
         (["--env-kwargs", "a:1", "b:1", "a:2"], "--env-kwargs: a is given twice"),
         (["--env-kwargs", "mode:1"], "CartPole-v1 does not take the arguments {'mode': 1}"),
@@ -271,6 +272,14 @@ def test_command_line_refuses(student, capsys, arguments, message):
     except SystemExit as error:
         status = error.code
     assert status and message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.skipif(th.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_no_unknown_one(student, capsys):
+    with pytest.raises(SystemExit):
+        main([str(student), "--device", "cuda"])
+    error = " ".join(capsys.readouterr().err.split())
+    assert "torch sees no CUDA device: use 'cpu' or 'auto'." in error and "must be cpu" not in error
 
 
 def test_random_actions_are_discrete_ones(tmp_path, capsys):

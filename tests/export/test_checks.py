@@ -135,3 +135,9 @@ def test_a_dict_with_channels_first_images_is_refused_as_what_it_is(tmp_path: Pa
             export_agent(tmp_path / "Camera-v0.zip", tmp_path / "out", n_observations=8)
     finally:
         del gym.registry["Camera-v0"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_the_agent_is_read(tmp_path, capsys):
+    (tmp_path / "notes").touch()
+    assert export([str(tmp_path / "no_agent.zip"), "-o", str(tmp_path / "notes")]) == 1
+    assert f"{tmp_path / 'notes'} is a file, not a folder" in capsys.readouterr().err

@@ -277,7 +277,7 @@ def test_agents_of_other_algorithms_are_hinted_at(tmp_path: Path, monkeypatch):
     monkeypatch.delenv("RL_TRAINED_AGENTS", raising=False)
     with pytest.raises(AgentError) as caught:
         make(None)
-    assert "At hand for other versions: zoo:ppo/CartPole-v2 (later ones with" in str(caught.value)
+    assert "At hand for this game: zoo:ppo/CartPole-v2 (later versions with" in str(caught.value)
     assert "Of other algorithms: zoo:dqn/CartPole-v1, which --algo pd" in str(caught.value)
 
 

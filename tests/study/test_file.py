@@ -21,6 +21,16 @@ def test_studies_that_we_ship_are_found_by_name(tmp_path, monkeypatch, capsys):
     assert "Did you mean 'pd_table1_small'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "name, problem", [("mine.yml", "does not exist"), ("runs/mine", "does not exist"), ("runs", "is a folder")]
+)
+def test_paths_that_are_no_study_are_named(name, problem, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert main([name, "--dry-run"]) == 1
+    assert f"sb3-distill study: {name} {problem}: name a study file" in capsys.readouterr().err
+
+
 def test_grid_settings_and_labels(tmp_path):
     path = write(
         tmp_path / "s.yml",

@@ -243,6 +243,14 @@ def test_report_of_a_study_that_has_just_begun(real_time_study, tmp_path):
     assert (tmp_path / "report" / "tables.tex").read_text().count(r"\begin{table}") == 1
 
 
+def test_report_of_no_folder(tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    for name, problem in (("gone", "is not there"), ("notes.txt", "is a file")):
+        assert report([str(tmp_path / name)]) == 1
+        error = capsys.readouterr().err
+        assert f"{tmp_path / name} holds no results of a study ({tmp_path / name} {problem})" in error
+
+
 def test_report_of_no_study(tmp_path, capsys):
     for content in (None, "[]", '{"agents": []}'):
         if content is not None:

@@ -194,7 +194,7 @@ def test_what_the_command_refuses_is_one_sentence(change, message, run_folder, c
     (run_folder / "CartPole-v1" / "config.yml").write_text(yaml.safe_dump(config))
     assert main(["resume", str(run_folder)]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert message in error and error.startswith("sb3-distill resume: ") and error.count("\n") == 1
 
 
 @pytest.mark.ci

@@ -59,6 +59,9 @@ def load_results(folder: Path) -> Results:
     :return: the study's results
     :raises StudyError: the folder has no results
     """
+    if not (folder / RESULTS).is_file():
+        place = "" if folder.is_dir() else f" ({folder} is {'a file' if folder.exists() else 'not there'})"
+        raise StudyError(f"{folder} holds no results of a study{place}: run `sb3-distill study` first.")
     try:
         content = read_json(folder / RESULTS)
         if not isinstance(content, dict):
