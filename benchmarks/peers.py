@@ -15,7 +15,7 @@ import torch as th
 import yaml
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from benchmarks.crossing import CpuClock
 from benchmarks.plain_sb3 import PlainDistillation
@@ -327,14 +327,57 @@ def make_imitation(task: Task) -> Learn:
     return learn
 
 
+class RandomActions(VecEnvWrapper):
+    """Executes random actions now and then, as in our own play: two greedy Atari players can go on without an end."""
+
+    def __init__(self, venv: VecEnv, epsilon: float, seed: int) -> None:
+        super().__init__(venv)
+        self.epsilon, self.rng = epsilon, np.random.default_rng(seed)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        is_random = self.rng.random(self.num_envs) < self.epsilon
+        others = self.rng.integers(self.action_space.n, size=self.num_envs)  # type: ignore[attr-defined]
+        self.venv.step_async(np.where(is_random, others, actions))
+
+    def step_wait(self) -> Any:
+        return self.venv.step_wait()
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+
+class DemosInMemory:
+    """
+    Keeps the games that DAgger plays, in place of ``imitation.data.serialize``: with that, a round of Pong takes more
+    than 20 GB when it is read back.
+    """
+
+    def __init__(self) -> None:
+        self.demos: dict[Path, Any] = {}
+
+    def save(self, path: Path, trajectories: Any) -> None:
+        """Keep them; DAgger looks for the file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        self.demos[path] = trajectories
+
+    def load(self, path: Path) -> Any:
+        """What was saved there."""
+        return self.demos[path]
+
+
 def make_dagger(task: Task) -> Learn:
     """
     DAgger as the package ``imitation`` does it, with its own defaults: rounds of play in which the student takes over
     more and more from the teacher, and four passes over everything so far after each. It plays games of its own, for
-    what a student will see cannot be recorded before. The clock counts them as play.
+    what a student will see cannot be recorded before. The clock counts them as play. On Atari 5% of the actions are
+    random, as in the recordings.
     """
     bc, dagger, _ = import_imitation()
+    dagger.serialize = DemosInMemory()
     env = task.make_env()
+    if is_atari(task.env_id):
+        env = RandomActions(env, 0.05, task.seed)
     env.seed(task.seed)
     rng = np.random.default_rng(task.seed)
     recording = Recording(task.recording)
