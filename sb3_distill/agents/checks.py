@@ -86,7 +86,7 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
         hint = ""
         if isinstance(whole, spaces.Dict):
             hint = f" The environment has the keys {', '.join(whole)}: name with teacher_keys what the teacher sees."
-            mine, n_stack = teacher.observation_space, frame_stack_of(env.venv) or 1
+            mine, n_stack = teacher.observation_space, frame_stack_of(env) or 1
             if n_stack > 1 and isinstance(mine, spaces.Dict) and set(mine) == set(whole):
                 hint = (
                     f" VecFrameStack stacks {n_stack} of them. Of a stack, a teacher sees the newest only where it "
