@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.common.utils import earlier_versions
-from sb3_distill.envs.inspection import check_masks, describe_space_mismatch
+from sb3_distill.envs.inspection import check_masks, describe_space_mismatch, frame_stack_of
 from sb3_distill.envs.views import ObservationView
 from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
@@ -86,6 +86,12 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
         hint = ""
         if isinstance(whole, spaces.Dict):
             hint = f" The environment has the keys {', '.join(whole)}: name with teacher_keys what the teacher sees."
+            mine, n_stack = teacher.observation_space, frame_stack_of(env) or 1
+            if n_stack > 1 and isinstance(mine, spaces.Dict) and set(mine) == set(whole):
+                hint = (
+                    f" VecFrameStack stacks {n_stack} of them. Of a stack, a teacher sees the newest only where it "
+                    "sees a single key (teacher_keys): leave out VecFrameStack, or take a teacher trained with it."
+                )
         raise ValueError(f"{who} and the environment differ in their observations: {problem}{hint}")
     if not allow_env_mismatch:
         check_env_ids(who, teacher.env_id, "student's environment", env_id)

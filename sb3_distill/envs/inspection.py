@@ -73,10 +73,11 @@ def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str
         return f"{expected} against {actual}."
     if expected.shape != actual.shape:
         hint = ""
-        if expected.shape and actual.shape and expected.shape[1:] == actual.shape[1:] and len(expected.shape) == 3:
+        mine, its = expected.shape or (), actual.shape or ()
+        if len(mine) == 3 and mine[0] > 1 and mine[1:] == its[1:]:
             hint = (
-                f" The teacher sees a stack of {expected.shape[0]} frames: stack as many with VecFrameStack, or "
-                f"`frame_stack: {expected.shape[0]}` in the Zoo's hyperparameters."
+                f" The teacher sees a stack of {mine[0]} frames: stack as many with VecFrameStack, or "
+                f"`frame_stack: {mine[0]}` in the Zoo's hyperparameters."
             )
         return f"the shape {expected.shape} against {actual.shape}.{hint}"
     if expected.dtype != actual.dtype:

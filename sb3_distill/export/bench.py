@@ -77,12 +77,12 @@ class FilePlayer:
     An exported policy that plays as SB3's models do.
 
     :param runner: a ``PolicyRunner``
-    :param needs_masks: whether the agent in the file was trained with action masks
+    :param source: its file, for messages
     """
 
-    def __init__(self, runner: Any, needs_masks: bool = False) -> None:
+    def __init__(self, runner: Any, source: str) -> None:
         self.runner = runner
-        self.needs_masks = needs_masks
+        self.source = source
 
     def predict(
         self,
@@ -100,13 +100,18 @@ class FilePlayer:
 
 
 def mean_return(
-    player: Player, description: Description, n_episodes: int, disturbance: Disturbance | None = None
+    player: Player,
+    description: Description,
+    n_episodes: int,
+    disturbance: Disturbance | None = None,
+    action_masks: bool = False,
 ) -> float | None:
     """
     :param player: the policy
     :param description: the content of ``policy.json``
     :param n_episodes: number of episodes, 0 for none
     :param disturbance: noise, bits and delays; given to several policies, it is the same for all
+    :param action_masks: whether it takes only actions that the environment allows
     :return: their mean return
     """
     if n_episodes == 0:
@@ -127,6 +132,7 @@ def mean_return(
         lambda n_envs: transpose_for(make_eval_env(env_id, n_envs, recipe), shape),
         # Of stacked observations policy.c keeps the earlier ones of one episode.
         n_envs=1 if isinstance(player, CPlayer) and player.stack > 1 else 10,
+        action_masks=action_masks,
     )
     try:
         return play(n_episodes, wrapper=None if disturbance is None else disturbance.wrapper(play)).mean
@@ -184,10 +190,9 @@ def find_source(folder: Path, description: Description) -> Teacher | None:
     return agent
 
 
-def open_file(path: Path, needs_masks: bool = False) -> FilePlayer:
+def open_file(path: Path) -> FilePlayer:
     """
     :param path: an ONNX file
-    :param needs_masks: whether its agent was trained with action masks
     :return: its policy
     :raises ExportError: ONNX Runtime is not installed, or does not read it
     """
@@ -197,7 +202,7 @@ def open_file(path: Path, needs_masks: bool = False) -> FilePlayer:
     from sb3_distill.export.runner import PolicyRunner
 
     try:
-        return FilePlayer(PolicyRunner(path), needs_masks)
+        return FilePlayer(PolicyRunner(path), str(path))
     except Exception as error:
         # ONNX Runtime's errors have no class in common but this one.
         raise ExportError(f"{path} cannot be run ({' '.join(str(error).split())}): export the agent again.") from error
@@ -223,13 +228,19 @@ def measure_c(folder: Path) -> list[tuple[str, Footprint]]:
 
 
 def bench_folder(
-    folder: Path, n_runs: int, n_episodes: int, disturbances: Mapping[str, Disturbance] | None = None
+    folder: Path,
+    n_runs: int,
+    n_episodes: int,
+    disturbances: Mapping[str, Disturbance] | None = None,
+    action_masks: bool = False,
 ) -> list[BenchRow]:
     """
     :param folder: folder that ``sb3-distill export`` wrote
     :param n_runs: inferences that are timed
     :param n_episodes: episodes that are played
     :param disturbances: by environment with its arguments, noise, bits and delays under which they are played
+    :param action_masks: let all of them take only actions that the environment allows; those of an agent that was
+        trained so always do
     :return: one row per file, and one for the agent under torch where it is still at hand
     :raises ExportError: the folder holds no export, or a file that does not run
     """
@@ -242,24 +253,20 @@ def bench_folder(
     observation = (rng.random((1, *shape)) * (255 if dtype == "uint8" else 1)).astype(dtype)
     players: list[tuple[str, str, int, Player, str, str]] = []
     agent = find_source(folder, description)
-    with_masks = needs_masks(agent)
+    action_masks = action_masks or needs_masks(agent)
     for file, exported in description.files.items():
         path, name = folder / file, f"{folder.name}/{file}"
         if file == C_FILE:
             players.append((name, KINDS[file], exported.bytes, c_bench.open_c(folder, description), "", ""))
         else:
-            players.append((name, KINDS[file], path.stat().st_size, open_file(path, with_masks), FILE_CODE, str(path)))
+            players.append((name, KINDS[file], path.stat().st_size, open_file(path), FILE_CODE, str(path)))
     if not players and agent is None:
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
         name = f"{folder.name} under torch"
         players.append((name, "torch", agent.n_bytes, agent, AGENT_CODE, description.source))
-    if with_masks and n_episodes > 0 and C_FILE in description.files:
-        problem = "its agent acts within action masks, and policy_act takes none"
-        print(f"{folder}: {C_FILE} is not played: {problem}.", file=sys.stderr)
     rows = []
     for name, kind, n_bytes, player, code, source in players:
-        n_played = 0 if with_masks and isinstance(player, CPlayer) else n_episodes
         median, tail = latencies(_inference(player, observation), n_runs)
         rows.append(
             BenchRow(
@@ -271,7 +278,7 @@ def bench_folder(
                 median,
                 tail,
                 peak_memory(code, folder, source, shape, dtype) if code else None,
-                mean_return(player, description, n_played, disturbance),
+                mean_return(player, description, n_episodes, disturbance, action_masks),
             )
         )
     return rows
@@ -337,6 +344,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="what `sb3-distill export` wrote: teacher, students")
     parser.add_argument("--n-runs", type=whole_number(1), default=500, help="inferences that are timed")
     parser.add_argument("--n-episodes", type=whole_number(0), default=10, help="episodes of each policy")
+    parser.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
     parser.add_argument("-o", "--output", type=Path, help="folder for bench.csv and bench.png (size against return)")
     add_disturbance_options(parser)
     add_import_options(parser)
@@ -350,7 +358,9 @@ def main(argv: list[str]) -> int:
         if disturbance and args.n_episodes == 0:
             raise ValueError(f"With --n-episodes 0 nothing is played: leave out {', '.join(disturbance.facts)}.")
         rows = [
-            row for folder in args.folders for row in bench_folder(folder, args.n_runs, args.n_episodes, disturbances)
+            row
+            for folder in args.folders
+            for row in bench_folder(folder, args.n_runs, args.n_episodes, disturbances, args.action_masks)
         ]
         taken = [row for folder in args.folders for row in measure_c(folder)]
     except (ValueError, OSError) as error:

@@ -111,14 +111,40 @@ def test_levels_from_a_sensor(tmp_path: Path):
     library = CPlayer(tmp_path, policy, 1)._library
     rng = np.random.default_rng(0)
     for levels in rng.integers(-200, 201, (100, 6)).astype(np.int16):
-        action = library.policy_act_q(ctypes.c_void_p(levels.ctypes.data))
-        assert action == policy.outputs(levels[None]).argmax()
+        action, outputs = library.policy_act_q(ctypes.c_void_p(levels.ctypes.data)), policy.outputs(levels[None])[0]
+        assert action == outputs.argmax()
+        others = (np.arange(policy.n_actions) != action).astype(np.uint8)
+        masked = library.policy_act_q_masked(*(ctypes.c_void_p(part.ctypes.data) for part in (levels, others)))
+        assert masked == np.where(others, outputs, -np.inf).argmax()
     for observation in np.concatenate(
         [special_observations(agent.observation_space), observations_of(agent.observation_space)]
     ):
         levels = np.zeros(6, np.int16)
         library.policy_levels(ctypes.c_void_p(observation.ctypes.data), ctypes.c_void_p(levels.ctypes.data))
         assert levels.tolist() == policy.inputs.levels(observation[None])[0].tolist()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("name", "stack"), [("relu", 1), ("relu", 3), ("frames", 1), ("frames", 4)])
+def test_masks_leave_the_best_action_that_is_allowed(name, stack, tmp_path: Path):
+    agent = AGENTS[name]()
+    policy = integer_policy(agent)
+    observations = observations_of(agent.observation_space, 60)
+    write(tmp_path, policy, stack, observations)
+    player = CPlayer(tmp_path, policy, stack)
+    masks = np.random.default_rng(0).random((len(observations), policy.n_actions)) < 0.5
+    masks[masks.sum(axis=1) == 0] = True
+    best = np.where(masks, policy.predict(observations)[1], -np.inf).argmax(axis=1)
+    assert (best != policy.predict(observations)[0]).any()
+    parts = np.ascontiguousarray(observations.reshape(len(observations), stack, -1))
+    for seen, mask, expected_action in zip(parts, masks, best, strict=True):
+        player.reset()
+        for part in seen[:-1]:
+            player.call(part)
+        assert player.call(seen[-1], mask) == expected_action
+    if stack == 1:
+        assert np.array_equal(player.predict(observations, action_masks=masks)[0], best)
+        assert player.call(parts[0, 0], np.zeros(policy.n_actions)) == -1
 
 
 @needs_compiler

@@ -67,7 +67,7 @@ class CPlayer:
         compiler = find_compiler()
         if compiler is None:
             raise BuildError("There is no C compiler (cc, gcc, clang, $CC): install one to measure policy.c.")
-        self.policy, self.stack = policy, stack
+        self.policy, self.stack, self.source = policy, stack, str(folder / "policy.c")
         with tempfile.TemporaryDirectory() as build:
             library = Path(build) / "policy.so"
             run_tool(compiler, "-std=c99", "-O2", "-shared", "-fPIC", "policy.c", "-o", library, folder=folder)
@@ -76,16 +76,20 @@ class CPlayer:
         self._action = np.zeros(policy.n_actions, np.int16)
         self._library.policy_act.restype = ctypes.c_int32 if policy.action_shape is None else None
 
-    def call(self, observation: np.ndarray) -> Any:
+    def call(self, observation: np.ndarray, allowed: np.ndarray | None = None) -> Any:
         """
         :param observation: one observation as ``policy_act`` takes it
+        :param allowed: which discrete actions are allowed; None: all of them
         :return: the action, or the integers of a continuous one
         """
         pointer = ctypes.c_void_p(observation.ctypes.data)
-        if self.policy.action_shape is None:
+        if self.policy.action_shape is not None:
+            self._library.policy_act(pointer, ctypes.c_void_p(self._action.ctypes.data))
+            return self._action.copy()
+        if allowed is None:
             return self._library.policy_act(pointer)
-        self._library.policy_act(pointer, ctypes.c_void_p(self._action.ctypes.data))
-        return self._action.copy()
+        mask = np.ascontiguousarray(allowed, np.uint8)
+        return self._library.policy_act_masked(pointer, ctypes.c_void_p(mask.ctypes.data))
 
     def reset(self) -> None:
         """Forget earlier observations."""
@@ -113,7 +117,12 @@ class CPlayer:
         return batch[-1, -1]
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
         """As SB3's ``predict``, on a batch; of a policy that keeps observations on one that follows the last."""
         if self.stack > 1:
@@ -121,7 +130,8 @@ class CPlayer:
             if episode_start is not None and episode_start[0]:
                 self.reset()
         batch = np.asarray(observation)
-        outputs = np.array([self.call(self.newest(batch[index : index + 1])) for index in range(len(batch))])
+        allowed: Any = [None] * len(batch) if action_masks is None else action_masks
+        outputs = np.array([self.call(self.newest(one[None]), mask) for one, mask in zip(batch, allowed, strict=True)])
         return (outputs if self.policy.action_shape is None else self.policy.to_actions(outputs)), state
 
 
