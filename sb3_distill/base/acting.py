@@ -8,7 +8,7 @@ import numpy as np
 from sb3_distill.base.reference import PlayRule
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.utils import check_probability, unknown_choice
-from sb3_distill.evaluation.players import allowed_of, mix_random_actions
+from sb3_distill.evaluation.players import mix_random_actions
 
 EPSILON_GREEDY, SOFTMAX = "epsilon_greedy", "softmax"
 
@@ -42,8 +42,7 @@ class EpsilonGreedyMixin:
         return PlayRule(False, 0.0 if self.student_exploration == SOFTMAX else self.student_eps)
 
     def _choose_actions(self, answers: Any, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
-        preferences = answers.preferences.cpu().numpy()
-        actions, allowed = preferences.argmax(axis=1), allowed_of(preferences)
+        actions, allowed = answers.preferences.cpu().numpy().argmax(axis=1), answers.allowed
         if not teacher_acts.all():
             actions = np.where(teacher_acts, actions, self._student_actions(obs, allowed))
         epsilon = np.where(teacher_acts, self.teacher_eps, self._student_rule().epsilon)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -132,6 +132,15 @@ class Answers:
             return replace(self, q_values=left)
         return replace(self, log_probs=left - left.logsumexp(dim=1, keepdim=True))
 
+    @property
+    def allowed(self) -> np.ndarray | None:
+        """Which discrete actions are allowed ``(batch, n_actions)``; None: all of them, or the actions are
+        continuous."""
+        if self.is_continuous:
+            return None
+        allowed: np.ndarray = th.as_tensor(self.preferences).cpu().numpy() > -np.inf
+        return None if allowed.all() else allowed
+
     def scaled_actions(self, action_space: spaces.Box) -> th.Tensor:
         """
         :param action_space: the continuous actions
@@ -245,6 +254,8 @@ class TaskAnswers:
 
     tasks: np.ndarray
     by_task: dict[int, Answers]
+    # Such teachers have no masks; which actions a task has, the student's policy knows.
+    allowed: ClassVar[None] = None
 
     @property
     def preferences(self) -> th.Tensor:

@@ -34,9 +34,6 @@ from sb3_distill.envs.wrappers.keys import RenderedFrames
 from sb3_distill.envs.wrappers.picture import OwnPicture
 
 _READ = "sb3_distill_native"
-# Wrappers that show what the emulator shows
-_OF_SCREEN = (OwnPicture, RenderedFrames)
-_NO_SCREEN = "which needs the raw screen, and games in C++ have none"
 
 
 class NotNativeError(ValueError):
@@ -126,15 +123,18 @@ def native_atari(env: VecEnv) -> VecEnv | None:
         environment has no counterpart (other wrappers, a SubprocVecEnv, colour frames, sticky actions of
         ``AtariWrapper``, ``render_mode="human"``)
     """
-    # Nobody has asked for the processes of a SubprocVecEnv to be ended.
-    if isinstance(env.unwrapped, SubprocVecEnv):
-        return None
     try:
-        native = _make_native(env)
+        return _counterpart(env)
     except NotNativeError:
         return None
+
+
+def _counterpart(env: VecEnv) -> VecEnv:
+    """The native counterpart, where nobody has asked for it."""
+    if isinstance(env.unwrapped, SubprocVecEnv):
+        raise NotNativeError("they are in processes of their own, which only sb3_distill.NativeAtari ends")
     # EvalCallback warns if the types of training and evaluation environment differ; skip=True transposes nothing.
-    return VecTransposeImage(native, skip=True)
+    return VecTransposeImage(_make_native(env), skip=True)
 
 
 def _make_native(env: VecEnv) -> NativeAtariVecEnv:
@@ -255,8 +255,10 @@ def _settings_of(wrapper: gym.Wrapper) -> dict[str, Any]:
         if wrapper.width != wrapper.height:
             raise NotNativeError(f"their frames of {wrapper.height} x {wrapper.width} pixels are not square")
         return {"screen_size": wrapper.width}
-    if isinstance(wrapper, _OF_SCREEN):
-        raise NotNativeError(f"they have the wrapper {type(wrapper).__name__}, {_NO_SCREEN}")
+    if isinstance(wrapper, (OwnPicture, RenderedFrames)):
+        raise NotNativeError(
+            f"they have the wrapper {type(wrapper).__name__}, which needs the raw screen, and games in C++ have none"
+        )
     if not isinstance(wrapper, (AtariWrapper, OrderEnforcing, PassiveEnvChecker)):
         raise NotNativeError(f"they have the wrapper {type(wrapper).__name__}, which has no native counterpart")
     return {}
@@ -292,14 +294,11 @@ def native_or_same(env: VecEnv, verbose: int = 0) -> VecEnv:
     :param verbose: Verbosity level
     :return: the native environment, or ``env`` itself
     """
-    native = native_atari(env)
-    if native is None:
+    try:
+        native = _counterpart(env)
+    except NotNativeError as reason:
         if verbose >= 1 and any(env.env_is_wrapped(AtariWrapper)):
-            for wrapper in _OF_SCREEN:
-                if any(env.env_is_wrapped(wrapper)):
-                    print(
-                        f"Stepping the Atari games in Python: they have the wrapper {wrapper.__name__}, {_NO_SCREEN}."
-                    )
+            print(f"Stepping the Atari games in Python: {reason}.")
         return env
     if verbose >= 1:
         print("Stepping the Atari games natively.")

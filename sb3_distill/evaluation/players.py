@@ -57,15 +57,6 @@ def masks_for(player: Any, venv: VecEnv, always: bool = False) -> dict[str, Any]
     return {"action_masks": action_masks_of(venv)} if always or needs_masks(player) else {}
 
 
-def allowed_of(preferences: np.ndarray) -> np.ndarray | None:
-    """
-    :param preferences: one number per discrete action, of answers that may be masked ``(n_envs, n_actions)``
-    :return: which actions are allowed; None where all of them are
-    """
-    allowed: np.ndarray = preferences > -np.inf
-    return None if allowed.all() else allowed
-
-
 def mix_random_actions(
     actions: np.ndarray,
     n_actions: int | np.ndarray,

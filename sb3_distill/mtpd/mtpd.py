@@ -290,11 +290,6 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
             progress_bar=progress_bar,
         )
 
-    def _student_actions(self, obs: Any, allowed: np.ndarray | None) -> np.ndarray:
-        # What is not allowed among the answers of several teachers are the actions that a task does not have, up to
-        # the widest of the tasks that are played; the policy leaves them out itself.
-        return super()._student_actions(obs, None)
-
     def _n_actions_of(self, obs: Any) -> Any:
         tasks = np.asarray(obs["task"])
         # Of one observation, or of a batch

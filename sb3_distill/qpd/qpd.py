@@ -29,7 +29,7 @@ from sb3_distill.common.losses import DistillationLoss, compare_actions, entropi
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import check_number, describe_temperature
 from sb3_distill.common.utils import unchanged_randomness
-from sb3_distill.evaluation.players import allowed_of, mix_random_actions
+from sb3_distill.evaluation.players import mix_random_actions
 from sb3_distill.networks.actor_critic_policies import (
     ACTOR_CRITIC_POLICIES,
     ActorCriticMlpPolicy,
@@ -281,8 +281,7 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
     def _choose_actions(self, answers: Answers, obs: Any, teacher_acts: np.ndarray) -> np.ndarray:
         # SB3's own sampling would keep one sample of the noise matrix of state-dependent exploration.
         actions = answers.sample([self._rollout_rng] * len(teacher_acts), self.action_space)
-        is_discrete = isinstance(self.action_space, spaces.Discrete)
-        allowed = allowed_of(answers.preferences.cpu().numpy()) if is_discrete else None
+        allowed = answers.allowed
         if not teacher_acts.all():
             by_teacher = teacher_acts.reshape(-1, *[1] * (actions.ndim - 1))
             actions = np.where(by_teacher, actions, self._student_actions(obs, allowed))

@@ -285,6 +285,8 @@ def test_masked_answers_and_random_actions() -> None:
     assert th.allclose(answers.log_probs.exp(), th.tensor([[5 / 7, 0, 2 / 7], [0, 1, 0]]))
     q_values = Answers(q_values=th.tensor([[1.0, 5.0, 2.0], [3.0, -1.0, 2.0]])).masked(masks)
     assert q_values.greedy(spaces.Discrete(3)).tolist() == [2, 1]
+    assert np.array_equal(answers.allowed, masks) and np.array_equal(q_values.numpy().allowed, masks)
+    assert Answers(q_values=th.zeros(2, 3)).allowed is None and Answers(point=th.zeros(2, 3)).allowed is None
     rng = np.random.default_rng(0)
     drawn = np.stack([mix_random_actions(np.array([1, 0]), 3, 1.0, rng, masks) for _ in range(50)])
     assert set(drawn[:, 0]) == {0, 2} and set(drawn[:, 1]) == {1}

@@ -191,6 +191,17 @@ def test_our_algorithms_take_whole_stacks():
         assert np.array_equal(ours.step([2, 3])[0], theirs.step([2, 3])[0])
 
 
+def test_our_algorithms_say_why_games_stay_in_python(capsys):
+    for env, reason in (
+        (DummyVecEnv([lambda: Inverted(atari()())]), "they have the wrapper Inverted, which has no native counterpart."),
+        (FORKED([atari()]), "they are in processes of their own, which only sb3_distill.NativeAtari ends."),
+        (DummyVecEnv([lambda: gym.make("CartPole-v1")]), None),
+    ):
+        assert native_or_same(env, verbose=1) is env
+        assert capsys.readouterr().out == ("" if reason is None else f"Stepping the Atari games in Python: {reason}\n")
+        env.close()
+
+
 def test_copies_are_native_too():
     env = NativeAtari(games())
     env.seed(1)
