@@ -193,7 +193,10 @@ def test_our_algorithms_take_whole_stacks():
 
 def test_our_algorithms_say_why_games_stay_in_python(capsys):
     for env, reason in (
-        (DummyVecEnv([lambda: Inverted(atari()())]), "they have the wrapper Inverted, which has no native counterpart."),
+        (
+            DummyVecEnv([lambda: Inverted(atari()())]),
+            "they have the wrapper Inverted, which has no native counterpart.",
+        ),
         (FORKED([atari()]), "they are in processes of their own, which only sb3_distill.NativeAtari ends."),
         (DummyVecEnv([lambda: gym.make("CartPole-v1")]), None),
     ):
