@@ -207,5 +207,5 @@ def main(argv: list[str]) -> int:
             resume(args.folder)
     except _EXPECTED as error:
         print(f"sb3-distill resume: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 1
     return 0

@@ -55,13 +55,13 @@ def test_the_command_line_is_that_of_the_run():
 def test_it_says_what_a_folder_can_be_resumed_from(run_folder, tmp_path, capsys):
     assert main(["resume", str(run_folder), "--dry-run"]) == 0
     assert "stopped before the first one was written: the run begins anew, at step 0" in capsys.readouterr().out
-    assert main(["resume", str(tmp_path), "--dry-run"]) == 2
+    assert main(["resume", str(tmp_path), "--dry-run"]) == 1
     assert "is no run folder of the Zoo's train" in capsys.readouterr().err
     (run_folder / "run_state.zip").write_bytes(b"damaged")
-    assert main(["resume", str(run_folder), "--dry-run"]) == 2
+    assert main(["resume", str(run_folder), "--dry-run"]) == 1
     assert "run_state.zip cannot be read as a state file" in capsys.readouterr().err
     (run_folder / "CartPole-v1" / "args.yml").write_text(yaml.safe_dump({**ARGUMENTS, "algo": "ppo"}))
-    assert main(["resume", str(run_folder), "--dry-run"]) == 2
+    assert main(["resume", str(run_folder), "--dry-run"]) == 1
     assert "only runs of pd, rtpd, qpd, ppd, mtpd, mtdqn can be resumed" in " ".join(capsys.readouterr().err.split())
 
 
@@ -85,7 +85,7 @@ def test_states_that_are_none_of_a_run(state, message, run_folder, capsys):
     (run_folder / "link.monitor.csv").symlink_to(run_folder / "CartPole-v1" / "args.yml")
     write_state(run_folder / "run_state.zip", state)
     before = content_of(run_folder)
-    assert main(["resume", str(run_folder)]) == 2
+    assert main(["resume", str(run_folder)]) == 1
     assert message in capsys.readouterr().err
     assert content_of(run_folder) == before
 
@@ -115,7 +115,7 @@ def test_what_is_no_run_folder(place, message, run_folder, tmp_path, capsys):
     (tmp_path / "study" / "cells").mkdir(parents=True)
     before = content_of(tmp_path)
     for argument in ([], ["--dry-run"]):
-        assert main(["resume", str(tmp_path / place), *argument]) == 2
+        assert main(["resume", str(tmp_path / place), *argument]) == 1
         error = capsys.readouterr().err
         assert message in error
     assert content_of(tmp_path) == before
@@ -127,7 +127,7 @@ def test_saved_models_without_a_state_are_not_thrown_away(name, run_folder, caps
     model._total_timesteps = 1000
     model.save(run_folder / name)
     model.save(run_folder / "rl_model_10_steps.zip")
-    assert main(["resume", str(run_folder)]) == 2
+    assert main(["resume", str(run_folder)]) == 1
     error = capsys.readouterr().err
     assert "an older version has trained here" in error
     assert f"`-i {run_folder / name}`" in error.replace("/private", "")
@@ -136,7 +136,7 @@ def test_saved_models_without_a_state_are_not_thrown_away(name, run_folder, caps
 def test_a_run_that_was_stopped_before_its_first_state_begins_anew(run_folder, capsys):
     model = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [4]}, buffer_size=1)
     model.save(run_folder / "rl_model_10_steps.zip")
-    assert main(["resume", str(run_folder), "--dry-run"]) == 2
+    assert main(["resume", str(run_folder), "--dry-run"]) == 1
     model.sb3_distill_format = FORMAT
     model.save(run_folder / "rl_model_10_steps.zip")
     assert main(["resume", str(run_folder), "--dry-run"]) == 0
@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_before_its_first_state_begins_anew(run_folder, c
     assert "begins anew" in said and "rl_model_10_steps.zip will come again" in said
 
 
-@pytest.mark.parametrize(("save_freq", "status"), [(-1, 2), (1_000, 0)])
+@pytest.mark.parametrize(("save_freq", "status"), [(-1, 1), (1_000, 0)])
 def test_a_best_model_is_kept_where_no_state_would_come(save_freq, status, run_folder, capsys):
     """With checkpoints, beginning anew finds the same best model again."""
     (run_folder / "CartPole-v1" / "args.yml").write_text(yaml.safe_dump({**ARGUMENTS, "save_freq": save_freq}))
@@ -157,7 +157,7 @@ def test_a_last_model_that_says_no_steps_is_no_complete_run(run_folder, capsys):
     model = DQN("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [4]}, buffer_size=1)
     model.num_timesteps = model._total_timesteps = None
     model.save(run_folder / "CartPole-v1.zip")
-    assert main(["resume", str(run_folder), "--dry-run"]) == 2
+    assert main(["resume", str(run_folder), "--dry-run"]) == 1
     assert "has saved models, but no run_state.zip" in capsys.readouterr().err
 
 
@@ -171,7 +171,7 @@ def test_a_last_model_that_says_no_steps_is_no_complete_run(run_folder, capsys):
 )
 def test_settings_that_are_not_read(config, message, run_folder, capsys):
     (run_folder / "CartPole-v1" / "config.yml").write_text(config)
-    assert main(["resume", str(run_folder)]) == 2
+    assert main(["resume", str(run_folder)]) == 1
     error = capsys.readouterr().err
     assert re.search(message, error) and error.count("\n") == 1
     assert ("load_run_state" in error) == ("python" in config)
@@ -192,7 +192,7 @@ def test_what_the_command_refuses_is_one_sentence(change, message, run_folder, c
     (run_folder / "CartPole-v1" / "args.yml").write_text(yaml.safe_dump(arguments))
     config = {"policy": "MlpPolicy", "n_timesteps": 100, "teacher": "gone/teacher.zip"}
     (run_folder / "CartPole-v1" / "config.yml").write_text(yaml.safe_dump(config))
-    assert main(["resume", str(run_folder)]) == 2
+    assert main(["resume", str(run_folder)]) == 1
     error = capsys.readouterr().err
     assert message in error and error.startswith("sb3-distill resume: ") and error.count("\n") == 1
 

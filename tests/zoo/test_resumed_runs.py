@@ -130,7 +130,7 @@ def test_a_run_in_use_is_left_alone(train, tmp_path: Path, capsys):
     folder = tmp_path / "a" / RUN
     monitor = (folder / "0.monitor.csv").read_bytes()
     with FileLock(folder / ".lock"):
-        assert main(["resume", str(folder)]) == 2
+        assert main(["resume", str(folder)]) == 1
     assert "is in use" in capsys.readouterr().err and (folder / "0.monitor.csv").read_bytes() == monitor
 
 
