@@ -82,7 +82,7 @@ def worker(connection: Connection, pipeline: str, task: Any, times: Times, bar: 
     """Train until the next evaluation for every message; send its ``Look``, and None when the run is over."""
     import torch as th
 
-    from benchmarks.peers import MAKERS
+    from benchmarks.imitation_peers import MAKERS
 
     th.set_num_threads(1)
     learn = MAKERS[pipeline](task)
@@ -241,7 +241,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     # Compile in the process whose seconds are counted, and with one thread
     os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    from benchmarks.peers import MAKERS, Task, record
+    from benchmarks.imitation_peers import MAKERS
+    from benchmarks.peers import Task, record
     from sb3_distill import load_teacher
     from sb3_distill.common.files import write_whole
 

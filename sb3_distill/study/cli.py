@@ -100,16 +100,17 @@ def find_study(named: Path) -> Path:
     """
     if named.is_file():
         return named
-    if named.suffix or len(named.parts) > 1 or named.is_dir():
-        problem = "is a folder" if named.is_dir() else "does not exist"
-        raise StudyError(f"{named} {problem}: name a study file, such as my_study.yml, or a study that we ship.")
     package = Path(__file__).parents[1]
     # As the configurations: in the package if it was installed from a wheel, else at the top of the repository
     folder = package / "studies" if (package / "studies").is_dir() else package.parent / "studies"
     shipped = {path.stem: path for path in sorted(folder.glob("*.yml"))}
-    if str(named) not in shipped:
-        raise StudyError(unknown_choice("study", str(named), shipped))
-    return shipped[str(named)]
+    # A study's results may lie beside, in a folder of its name
+    if str(named) in shipped:
+        return shipped[str(named)]
+    if named.suffix or len(named.parts) > 1 or named.is_dir():
+        problem = "is a folder" if named.is_dir() else "does not exist"
+        raise StudyError(f"{named} {problem}: name a study file, such as my_study.yml, or a study that we ship.")
+    raise StudyError(unknown_choice("study", str(named), shipped))
 
 
 def main(argv: list[str]) -> int:

@@ -1,9 +1,11 @@
 """Study files: what they may say, and the cells that they stand for."""
 
+from pathlib import Path
+
 import pytest
 
 from sb3_distill.study.cell import StudyError
-from sb3_distill.study.cli import main
+from sb3_distill.study.cli import find_study, main
 from sb3_distill.study.file import read_study
 from sb3_distill.study.grid import merge
 from sb3_distill.study.job import train_arguments
@@ -29,6 +31,12 @@ def test_paths_that_are_no_study_are_named(name, problem, tmp_path, monkeypatch,
     (tmp_path / "runs").mkdir()
     assert main([name, "--dry-run"]) == 1
     assert f"sb3-distill study: {name} {problem}: name a study file" in capsys.readouterr().err
+
+
+def test_a_folder_of_results_does_not_hide_the_study_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pd_table1_small").mkdir()
+    assert find_study(Path("pd_table1_small")).name == "pd_table1_small.yml"
 
 
 def test_grid_settings_and_labels(tmp_path):
