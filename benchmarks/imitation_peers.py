@@ -15,6 +15,7 @@ from benchmarks.peers import End, Learn, OnProgress, Task, make_ours, make_plain
 from sb3_distill import load_teacher
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.envs.recipe import is_atari
+from sb3_distill.evaluation.players import mix_random_actions
 from sb3_distill.networks.policies import STUDENT_POLICIES
 
 # imitation 1.0.1 asks for Stable-Baselines3 2.2 and Gymnasium 0.29, but BC and DAgger run with 2.9: hence without its
@@ -126,9 +127,8 @@ class RandomActions(VecEnvWrapper):
         self.epsilon, self.rng = epsilon, np.random.default_rng(seed)
 
     def step_async(self, actions: np.ndarray) -> None:
-        is_random = self.rng.random(self.num_envs) < self.epsilon
-        others = self.rng.integers(self.action_space.n, size=self.num_envs)  # type: ignore[attr-defined]
-        self.venv.step_async(np.where(is_random, others, actions))
+        n_actions = self.action_space.n  # type: ignore[attr-defined]
+        self.venv.step_async(mix_random_actions(actions, n_actions, self.epsilon, self.rng))
 
     def step_wait(self) -> Any:
         return self.venv.step_wait()

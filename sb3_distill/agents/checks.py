@@ -87,7 +87,7 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
         if isinstance(whole, spaces.Dict):
             hint = f" The environment has the keys {', '.join(whole)}: name with teacher_keys what the teacher sees."
             mine, n_stack = teacher.observation_space, frame_stack_of(env) or 1
-            if n_stack > 1 and isinstance(mine, spaces.Dict) and set(mine) == set(whole):
+            if n_stack > 1 and isinstance(mine, spaces.Dict) and _is_stacked(mine, whole, n_stack):
                 hint = (
                     f" VecFrameStack stacks {n_stack} of them. Of a stack, a teacher sees the newest only where it "
                     "sees a single key (teacher_keys): leave out VecFrameStack, or take a teacher trained with it."
@@ -157,6 +157,12 @@ def same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:
     """
     known = np.isfinite(mine.low).all() and np.isfinite(mine.high).all()
     return not known or (np.allclose(mine.low, its.low) and np.allclose(mine.high, its.high))
+
+
+def _is_stacked(single: spaces.Dict, stacked: spaces.Dict, n_stack: int) -> bool:
+    """Whether every part is as large as that of ``n_stack`` observations."""
+    sizes = [{key: np.prod(part.shape) for key, part in space.items()} for space in (single, stacked)]  # type: ignore[arg-type]
+    return {key: n_stack * size for key, size in sizes[0].items()} == sizes[1]
 
 
 def _bounds(space: spaces.Box) -> str:

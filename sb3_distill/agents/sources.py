@@ -66,7 +66,8 @@ def find_agent(source: str | Path, local_only: bool = False) -> AgentFiles:
     if any(place.exists() for place in elsewhere):
         hint = f" It is in $RL_TRAINED_AGENTS: {elsewhere[0]}."
     raise AgentNotFoundError(
-        f"There is no agent at {source}.{hint} Agents are zips, run folders, 'zoo:algo/env' and 'hub:owner/algo-env'."
+        f"There is no agent at {source}.{hint} Agents are zips, run folders, ONNX files, 'zoo:algo/env' and "
+        "'hub:owner/algo-env'."
     )
 
 
@@ -286,7 +287,9 @@ def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
     found = sorted(source for source, name in names.items() if _game(name) == _game(file_name(env_id)))
     hint = ""
     if found:
-        hint += f" At hand for this game: {', '.join(found)} (later versions with allow_env_mismatch=True)."
+        hint += f" At hand for this game: {', '.join(found)}"
+        is_later = any(names[source] != file_name(env_id) for source in found)
+        hint += " (later versions with allow_env_mismatch=True)." if is_later else "."
     elif close := difflib.get_close_matches(file_name(env_id), names.values(), n=1):
         hint += f" Did you mean {' or '.join(sorted(source for source, name in names.items() if name == close[0]))}?"
     others = [

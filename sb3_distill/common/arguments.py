@@ -65,7 +65,7 @@ def device(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"must be cpu, cuda or auto, not {text}") from error
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda, mps or auto, not {text}") from error
     return text
 
 

@@ -267,7 +267,7 @@ def _flush(path: Path) -> None:
         os.close(opened)
 
 
-def check_folder(folder: Path) -> None:
+def check_writable_folder(folder: Path) -> None:
     """
     Check that files can be written into a folder, before the work whose results they will hold. Nothing is made.
 
@@ -295,7 +295,7 @@ def check_writable(path: Path) -> None:
                 pass
     except OSError as error:
         in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
-        reason = error.strerror if in_the_way is None else f"{in_the_way} is a file, not a folder"
+        reason = error.strerror or error if in_the_way is None else f"{in_the_way} is a file, not a folder"
         raise OSError(f"{path} cannot be written ({reason}): name another place with -o.") from error
     finally:
         _remove(partial)

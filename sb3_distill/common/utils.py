@@ -55,13 +55,17 @@ def to_number(value: Any) -> float:
 
 def check_device(device: th.device | str) -> None:
     """
-    Refuse a CUDA device that is not available; SB3 would silently train on the CPU.
+    Refuse a GPU that is not available; SB3 would silently train on the CPU where CUDA was asked for.
 
     :param device: the device that the user asked for
-    :raises ValueError: the device is CUDA, and torch sees no CUDA device
+    :raises ValueError: the device is CUDA or MPS, and torch sees none
     """
-    if th.device("cpu" if device == "auto" else device).type == "cuda" and not th.cuda.is_available():
-        raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device: use 'cpu' or 'auto'.")
+    kind = th.device("cpu" if device == "auto" else device).type
+    is_there = {"cuda": th.cuda.is_available(), "mps": th.backends.mps.is_available()}
+    if not is_there.get(kind, True):
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but torch sees no {kind.upper()} device: use 'cpu' or 'auto'."
+        )
 
 
 def check_probability(field: str, value: Any) -> None:

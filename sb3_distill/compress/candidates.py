@@ -24,6 +24,7 @@ from sb3_distill.quantization.quantizer import MAX_BITS, MIN_BITS
 Params = dict[str, Any]
 
 _BITS = IntDistribution(MIN_BITS, MAX_BITS)
+_DEPTHS = IntDistribution(0, 2)
 # From the largest to the smallest at the same bits, the pooled one between them
 _NETWORKS = ("Net1Policy", "Net2Policy", "Net3Policy", "Net4Policy", "Net5Policy", "MaxPoolCnnPolicy")
 # Shares of the temperature that is natural for the teacher
@@ -88,7 +89,7 @@ class Space:
         """What Optuna may choose, by name."""
         own: dict[str, dict[str, BaseDistribution]] = {
             "vector": {
-                "depth": IntDistribution(0, 2),
+                "depth": _DEPTHS,
                 "width_1": IntDistribution(1, 128, log=True),
                 "width_2": IntDistribution(1, 128, log=True),
             },
@@ -120,18 +121,19 @@ class Space:
         return sorted(points, key=self.n_bytes)
 
     @property
-    def least_bytes(self) -> int:
-        """Bytes of the smallest student that can be chosen."""
+    def smallest(self) -> Params:
+        """The smallest student that can be chosen."""
         choices: dict[str, Sequence[Any]] = {
             name: each.choices if isinstance(each, CategoricalDistribution) else (each.low,)  # type: ignore[attr-defined]
             for name, each in self.distributions.items()
             if name != "sharpness"
         }
         if "depth" in choices:
-            choices["depth"] = (0, 1, 2)
-        sharpness = {} if self.temperature is None else {"sharpness": _SHARPNESS[0]}
+            # Without a hidden layer, the last one is as wide as the observation.
+            choices["depth"] = range(_DEPTHS.low, _DEPTHS.high + 1)
+        sharpness = {} if self.temperature is None else {"sharpness": 0.3}
         points = (dict(zip(choices, point, strict=True)) for point in itertools.product(*choices.values()))
-        return min(self.n_bytes({**self.needed(point), **sharpness}) for point in points)
+        return min(({**self.needed(point), **sharpness} for point in points), key=self.n_bytes)
 
     def entries(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """

@@ -142,7 +142,7 @@ def compress(
 
 
 def _check_max_bytes(goal: Goal, space: Space) -> None:
-    if goal.max_bytes is not None and goal.max_bytes < (smallest := space.least_bytes):
+    if goal.max_bytes is not None and goal.max_bytes < (smallest := space.n_bytes(space.smallest)):
         raise CompressError(
             f"--max-bytes {goal.max_bytes:,}: no student would be tried. The smallest one for these observations and "
             f"actions has {smallest:,} bytes: allow at least that many."

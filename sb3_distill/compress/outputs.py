@@ -279,12 +279,12 @@ def describe(chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[C
     teacher = search.teacher
     tried = f"{len(search.students)} students were tried, {len(tries)} of them on fresh starts."
     if chosen is None:
-        best = max((each.percent for each in search.students if each.pairs is not None), default=float("nan"))
+        percents = [each.percent for each in search.students if each.pairs is not None]
+        best = f"The best one had {max(percents):.1f}% on the starts of the search." if percents else "None was scored."
         most = "" if goal.max_bytes is None else f" in at most {goal.max_bytes:,} bytes"
         return (
-            f"No student was shown to keep {goal.keep:g}% of the teacher{most}. The best one had {best:.1f}% on the "
-            f"starts of the search. {tried} The front is kept: take a longer --budget, a lower --keep or more "
-            "--max-bytes."
+            f"No student was shown to keep {goal.keep:g}% of the teacher{most}. {best} {tried} The front is "
+            "kept: take a longer --budget, a lower --keep or more --max-bytes."
         )
     # Of some agents the size is not known.
     theirs = teacher.n_bytes

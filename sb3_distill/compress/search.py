@@ -142,7 +142,9 @@ class Search:
         # Wall-clock seconds of the rounds, also of those before the search was killed
         self.seconds: list[float] = []
         starts = ((point, space.n_bytes(point)) for point in space.starts)
-        self._starts = [point for point, n_bytes in starts if n_bytes <= (goal.max_bytes or n_bytes)]
+        fitting = [point for point, n_bytes in starts if n_bytes <= (goal.max_bytes or n_bytes)]
+        # A sampler may never meet the few that fit a low limit.
+        self._starts = fitting or [space.smallest]
         self._repeats: Counter[str] = Counter()
 
     @property

@@ -19,7 +19,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.arguments import add_import_options, whole_number
-from sb3_distill.common.files import write_whole
+from sb3_distill.common.files import check_writable_folder, write_whole
 from sb3_distill.common.formats import format_problem
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.common.verbs import Parser
@@ -29,7 +29,7 @@ from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.evaluation.disturbance import Disturbance, add_disturbance_options
 from sb3_distill.evaluation.environments import transpose_for
 from sb3_distill.evaluation.play import evaluate_paired
-from sb3_distill.evaluation.players import Player, needs_masks
+from sb3_distill.evaluation.players import Player
 from sb3_distill.export.c import bench as c_bench
 from sb3_distill.export.c.build import CPlayer, Footprint
 from sb3_distill.export.cost import AGENT_CODE, FILE_CODE, latencies, peak_memory
@@ -253,7 +253,7 @@ def bench_folder(
     observation = (rng.random((1, *shape)) * (255 if dtype == "uint8" else 1)).astype(dtype)
     players: list[tuple[str, str, int, Player, str, str]] = []
     agent = find_source(folder, description)
-    action_masks = action_masks or needs_masks(agent)
+    action_masks = action_masks or description.needs_masks
     for file, exported in description.files.items():
         path, name = folder / file, f"{folder.name}/{file}"
         if file == C_FILE:
@@ -355,6 +355,8 @@ def main(argv: list[str]) -> int:
         trust_packages(args.gym_packages, args.allow_import)
         disturbance = new_disturbance()
         disturbances: dict[str, Disturbance] = defaultdict(new_disturbance)
+        if args.output is not None:
+            check_writable_folder(args.output)
         if disturbance and args.n_episodes == 0:
             raise ValueError(f"With --n-episodes 0 nothing is played: leave out {', '.join(disturbance.facts)}.")
         rows = [

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from sb3_distill.common.arguments import add_import_options
-from sb3_distill.common.files import check_folder
+from sb3_distill.common.files import check_writable_folder
 from sb3_distill.common.verbs import Parser, close_match
 from sb3_distill.envs.imports import trust_packages
 
@@ -75,7 +75,7 @@ def _export(argv: list[str]) -> int:
     from sb3_distill.export.stock import export_stock
 
     try:
-        check_folder(Path(args.output))
+        check_writable_folder(Path(args.output))
         trust_packages(args.gym_packages, args.allow_import)
         if "sb3" in args.format:
             limits = args.n_observations, args.max_disagreement
@@ -97,7 +97,7 @@ def _export(argv: list[str]) -> int:
         print(f"sb3-distill export: {error}", file=sys.stderr)
         return 1
     for name, file in description.files.items():
-        kind = " of constants" if name == "policy.c" else ""
+        kind = " in its arrays" if name == "policy.c" else ""
         print(
             f"{args.output}/{name}: {file.bytes:,} bytes{kind}, {file.disagreement:.2%} other actions at "
             f"{description.n_observations:,} observations from {description.n_episodes} episodes"

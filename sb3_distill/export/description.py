@@ -71,6 +71,7 @@ class Description:
     :param checked_against: the agent whose actions the files were compared with: as SB3 runs it, or as it was rebuilt
         from its weights, with spaces that are those of the environment
     :param files: the files that were written, by their names
+    :param needs_masks: whether the agent was trained with action masks, and plays within them
     """
 
     source: str
@@ -90,6 +91,7 @@ class Description:
     n_episodes: int
     checked_against: str
     files: dict[str, ExportedFile]
+    needs_masks: bool = False
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Description":

@@ -159,6 +159,7 @@ def _describe(
         n_episodes=checked.n_episodes,
         checked_against=checked_against,
         files=files,
+        needs_masks=agent.needs_masks,
     )
 
 

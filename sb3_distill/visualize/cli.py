@@ -125,7 +125,9 @@ def read_rows(paths: list[Path], env: str | None) -> list[Row]:
         try:
             rows += parse_rows(read_file(path, MAX_DATA_BYTES).decode("utf-8"))
         except OSError as error:
-            raise VisualizeError(f"{path} cannot be read ({error.strerror}): name a file of results.") from error
+            raise VisualizeError(
+                f"{path} cannot be read ({error.strerror or error}): name a file of results."
+            ) from error
         except ValueError as error:
             raise VisualizeError(
                 f"{path} holds no results ({error}): write them with `sb3-distill evaluate … -o {path.stem}.json`."

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import optuna
 import psutil
 import pytest
+from gymnasium import spaces
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.cli import main
@@ -16,7 +18,7 @@ from sb3_distill.compress.claim import claim, episodes_needed, error_of
 from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.outputs import Exports
-from sb3_distill.compress.search import CompressError, Goal, Plan, Student
+from sb3_distill.compress.search import CompressError, Goal, Plan, Search, Student
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.results.comparison import Pairs
 from tests.compress.games import SHORT, Here, record_of, save_teacher
@@ -232,5 +234,23 @@ def test_a_limit_of_bytes_that_no_student_keeps_is_refused_before_anything_plays
 
 def test_no_student_that_can_be_chosen_is_smaller_than_the_least(found: Compressed):
     space = found.search.space
-    assert space.least_bytes < min(map(space.n_bytes, space.starts))
-    assert space.least_bytes <= min(student.n_bytes for student in found.search.students)
+    assert space.n_bytes(space.smallest) < min(map(space.n_bytes, space.starts))
+
+
+@pytest.mark.parametrize(
+    "kind, observation_space",
+    [
+        ("vector", spaces.Box(-1, 1, (4,))),
+        ("grid", spaces.Box(0, 1, (4, 10, 10), bool)),
+        ("frames", spaces.Box(0, 255, (4, 84, 84), np.uint8)),
+    ],
+)
+def test_a_limit_of_the_least_bytes_leaves_a_student_to_try(found: Compressed, kind, observation_space):
+    space = dataclasses.replace(found.search.space, kind=kind, observation_space=observation_space)
+    least = space.n_bytes(space.smallest)
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert all(least <= space.n_bytes(space.needed(drawn.ask(space.distributions).params)) for _ in range(30))
+    own = found.search
+    goal = dataclasses.replace(GOAL, max_bytes=least)
+    limited = Search(own.teacher, own.env_id, (), space, own.reference, goal, PLAN, own.folder)
+    assert [space.n_bytes(params) for params in limited.propose()] == [least]

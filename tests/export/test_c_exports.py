@@ -58,7 +58,7 @@ def test_both_formats_are_written_and_described(exported):
     assert list(files) == ["policy.onnx", INTEGER_FILE, C_FILE] and 0 < files[C_FILE]["bytes"] < 1_000
     # Observations of agents that are quantized after training have more levels than 8 bits.
     assert IntegerPolicy.load(exported / "policy.npz").inputs.high.tolist() == [2**11 - 1]
-    assert f"{files[C_FILE]['bytes']:,} bytes of constants" in (exported / "README.md").read_text()
+    assert f"{files[C_FILE]['bytes']:,} bytes in its arrays" in (exported / "README.md").read_text()
 
 
 def test_c_needs_no_onnx(agent, tmp_path: Path, capsys, monkeypatch):
