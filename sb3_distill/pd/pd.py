@@ -99,8 +99,7 @@ class PolicyDistillation(AugmentingMixin, SeveralStudentsMixin, EpsilonGreedyMix
         its range (None: 0.01): the bounds of the space, where it has none (or VecNormalize scales it) the range in the
         minibatch, widened by half of it at both ends
     :param augmentation_steps: steps along the gradient's sign of "adversarial": 1 is the fast gradient sign method,
-        more are projected gradient steps. Each costs about as much as an update that is
-        not compiled.
+        more are projected gradient steps. Each costs about as much as an update that is not compiled.
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
     """
