@@ -23,7 +23,7 @@ from sb3_distill.agents.files import (
 from sb3_distill.agents.hub import download
 from sb3_distill.agents.metadata import read_score
 from sb3_distill.common.files import file_name
-from sb3_distill.common.utils import earlier_versions
+from sb3_distill.common.utils import earlier_versions, unknown_choice
 
 # If no teacher is named, agents of these algorithms are searched; where no scores are recorded, in this order.
 ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo", "ars")
@@ -190,6 +190,11 @@ def _find_in_zoo(source: str, local_only: bool) -> AgentFiles:
     for root in zoo_roots():
         for run in _runs(root, algo, env_id):
             return _find_in_run_folder(run)
+    from sb3_distill.agents.rebuild import BUILDERS
+
+    if algo not in BUILDERS:
+        # The hub would be asked in vain, and without a network for long.
+        raise AgentNotFoundError(f"{source!r}: {unknown_choice('algorithm', algo, BUILDERS)}{_similar(env_id)}")
     try:
         return download(_on_hub(algo, env_id), local_only)
     except AgentError as error:
