@@ -196,6 +196,8 @@ def change_weights(policy: nn.Module) -> None:
 
 def fields(policy: Any, obs: Any) -> list[np.ndarray]:
     """All that a policy answers: values or quantiles of actions, or its distribution and its critic."""
+    # As it plays: of CrossQ, statistics are what they are between updates; frames are computed in float32.
+    policy.set_training_mode(False)
     with th.no_grad():
         tensors = policy.obs_to_tensor(obs)[0]
         if hasattr(policy, "quantile_net"):
@@ -205,8 +207,6 @@ def fields(policy: Any, obs: Any) -> list[np.ndarray]:
         if hasattr(policy, "action_net") and not hasattr(policy, "value_net"):
             return [policy(tensors).numpy()]
         if hasattr(policy, "actor"):
-            # Of CrossQ, what they are between updates
-            policy.set_training_mode(False)
             actions = policy._predict(tensors, deterministic=True)
             critic = policy.critic(tensors, actions)
             found = [actions, *([critic] if isinstance(critic, th.Tensor) else critic)]

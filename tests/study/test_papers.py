@@ -171,7 +171,7 @@ def game_of(env: str) -> str:
 
 
 def test_every_study_of_a_paper_is_known():
-    small = ("_small", "_minatar", "_pong")
+    small = ("_small", "_minatar", "_pong", "_hour")
     found = {path.stem for path in (REPOSITORY / "studies").glob("*.yml") if not path.stem.endswith(small)}
     assert found == GAMES.keys() == SETTINGS.keys()
 
