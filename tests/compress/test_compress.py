@@ -173,8 +173,9 @@ def test_q_values_are_searched_around_their_own_temperature(cartpole_teacher: Pa
 # --- The command line
 
 
+@pytest.mark.ci
 def test_none_that_keeps_enough_is_status_3(folder: Path, capsys):
-    arguments = ["--max-bytes", "34", "--budget", "1s", "--seed", "2"]
+    arguments = ["--max-bytes", "34", "--budget", "1s", "--seed", "2", "--gym-packages", "tests.compress.games"]
     assert main(["compress", str(save_teacher(folder)), "-o", str(folder / "none"), *arguments]) == 3
     assert "No student was shown to keep 95% of the teacher in at most 34 bytes" in capsys.readouterr().out
     assert record_of(folder / "none")["chosen"] is None and not (folder / "none" / "student").exists()
