@@ -10,7 +10,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from torch import nn
 
 from sb3_distill.agents.files import AgentError
-from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
+from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _extractor, _load, _widths, read_activation
 
 
 def build_actor_critic(
@@ -18,7 +18,7 @@ def build_actor_critic(
 ) -> ActorCriticPolicy:
     """The policy of PPO, A2C and TRPO with these weights."""
     weights, arguments = actor_critic_arguments(weights, observation_space, action_space, kwargs)
-    make = partial(ActorCriticPolicy, observation_space, action_space, _no_learning_rate, **arguments)
+    make = partial(ActorCriticPolicy, observation_space, action_space, **_NOT_LEARNING, **arguments)
     return _load(make, weights, "actor-critic")
 
 

@@ -8,11 +8,11 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
 from sb3_distill.agents.rebuild.weights import (
+    _NOT_LEARNING,
     POLICY_MODULE,
     Weights,
     _extractor,
     _load,
-    _no_learning_rate,
     _widths,
     read_activation,
 )
@@ -28,7 +28,7 @@ def build_dqn(
         DQNGridCnnPolicy if is_ours else DQNPolicy,
         observation_space,
         action_space,  # type: ignore[arg-type]
-        _no_learning_rate,
+        **_NOT_LEARNING,
         net_arch=_widths(weights, "q_net.q_net.")[:-1],
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
         **_extractor(weights, "q_net.features_extractor.", observation_space, kwargs),

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 
 from sb3_distill.agents.rebuild.actor_critic import actor_critic_arguments
-from sb3_distill.agents.rebuild.weights import Weights, _load, _no_learning_rate
+from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _load
 
 # SB3-contrib's policy has none of these: its actions are never continuous.
 _OF_CONTINUOUS = ("use_sde", "full_std", "use_expln", "squash_output")
@@ -19,5 +19,5 @@ def build_maskable(
     """The policy of MaskablePPO with these weights."""
     weights, arguments = actor_critic_arguments(weights, observation_space, action_space, kwargs)
     arguments = {name: value for name, value in arguments.items() if name not in _OF_CONTINUOUS}
-    make = partial(MaskableActorCriticPolicy, observation_space, action_space, _no_learning_rate, **arguments)
+    make = partial(MaskableActorCriticPolicy, observation_space, action_space, **_NOT_LEARNING, **arguments)
     return _load(make, weights, "MaskablePPO")

@@ -14,7 +14,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sb3_distill.agents.files import AgentError
-from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
+from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _extractor, _load, _widths, read_activation
 
 _CRITIC = re.compile(r"critic\.(?P<name>qf\d+)\.")
 
@@ -41,7 +41,7 @@ def _build(
         policy_class,
         observation_space,
         action_space,
-        _no_learning_rate,
+        **_NOT_LEARNING,
         net_arch={"pi": actor_widths, "qf": _widths(weights, "critic.qf0.")[:-1]},
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
         n_critics=len(critics),

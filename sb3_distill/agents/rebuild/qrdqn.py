@@ -7,7 +7,7 @@ from gymnasium import spaces
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from torch import nn
 
-from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
+from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _extractor, _load, _widths, read_activation
 
 
 def build_qrdqn(
@@ -20,7 +20,7 @@ def build_qrdqn(
         QRDQNPolicy,
         observation_space,
         action_space,  # type: ignore[arg-type]
-        _no_learning_rate,
+        **_NOT_LEARNING,
         n_quantiles=widths[-1] // n_actions,
         net_arch=widths[:-1],
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),

@@ -9,7 +9,7 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.rebuild.actor_critic import actor_critic_arguments
-from sb3_distill.agents.rebuild.weights import Weights, _load, _no_learning_rate
+from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _load
 from sb3_distill.reading.limits import MAX_LAYERS, check_size
 
 _LAYER = re.compile(r"lstm_actor\.weight_hh_l\d+")
@@ -29,7 +29,7 @@ def build_recurrent(
         RecurrentActorCriticPolicy,
         observation_space,
         action_space,
-        _no_learning_rate,
+        **_NOT_LEARNING,
         lstm_hidden_size=weights["lstm_actor.weight_hh_l0"].shape[1],
         n_lstm_layers=len(layers),
         # The critic has an LSTM of its own, else a linear layer in its place, else the actor's.

@@ -6,7 +6,7 @@ from typing import Any
 from gymnasium import spaces
 from torch import nn
 
-from sb3_distill.agents.rebuild.weights import Weights, _extractor, _load, _no_learning_rate, _widths, read_activation
+from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _extractor, _load, _widths, read_activation
 from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
 from sb3_distill.networks.policies import StudentPolicy
 from sb3_distill.quantization.layers import replace_layers
@@ -21,7 +21,7 @@ def build_actor_critic_student(
         ActorCriticMlpPolicy,
         observation_space,
         action_space,
-        _no_learning_rate,
+        **_NOT_LEARNING,
         net_arch={
             "pi": _widths(weights, "mlp_extractor.policy_net."),
             "vf": _widths(weights, "mlp_extractor.value_net."),
@@ -58,7 +58,7 @@ def build_student(
         StudentPolicy,
         observation_space,
         action_space,  # type: ignore[arg-type]
-        _no_learning_rate,
+        **_NOT_LEARNING,
         net_arch=_widths(weights, "q_net.q_net.")[:-1],
         activation_fn=read_activation(kwargs.get("activation_fn"), nn.ReLU),
         **_extractor(weights, "q_net.features_extractor.", observation_space, kwargs),

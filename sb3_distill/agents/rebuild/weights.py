@@ -159,5 +159,15 @@ def _load(make: Callable[[], Any], weights: Weights, what: str) -> Any:
     return policy
 
 
-def _no_learning_rate(_: float) -> float:
-    return 0.0
+class _NoOptimizer:
+    """
+    In place of the optimizer of a policy that only answers: with the first real one, PyTorch loads its compiler, which
+    takes a second or more.
+    """
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+# Arguments of every policy that is rebuilt
+_NOT_LEARNING: dict[str, Any] = {"lr_schedule": lambda _: 0.0, "optimizer_class": _NoOptimizer}
