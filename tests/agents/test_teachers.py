@@ -1,8 +1,6 @@
 """Teachers answer as the SB3 models that they come from."""
 
 import io
-import subprocess
-import sys
 import warnings
 import zipfile
 
@@ -387,15 +385,3 @@ def test_missing_files_are_named_as_they_were_given(run_folder, monkeypatch):
     for name in (None, 5):
         with pytest.raises(AgentError, match=f"A teacher is an SB3 model, a path, .* not {name}"):
             load_teacher(name)
-
-
-@pytest.mark.parametrize("algo", ["dqn", "ppo"])
-def test_agents_that_only_answer_need_no_compiler(algo, tmp_path):
-    """PyTorch loads it with the first optimizer of a process."""
-    MODELS[algo]().save(tmp_path / "agent")
-    code = (
-        "import sys; from sb3_distill import load_teacher; agent = load_teacher('agent.zip', device='cpu'); "
-        "agent.predict(agent.observation_space.sample()); print('torch._dynamo' in sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert result.stdout.split()[-1] == "False"

@@ -15,8 +15,8 @@ from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.recordings import RecordingSettings
 from sb3_distill.common.files import (
-    check_folder,
     check_writable,
+    check_writable_folder,
     dead_partials,
     partial_path,
     whole_file,
@@ -116,10 +116,10 @@ def read_only_file(folder: Path) -> None:
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
     (tmp_path / "notes").touch()
     for folder in (tmp_path / "notes", tmp_path / "notes" / "deeper"):
-        for check in (lambda place: check_writable(place / "file"), check_folder):
+        for check in (lambda place: check_writable(place / "file"), check_writable_folder):
             with pytest.raises(OSError, match=f"{tmp_path / 'notes'} is a file, not a folder"):
                 check(folder)
-    check_folder(tmp_path / "new" / "deeper")
+    check_writable_folder(tmp_path / "new" / "deeper")
     assert not (tmp_path / "new").exists()
 
 
