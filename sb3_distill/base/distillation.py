@@ -149,9 +149,9 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
             teacher_keys=teacher_keys,
             student_keys=student_keys,
             sde_support=False,
-            supported_action_spaces=self.action_spaces,
             support_multi_env=True,
         )
+        self._check_action_space(self.action_spaces)
         self.rollout_policy = rollout_policy
         self.teacher_eps = teacher_eps
         self.allow_env_mismatch = allow_env_mismatch
@@ -192,7 +192,7 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
             self._open_recording(start, total_timesteps, (self._pending_state or {}).get("recording"))
         prepared = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if self._recorder is not None:
-            announce_recording(self, self._recorder)
+            announce_recording(self, self._recorder, self._n_kept)
         if self._recorded_play is not None:
             self._last_obs = self._recorded_play.observations(self._recorded_play.row)
         # Not before: a run that goes on has the choice of its first learn().

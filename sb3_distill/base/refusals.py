@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -20,6 +21,7 @@ class RefusalsMixin:
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
     env: VecEnv | None
+    action_space: spaces.Space
     num_timesteps: int
     _last_obs: Any
 
@@ -31,6 +33,19 @@ class RefusalsMixin:
         if self.env is not None:
             check_counts_from_zero(self.env.observation_space, "the environment's observation_space")
             check_counts_from_zero(self.env.action_space, "the environment's action_space")
+
+    def _check_action_space(self, kinds: tuple[type[spaces.Space], ...]) -> None:
+        """
+        :param kinds: spaces of actions for which there are students
+        :raises ValueError: the environment has another one
+        """
+        if self.env is None or isinstance(self.action_space, kinds):
+            return
+        advice = "QPD (--algo qpd) has students for Box actions." if isinstance(self.action_space, spaces.Box) else ""
+        raise ValueError(
+            f"{type(self).__name__} needs {' or '.join(kind.__name__ for kind in kinds)} actions, and those of the "
+            f"environment are {self.action_space}: choose another environment or algorithm. {advice}".rstrip()
+        )
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

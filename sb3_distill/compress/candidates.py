@@ -8,6 +8,7 @@ from typing import Any
 
 from gymnasium import spaces
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
@@ -175,13 +176,25 @@ class Space:
         """
         entries = self.entries(params)
         entries.pop("temperature", None)
-        with unchanged_randomness():
-            policy = ACTOR_CRITIC_POLICIES[entries.pop("policy")](
-                self.observation_space, self.action_space, lambda _: 0.0, **entries.pop("policy_kwargs")
-            )
+        policy = self._make_policy(entries.pop("policy"), entries.pop("policy_kwargs"))
         quantize_student(policy, **entries)
         set_blend(policy, 1.0)
         return packed_bytes(actor_modules(policy))
+
+    def file_bytes(self, params: Mapping[str, Any]) -> int:
+        """
+        :param params: a choice
+        :return: about how many bytes its zip has: weights, and two moments of each in its optimizer
+        """
+        entries = self.entries(params)
+        policy = self._make_policy(entries["policy"], entries["policy_kwargs"])
+        return sum(12 * parameter.numel() for parameter in policy.parameters())
+
+    def _make_policy(self, policy: str, policy_kwargs: Mapping[str, Any]) -> ActorCriticPolicy:
+        with unchanged_randomness():
+            return ACTOR_CRITIC_POLICIES[policy](
+                self.observation_space, self.action_space, lambda _: 0.0, **policy_kwargs
+            )
 
     def describe(self, params: Mapping[str, Any]) -> str:
         """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.base.cost import check_memory, in_words
+from sb3_distill.base.cost import check_memory, check_room, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.utils import missing_extra
@@ -116,8 +116,13 @@ def compress(
         )
     )
     time_left = f"{budget / 60:.3g} minutes" if n_rounds is None else f"{n_rounds} rounds"
-    say(f"The search takes up to {time_left}, and {in_words(n_bytes)} of memory for what is played.")
+    on_disk = plan.n_jobs * plan.n_students * max(map(space.file_bytes, space.starts))
+    say(
+        f"The search takes up to {time_left}, {in_words(n_bytes)} of memory for what is played, and up to about "
+        f"{in_words(on_disk)} on disk for the students of each round."
+    )
     check_memory("The play of the runs", n_bytes, "Run fewer at the same time (-j), or take a shorter --budget.")
+    check_room(output, "The students of a round", on_disk, "Make room, or name another folder with -o.")
     with only_search_in(output):
         reference = score(teacher, env_id, plan.n_episodes, search_seed(plan))
         if reference.mean == 0:

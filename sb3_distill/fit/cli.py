@@ -19,6 +19,7 @@ from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe
 from sb3_distill.evaluation.scoring import row_of, score_agent
 from sb3_distill.evaluation.table import cells_of, footnotes, header
 from sb3_distill.fit.fit import ALGORITHMS, N_PASSES, fit
+from sb3_distill.fit.log import check_there
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.tables import format_table
 
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> int:
     try:
         check_writable(args.output)
         trust_packages(args.gym_packages, args.allow_import)
+        check_there(args.data)
         kwargs = dict(args.teacher_kwargs) or None
         teacher = load_teacher(args.teacher, device=args.device, env_id=args.env, teacher_kwargs=kwargs)
         env_id = None if args.env is None else find_env_id(teacher, args.env)

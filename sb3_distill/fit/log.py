@@ -49,6 +49,15 @@ class KeyedEpisode:
 Episode = np.ndarray | KeyedEpisode
 
 
+def check_there(source: str | Path) -> None:
+    """
+    :param source: see ``read_log``
+    :raises LogError: it is no file or folder, and cannot be the id of a Minari dataset
+    """
+    if not Path(source).exists() and not (isinstance(source, str) and _MINARI_ID.fullmatch(source)):
+        raise LogError(f"The log {source} cannot be used: there is no such file, folder or Minari dataset.")
+
+
 def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     """
     Read recorded observations. Nothing is unpickled.
@@ -63,6 +72,7 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
     if not all(isinstance(part, spaces.Box) for part in parts):
         raise LogError(f"The teacher observes {space}: a log holds arrays of numbers, so name another teacher.")
+    check_there(source)
     path = Path(source)
     episodes: list[Episode]
     try:
@@ -70,10 +80,8 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
             episodes = [episode.observations[:-1] for episode in Recording(path).finished_episodes()]
         elif path.is_file():
             episodes = _split(read_npz(path), space)
-        elif isinstance(source, str) and _MINARI_ID.fullmatch(source):
-            episodes = _read_minari(source)
         else:
-            raise LogError("there is no such file, folder or Minari dataset")
+            episodes = _read_minari(str(source))
         episodes = [_checked(episode, space) for episode in episodes if len(episode) > 0]
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise LogError(f"The log {source} cannot be used: {str(error).rstrip('.')}.") from error

@@ -323,9 +323,20 @@ def test_pickled_replay_buffers_are_only_warned_of(tmp_path, monkeypatch):
 def test_the_memory_of_a_recording_is_what_python_needs(tmp_path, memory):
     model = pd(cartpole(), n_teacher_episodes=0, recording=tmp_path / "play")()
     memory(total=10**9, free=2_000)
-    with pytest.warns(UserWarning, match="The recording, which is kept in memory until the run ends, needs") as caught:
+    said = r"The recording, which is kept in memory until the run ends, with the replay buffer \([\d.]+ KB\) needs"
+    with pytest.warns(UserWarning, match=said) as caught:
         model.learn(40)
-    assert "Learn for fewer steps, or without recording=" in str(caught[-1].message)
+    assert "Learn for fewer steps, without recording=, or with a smaller" in str(caught[-1].message)
+
+
+def test_a_recording_and_the_replay_buffer_must_fit_together(tmp_path, memory):
+    """Each of them does."""
+    model = pd(cartpole(), n_teacher_episodes=0, recording=tmp_path / "play", buffer_size=4_000)()
+    memory(total=1.9e6, free=1e9)
+    with pytest.raises(
+        ValueError, match=r"with the replay buffer \(112 KB\) needs 1.96 MB of memory, and this .* 1.9 MB"
+    ):
+        model.learn(4_000)
 
 
 @pytest.mark.parametrize(("n_envs", "space"), [(1, spaces.Box(-1, 1, (7,), np.float32)), (8, FRAMES)])

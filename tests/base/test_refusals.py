@@ -194,3 +194,16 @@ def test_actions_of_other_bounds():
         QPD("MlpPolicy", Broken(actions=wide), teacher, **kwargs)
     with pytest.warns(UserWarning, match=r"actions from \[-1.0\] to \[1.0\], but .* from \[-2.0\] to \[2.0\]"):
         QPD("MlpPolicy", Broken(actions=wide), teacher, allow_env_mismatch=True, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "algorithm, actions, message",
+    [
+        (PolicyDistillation, spaces.Box(-1, 1, (1,)), r"PolicyDistillation needs Discrete actions.*QPD \(--algo qpd\)"),
+        (PolicyDistillation, spaces.MultiBinary(2), "PolicyDistillation needs Discrete actions, .* or algorithm.$"),
+        (QPD, spaces.MultiBinary(2), "QPD needs Discrete or Box actions, .*MultiBinary"),
+    ],
+)
+def test_actions_for_which_there_are_no_students_are_named(algorithm, actions, message):
+    with pytest.raises(ValueError, match=message):
+        algorithm("MlpPolicy", Broken(actions=actions), "zoo:never/Read-v0", **QUICK)

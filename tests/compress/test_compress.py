@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -220,10 +221,17 @@ def test_what_cannot_be_compressed_is_refused_before_the_search(folder: Path, tm
 
 def test_a_search_says_what_it_needs_and_is_refused_where_it_does_not_fit(folder: Path, tmp_path: Path, monkeypatch):
     known, said = psutil.virtual_memory(), []
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000))
+        with pytest.raises(ValueError, match=r"The students of a round need up to .* on the disk.* -o"):
+            search(folder, tmp_path / "out", n_rounds=2, say=said.append)
+    said.clear()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(total=50_000, available=50_000))
     with pytest.raises(ValueError, match=r"The play of the runs needs 89.6 KB of memory, .* Run fewer"):
         search(folder, tmp_path / "out", n_rounds=2, say=said.append)
-    assert said == ["The search takes up to 2 rounds, and 89.6 KB of memory for what is played."]
+    needs = r"up to 2 rounds, 89.6 KB of memory for what is played, and up to about [\d.]+ KB on disk for the students"
+    assert len(said) == 1 and re.search(needs, said[0])
     assert not (tmp_path / "out").exists()
 
 

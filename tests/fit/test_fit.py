@@ -284,8 +284,9 @@ def test_dict_observations(student_keys: str | None, tmp_path: Path) -> None:
 
 def test_dict_observations_are_not_stacked(tmp_path: Path) -> None:
     # Before the log is read
+    (tmp_path / "log.npz").touch()
     with pytest.raises(ValueError, match=r"frame_stack=2: .* several at once only of a Box.*leave out frame_stack"):
-        fit(tmp_path / "none.npz", OfParts(), frame_stack=2, device="cpu")
+        fit(tmp_path / "log.npz", OfParts(), frame_stack=2, device="cpu")
 
 
 def test_other_mistakes_are_named(
@@ -315,8 +316,11 @@ def test_other_mistakes_are_named(
         fit(log, ppo_teacher, rollout_policy="student")
     ppo_teacher.save(tmp_path / "CartPole-v1")
     common = ["fit", str(log), "--teacher", str(tmp_path / "CartPole-v1.zip"), "-o", str(tmp_path / "s.zip")]
+    # Before the teacher is read
+    assert main(["fit", "none.npz", "--teacher", "none.zip", *common[4:]]) == 1
+    assert "The log none.npz cannot be used: there is no such file" in capsys.readouterr().err
     # Before the log is read
-    unread = ["fit", str(tmp_path / "none.npz"), *common[2:]]
+    unread = ["fit", str(tmp_path / "text.npz"), *common[2:]]
     assert main([*unread, "--params", "learning_rat:1"]) == 1
     error = capsys.readouterr().err
     assert "Unknown argument of qpd 'learning_rat'" in error and "Did you mean 'learning_rate'?" in error

@@ -48,11 +48,10 @@ def announce_replay(model: Any, n_kept: int) -> None:
     :raises ValueError: this machine has less memory
     """
     buffer = model.replay_buffer
-    one = step_bytes(buffer, frame_stack_of(model.env), in_memory=True)
+    one, held = _replay_bytes(model)
     if model.verbose > 0:
         print(f"The replay buffer will take {in_words(one * n_kept)} of memory, for {n_kept:,} steps.")
     n_tasks = buffer.n_tasks if isinstance(buffer, MultiTaskBuffer) else 1
-    held = one * buffer.size() * model.n_envs
     size = fits(one, held) // n_tasks
     advice = f"Set buffer_size to at most {size} (in the Zoo: -params buffer_size:{size}), or learn for fewer steps."
     check_memory(
@@ -109,12 +108,13 @@ def announce_checkpoints(model: Any, callback: BaseCallback, n_bytes: int, probl
         )
 
 
-def announce_recording(model: Any, recorder: RecordingWriter) -> None:
+def announce_recording(model: Any, recorder: RecordingWriter, n_kept: int) -> None:
     """
-    Say what a recording needs, and refuse what the disk has no room for.
+    Say what a recording needs, and refuse what the disk has no room for, or memory beside the replay buffer.
 
     :param model: a model that begins to learn
     :param recorder: what writes the recording
+    :param n_kept: number of steps in the replay buffer when the run is over
     :raises ValueError: there is too little room
     """
     n_steps = recorder.n_steps + max(model._total_timesteps - model.num_timesteps, 0)
@@ -130,12 +130,20 @@ def announce_recording(model: Any, recorder: RecordingWriter) -> None:
     check_room(recorder.folder, what, n_bytes, advice)
     # They are written at the end, as are those with which a run went on.
     in_memory = recorder.memory_bytes(model.action_space)
+    one, held = _replay_bytes(model)
     check_memory(
-        "The recording, which is kept in memory until the run ends,",
-        in_memory * n_steps,
-        "Learn for fewer steps, or without recording=.",
-        in_memory * recorder.n_steps,
+        f"The recording, which is kept in memory until the run ends, with the replay buffer ({in_words(one * n_kept)})",
+        in_memory * n_steps + one * n_kept,
+        "Learn for fewer steps, without recording=, or with a smaller buffer_size.",
+        in_memory * recorder.n_steps + held,
     )
+
+
+def _replay_bytes(model: Any) -> tuple[float, float]:
+    """How many bytes of memory a step of the replay buffer takes, and all that it holds already."""
+    buffer = model.replay_buffer
+    one = step_bytes(buffer, frame_stack_of(model.env), in_memory=True)
+    return one, one * buffer.size() * model.n_envs
 
 
 def _saves(callback: BaseCallback, n_calls: int, n_steps: int, n_envs: int) -> Iterator[tuple[CheckpointCallback, int]]:
