@@ -116,6 +116,8 @@ def test_levels_from_a_sensor(tmp_path: Path):
         others = (np.arange(policy.n_actions) != action).astype(np.uint8)
         masked = library.policy_act_q_masked(*(ctypes.c_void_p(part.ctypes.data) for part in (levels, others)))
         assert masked == np.where(others, outputs, -np.inf).argmax()
+    none = np.zeros(policy.n_actions, np.uint8)
+    assert library.policy_act_q_masked(*(ctypes.c_void_p(part.ctypes.data) for part in (levels, none))) == -1
     for observation in np.concatenate(
         [special_observations(agent.observation_space), observations_of(agent.observation_space)]
     ):
