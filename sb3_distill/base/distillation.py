@@ -3,7 +3,6 @@
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -90,6 +89,8 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
         "bf16",
         "compile_update",
     )
+    # The rest is as the run chose it, also on another processor
+    user_choices: ClassVar[tuple[str, ...]] = ("bf16", "compile_update")
     buffer_class: ClassVar[type[ReplayBuffer]] = DistillationBuffer
     # Under which the student's updates are logged
     _heading = "train"
@@ -223,19 +224,6 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
                 "The student's features are computed in bfloat16, but this processor has no instructions for it, so "
                 "that updates are slow. Pass bf16=False to compute them in float32."
             )
-
-    def load_run_state(self, path: str | Path) -> None:
-        """
-        As ``ResumableMixin.load_run_state``. What the user chose for this model (``bf16``, ``compile_update``) stays;
-        the rest is as the run chose it, also on another processor.
-
-        :param path: path to the file
-        :raises StateFileError: the file is damaged, or is of another algorithm or environment
-        """
-        names = ("bf16", "compile_update")
-        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        super().load_run_state(path)
-        vars(self).update(chosen)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)

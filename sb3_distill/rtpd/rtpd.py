@@ -34,6 +34,7 @@ from sb3_distill.common.utils import (
 )
 from sb3_distill.envs.native import native_or_same
 from sb3_distill.networks.dqn_policies import DQN_POLICIES
+from sb3_distill.networks.extractors import set_train_dtype
 from sb3_distill.results.curves import TEACHER, Evaluation
 from sb3_distill.rtpd.callbacks import StudentEvalCallback
 from sb3_distill.rtpd.players import DQNWithStudents
@@ -91,7 +92,10 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
         "exploration_rate",
         "_n_calls",
         "evaluations",
+        "bf16",
     )
+    # The rest is as the run chose it, also on another processor
+    user_choices: ClassVar[tuple[str, ...]] = ("bf16",)
 
     def __init__(
         self,
@@ -175,9 +179,6 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
             # In the files of earlier versions, whose buffer had this argument
             self.replay_buffer_kwargs.pop("frame_channels", None)
         super()._setup_model()
-        if self.bf16 is None:
-            # Saved with the model: another precision would be another run
-            self.bf16 = has_fast_bfloat16(self.device)
         fields = ("loss", "temperature", "student_temperature", "self_learning", "imitation", "teacher_source", "bf16")
         defaults = {"learning_rate": self.lr_schedule, **{field: getattr(self, field) for field in fields}}
         specs = {name: complete_spec(entries, defaults) for name, entries in self.students.items()}
@@ -274,6 +275,12 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
     ) -> SelfRealTimeDistillDQN:
         if not self.students:
             warnings.warn("There are no students: this trains an ordinary DQN. Name them with students=.")
+        if self.bf16 is None:
+            # Kept by a run that goes on: another precision would be another run
+            self.bf16 = has_fast_bfloat16(self.device)
+        for _, student in self.student_nets.each():
+            own = student.spec.bf16
+            set_train_dtype(student.policy, self.device, self.bf16 if own is None else own)
         return super().learn(
             total_timesteps=total_timesteps,
             callback=callback,

@@ -229,14 +229,23 @@ def test_arrays_go_to_a_gpu():
 
 
 def test_a_saved_rtpd_model_keeps_its_precision(processor, tmp_path):
+    students = {"one": "Net5Policy", "exact": {"policy": "Net5Policy", "bf16": False}}
+    settings = {"students": students, "buffer_size": 20, "eval_freq": -1, "device": "cpu"}
     processor(None, bf16=True)
-    RealTimeDistillDQN("CnnPolicy", images(), students={"one": "Net5Policy"}, buffer_size=10, device="cpu").save(
-        tmp_path / "model"
-    )
+    model = RealTimeDistillDQN("CnnPolicy", images(), **settings)
+    model.learn(20, CheckpointCallback(10, tmp_path))
+    model.save(tmp_path / "elsewhere/model")
     processor(None, bf16=False)
-    loaded = RealTimeDistillDQN.load(tmp_path / "model", device="cpu")
-    assert loaded.bf16 is True
-    assert loaded.student_nets["one"].policy.q_net.features_extractor.train_dtype == th.bfloat16
+    resumed = RealTimeDistillDQN("CnnPolicy", images(), **settings)
+    resumed.load_run_state(tmp_path / RUN_STATE)
+    loaded = RealTimeDistillDQN.load(tmp_path / "elsewhere/model", images(), device="cpu")
+    asked = RealTimeDistillDQN("CnnPolicy", images(), bf16=False, **settings)
+    asked.load_run_state(tmp_path / RUN_STATE)
+    for each, expected in ((resumed, th.bfloat16), (loaded, th.bfloat16), (asked, th.float32)):
+        each.learn(10, reset_num_timesteps=False)
+        assert each.bf16 is (expected == th.bfloat16)
+        found = {name: one.policy.q_net.features_extractor.train_dtype for name, one in each.student_nets.each()}
+        assert found == {"one": expected, "exact": th.float32}
 
 
 @pytest.mark.parametrize("bf16", [False, True])

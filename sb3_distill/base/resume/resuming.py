@@ -59,6 +59,8 @@ class ResumableMixin(BaseAlgorithm):
         "ep_info_buffer",
         "ep_success_buffer",
     )
+    # Those of them that stay as the user chose them, if they are not None
+    user_choices: ClassVar[tuple[str, ...]] = ()
     sb3_distill_format = FORMAT
     # The arguments that decide how much of the play is kept
     _memory_size: ClassVar[str] = "n_steps or n_envs"
@@ -159,6 +161,7 @@ class ResumableMixin(BaseAlgorithm):
         :param path: path to the file that ``save_run_state`` wrote, or that a checkpoint has beside it
         :raises StateFileError: the file is damaged, or is of another algorithm or environment
         """
+        chosen = {name: value for name in self.user_choices if (value := getattr(self, name)) is not None}
         state = read_state(Path(path))
         missing = _ENTRIES - state.keys()
         if missing:
@@ -173,7 +176,7 @@ class ResumableMixin(BaseAlgorithm):
                 )
         try:
             # The attributes first: with them, parameters are read at their precision (see ``QPD.set_parameters``).
-            set_plain_attributes(self, state["attributes"])
+            set_plain_attributes(self, {**state["attributes"], **chosen})
             for name in ("ep_info_buffer", "ep_success_buffer"):
                 setattr(self, name, deque(state["attributes"][name], maxlen=self._stats_window_size))
             self.set_parameters(state["parameters"], exact_match=True, device=self.device)
