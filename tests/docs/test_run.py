@@ -59,7 +59,7 @@ python() {
 sb3-distill() {
     case "$*" in
         "evaluate "*) command sb3-distill "$@" -n 2 ;;
-        "compress "*) command sb3-distill "$@" --budget 20s || [ $? = 3 ] ;;
+        "compress "*) command sb3-distill "$@" --budget 20s --keep 1 || [ $? = 3 ] ;;
         "export bench "*) command sb3-distill "$@" --n-runs 20 --n-episodes 1 ;;
         "export "*) command sb3-distill "$@" --n-observations 50 --max-disagreement 1 ;;
         "push "*) command sb3-distill "$@" --dry-run -n 2 ;;
