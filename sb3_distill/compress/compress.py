@@ -157,7 +157,7 @@ def _check_max_bytes(goal: Goal, space: Space) -> None:
 def _goes_on(search: Search, budget: float, n_rounds: int | None, setup: float, say: Callable[[str], Any]) -> bool:
     """Whether another round fits, and the line that says so."""
     left = budget - setup - sum(search.seconds)
-    fits = left - (1 - _SHARE) * budget >= max(search.seconds, default=0.0) or not search.seconds
+    fits = left - (1 - _SHARE) * budget >= search.expected_seconds or not search.seconds
     if not (fits if n_rounds is None else search.n_rounds < n_rounds):
         return False
     good = search.good

@@ -155,8 +155,17 @@ class Search:
     @property
     def n_timesteps(self) -> int:
         """Length of the runs of the next round. What is learned easily is found in the short ones."""
+        return self._length(self.n_rounds)
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long the next round will take at most, by the time that each step of the rounds before took."""
+        per_step = [seconds / self._length(index) for index, seconds in enumerate(self.seconds)]
+        return self.n_timesteps * max(per_step, default=0.0)
+
+    def _length(self, index: int) -> int:
         assert self.plan.n_timesteps is not None
-        return min(self.plan.n_timesteps, self.plan.n_timesteps // 4 * 2**self.n_rounds)
+        return min(self.plan.n_timesteps, self.plan.n_timesteps // 4 * 2**index)
 
     def propose(self) -> list[Params]:
         """

@@ -1,5 +1,6 @@
 """The search for the smallest student, from an agent to its export."""
 
+import copy
 import csv
 import dataclasses
 import re
@@ -239,6 +240,16 @@ def test_a_limit_of_bytes_that_no_student_keeps_is_refused_before_anything_plays
     with pytest.raises(CompressError, match=r"--max-bytes 3: no student would be tried. The smallest .* has \d+ bytes"):
         compress(save_teacher(folder), tmp_path / "out", dataclasses.replace(GOAL, max_bytes=3), PLAN, n_rounds=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_time_of_the_next_round_follows_from_its_length(found: Compressed):
+    search = copy.copy(found.search)
+    search.plan = dataclasses.replace(PLAN, n_timesteps=400)
+    # Rounds of 100 and 200 steps; the next one has 400.
+    search.n_rounds, search.seconds = 2, [10.0, 12.0]
+    assert search.n_timesteps == 400 and search.expected_seconds == 40.0
+    search.n_rounds, search.seconds = 0, []
+    assert search.expected_seconds == 0.0
 
 
 def test_no_student_that_can_be_chosen_is_smaller_than_the_least(found: Compressed):
