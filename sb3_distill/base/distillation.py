@@ -89,7 +89,7 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
         "bf16",
         "compile_update",
     )
-    # The rest is as the run chose it, also on another processor
+    # Stay as passed to this model; all else is as the run had it, also on another processor
     user_choices: ClassVar[tuple[str, ...]] = ("bf16", "compile_update")
     buffer_class: ClassVar[type[ReplayBuffer]] = DistillationBuffer
     # Under which the student's updates are logged

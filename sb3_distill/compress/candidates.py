@@ -136,6 +136,14 @@ class Space:
         points = (dict(zip(choices, point, strict=True)) for point in itertools.product(*choices.values()))
         return min(({**self.needed(point), **sharpness} for point in points), key=self.n_bytes)
 
+    @property
+    def largest(self) -> Params:
+        """The student with the most weights that can be chosen."""
+        return {
+            name: each.choices[0] if isinstance(each, CategoricalDistribution) else each.high  # type: ignore[attr-defined]
+            for name, each in self.distributions.items()
+        }
+
     def entries(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """
         :param params: a choice

@@ -116,7 +116,7 @@ def compress(
         )
     )
     time_left = f"{budget / 60:.3g} minutes" if n_rounds is None else f"{n_rounds} rounds"
-    on_disk = plan.n_jobs * plan.n_students * max(map(space.file_bytes, space.starts))
+    on_disk = plan.n_jobs * plan.n_students * space.file_bytes(space.largest)
     say(
         f"The search takes up to {time_left}, {in_words(n_bytes)} of memory for what is played, and up to about "
         f"{in_words(on_disk)} on disk for the students of each round."

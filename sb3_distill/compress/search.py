@@ -159,9 +159,10 @@ class Search:
 
     @property
     def expected_seconds(self) -> float:
-        """How long the next round will take at most, by the time that each step of the rounds before took."""
-        per_step = [seconds / self._length(index) for index, seconds in enumerate(self.seconds)]
-        return self.n_timesteps * max(per_step, default=0.0)
+        """About how long the next round takes, by the last one and the lengths of both."""
+        if not self.seconds:
+            return 0.0
+        return self.seconds[-1] * self.n_timesteps / self._length(len(self.seconds) - 1)
 
     def _length(self, index: int) -> int:
         assert self.plan.n_timesteps is not None

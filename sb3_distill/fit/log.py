@@ -54,7 +54,8 @@ def check_there(source: str | Path) -> None:
     :param source: see ``read_log``
     :raises LogError: it is no file or folder, and cannot be the id of a Minari dataset
     """
-    if not Path(source).exists() and not (isinstance(source, str) and _MINARI_ID.fullmatch(source)):
+    path = Path(source)
+    if not (path.is_file() or path.is_dir()) and not (isinstance(source, str) and _MINARI_ID.fullmatch(source)):
         raise LogError(f"The log {source} cannot be used: there is no such file, folder or Minari dataset.")
 
 

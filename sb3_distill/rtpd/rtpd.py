@@ -94,7 +94,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
         "evaluations",
         "bf16",
     )
-    # The rest is as the run chose it, also on another processor
+    # Stays as passed to this model; all else is as the run had it, also on another processor
     user_choices: ClassVar[tuple[str, ...]] = ("bf16",)
 
     def __init__(
@@ -275,6 +275,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
     ) -> SelfRealTimeDistillDQN:
         if not self.students:
             warnings.warn("There are no students: this trains an ordinary DQN. Name them with students=.")
+        self._known_env()
         if self.bf16 is None:
             # Kept by a run that goes on: another precision would be another run
             self.bf16 = has_fast_bfloat16(self.device)

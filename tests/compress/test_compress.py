@@ -247,7 +247,7 @@ def test_the_time_of_the_next_round_follows_from_its_length(found: Compressed):
     search.plan = dataclasses.replace(PLAN, n_timesteps=400)
     # Rounds of 100 and 200 steps; the next one has 400.
     search.n_rounds, search.seconds = 2, [10.0, 12.0]
-    assert search.n_timesteps == 400 and search.expected_seconds == 40.0
+    assert search.n_timesteps == 400 and search.expected_seconds == 24.0
     search.n_rounds, search.seconds = 0, []
     assert search.expected_seconds == 0.0
 
@@ -255,6 +255,7 @@ def test_the_time_of_the_next_round_follows_from_its_length(found: Compressed):
 def test_no_student_that_can_be_chosen_is_smaller_than_the_least(found: Compressed):
     space = found.search.space
     assert space.n_bytes(space.smallest) < min(map(space.n_bytes, space.starts))
+    assert space.file_bytes(space.largest) > max(map(space.file_bytes, space.starts))
 
 
 @pytest.mark.parametrize(

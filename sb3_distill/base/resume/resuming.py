@@ -59,7 +59,7 @@ class ResumableMixin(BaseAlgorithm):
         "ep_info_buffer",
         "ep_success_buffer",
     )
-    # Those of them that stay as the user chose them, if they are not None
+    # Those of them that ``load_run_state`` leaves as this model has them, if they are not None
     user_choices: ClassVar[tuple[str, ...]] = ()
     sb3_distill_format = FORMAT
     # The arguments that decide how much of the play is kept
