@@ -58,6 +58,7 @@ python() {
 }
 sb3-distill() {
     case "$*" in
+        "zoo train "*) command sb3-distill "$@" -n "$N_TIMESTEPS" ;;
         "evaluate "*) command sb3-distill "$@" -n 2 ;;
         "compress "*) command sb3-distill "$@" --budget 20s --keep 1 || [ $? = 3 ] ;;
         "export bench "*) command sb3-distill "$@" --n-runs 20 --n-episodes 1 ;;
