@@ -1,4 +1,4 @@
-"""PPO for CartPole in one file, as CleanRL writes it: an agent that Stable-Baselines3 has never seen (a minute)."""
+"""PPO for CartPole in one file, as CleanRL writes it: an agent that Stable-Baselines3 has never seen (20 seconds)."""
 
 import argparse
 

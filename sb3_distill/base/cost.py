@@ -3,11 +3,12 @@
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import torch as th
 
 # Of what there is, the share from which on a warning is due
 _MUCH = 0.8
@@ -120,6 +121,14 @@ def check_room(
     if (n_bytes if n_sure is None else n_sure) > free:
         raise ValueError(said)
     warnings.warn(said)
+
+
+def zip_bytes(parameters: Iterable[th.Tensor]) -> int:
+    """
+    :param parameters: of a model
+    :return: about how many bytes its zip has: the parameters, and two moments of each in its optimizer
+    """
+    return sum(12 * parameter.numel() for parameter in parameters)
 
 
 def duration_in_words(seconds: float) -> str:

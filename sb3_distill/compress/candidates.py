@@ -13,6 +13,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.base.cost import zip_bytes
 from sb3_distill.common.temperature import choose_temperature
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.evaluation.observations import record_observations
@@ -192,11 +193,11 @@ class Space:
     def file_bytes(self, params: Mapping[str, Any]) -> int:
         """
         :param params: a choice
-        :return: about how many bytes its zip has: weights, and two moments of each in its optimizer
+        :return: about how many bytes its zip has
         """
         entries = self.entries(params)
         policy = self._make_policy(entries["policy"], entries["policy_kwargs"])
-        return sum(12 * parameter.numel() for parameter in policy.parameters())
+        return zip_bytes(policy.parameters())
 
     def _make_policy(self, policy: str, policy_kwargs: Mapping[str, Any]) -> ActorCriticPolicy:
         with unchanged_randomness():

@@ -216,7 +216,7 @@ def test_bad_options_are_refused_by_name(arguments, message, capsys):
 def test_what_cannot_be_compressed_is_refused_before_the_search(folder: Path, tmp_path: Path, capsys):
     assert main(["compress", str(tmp_path / "none.zip"), "-o", str(tmp_path / "out")]) == 1
     assert "There is no agent at" in capsys.readouterr().err
-    assert main(["compress", str(folder / f"{SHORT}.zip"), "-o", str(tmp_path), "--env", "Pendulum-v1"]) == 1
+    assert main(["compress", str(save_teacher(folder)), "-o", str(tmp_path), "--env", "Pendulum-v1"]) == 1
     assert "cannot play Pendulum-v1" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import (
 )
 
 from sb3_distill.agents.files import RUN_STATE
-from sb3_distill.base.cost import check_memory, check_room, fits, in_words
+from sb3_distill.base.cost import check_memory, check_room, fits, in_words, zip_bytes
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.state import capacity, pickle_bytes, step_bytes
 from sb3_distill.buffers.tasks import MultiTaskBuffer
@@ -182,6 +182,5 @@ def _pickles_bytes(model: Any, n_pickles: int) -> float:
 
 
 def _zip_bytes(model: BaseAlgorithm) -> int:
-    """About how many bytes a zip of the model has: weights, and two moments of each in its optimizer."""
     parts: dict[str, Any] = model.get_parameters()
-    return sum(12 * part.numel() for name in parts if "optimizer" not in name for part in parts[name].values())
+    return zip_bytes(part for name in parts if "optimizer" not in name for part in parts[name].values())
