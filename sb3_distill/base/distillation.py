@@ -1,6 +1,5 @@
 """Base class of the algorithms that fit a student to a replay buffer of a teacher's answers."""
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
@@ -219,11 +218,6 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
                 )
         if self.compile_update and self._forward_loss == self._mean_loss:
             self._forward_loss = compile_or_same(self._mean_loss)
-        if self.bf16 and not has_fast_bfloat16(self.device) and least is not None:
-            warnings.warn(
-                "The student's features are computed in bfloat16, but this processor has no instructions for it, so "
-                "that updates are slow. Pass bf16=False to compute them in float32."
-            )
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         callbacks = list_callbacks(callback)

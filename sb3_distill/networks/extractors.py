@@ -1,5 +1,6 @@
 """Features extractors of the students."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -149,10 +150,15 @@ def set_train_dtype(policy: nn.Module, device: th.device, bf16: bool | None = No
     bf16 = has_fast_bfloat16(device) if bf16 is None else bf16
     is_plain = bf16 and device.type == "cpu"
     memory_format = th.contiguous_format if is_plain else th.channels_last
-    for module in policy.modules():
-        if isinstance(module, StudentCNN):
-            module.train_dtype = th.bfloat16 if bf16 else th.float32
-            module.memory_format = memory_format
+    cnns = [module for module in policy.modules() if isinstance(module, StudentCNN)]
+    for cnn in cnns:
+        cnn.train_dtype = th.bfloat16 if bf16 else th.float32
+        cnn.memory_format = memory_format
+    if bf16 and cnns and not has_fast_bfloat16(device):
+        warnings.warn(
+            "The student's features are computed in bfloat16, but this processor has no instructions for it, so "
+            "that updates are slow. Pass bf16=False to compute them in float32."
+        )
     policy.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 

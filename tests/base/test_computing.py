@@ -292,3 +292,10 @@ def test_the_memory_of_one_minibatch_serves_the_next(tmp_path):
         for chosen in ({}, {"MALLOC_TRIM_THRESHOLD_": "131072"})
     )
     assert kept < 500 < given_back
+
+
+def test_real_time_students_say_that_bfloat16_is_slow(processor):
+    processor(None)
+    make = {"students": ["Net5Policy"], "buffer_size": 100, "learning_starts": 20, "device": "cpu", "bf16": True}
+    with pytest.warns(UserWarning, match=r"in bfloat16, but this processor has no instructions for it.*bf16=False"):
+        RealTimeDistillDQN("CnnPolicy", images(), **make)
