@@ -186,11 +186,26 @@ def warn_of_missing_statistics(teacher: Teacher, env: VecEnv) -> None:
     :param teacher: the loaded teacher
     :param env: the student's environment
     """
-    if lacks_statistics(teacher, env):
+    # The settings of its run say how its environments were made, and a run that normalised has statistics.
+    if lacks_statistics(teacher, env) and teacher.facts.recipe is None:
         warnings.warn(
             f"The student's environment normalises observations (VecNormalize), but the teacher {teacher.source} has "
             "no statistics of its own, so it gets raw observations. That is right only if it was trained on raw "
             "observations. If it was trained behind VecNormalize, put its vecnormalize.pkl beside its zip and pass the "
             "zip; or load the model together with its environment: PPO.load(path, "
             "env=VecNormalize.load(statistics, venv))."
+        )
+
+
+def check_temperature(teacher: Teacher, temperature: float | None) -> None:
+    """
+    :param teacher: the teacher
+    :param temperature: see ``QPD``
+    :raises ValueError: it is not named, and the teacher has Q-values, which are a distribution at a temperature alone
+    """
+    if temperature is None and isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
+        raise ValueError(
+            f"The teacher {teacher.source} ({teacher.algo}) answers with Q-values, which become a distribution over "
+            "actions at a temperature: pass temperature=, such as 0.1. The gap between its two best actions is the "
+            "scale (docs/pd.md, The temperature)."
         )

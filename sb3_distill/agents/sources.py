@@ -22,6 +22,7 @@ from sb3_distill.agents.files import (
 )
 from sb3_distill.agents.hub import download
 from sb3_distill.agents.metadata import read_score
+from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.files import file_name
 from sb3_distill.common.utils import earlier_versions, unknown_choice
 
@@ -32,6 +33,8 @@ _HUB_ORGANIZATION = "sb3"
 _RUN_NAME = re.compile(r"(?P<env>.+)_(?P<number>\d+)(_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?")
 # The form of an environment's id
 _ENV_NAME = re.compile(r".+-v\d+")
+# How alike two names are where one is the other with a letter wrong: LunarLander and LunarLanderContinuous are less so
+_TYPO = 0.85
 
 
 def find_agent(source: str | Path, local_only: bool = False) -> AgentFiles:
@@ -199,12 +202,15 @@ def _find_in_zoo(source: str, local_only: bool) -> AgentFiles:
         return download(_on_hub(algo, env_id), local_only)
     except AgentError as error:
         raise AgentNotFoundError(
-            f"No Zoo agent {algo}/{env_id}: not in {name_roots()}, and not on the hub ({error}){_similar(env_id)}"
+            f"No Zoo agent {algo}/{env_id}: not in {name_roots()}, and not on the hub ({error}){_similar(env_id, algo)}"
         ) from error
 
 
 def find_zoo_teacher(
-    env_id: str | None, algos: Iterable[str] = ZOO_ALGORITHMS, argument: str = "teacher=PATH"
+    env_id: str | None,
+    algos: Iterable[str] = ZOO_ALGORITHMS,
+    argument: str = "teacher=PATH",
+    other_algos: str = "",
 ) -> str | Path:
     """
     Find the Zoo's agent for an environment: in ``rl-trained-agents/``, then ``$RL_TRAINED_AGENTS``, for the environment
@@ -215,6 +221,7 @@ def find_zoo_teacher(
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
     :param argument: the argument with which the user can name a teacher, for the error message
+    :param other_algos: what the student needs for agents of other algorithms, for the error message
     :return: a source for ``load_teacher``: a run folder, or a revision on the hub
     :raises AgentNotFoundError: no agent was found; the message says where it was searched
     """
@@ -245,11 +252,13 @@ def find_zoo_teacher(
             # of the preferred agent: stop, so that no other one is used instead.
             if not HF_HUB_OFFLINE:
                 break
+    hint = _similar(env_id)
+    needs = f" {other_algos}" if hint and other_algos else ""
     failure = failures[0] if failures else "no " + ", ".join(_on_hub(algo, env_id) for algo in algos)
     raise AgentNotFoundError(
         f"No teacher was given, and the Zoo's agent for {env_id} was found neither in {name_roots()} "
         f"(algorithms {', '.join(algos)}) nor on the Hugging Face hub ({failure}). Pass {argument}, put the "
-        f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{_similar(env_id, algos)}"
+        f"agents into rl-trained-agents/, or set RL_TRAINED_AGENTS.{hint}{needs}"
     )
 
 
@@ -285,23 +294,27 @@ def _game(env_id: str) -> str:
     return re.sub(r"^ALE[/-]|NoFrameskip|-v\d+$", "", env_id)
 
 
-def _similar(env_id: str, algos: Iterable[str] = ZOO_ALGORITHMS) -> str:
-    """A hint for the error message: agents of other versions, of other algorithms, or with a similar name."""
-    runs = [run for root in zoo_roots() for algo in algos for run in (root / algo).glob("*_*") if run.is_dir()]
+def _version(env_name: str) -> int:
+    found = re.search(r"-v(\d+)$", env_name)
+    return int(found[1]) if found else 0
+
+
+def _similar(env_id: str, algo: str | None = None) -> str:
+    """A hint for the error message: agents of the game, of ``algo`` before others, or one with nearly that name."""
+    from sb3_distill.agents.rebuild import BUILDERS
+
+    algos = sorted((name for name in BUILDERS if name not in STUDENTS), key=lambda name: name != algo)
+    runs = [run for name in algos for root in zoo_roots() for run in sorted((root / name).glob("*_*")) if run.is_dir()]
     names = {f"zoo:{run.parent.name}/{name}": name for run in runs if (name := env_name_of_run(run))}
-    found = sorted(source for source, name in names.items() if _game(name) == _game(file_name(env_id)))
-    hint = ""
+    wanted = file_name(env_id)
+    found = [source for source, name in names.items() if _game(name) == _game(wanted)]
     if found:
-        hint += f" At hand for this game: {', '.join(found)}"
-        is_later = any(names[source] != file_name(env_id) for source in found)
-        hint += " (later versions with allow_env_mismatch=True)." if is_later else "."
-    elif close := difflib.get_close_matches(file_name(env_id), names.values(), n=1):
-        hint += f" Did you mean {' or '.join(sorted(source for source, name in names.items() if name == close[0]))}?"
-    others = [
-        f"zoo:{algo}/{env_id}"
-        for algo in ("dqn", "qrdqn")
-        if algo not in algos and any(_runs(root, algo, env_id) for root in zoo_roots())
-    ]
-    if others:
-        hint += f" Of other algorithms: {', '.join(others)}, which --algo pd (PolicyDistillation) can distill."
-    return hint
+        is_later = any(_version(names[source]) > _version(wanted) for source in found)
+        note = " (of later versions with allow_env_mismatch=True)" if is_later else ""
+        return f" At hand for this game: {', '.join(found)}{note}."
+    close = difflib.get_close_matches(wanted, names.values(), n=1, cutoff=_TYPO)
+    if not close:
+        return ""
+    meant = [source for source, name in names.items() if name == close[0]]
+    of_algo = [source for source in meant if source.startswith(f"zoo:{algo}/")]
+    return f" Did you mean {' or '.join(of_algo or meant)}?"

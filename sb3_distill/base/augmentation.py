@@ -98,7 +98,7 @@ class AugmentingMixin(DistillationAlgorithm):
         return usual if self.augmentation_strength is None else self.augmentation_strength
 
     def _setup_model(self) -> None:
-        self._check_has_spaces()
+        self._check_spaces()
         self._check_augmentation()
         super()._setup_model()
 

@@ -50,7 +50,8 @@ class ObservingMixin(OffPolicyAlgorithm):
         if env is not None:
             env = self._show(maybe_make_env(env, verbose), verbose, student_keys, teacher_keys)
         super().__init__(policy, env, *args, **kwargs, verbose=verbose)  # type: ignore[misc]
-        self.teacher_keys, self.student_keys = plain_keys(teacher_keys), plain_keys(student_keys)
+        self.teacher_keys = plain_keys(teacher_keys, "teacher_keys")
+        self.student_keys = plain_keys(student_keys, "student_keys")
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -68,8 +69,8 @@ class ObservingMixin(OffPolicyAlgorithm):
         space = view.venv.observation_space
         return ObservationView(
             view.venv,
-            cls._seen_keys(plain_keys(student_keys), space, "student_keys"),
-            cls._seen_keys(plain_keys(teacher_keys), space, "teacher_keys"),
+            cls._seen_keys(plain_keys(student_keys, "student_keys"), space, "student_keys"),
+            cls._seen_keys(plain_keys(teacher_keys, "teacher_keys"), space, "teacher_keys"),
         )
 
     @classmethod
@@ -114,7 +115,7 @@ class ObservingMixin(OffPolicyAlgorithm):
         :return: the model
         """
         keys = {name: kwargs[name] for name in _KEYS if name in kwargs}
-        kwargs |= {name: plain_keys(value) for name, value in keys.items()}
+        kwargs |= {name: plain_keys(value, name) for name, value in keys.items()}
         if env is not None:
             saved = _saved_attributes(path)
             keys = {**{name: saved.get(name) for name in _KEYS}, **keys}

@@ -9,6 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_distill.algorithms import arguments_of
 from sb3_distill.common.finite import check_finite
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.imports import why_not_made
@@ -21,6 +22,8 @@ class RefusalsMixin:
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
     env: VecEnv | None
+    policy_class: type[BasePolicy]
+    observation_space: spaces.Space
     action_space: spaces.Space
     num_timesteps: int
     _last_obs: Any
@@ -29,6 +32,10 @@ class RefusalsMixin:
         problem = why_not_made(env) if isinstance(env, str) else None
         if problem is not None:
             raise ValueError(problem)
+        unknown = kwargs.keys() - arguments_of(type(self), RefusalsMixin)
+        if unknown:
+            choices = sorted(arguments_of(type(self)) - {"_init_setup_model"})
+            raise TypeError(unknown_choice(f"argument of {type(self).__name__}", min(unknown), choices))
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
         if self.env is not None:
             check_counts_from_zero(self.env.observation_space, "the environment's observation_space")
@@ -54,13 +61,19 @@ class RefusalsMixin:
         return policy_class
 
     def _setup_model(self) -> None:
-        self._check_has_spaces()
+        self._check_spaces()
         super()._setup_model()  # type: ignore[misc]
 
-    def _check_has_spaces(self) -> None:
+    def _check_spaces(self) -> None:
         if not hasattr(self, "observation_space"):
             raise ValueError(
                 f"{type(self).__name__} needs an environment, which says what is observed and done: pass env=."
+            )
+        is_for_dict = self.policy_class is self.policy_aliases.get("MultiInputPolicy")
+        if is_for_dict and not isinstance(self.observation_space, spaces.Dict):
+            raise ValueError(
+                f"'MultiInputPolicy' is for Dict observations, and the student's are {self.observation_space}: use "
+                "'MlpPolicy' for vectors, 'CnnPolicy' for images."
             )
 
     def _known_env(self) -> VecEnv:

@@ -19,6 +19,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.common.log import shown_messages
+from sb3_distill.common.utils import to_number
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.envs.views import ObservationView
 
@@ -42,9 +43,12 @@ class TeacherMixin(RefusalsMixin):
     teacher_sha256: Any = None
     # The environment that the student was trained on; its zip alone says it to load_teacher
     env_id: str | None = None
+    # What agents need that are not searched but can be named, for messages
+    other_teachers: ClassVar[str] = ""
     # What the file of a teacher does not say of itself, see ``load_teacher``
     teacher_kwargs: Any = None
     allow_env_mismatch: bool = False
+    n_teacher_episodes: int = 0
     # The teacher that was checked last, and its memory, for each environment
     _teacher: Any = None
     _teacher_state: Any = None
@@ -70,6 +74,11 @@ class TeacherMixin(RefusalsMixin):
 
     def _setup_teacher(self) -> Any:
         """Load the teacher if it is only named, and check that it fits the environment."""
+        if to_number(self.n_teacher_episodes) < 0:
+            raise ValueError(
+                "n_teacher_episodes must be at least 0 (0: the teacher's play is not scored), not "
+                f"{self.n_teacher_episodes!r}."
+            )
         self.env_id = env_id = env_id_of(self._known_env())
         named = getattr(self, self.teacher_argument)
         if named is None and self.taught_by is None and self.teacher_sha256 is not None:
@@ -102,7 +111,8 @@ class TeacherMixin(RefusalsMixin):
     def _find_teacher(self, env_id: str | None) -> Any:
         """The source of the default teacher, used if the user names none."""
         own: Any = self
-        return find_zoo_teacher(env_id, self.teacher_algorithms(own.action_space, own.policy.squash_output))
+        algos = self.teacher_algorithms(own.action_space, own.policy.squash_output)
+        return find_zoo_teacher(env_id, algos, other_algos=self.other_teachers)
 
     @classmethod
     def teacher_algorithms(cls, action_space: spaces.Space | None, squashes: bool | None = None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def teacher_share_schedule(rollout_policy: RolloutPolicy) -> Callable[[float], f
     :raises ValueError: unknown name
     """
     if callable(rollout_policy):
-        return rollout_policy
+        return _checked(rollout_policy, "rollout_policy", "a probability from 0 to 1", 1.0)
     schedules: dict[str, Callable[[float], float]] = {
         "teacher": lambda _: 1.0,
         "student": lambda _: 0.0,
@@ -37,13 +37,30 @@ def read_schedule(setting: float | str | Schedule, field: str = "learning_rate",
     :return: the number, as a function of the remaining progress (from 1 to 0)
     :raises ValueError: the setting is none of these, or not positive
     """
+    kind = "number of at least 0" if may_be_zero else "positive number"
     if callable(setting):
-        return setting
+        # Those of learning rates are called by SB3, as they are.
+        return _checked(setting, field, f"a {kind}", math.inf) if may_be_zero else setting
     falls = isinstance(setting, str) and setting.startswith("lin_")
     value = to_number(str(setting).removeprefix("lin_"))
     if not (0 < value < math.inf or (may_be_zero and value == 0)):
-        kind = "number of at least 0" if may_be_zero else "positive number"
         raise ValueError(
             f"{field} must be a {kind}, a schedule, or 'lin_VALUE' (linearly from VALUE to 0), not {setting!r}."
         )
     return LinearSchedule(value, 0.0, 1.0) if falls else FloatSchedule(value)
+
+
+def _checked(function: Schedule, field: str, kind: str, most: float) -> Schedule:
+    """A user's function, whose values are checked. The last steps of a run can lie behind its end: they count as it."""
+
+    def value_at(progress_remaining: float) -> float:
+        value = function(max(progress_remaining, 0.0))
+        number = to_number(value)
+        if not 0 <= number <= most or number == math.inf:
+            raise ValueError(
+                f"{field} must return {kind}, not {value!r}, which it returned for a remaining progress of "
+                f"{progress_remaining:g}."
+            )
+        return number
+
+    return value_at

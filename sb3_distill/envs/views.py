@@ -22,13 +22,19 @@ from sb3_distill.envs.atari import NativeAtariVecEnv
 Keys = str | Sequence[str] | Mapping[str, str] | None
 
 
-def plain_keys(keys: Any) -> Any:
+def plain_keys(keys: Any, argument: str) -> Any:
     """
     :param keys: keys as a user writes them
+    :param argument: name of the argument with these keys, for the message
     :return: the same as text, as a list of several, or None
+    :raises ValueError: they are a mapping, or a key is named twice
     """
+    if isinstance(keys, Mapping):
+        raise ValueError(f"{argument} must be a key or a list of keys, not {keys!r}: keys cannot be renamed.")
     if isinstance(keys, str) or not isinstance(keys, Sequence):
         return keys
+    if len(set(map(str, keys))) < len(keys):
+        raise ValueError(f"{argument} names a key twice: {keys!r}.")
     return keys[0] if len(keys) == 1 else list(keys)
 
 
@@ -40,12 +46,13 @@ def part_of(observation: Any, keys: Keys) -> Any:
     """
     if keys is None or not isinstance(observation, dict):
         return observation
-    if isinstance(keys, str):
-        return observation[keys]
     if isinstance(keys, Mapping) and observation.keys() == keys.keys():
         return observation
-    named = keys if isinstance(keys, Mapping) else dict(zip(keys, keys, strict=True))
-    return {name: observation[key] for name, key in named.items()}
+    named = keys if isinstance(keys, Mapping) else {key: key for key in ([keys] if isinstance(keys, str) else keys)}
+    for key in named.values():
+        if key not in observation:
+            raise ValueError("An observation lacks what is seen of it: " + unknown_choice("key", key, observation))
+    return observation[keys] if isinstance(keys, str) else {name: observation[key] for name, key in named.items()}
 
 
 def part_of_space(space: spaces.Space, keys: Keys, argument: str) -> spaces.Space:
@@ -60,8 +67,8 @@ def part_of_space(space: spaces.Space, keys: Keys, argument: str) -> spaces.Spac
         return space
     if not isinstance(space, spaces.Dict):
         raise ValueError(
-            f"{argument} names keys of Dict observations, but the environment's observations are {space}: leave it "
-            "out, or wrap the environment so that it gives a Dict."
+            f"{argument} names keys of Dict observations, but the environment's observations are {space}: wrap the "
+            "environment so that it gives a Dict, for example with sb3_distill.StackedEntries."
         )
     named = {keys: keys} if isinstance(keys, str) else keys
     if not isinstance(named, (Sequence, Mapping)) or not named:

@@ -175,7 +175,11 @@ def _own_view(agent: Teacher, env_id: str, venv: VecEnv) -> VecEnv:
     try:
         return ObservationView(venv, agent.facts.student_keys)
     except ValueError as error:
-        raise ValueError(f"{agent.source} cannot play {env_id}: {error}") from error
+        raise ValueError(
+            f"{agent.source} cannot play {env_id}: {error} A run folder of the Zoo says the wrappers of its run, a zip "
+            "alone does not: name the folder, or an environment that is registered with its wrappers (--env, "
+            "--gym-packages)."
+        ) from error
 
 
 def make_env_of(

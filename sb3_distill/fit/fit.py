@@ -117,7 +117,7 @@ def fit(
     kept, other = hold_out(episodes, held_out, np.random.default_rng(seed))
     n_kept = sum(map(len, kept))
     if policy is None:
-        seen = part_of_space(space, plain_keys(params.get("student_keys")), "student_keys")
+        seen = part_of_space(space, plain_keys(params.get("student_keys"), "student_keys"), "student_keys")
         policy = "CnnPolicy" if is_image_space(seen, check_channels=False) else "MlpPolicy"
         policy = "MultiInputPolicy" if isinstance(seen, spaces.Dict) else policy
     params.setdefault("buffer_size", n_kept)

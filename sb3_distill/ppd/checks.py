@@ -14,6 +14,12 @@ NO_AUTO = (
     "Q-values it should be near the differences between actions (see docs/ppd.md)."
 )
 
+# What agents need that are not searched but can be named
+OTHER_TEACHERS = (
+    "Agents with Q-values can be named with a temperature; those that squash their actions (SAC, TQC, CrossQ) need a "
+    "student that does, policy_kwargs=dict(squash_output=True), and others one that does not."
+)
+
 # Algorithms whose agents do not squash their actions, and those that do
 _PLAIN, _SQUASHING = ("ppo", "a2c", "trpo"), ("sac", "tqc", "crossq")
 

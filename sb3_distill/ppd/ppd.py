@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.ppo.ppo import PPO
 from torch.nn import functional as F
 
+from sb3_distill.agents.checks import check_temperature
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.rebuild.stock import stock_model
 from sb3_distill.base.callbacks import TeacherReferenceCallback, UpdateProgressBar, keep_statistics, list_callbacks
@@ -57,7 +58,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         (``policy_kwargs=dict(squash_output=True)``), of SAC, TQC or CrossQ. None: the Zoo's agent for the environment.
     :param distill_coef: coefficient of the distillation loss: a number, ``"lin_VALUE"`` (linearly from VALUE to 0), or
         a function of the remaining progress (from 1 to 0)
-    :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution
+    :param temperature: see ``QPD``
     :param n_teacher_episodes: number of episodes with which the teacher is scored before training (0: not at all)
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id
     :param weight_bits: precision of the student's actor (see ``QPD``), also the next six. None: full precision
@@ -74,6 +75,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
+    other_teachers: ClassVar[str] = checks.OTHER_TEACHERS
     run_attributes: ClassVar[tuple[str, ...]] = (*ResumableMixin.run_attributes, "transition_share", "_teacher_state")
     policy: ActorCriticMlpPolicy
     rollout_buffer: Any
@@ -88,7 +90,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         batch_size: int = 64,
         n_epochs: int = 10,
         distill_coef: float | str | Schedule = 1.0,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         n_teacher_episodes: int = 10,
         allow_env_mismatch: bool = False,
         weight_bits: Bits = None,
@@ -103,6 +105,11 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         **ppo_kwargs: Any,
     ) -> None:
         check_device(device)
+        if ppo_kwargs.get("use_sde"):
+            raise ValueError(
+                "use_sde=True is not supported, students have a Gaussian whose deviation depends on no observation: "
+                "leave it out."
+            )
         super().__init__(
             policy,
             env,
@@ -139,7 +146,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         return native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose)
 
     def _setup_model(self) -> None:
-        self._check_has_spaces()
+        self._check_spaces()
         self._check_arguments()
         if self.rollout_buffer_class is not None:
             raise ValueError("rollout_buffer_class cannot be chosen: the buffer holds the teacher's answers, too.")
@@ -154,14 +161,9 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
             raise ValueError(
                 f"The environment's action_space is {self.action_space}; distillation needs Discrete or Box actions."
             )
-        if self.use_sde:
-            raise ValueError(
-                "use_sde=True is not supported, students have a Gaussian whose deviation depends on no observation: "
-                "leave it out."
-            )
         check_gaussian_kwargs(self.policy_kwargs, self.action_space)
         check_number(self.temperature, checks.NO_AUTO)
-        self._distill_loss = DistillationLoss("kl", self.temperature)
+        self._distill_loss = DistillationLoss("kl", 1.0 if self.temperature is None else self.temperature)
         self._distill_schedule = read_schedule(self.distill_coef, "distill_coef", may_be_zero=True)
 
     @classmethod
@@ -171,6 +173,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         checks.check_divergence(teacher, self._known_env(), self.policy)
+        check_temperature(teacher, self.temperature)
         super()._check_teacher(teacher, env_id)
 
     def _setup_learn(
@@ -260,7 +263,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
             self.policy.fit_frame_scalers(self.rollout_buffer.some_observations())
         else:
             if self._n_updates == 0 and self.verbose > 0 and isinstance(self.action_space, spaces.Discrete):
-                print(describe_temperature(self.rollout_buffer.answers, self.temperature))
+                print(describe_temperature(self.rollout_buffer.answers, self._distill_loss.temperature))
             self._update()
         if self.weight_bits is not None:
             # That of the next rollout and its updates

@@ -16,20 +16,8 @@ NO_AUTO = (
 # Algorithms whose agents can be found as teachers: of discrete actions, and of continuous ones or any
 DISCRETE_TEACHERS = ("ppo", "a2c", "trpo")
 TEACHERS = ("sac", "tqc", "crossq", "td3", "ddpg", "ppo", "trpo", "a2c", "ars")
-
-
-def check_temperature(teacher: Teacher, temperature: float | None) -> None:
-    """
-    :param teacher: the teacher
-    :param temperature: see ``QPD``
-    :raises ValueError: it is not named, and the teacher has Q-values, which are a distribution at a temperature alone
-    """
-    if temperature is None and isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
-        raise ValueError(
-            f"The teacher {teacher.source} ({teacher.algo}) answers with Q-values, which become a distribution over "
-            "actions at a temperature: pass temperature=, such as 0.1. The gap between its two best actions is the "
-            "scale (docs/pd.md, The temperature)."
-        )
+# What agents need that are not searched but can be named
+OTHER_TEACHERS = "Agents with Q-values can be named with a temperature, or take --algo pd (PolicyDistillation)."
 
 
 def compares_distributions(teacher: Teacher, policy: Any) -> bool:

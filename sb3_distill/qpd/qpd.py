@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.nn import functional as F
 
-from sb3_distill.agents.checks import check_actions
+from sb3_distill.agents.checks import check_actions, check_temperature
 from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.base.augmentation import AugmentingMixin
@@ -89,6 +89,7 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
+    other_teachers: ClassVar[str] = checks.OTHER_TEACHERS
     asks_values: ClassVar[bool] = True
     samples_actions: ClassVar[bool] = True
     run_attributes: ClassVar[tuple[str, ...]] = (*SeveralStudentsMixin.run_attributes, "transition_share")
@@ -193,7 +194,7 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
                 self._setup_teacher()
 
     def _setup_model(self) -> None:
-        self._check_has_spaces()
+        self._check_spaces()
         self._check_arguments()
         super()._setup_model()
 
@@ -226,7 +227,7 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         check_actions(teacher, self._known_env())
-        checks.check_temperature(teacher, self.temperature)
+        check_temperature(teacher, self.temperature)
         checks.check_entropy(teacher, self.policy, self.ent_coef)
         super()._check_teacher(teacher, env_id)
         if teacher is not self._teacher and self.value_coef > 0:

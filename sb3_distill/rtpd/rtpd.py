@@ -167,7 +167,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
         return native_or_same(super()._wrap_env(env, verbose, monitor_wrapper), verbose)
 
     def _setup_model(self) -> None:
-        self._check_has_spaces()
+        self._check_spaces()
         # Also called by load(), where the students may come from the user or from the saved model: both are read in the
         # same way.
         self.students, models = read_students(self.students, self.observation_space, self.action_space)

@@ -1,10 +1,8 @@
 """Reads and checks study files, and makes the cells of their grids."""
 
 import difflib
-import inspect
 import itertools
 import math
-import pkgutil
 import re
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +12,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_distill.algorithms import ALGORITHMS
+from sb3_distill.algorithms import ALGORITHMS, arguments_of, resolve
 from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.recipe import is_atari
@@ -65,25 +63,14 @@ def check_names(where: str, kind: str, names: Iterable[str], known: Iterable[str
             raise StudyError(f"{where}: {unknown_choice(kind, name, known)}")
 
 
-def _algorithm(algo: str) -> Any:
-    return pkgutil.resolve_name(ALGORITHMS[algo])
-
-
 @lru_cache
 def known_hyperparams(algo: str) -> list[str]:
     """
     :param algo: key of the Zoo's ``--algo``
     :return: names of the hyperparameters that the algorithm and the Zoo accept
     """
-    cls = _algorithm(algo)
-    names: set[str] = set(ZOO_HYPERPARAMS)
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
-            names |= {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-                break
-    return sorted(names - {"self", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"})
+    names = arguments_of(resolve(algo)) | set(ZOO_HYPERPARAMS)
+    return sorted(names - {"env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"})
 
 
 def _number(where: str, name: str, value: Any, least: float) -> int:
@@ -178,10 +165,10 @@ def _check_cell(where: str, cell: Cell) -> None:
         )
     policy = cell.hyperparams.get("policy")
     if policy is not None:
-        check_names(where, f"policy of {cell.algo}", [policy], _algorithm(cell.algo).policy_aliases)
+        check_names(where, f"policy of {cell.algo}", [policy], resolve(cell.algo).policy_aliases)
     if cell.algo in DISTILLING and cell.hyperparams.get("students"):
         try:
-            names = _algorithm(cell.algo).read_students(cell.hyperparams["students"])
+            names = resolve(cell.algo).read_students(cell.hyperparams["students"])
         except ValueError as error:
             raise StudyError(f"{where}: {error}") from error
         if FIRST in names:
@@ -212,7 +199,7 @@ def _share_play(where: str, dimension: Any, cells: Sequence[Cell]) -> list[Cell]
         raise StudyError(
             f"{where}: grid.{dimension} has one value, which has nobody to share its play with: leave share_play out."
         )
-    entries = {algo: _algorithm(algo).student_entries for algo in DISTILLING}
+    entries = {algo: resolve(algo).student_entries for algo in DISTILLING}
     return share_play(where, dimension, cells, entries)
 
 

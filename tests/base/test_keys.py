@@ -145,6 +145,9 @@ def test_statistics_are_those_of_the_key(gaussian_teacher: A2C, tmp_path: Path) 
         ({"student_keys": "position"}, r"student_keys: Unknown key 'position'.*Did you mean 'positions'\?"),
         ({"teacher_keys": ["state", "all"]}, r"teacher_keys: Unknown key 'all'.*positions.*state"),
         ({"student_keys": []}, r"student_keys must be a key or a list of keys, not \[\].*positions, state"),
+        ({"student_keys": {"a": "positions"}}, r"student_keys must be a key or a list of keys.*cannot be renamed"),
+        ({"teacher_keys": ["state", "state"]}, r"teacher_keys names a key twice"),
+        ({"policy": "MultiInputPolicy"}, r"'MultiInputPolicy' is for Dict observations, and the student's are Box"),
         ({"student_keys": 3}, r"student_keys must be a key or a list of keys, not 3"),
         ({"teacher_keys": None}, r"The environment has the keys positions, state: name with teacher_keys"),
     ],
@@ -155,8 +158,16 @@ def test_bad_keys_are_named(cartpole_teacher: Path, keys: dict[str, Any], messag
 
 
 def test_keys_need_a_dict(cartpole_teacher: Path) -> None:
-    with pytest.raises(ValueError, match=r"student_keys names keys of Dict observations.*are Box"):
+    with pytest.raises(
+        ValueError, match=r"student_keys names keys of Dict observations.*are Box.*wrap the environment"
+    ):
         make(cartpole_teacher, env="CartPole-v1")
+
+
+def test_an_observation_without_the_key_is_refused(cartpole_teacher: Path) -> None:
+    model = make(cartpole_teacher)
+    with pytest.raises(ValueError, match=r"Unknown key 'positions': choose one of state"):
+        model.predict({"state": np.zeros(4, np.float32)})
 
 
 def test_a_view_shows_any_algorithm_a_part() -> None:

@@ -70,7 +70,9 @@ def test_an_agent_without_its_environment_is_told_so(
     folder = run("positions")
     (folder / "CartPole-v1/config.yml").write_text("policy: MlpPolicy\n")
     assert main(["evaluate", str(folder), "-n", "1"]) == 1
-    assert "cannot play CartPole-v1: student_keys names keys of Dict observations" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot play CartPole-v1: student_keys names keys of Dict observations" in said
+    assert "name the folder, or an environment that is registered with its wrappers (--env" in said
 
 
 def test_a_zip_that_says_nonsense(cartpole_teacher: Path, run: Callable[..., Path], tmp_path: Path) -> None:

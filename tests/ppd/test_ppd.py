@@ -220,6 +220,9 @@ def test_teachers_of_other_actions_are_refused(ppo_teacher):
         ({"distill_coef": -1}, "distill_coef must be a number of at least 0, a schedule, or 'lin_VALUE'.*not -1"),
         ({"distill_coef": "falling"}, "distill_coef must be a number.*not 'falling'"),
         ({"distill_coef": float("nan")}, "distill_coef must be a number"),
+        ({"distill_coef": lambda _: -1}, r"distill_coef must return a number of at least 0, not -1.*progress of 0"),
+        ({"distill_coef": lambda _: None}, "distill_coef must return a number of at least 0, not None"),
+        ({"n_teacher_episodes": -1}, "n_teacher_episodes must be at least 0.*not -1"),
         ({"temperature": 0}, "temperature must be a positive finite number"),
         ({"temperature": "auto"}, "temperature='auto' is not possible here.*Pass a number"),
         ({"policy_kwargs": {"use_sde": True}}, "use_sde=True is not supported"),
@@ -231,12 +234,31 @@ def test_teachers_of_other_actions_are_refused(ppo_teacher):
 )
 def test_bad_arguments(kwargs, message, ppo_teacher):
     with pytest.raises(ValueError, match=message):
-        make(ppo_teacher, **kwargs)
+        make(ppo_teacher, **kwargs).learn(64)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("distil_coef", "Unknown argument of ProximalPolicyDistillation 'distil_coef'.*Did you mean 'distill_coef'"),
+        ("students", "Unknown argument of ProximalPolicyDistillation 'students': choose one of "),
+    ],
+)
+def test_unknown_arguments(name, message, ppo_teacher):
+    with pytest.raises(TypeError, match=message):
+        make(ppo_teacher, **{name: 1})
+
+
+def test_q_values_need_a_temperature(cartpole_teacher):
+    with pytest.raises(ValueError, match=r"answers with Q-values.*pass temperature="):
+        make(cartpole_teacher)
 
 
 def test_exploration_by_state(gaussian_teacher):
     with pytest.raises(ValueError, match="use_sde=True is not supported"):
         make(gaussian_teacher, "Pendulum-v1", use_sde=True)
+    with pytest.raises(ValueError, match="use_sde=True is not supported"):
+        make(gaussian_teacher, "CartPole-v1", use_sde=True)
 
 
 def test_actions_without_a_loss():
@@ -248,7 +270,7 @@ def test_actions_without_a_loss():
 
 
 def test_losses_that_are_no_numbers(ppo_teacher):
-    model = make(ppo_teacher, distill_coef=lambda _: float("inf"), batch_size=64, n_epochs=1)
+    model = make(ppo_teacher, vf_coef=float("inf"), batch_size=64, n_epochs=1)
     with pytest.raises(ValueError, match=r"The loss became .* lower learning_rate"):
         model.learn(64)
 

@@ -47,6 +47,11 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
             f"{agent.source} was trained behind VecNormalize, which is no part of a stock model: put its statistics "
             "(vecnormalize.pkl of its run) around the environment with VecNormalize.load."
         )
+    if quantized_layers(policy):
+        warnings.warn(
+            f"{agent.source} is quantized, and a stock model does not round the inputs of its layers: it chooses other "
+            "actions at some observations. sb3-distill export --format sb3 says at how many."
+        )
     is_ppo = agent.algo != "pd"
     kwargs: dict[str, Any] = {"net_arch": policy.net_arch, "activation_fn": policy.activation_fn}
     if is_ppo:

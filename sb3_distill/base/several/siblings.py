@@ -80,7 +80,7 @@ class SeveralStudentsMixin(DistillationAlgorithm):
         self.siblings = SimpleNamespace()
 
     def _setup_model(self) -> None:
-        self._check_has_spaces()
+        self._check_spaces()
         self.students = {name: self._complete(entries) for name, entries in self.read_students(self.students).items()}
         n_students = len(self.students) + 1
         if self.students and self.rollout_policy != "teacher" and n_students > self.n_envs:

@@ -77,7 +77,7 @@ def _step_of(algo: str, env_id: str, made: str) -> tuple[int, int]:
     with closing(make_eval_env(env_id, recipe=recipe)) as made_env:
         # As a model does, which puts the channels of images first
         env = OffPolicyAlgorithm._wrap_env(made_env, monitor_wrapper=False)
-        space, keys = env.observation_space, plain_keys(settings["student_keys"])
+        space, keys = env.observation_space, plain_keys(settings["student_keys"], "student_keys")
         if keys is not None:
             space = part_of_space(space, resolve(algo)._seen_keys(keys, space, "student_keys"), "student_keys")
         kind = _BUFFERS.get(algo, DictReplayBuffer if isinstance(space, spaces.Dict) else ReplayBuffer)
