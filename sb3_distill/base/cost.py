@@ -133,9 +133,11 @@ def zip_bytes(parameters: Iterable[th.Tensor]) -> int:
 
 def duration_in_words(seconds: float) -> str:
     """
-    :param seconds: a duration of at least a minute
+    :param seconds: a duration
     :return: the duration, rounded
     """
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} minute{'s' * (minutes != 1)}"

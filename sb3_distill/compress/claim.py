@@ -1,8 +1,9 @@
 """The claim: the smallest student that keeps enough on fresh starts, on which nothing was chosen."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 from scipy import stats
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.load import load_teacher
-from sb3_distill.compress.job import score
+from sb3_distill.common.files import write_whole
+from sb3_distill.compress.job import load_student, score
 from sb3_distill.compress.search import Goal, Plan, Student
 from sb3_distill.evaluation.play import Score
 from sb3_distill.results.comparison import Pairs, percent_bound
+from sb3_distill.results.tables import to_json
 
+# Folder of what was played on fresh starts
+CLAIMS = "claims"
 # Starts of no search; each try has its own.
 CLAIM_SEED = 40_000_000
 # Episodes of one try
@@ -76,6 +80,19 @@ def episodes_needed(pairs: Pairs, keep: float, error: float) -> float:
     return float((stats.norm.ppf(1 - error) * differences.std(ddof=1) / (pairs.percent - keep)) ** 2)
 
 
+def _played(
+    student: Teacher, teacher: Teacher, env_id: str, n_episodes: int, first_seed: int, folder: Path
+) -> tuple[Score, Score]:
+    """What both score on fresh starts; read where a search that is repeated has played them before."""
+    path = folder / f"{student.sha256[:12]}-{teacher.sha256[:12]}-{first_seed}-{n_episodes}.json"
+    if not path.is_file():
+        played = [score(player, env_id, n_episodes, first_seed) for player in (student, teacher)]
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, to_json([asdict(each) for each in played]))
+    own, its = (Score(**each) for each in json.loads(path.read_text()))
+    return own, its
+
+
 def claim(
     teacher: Teacher,
     env_id: str,
@@ -114,8 +131,8 @@ def claim(
         # The search's own score is flattering: it was chosen by it.
         n_episodes = int(min(max(1.5 * needed, LEAST), MOST))
         first_seed = CLAIM_SEED + 1_000 * (plan.seed % 1_000) * N_TRIES + MOST * len(tries)
-        agent = load_teacher(folder / "cells" / student.outcome.zip, device="cpu")
-        own, its = (score(player, env_id, n_episodes, first_seed) for player in (agent, teacher))
+        agent = load_student(folder / "cells" / student.outcome.zip, teacher, env_id)
+        own, its = _played(agent, teacher, env_id, n_episodes, first_seed, folder / CLAIMS)
         bound = percent_bound(Pairs.of(own, its), error)
         holds = bound is not None and bound >= goal.keep
         tries.append(Claim(student, error, first_seed, own, its, bound, holds))

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.base.cost import check_memory, check_room, in_words
+from sb3_distill.base.cost import check_memory, check_room, duration_in_words, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.utils import missing_extra
-from sb3_distill.compress.candidates import Space, natural_temperature, space_of
+from sb3_distill.compress.candidates import Params, Space, natural_temperature, space_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
 from sb3_distill.compress.outputs import Exports, describe, write_outputs
@@ -115,11 +115,11 @@ def compress(
             in_memory=True,
         )
     )
-    time_left = f"{budget / 60:.3g} minutes" if n_rounds is None else f"{n_rounds} rounds"
+    takes = f"about {duration_in_words(_SHARE * budget)}" if n_rounds is None else f"up to {n_rounds} rounds"
     on_disk = plan.n_jobs * plan.n_students * space.file_bytes(space.largest)
     say(
-        f"The search takes up to {time_left}, {in_words(n_bytes)} of memory for what is played, and up to about "
-        f"{in_words(on_disk)} on disk for the students of each round."
+        f"The search takes {takes} (the episodes of its claim come after it), {in_words(n_bytes)} of memory for what "
+        f"is played, and up to about {in_words(on_disk)} on disk for the students of each round."
     )
     check_memory("The play of the runs", n_bytes, "Run fewer at the same time (-j), or take a shorter --budget.")
     check_room(output, "The students of a round", on_disk, "Make room, or name another folder with -o.")
@@ -140,7 +140,7 @@ def compress(
         chosen = tries[-1] if tries and tries[-1].holds else None
         if chosen is None:
             exports.clear()
-        outcome = Compressed(search, tries, describe(chosen, search, goal, tries))
+        outcome = Compressed(search, tries, describe(chosen, search, goal, tries, exports.refused.values()))
         facts = {"command": command, "budget": budget, "seconds": setup + sum(search.seconds)}
         write_outputs(output, search, goal, tries, exports, facts)
     return outcome
@@ -154,7 +154,15 @@ def _check_max_bytes(goal: Goal, space: Space) -> None:
         )
 
 
-def _goes_on(search: Search, budget: float, n_rounds: int | None, setup: float, say: Callable[[str], Any]) -> bool:
+def _goes_on(
+    search: Search,
+    chosen: Sequence[Params],
+    *,
+    budget: float,
+    n_rounds: int | None,
+    setup: float,
+    say: Callable[[str], Any],
+) -> bool:
     """Whether another round fits, and the line that says so."""
     left = budget - setup - sum(search.seconds)
     fits = left - (1 - _SHARE) * budget >= search.expected_seconds or not search.seconds
@@ -169,6 +177,11 @@ def _goes_on(search: Search, budget: float, n_rounds: int | None, setup: float, 
     else:
         so_far = "none keeps enough so far" + ("" if best is None else f", the best one {best.percent:.1f}%")
     time_left = f", {max(left, 0) / 60:.1f} min left" if n_rounds is None else ""
-    size = f"{search.plan.n_students * search.plan.n_jobs} students, {search.n_timesteps:,} steps"
+    what = f"{len(chosen)} students from {_described(search, chosen[-1])} to {_described(search, chosen[0])}"
+    size = f"{what}, {search.n_timesteps:,} steps"
     say(f"round {search.n_rounds + 1}: {size}; {so_far}{time_left}")
     return True
+
+
+def _described(search: Search, params: Params) -> str:
+    return f"{search.space.n_bytes(params):,} bytes ({search.space.describe(params)})"

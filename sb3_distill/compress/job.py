@@ -4,12 +4,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_distill.agents.agent import Teacher
@@ -20,7 +21,7 @@ from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.compress.candidates import Params, Space, space_of
 from sb3_distill.envs.imports import trust_packages
-from sb3_distill.evaluation.environments import make_env_of
+from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.qpd.qpd import QPD
 from sb3_distill.results.tables import to_json
@@ -219,6 +220,18 @@ def learn_together(settings: Settings, teacher: Teacher, space: Space) -> tuple[
     return model, students
 
 
+def load_student(source: Path | BaseAlgorithm, teacher: Teacher, env_id: str) -> Teacher:
+    """
+    :param source: a student, or its zip, neither of which says how its environment was made
+    :param teacher: its teacher
+    :param env_id: the environment
+    :return: the student, which plays in environments that are made as the teacher's
+    """
+    student = load_teacher(source, device="cpu")
+    student.facts = replace(student.facts, recipe=recipe_of(teacher, env_id))
+    return student
+
+
 def run(folder: Path) -> None:
     """
     Teach and score the students of a run, and write its manifest, which is written last: it marks the run as finished.
@@ -239,9 +252,8 @@ def run(folder: Path) -> None:
             student = model.student_model(name) if name in model.students else model
             student.env_id = settings.env_id
             student.save(path)
-            played = score(
-                load_teacher(student, device="cpu"), settings.env_id, settings.n_episodes, settings.first_seed
-            )
+            own = load_student(student, teacher, settings.env_id)
+            played = score(own, settings.env_id, settings.n_episodes, settings.first_seed)
             found = {"returns": played.returns, "traces": played.traces, "zip": path.name}
         outcomes.append(Outcome(params, **asdict(check), **found))
     seconds = time.time() - start

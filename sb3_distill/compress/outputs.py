@@ -3,7 +3,7 @@
 import csv
 import io
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from sb3_distill.agents.files import AgentError
 from sb3_distill.common.files import file_name, model_zip, run_folder, whole_file, write_whole
 from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
@@ -105,7 +106,7 @@ class Exports:
         path = write_student(self.output / "cells" / student.outcome.zip, self.output, self.search, student)
         try:
             self.files = TARGETS[self.target](path, self.output / EXPORT, self.search.env_id)
-        except ExportError as error:
+        except (ExportError, AgentError) as error:
             self.refused[student.outcome.zip] = str(error)
         return self.refused.get(student.outcome.zip, "")
 
@@ -220,7 +221,7 @@ def write_outputs(
     figure = draw_front(search.students, goal, tries)
     save_figure(figure, output / FIGURE)
     found = {**versions(), "optuna": version("optuna")}
-    notes = describe(chosen, search, goal, tries)
+    notes = describe(chosen, search, goal, tries, exports.refused.values())
     section = Section(
         name="compress",
         title=f"{search.env_id}: the smallest student that keeps {goal.keep:g}%",
@@ -268,12 +269,15 @@ def write_outputs(
         file.write(to_json(record).encode())
 
 
-def describe(chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[Claim]) -> str:
+def describe(
+    chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[Claim], refused: Collection[str] = ()
+) -> str:
     """
     :param chosen: the try that holds; None: there is none
     :param search: the search
     :param goal: what was asked for
     :param tries: all tries
+    :param refused: why students could not be exported
     :return: the outcome in words
     """
     teacher = search.teacher
@@ -282,9 +286,12 @@ def describe(chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[C
         percents = [each.percent for each in search.students if each.pairs is not None]
         best = f"The best one had {max(percents):.1f}% on the starts of the search." if percents else "None was scored."
         most = "" if goal.max_bytes is None else f" in at most {goal.max_bytes:,} bytes"
+        advice = ["take a longer --budget", "a lower --keep", *([] if goal.max_bytes is None else ["more --max-bytes"])]
+        ways = f"{', '.join(advice[:-1])} or {advice[-1]}"
+        why = f" Their export was refused: {'; '.join(sorted(set(refused)))}" if refused else ""
         return (
-            f"No student was shown to keep {goal.keep:g}% of the teacher{most}. {best} {tried} The front is "
-            "kept: take a longer --budget, a lower --keep or more --max-bytes."
+            f"No student was shown to keep {goal.keep:g}% of the teacher{most}. {best} {tried}{why} The front is kept: "
+            f"{ways}."
         )
     # Of some agents the size is not known.
     theirs = teacher.n_bytes

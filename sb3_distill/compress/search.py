@@ -17,11 +17,13 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.files import write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.compress.candidates import Params, Space, front_of
 from sb3_distill.compress.job import Outcome, Settings, read_outcomes
 from sb3_distill.evaluation.play import Score
 from sb3_distill.results.comparison import Pairs
+from sb3_distill.results.tables import to_json
 from sb3_distill.study.backends import Backend
 from sb3_distill.study.manifest import MANIFEST
 
@@ -35,6 +37,8 @@ _N_REPEATS = 3
 _N_ASKS = 50
 # A student that was stopped has no score. The sampler is told one that nobody wants.
 _STOPPED = 0.0
+# In the folder of the first run of a round: what the round took
+ROUND = "round.json"
 # Starts that nobody else has: evaluations begin at 0, step sizes at 10 and 20 million
 SEARCH_SEED = 30_000_000
 
@@ -219,18 +223,15 @@ class Search:
         n_checks = max(map(len, agreements), default=0)
         return [min(each[check] for each in agreements if len(each) > check) for check in range(n_checks)]
 
-    def run_round(self, backend: Backend) -> bool:
+    def run_round(self, backend: Backend, chosen: Sequence[Params]) -> None:
         """
         Teach and score the students of one round, if they are not there already.
 
         :param backend: what runs them
-        :return: whether there was anything left to try
+        :param chosen: the students, from ``propose``
         :raises CompressError: a run has failed
         """
         start = time.monotonic()
-        chosen = self.propose()
-        if not chosen:
-            return False
         size = self.plan.n_students
         runs = [self._settings(chosen[first : first + size], first) for first in range(0, len(chosen), size)]
         keys = [f"{self.n_rounds:03d}-{_key(asdict(settings))}" for settings in runs]
@@ -244,12 +245,15 @@ class Search:
                 raise CompressError(f"A run has failed: {problem} (see {self.folder / 'failed' / key}).")
         outcomes = [read_outcomes(self.folder / "cells" / key) for key in keys]
         self.students += [self._paired(outcome) for run in outcomes for outcome in run]
-        took = time.monotonic() - start if waiting else max(run[0].seconds for run in outcomes)
-        self.seconds.append(took)
+        # A search that is repeated has as many rounds, so it counts what they took at first.
+        clock = self.folder / "cells" / keys[0] / ROUND
+        if waiting or not clock.is_file():
+            took = time.monotonic() - start if waiting else max(run[0].seconds for run in outcomes)
+            write_whole(clock, to_json({"seconds": took}))
+        self.seconds.append(json.loads(clock.read_text())["seconds"])
         self.n_rounds += 1
-        return True
 
-    def _settings(self, chosen: list[Params], first: int) -> Settings:
+    def _settings(self, chosen: Sequence[Params], first: int) -> Settings:
         seed = np.random.SeedSequence([self.plan.seed, self.n_rounds, first]).generate_state(1)[0]
         return Settings(
             teacher=self.teacher.source,
@@ -258,7 +262,7 @@ class Search:
             gym_packages=list(self.gym_packages),
             seed=int(seed) % 2**31,
             n_timesteps=self.n_timesteps,
-            students=chosen,
+            students=list(chosen),
             temperature=self.space.temperature,
             bars=self.bars(),
             n_episodes=self.plan.n_episodes,
@@ -297,14 +301,14 @@ def only_search_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def run_search(search: Search, backend: Backend, goes_on: Callable[[Search], bool]) -> None:
+def run_search(search: Search, backend: Backend, goes_on: Callable[[Search, Sequence[Params]], bool]) -> None:
     """
     Search until nothing is left to try.
 
     :param search: the search
     :param backend: what runs its students
-    :param goes_on: asked before every round: whether there is another one
+    :param goes_on: asked before every round, of which it gets the students: whether there is another one
     :raises CompressError: a run has failed
     """
-    while goes_on(search) and search.run_round(backend):
-        pass
+    while (chosen := search.propose()) and goes_on(search, chosen):
+        search.run_round(backend, chosen)

@@ -231,7 +231,7 @@ def test_a_search_says_what_it_needs_and_is_refused_where_it_does_not_fit(folder
     monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(total=50_000, available=50_000))
     with pytest.raises(ValueError, match=r"The play of the runs needs 89.6 KB of memory, .* Run fewer"):
         search(folder, tmp_path / "out", n_rounds=2, say=said.append)
-    needs = r"up to 2 rounds, 89.6 KB of memory for what is played, and up to about [\d.]+ KB on disk for the students"
+    needs = r"up to 2 rounds \(the .*\), 89.6 KB of memory for what is played, and up to about [\d.]+ KB on disk for"
     assert len(said) == 1 and re.search(needs, said[0])
     assert not (tmp_path / "out").exists()
 

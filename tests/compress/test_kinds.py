@@ -1,16 +1,20 @@
 """Searches for agents of every kind of observations and actions: from the agent to its export as C."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 from gymnasium.envs.classic_control import PendulumEnv
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_distill import load_teacher
 from sb3_distill.compress.compress import JOB, compress
@@ -146,3 +150,26 @@ def test_ray_finds_what_this_machine_finds(tmp_path: Path, monkeypatch: pytest.M
     finally:
         ray.shutdown()
     assert students[0] == students[1]
+
+
+def test_students_play_in_the_environment_of_their_teacher(tmp_path: Path) -> None:
+    """The run's wrappers, and a stack of observations, of which this agent sees the newest alone."""
+    run = tmp_path / f"ppo/{SHORT}_1"
+    (run / SHORT).mkdir(parents=True)
+    env = make_vec_env(SHORT, 1)
+    model = PPO("MlpPolicy", VecFrameStack(env, 2), policy_kwargs={"net_arch": []}, **PPO_KWARGS, device="cpu")
+    weights = th.tensor([0.0, 0.0, 0.0, 0.0, 0.1, 0.5, 8.0, 4.0])
+    with th.no_grad():
+        model.policy.action_net.weight.copy_(th.stack([-weights, weights]))
+        model.policy.action_net.bias.zero_()
+    model.save(run / f"{SHORT}.zip")
+    wrapper = {"gymnasium.wrappers.TimeLimit": {"max_episode_steps": 20}}
+    (run / SHORT / "config.yml").write_text(json.dumps({"env_wrapper": wrapper, "frame_stack": 2}))
+    (run / SHORT / "args.yml").write_text(json.dumps({"algo": "ppo", "env": SHORT}))
+    goal, plan = Goal(keep=90.0), Plan(n_timesteps=400, n_students=2, n_episodes=4)
+    found = compress(
+        run, tmp_path / "out", goal, plan, n_rounds=2, target="c", backend=Here(), gym_packages=["tests.compress.games"]
+    )
+    scored = [student for student in found.search.students if student.pairs is not None]
+    assert scored and all(max(student.pairs.student) <= 20 == max(student.pairs.teacher) for student in scored)
+    assert all(max(each.student_score.returns) <= 20 for each in found.tries)
