@@ -111,5 +111,7 @@ class Description:
             raise ReadError(f"{observation.dtype!r} is no type of an observation") from error
         if min(observation.shape, default=0) < 0:
             raise ReadError(f"{observation.shape} is no shape of an observation")
+        if description.frame_stack < 1:
+            raise ReadError(f"frame_stack must be at least 1, not {description.frame_stack}")
         check_size("the observation", math.prod(observation.shape), MAX_SPACE_ELEMENTS, "elements")
         return description

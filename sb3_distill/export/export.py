@@ -178,8 +178,7 @@ def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:
         if FLOAT_FILE in written:
             advice.append(f"use {FLOAT_FILE}")
     elif not quantized_layers(agent.policy):
-        for_qpd = agent.has_distribution or isinstance(agent.action_space, spaces.Box)
-        advice.append("train a student with quantization (--algo qpd)" if for_qpd else "distil it (--algo pd)")
+        advice.append("train a student with quantization (--algo qpd)")
     if bits is not None and bits < MAX_BITS:
         advice.append("take more bits (--bits)")
     text = ", ".join([*advice, "or allow more"] if advice else ["allow more"])
@@ -222,11 +221,20 @@ class _Candidates:
         """Check the agent in what computes with integers alone."""
         if "c" not in formats and "web" not in formats:
             return
-        policy = integer_policy(quantized)
+        policy = self._lowered(quantized)
         if "c" in formats:
             self._add_c(policy, quantized, env_id)
         if "web" in formats:
             self._add_page(policy, quantized, env_id)
+
+    def _lowered(self, quantized: Teacher) -> IntegerPolicy:
+        """The agent in integers, with sums of 64 bits where those of 32 would change what it does."""
+        policy = integer_policy(quantized)
+        exported, same = policy.predict(self.checked.values)[0], quantized.predict(self.checked.values)[0]
+        has_factors = policy.inputs is not None and len(policy.inputs.factor) > 1
+        if not has_factors or disagreement(exported, same, self.agent.action_space) <= self.limit / 2:
+            return policy
+        return integer_policy(quantized, wide=True)
 
     def _add_c(self, policy: IntegerPolicy, quantized: Teacher, env_id: str) -> None:
         title = c_title(self.agent.algo, env_id, self.agent.sha256)

@@ -236,6 +236,11 @@ class IntegerPolicy:
             batch
         """
         observation = np.asarray(observation)
+        found = observation.shape
+        if len(found) - len(self.shape) not in (0, 1) or found[len(found) - len(self.shape) :] != self.shape:
+            raise ValueError(f"An observation must have the shape {self.shape}, alone or in a batch, not {found}.")
+        if self.inputs is None and observation.dtype.kind not in "iub":
+            raise ValueError(f"Observations of this policy are bytes, 0 to 255, not {observation.dtype}.")
         single = observation.ndim == len(self.shape)
         flat = observation.reshape(1 if single else len(observation), -1)
         outputs = self.outputs(flat if self.inputs is None else self.inputs.levels(flat))

@@ -176,7 +176,7 @@ class _Lowering:
         idle = ~integers.reshape(len(integers), -1).any(axis=1)
         return integers, np.where(idle, np.maximum(np.abs(bias) / 2**20, 1e-8), steps), bias
 
-    def set_factors(self, inputs: Inputs, steps: np.ndarray) -> Inputs:
+    def set_factors(self, inputs: Inputs, steps: np.ndarray, wide: bool) -> Inputs:
         """
         Put the levels of all entries on one scale: each gets an integer as its factor. The larger these are, the less
         they are rounded; they are as large as the sums allow.
@@ -195,7 +195,10 @@ class _Lowering:
         # Roundings add at most half a factor for each entry.
         rounding = (rows * largest).sum(axis=1).max() / 2 + 1
         room = [min((limit - rounding) / reach.max(), MAX_FACTOR) for limit in (NARROW, WIDE)]
-        most = math.floor(room[0] if room[0] >= MIN_FACTOR else room[1])
+        # The smallest factor is rounded most; an entry without weights or values may have any.
+        counts = rows.any(axis=0) & (largest > 0)
+        smallest = relative[counts].min() if counts.any() else 1.0
+        most = math.floor(room[1] if wide or room[0] * smallest < MIN_FACTOR else room[0])
         if most < 1:
             raise _refuse(self.agent, "its first layer's sums do not fit in 64 bits", "Take fewer bits.")
         factor = np.maximum(np.rint(relative * most), 1).astype(np.uint16)
@@ -284,9 +287,10 @@ class _Lowering:
 
 
 @th.no_grad()
-def integer_policy(agent: Teacher) -> IntegerPolicy:
+def integer_policy(agent: Teacher, wide: bool = False) -> IntegerPolicy:
     """
     :param agent: a quantized agent at its final precision
+    :param wide: round the multipliers of a vector's entries as little as sums of 64 bits allow
     :return: the same policy in integers
     :raises AgentError: a part of it cannot be expressed in integers; the message names it
     """
@@ -297,7 +301,7 @@ def integer_policy(agent: Teacher) -> IntegerPolicy:
     quantizer = lowering.blocks[0].layer.input_quantizer
     inputs = None
     if quantizer is not None:
-        inputs = lowering.set_factors(*_inputs(agent, quantizer))
+        inputs = lowering.set_factors(*_inputs(agent, quantizer), wide)
     elif agent.normalization is not None or not has_exact_input(space):
         raise _refuse(agent, "its observations are floating-point numbers and are not quantized", "Quantize them.")
     channels_last = any(isinstance(layer, ChannelsFirst) for layer in chain_of(agent))

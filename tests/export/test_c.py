@@ -190,6 +190,13 @@ def test_observations_whose_stack_cannot_be_told_apart_are_named():
         CSource(integer_policy(agent), "title", 3, "agent")
 
 
+def test_names_of_strangers_stay_in_the_comment():
+    hostile = "ppo *\\\n/ int evil; /\\\n* ??/\n*/ on CartPole-v1"
+    for content in CSource(integer_policy(vector_agent()), hostile, 1, "agent").code().values():
+        title = content.decode().splitlines()[0]
+        assert title.startswith("/* ppo ") and title.endswith(" on CartPole-v1") and not set(title[2:]) & set("*\\?;")
+
+
 def test_same_agent_same_files():
     first, second = (
         CSource(integer_policy(vector_agent()), "title", 1, "agent").files(

@@ -203,7 +203,7 @@ def test_export_writes_files_that_run_alone(few_bits, tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("dqn", "Distil it (--algo pd), or allow more."),
+        ("dqn", "Train a student with quantization (--algo qpd), or allow more."),
         ("ppo", "Train a student with quantization (--algo qpd), or allow more."),
         # A student already
         ("pd", "Use policy.onnx, or allow more."),
@@ -306,6 +306,9 @@ def test_bench_of_what_is_there(few_bits, tmp_path: Path, capsys, monkeypatch):
     content = (tmp_path / "out" / INTEGER_FILE).read_bytes()
     (tmp_path / "out" / INTEGER_FILE).write_bytes(content[:100])
     with pytest.raises(ExportError, match=r"policy_int.onnx cannot be run .*: export the agent again"):
+        bench_folder(tmp_path / "out", 3, 0)
+    (tmp_path / "out/policy.json").write_text(json.dumps(json.loads(description) | {"frame_stack": 0}))
+    with pytest.raises(ExportError, match=r"frame_stack must be at least 1, not 0"):
         bench_folder(tmp_path / "out", 3, 0)
     (tmp_path / "out/policy.json").write_text("{}")
     with pytest.raises(ExportError, match=r"policy.json has no .*macs.*: export the agent again"):

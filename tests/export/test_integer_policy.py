@@ -112,6 +112,39 @@ def test_sums_of_32_bits_are_proved_and_wider_ones_are_taken_where_they_are_need
         integer_policy(agent)
 
 
+def test_small_entries_keep_their_precision():
+    """An entry whose step is a thousandth of another's: sums of 32 bits would leave it a factor of a few units."""
+    agent = vector_agent()
+    quantizer = quantized_layers(agent.policy)[0].input_quantizer
+    with th.no_grad():
+        quantizer.unit.mul_(th.tensor([1e-3, 1, 1, 1, 1, 1]) / quantizer.step_sizes())
+    policy = integer_policy(agent)
+    assert policy.wide and policy.inputs.factor.max() == 2**16 - 1
+    plain = integer_policy(vector_agent())
+    asked = integer_policy(vector_agent(), wide=True)
+    assert not plain.wide and (asked.inputs.factor >= plain.inputs.factor).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((3, 1), np.float32, r"must have the shape \(6,\), alone or in a batch, not \(3, 1\)"),
+        ((1, 5), np.float32, r"must have the shape \(6,\)"),
+        ((), np.float32, r"must have the shape \(6,\)"),
+        ((2, 1, 6), np.float32, r"must have the shape \(6,\)"),
+    ],
+)
+def test_observations_of_another_shape_are_refused(shape, dtype, message):
+    with pytest.raises(ValueError, match=message):
+        integer_policy(vector_agent()).predict(np.zeros(shape, dtype))
+
+
+def test_frames_must_be_bytes():
+    policy = integer_policy(AGENTS["frames"]())
+    with pytest.raises(ValueError, match=r"are bytes, 0 to 255, not float32"):
+        policy.predict(np.zeros(policy.shape, np.float32))
+
+
 def test_statistics_of_vecnormalize_are_in_the_input():
     env = VecNormalize(make_vec_env("CartPole-v1"), clip_obs=0.5)
     model = PPO("MlpPolicy", env, n_steps=64, batch_size=64, seed=0, device="cpu", policy_kwargs={"net_arch": [8]})

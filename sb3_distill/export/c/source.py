@@ -1,5 +1,6 @@
 """Writes an integer policy as C."""
 
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -110,7 +111,8 @@ class CSource:
         if max(*sizes, *policy.shape) > 2**16 - 1:
             raise AgentError(f"{source} cannot be exported as C: a layer has more than 65,535 inputs or outputs.")
         self._collect_arrays()
-        self.values = self._values(title.replace("*/", "* /").replace("/*", "/ *"))
+        # It stands in a comment, and names in it can be a stranger's: nothing that could end the comment stays.
+        self.values = self._values(re.sub(r"[^A-Za-z0-9 ,.:/+_-]", "_", title))
 
     @property
     def n_bytes(self) -> int:
