@@ -84,7 +84,7 @@ class Teacher(ActingByAnswers):
     has_distribution: bool = False
     has_memory: bool = False
     # Whether it was trained with masks of the actions that are allowed: it acts within them
-    needs_masks: ClassVar[bool] = False
+    needs_masks: bool = False
 
     def __init__(self, policy: Any, facts: AgentFacts) -> None:
         misfit = None if facts.normalization is None else facts.normalization.find_misfit(policy.observation_space)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
 import sb3_contrib
 import stable_baselines3
@@ -24,7 +24,7 @@ from sb3_distill.agents.agent import (
 )
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.files import AgentError, AgentFiles
+from sb3_distill.agents.files import AgentError, AgentFiles, AgentNotFoundError
 from sb3_distill.agents.kinds.ars import ARSTeacher
 from sb3_distill.agents.kinds.maskable import MaskableTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
@@ -118,7 +118,7 @@ def load_teacher(
     :return: the agent
     :raises AgentError: the agent cannot be found or cannot be used
     """
-    if isinstance(source, (str, os.PathLike)) and Path(source).suffix == ".onnx" and Path(source).is_file():
+    if is_onnx_file(source):
         return _from_onnx(Path(source), teacher_kwargs, env_id, env)
     if teacher_kwargs:
         raise AgentError(f"teacher_kwargs say what an ONNX file does not, and {source} is none: leave them out.")
@@ -129,6 +129,14 @@ def load_teacher(
     if not isinstance(source, (str, os.PathLike)):
         return _from_object(source, device, env_id)
     return _from_source(source, env_id, env, allow_pickle, local_only).to(device)
+
+
+def is_onnx_file(source: Any) -> TypeGuard[str | Path]:
+    """
+    :param source: see ``load_teacher``
+    :return: whether it names an ONNX file
+    """
+    return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() == ".onnx"
 
 
 def _from_object(source: Any, device: th.device | str, env_id: str | None, name: str | None = None) -> Teacher:
@@ -145,6 +153,8 @@ def _from_object(source: Any, device: th.device | str, env_id: str | None, name:
 
 
 def _from_onnx(path: Path, teacher_kwargs: Mapping[str, Any] | None, env_id: str | None, env: Any) -> Teacher:
+    if not path.is_file():
+        raise AgentNotFoundError(f"There is no file {path}.")
     if env is None:
         names = ("observation_space", "action_space")
         env = SimpleNamespace(**{name: _space_of_env(env_id, name) for name in names})

@@ -83,6 +83,16 @@ def keyword(text: str) -> tuple[str, Any]:
         ) from error
 
 
+def add_teacher_kwargs(parser: Any) -> None:
+    """
+    Add the option ``teacher_kwargs``.
+
+    :param parser: the parser, or a group of its options
+    """
+    said = "key:value, what ONNX files do not say of themselves, such as answers:\"'logits'\""
+    parser.add_argument("--teacher-kwargs", type=keyword, nargs="+", default=[], help=said)
+
+
 def add_gym_packages(parser: argparse.ArgumentParser) -> Any:
     """
     Add the option ``gym_packages``.

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from sb3_distill.common.arguments import add_gym_packages, percentage, to_number, whole_number
+from sb3_distill.common.arguments import add_gym_packages, add_teacher_kwargs, percentage, to_number, whole_number
 from sb3_distill.common.verbs import Parser
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -50,10 +50,11 @@ def main(argv: list[str]) -> int:
         "to go on with a search that was stopped.",
         "rl-trained-agents/ppo/CartPole-v1_1 -o small/ --budget 10m",
     )
-    parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name")
+    parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name, an ONNX file, a function")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the outcome")
     parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="form of the export")
     parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
+    add_teacher_kwargs(parser)
     goal = parser.add_argument_group("what the student must keep")
     goal.add_argument("--keep", type=percentage, default=95.0, help="%% of the teacher that the lower bound must reach")
     goal.add_argument("--confidence", type=confidence, default=95.0, help="%%, of that bound")
@@ -71,10 +72,12 @@ def main(argv: list[str]) -> int:
     from sb3_distill.compress.compress import JOB, compress
     from sb3_distill.compress.outputs import EXPORT, RECORD, REPORT, STUDENT
     from sb3_distill.compress.search import Goal, Plan
+    from sb3_distill.evaluation.loading import check_teacher_kwargs
     from sb3_distill.study.backends import run_locally, run_on_ray
 
     try:
         check_writable(args.output / RECORD)
+        check_teacher_kwargs(dict(args.teacher_kwargs), [args.agent])
         backend = run_on_ray(None, args.jobs, 1, JOB) if args.backend == "ray" else run_locally(args.jobs, 1, JOB)
         outcome = compress(
             args.agent,
@@ -85,6 +88,7 @@ def main(argv: list[str]) -> int:
             target=args.target,
             backend=backend,
             env_id=args.env,
+            teacher_kwargs=dict(args.teacher_kwargs),
             gym_packages=args.gym_packages,
             command=shlex.join(["sb3-distill", "compress", *argv]),
             say=partial(print, flush=True),

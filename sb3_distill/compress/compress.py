@@ -1,13 +1,12 @@
 """Compresses an agent: searches, claims, writes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sb3_distill.agents.load import load_teacher
 from sb3_distill.base.cost import check_memory, check_room, duration_in_words, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
@@ -28,6 +27,7 @@ from sb3_distill.compress.search import (
 )
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.evaluation.loading import load_player
 from sb3_distill.study.backends import Backend, run_locally
 
 JOB = "sb3_distill.compress.job"
@@ -68,6 +68,7 @@ def compress(
     target: str = "onnx",
     backend: Backend | None = None,
     env_id: str | None = None,
+    teacher_kwargs: Mapping[str, Any] | None = None,
     gym_packages: Sequence[str] = (),
     command: str = "",
     say: Callable[[str], Any] = print,
@@ -84,6 +85,7 @@ def compress(
     :param target: form of the export
     :param backend: what runs them; None: processes on this machine
     :param env_id: the environment; None: the agent's own
+    :param teacher_kwargs: what an ONNX file does not say of itself (see ``load_teacher``)
     :param gym_packages: packages with environments or wrappers to import first
     :param command: the command that repeats it, for the record
     :param say: shows a line of progress
@@ -98,7 +100,12 @@ def compress(
     if problem is not None:
         raise CompressError(f'{problem} --target c (target="c") needs neither onnx nor onnxruntime.')
     trust_packages(gym_packages)
-    teacher = load_teacher(source, device="cpu")
+    teacher = load_player(source, env_id, teacher_kwargs, device="cpu")
+    if teacher.saved_source is None:
+        raise CompressError(
+            f"{teacher.source} is in memory, and runs of the search load their teacher by its name: save it and pass "
+            'the path, or pass "package.module:function" of a function that makes it, with gym_packages.'
+        )
     env_id = find_env_id(teacher, env_id)
     space = space_of(teacher, natural_temperature(teacher, env_id))
     _check_max_bytes(goal, space)
@@ -128,7 +135,7 @@ def compress(
         if reference.mean == 0:
             raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
         say(f"The teacher: {teacher.n_bytes:,} bytes, {reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
-        search = Search(teacher, env_id, gym_packages, space, reference, goal, plan, output)
+        search = Search(teacher, env_id, gym_packages, space, reference, goal, plan, output, teacher_kwargs)
         setup = time.monotonic() - start
         run_search(
             search,

@@ -22,6 +22,7 @@ from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.compress.candidates import Params, Space, space_of
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
+from sb3_distill.evaluation.loading import load_player
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.qpd.qpd import QPD
 from sb3_distill.results.tables import to_json
@@ -60,6 +61,7 @@ class Settings:
     :param bars: for each of ``CHECKS``, the agreement with the teacher below which a student is stopped; empty: none
     :param n_episodes: episodes of each score
     :param first_seed: seed of the first of them
+    :param teacher_kwargs: what is said of an ONNX file beside it
     """
 
     teacher: str
@@ -73,6 +75,7 @@ class Settings:
     bars: Sequence[float] = ()
     n_episodes: int = 30
     first_seed: int = 0
+    teacher_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,8 @@ def learn_together(settings: Settings, teacher: Teacher, space: Space) -> tuple[
             learning_starts=min(1_000, settings.n_timesteps // 10),
             value_coef=0.0,
             n_teacher_episodes=0,
+            # The student's file says them beside its teacher.
+            teacher_kwargs=settings.teacher_kwargs or None,
             allow_env_mismatch=True,
             students=dict(zip(names[1:], entries[1:], strict=True)) or None,
             seed=settings.seed,
@@ -241,7 +246,7 @@ def run(folder: Path) -> None:
     start = time.time()
     settings = Settings(**json.loads((folder / SETTINGS).read_text()))
     trust_packages(settings.gym_packages)
-    teacher = load_teacher(settings.teacher, device="cpu")
+    teacher = load_player(settings.teacher, settings.env_id, settings.teacher_kwargs, device="cpu")
     space = space_of(teacher, settings.temperature)
     model, checks = learn_together(settings, teacher, space)
     outcomes = []

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,6 +126,7 @@ class Search:
     :param goal: what is asked for
     :param plan: how it is searched
     :param folder: where runs leave their students
+    :param teacher_kwargs: what is said of an ONNX file beside it
     """
 
     def __init__(
@@ -138,8 +139,10 @@ class Search:
         goal: Goal,
         plan: Plan,
         folder: Path,
+        teacher_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self.teacher, self.env_id, self.gym_packages, self.space = teacher, env_id, gym_packages, space
+        self.teacher, self.env_id, self.teacher_kwargs = teacher, env_id, teacher_kwargs or {}
+        self.gym_packages, self.space = gym_packages, space
         self.reference, self.goal, self.plan, self.folder = reference, goal, plan, folder
         self.students: list[Student] = []
         self.n_rounds = 0
@@ -259,6 +262,7 @@ class Search:
             teacher=self.teacher.source,
             sha256=self.teacher.sha256,
             env_id=self.env_id,
+            teacher_kwargs=dict(self.teacher_kwargs),
             gym_packages=list(self.gym_packages),
             seed=int(seed) % 2**31,
             n_timesteps=self.n_timesteps,

@@ -12,7 +12,15 @@ import gymnasium as gym
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
-from sb3_distill.common.arguments import add_import_options, device, keyword, percentage, share, whole_number
+from sb3_distill.common.arguments import (
+    add_import_options,
+    add_teacher_kwargs,
+    device,
+    keyword,
+    percentage,
+    share,
+    whole_number,
+)
 from sb3_distill.common.files import check_writable, write_whole
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
@@ -35,11 +43,14 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "Score agents on the same episodes: same starts, same random actions. Nothing is unpickled.",
         "logs/pd/CartPole-v1_1 -n 100 -o scores.json",
     )
-    parser.add_argument("agents", nargs="+", help="zips, run folders, zoo: or hub: names; students and teachers alike")
+    parser.add_argument(
+        "agents", nargs="+", help="zips, run folders, zoo: or hub: names, ONNX files; students, teachers"
+    )
     parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     comparison = parser.add_argument_group("comparison")
     comparison.add_argument("--teacher", help="the agent whose score is 100%% (default: each student's own teacher)")
+    add_teacher_kwargs(comparison)
     worse = "per cent of the teacher by which a student may be worse"
     comparison.add_argument("--margin", type=percentage, default=MARGIN, help=worse)
     game = parser.add_argument_group("the game")

@@ -75,13 +75,13 @@ def recipe_of(agent: Teacher, env_id: str, env_kwargs: Mapping[str, Any] | None 
 def play_where_it_taught(teacher: Teacher, students: Sequence[Teacher]) -> None:
     """
     Let a teacher that has no run of its own, such as an object or an ONNX file, play in the environments of its
-    students' runs, if it saw keys of its own there.
+    students' runs, and see what it saw there.
 
     :param teacher: the teacher
     :param students: its students
     :raises AgentError: it saw another thing in each run
     """
-    students = [student for student in students if student.facts.teacher_keys is not None]
+    students = [each for each in students if each.facts.recipe is not None or each.facts.teacher_keys is not None]
     if not students or not _has_no_run(teacher):
         return
     first = _what_taught(students[0])
@@ -97,7 +97,7 @@ def play_where_it_taught(teacher: Teacher, students: Sequence[Teacher]) -> None:
 
 
 def _has_no_run(agent: Teacher) -> bool:
-    return agent.facts.algo in ("object", "onnx")
+    return agent.facts.algo in ("object", "onnx") and agent.facts.recipe is None
 
 
 def _what_taught(student: Teacher) -> tuple[Any, ...]:
@@ -205,7 +205,7 @@ def make_env_of(
         return _make_env(agent, env_id, n_envs, recipe, start_wrapper, native)
     except ValueError:
         # Those of its student's run may stack observations of which a teacher knows the newest alone.
-        if _has_no_run(agent) and agent.facts.student_keys is not None and (recipe.frame_stack or 1) > 1:
+        if agent.facts.algo in ("object", "onnx") and (recipe.frame_stack or 1) > 1:
             with suppress(ValueError):
                 return _make_env(agent, env_id, n_envs, replace(recipe, frame_stack=1), start_wrapper, native)
         raise

@@ -2,16 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
-from sb3_distill.agents.load import load_teacher
 from sb3_distill.evaluation.disturbance import Disturbance
 from sb3_distill.evaluation.environments import find_env_id, play_where_it_taught, recipe_of, shared_env_kwargs
+from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
 
 
 @dataclass
@@ -78,8 +78,7 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
                 return other
     try:
         # What a student's file names is no reason to ask the hub.
-        said = {"env_id": agent.env_id, "teacher_kwargs": agent.facts.teacher_kwargs}
-        found = load_teacher(source, device=device, local_only=True, **(said if source.endswith(".onnx") else {}))
+        found = load_player(source, agent.env_id, agent.facts.teacher_kwargs, device, local_only=True)
     except AgentError as error:
         raise AgentError(
             f"{agent.source} names the teacher {source}, which cannot be loaded from this machine: {error} Name the "
@@ -96,16 +95,20 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
     return None
 
 
-def add_teachers(game: Game, named: str | None, device: str) -> None:
+def add_teachers(game: Game, named: str | None, device: str, teacher_kwargs: Mapping[str, Any] | None = None) -> None:
     """
     Let every agent be compared with its own teacher, or, if it names none, with the only teacher of the game.
 
     :param game: the game, whose teachers are put before their students
     :param named: the agent with which all are compared instead
     :param device: where teachers are loaded
+    :param teacher_kwargs: what is said of ONNX files beside them; None: what the game's students say of their teacher
     :raises AgentError: a teacher cannot be loaded, or saw different things in its students' runs
     """
-    teachers: list[Teacher] = [] if named is None else [load_teacher(named, device=device)]
+    if teacher_kwargs is None:
+        said = (agent.facts.teacher_kwargs for agent in game.agents if agent.facts.taught_by == named)
+        teacher_kwargs = next(said, None)
+    teachers: list[Teacher] = [] if named is None else [load_player(named, game.env_id, teacher_kwargs, device)]
     own: dict[Teacher, Teacher | None] = {}
     taught: dict[Teacher, list[Teacher]] = {}
     for agent in game.agents:
@@ -148,15 +151,17 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
     sources = [
         Path(source) / "best_model.zip" if args.best and Path(source).is_dir() else source for source in args.agents
     ]
+    teacher_kwargs = dict(args.teacher_kwargs) or None
+    check_teacher_kwargs(teacher_kwargs, [*sources, args.teacher])
     games: dict[str, Game] = {}
     for source in sources:
-        agent = load_teacher(source, device=args.device)
+        agent = load_player(source, args.env, teacher_kwargs, args.device)
         env_id = find_env_id(agent, args.env)
         games.setdefault(env_id, Game(env_id)).agents.append(agent)
     if args.teacher and len(games) > 1:
         raise AgentError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")
     for game in games.values():
-        add_teachers(game, args.teacher, args.device)
+        add_teachers(game, args.teacher, args.device, teacher_kwargs)
         game.disturbance = Disturbance(args.obs_noise, args.action_delay, args.obs_bits)
         game.env_kwargs = (
             shared_env_kwargs(game.agents, game.env_id) if args.env_kwargs is None else dict(args.env_kwargs)

@@ -14,11 +14,11 @@ import gymnasium as gym
 import numpy as np
 from ale_py import ALEState
 
-from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import whole_file
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe, is_atari
 from sb3_distill.evaluation.environments import recipe_of
+from sb3_distill.evaluation.loading import load_player
 from sb3_distill.evaluation.players import Player, RandomPlayer
 from sb3_distill.reading.arrays import read_npz
 
@@ -202,7 +202,7 @@ def load_or_record(
         or nobody is there to record it
     """
     check_atari(env_id)
-    agent = None if source in (None, "random") else load_teacher(str(source), device="cpu")
+    agent = None if source in (None, "random") else load_player(str(source), env_id, device="cpu")
     if path.is_file():
         starts = HeldOutStarts.load(path)
         if starts.env_id != env_id:

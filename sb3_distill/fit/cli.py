@@ -11,7 +11,7 @@ import gymnasium as gym
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.arguments import add_import_options, device, keyword, share, whole_number
+from sb3_distill.common.arguments import add_import_options, add_teacher_kwargs, device, keyword, share, whole_number
 from sb3_distill.common.files import check_writable
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
@@ -36,9 +36,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of student, held-out part and score")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     teacher = parser.add_argument_group("teacher")
-    teacher.add_argument("--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file")
-    said = "key:value, what an ONNX file does not say"
-    teacher.add_argument("--teacher-kwargs", type=keyword, nargs="+", default=[], help=said)
+    teacher.add_argument(
+        "--teacher", required=True, help="a zip, a run folder, a zoo: or hub: name, an ONNX file, a function"
+    )
+    add_teacher_kwargs(teacher)
     student = parser.add_argument_group("student")
     student.add_argument(
         "--algo", choices=list(ALGORITHMS), help="how it learns (default: qpd, or pd for teachers with Q-values)"

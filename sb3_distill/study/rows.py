@@ -21,6 +21,7 @@ from sb3_distill.algorithms import resolve
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
 from sb3_distill.envs.multitask import Task
 from sb3_distill.evaluation.environments import recipe_of
+from sb3_distill.evaluation.loading import load_player
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import RandomPlayer
 from sb3_distill.evaluation.scoring import compare, row_of, score_agent
@@ -106,7 +107,7 @@ def starts_path(cell: Cell, study: Path) -> Path:
     :return: path of the file with these states; another one for every agent that records them
     """
     source = cell.evaluation["starts_from"]
-    recorder = source if source == "random" else load_teacher(source, device="cpu").sha256
+    recorder = source if source == "random" else load_player(source, cell.env, device="cpu").sha256
     digest = _digest([recorder, cell.env_kwargs])
     return study / "starts" / f"{file_name(cell.env)}-{digest}.npz"
 
@@ -156,7 +157,12 @@ def load_task_teachers(cell: Cell) -> MultiTaskTeacher:
     """
     tasks = tasks_of_cell(cell)
     sources = cell.evaluation.get("teachers") or cell.hyperparams.get("teachers") or find_task_teachers(tasks)
-    return MultiTaskTeacher(load_teachers(sources, tasks, th.device("cpu")), tasks)
+    return MultiTaskTeacher(load_teachers(sources, tasks, th.device("cpu"), _kwargs_of(cell)), tasks)
+
+
+def _kwargs_of(cell: Cell) -> Any:
+    """What a cell says of ONNX files beside them."""
+    return cell.hyperparams.get("teacher_kwargs")
 
 
 def _evaluation_agents(cell: Cell, study: Path) -> dict[str, str | Path]:
@@ -182,7 +188,7 @@ def load_references(cell: Cell, study: Path) -> None:
     if _ROWS[cell.algo] is multi_task_rows:
         load_task_teachers(cell)
     for source in _evaluation_agents(cell, study).values():
-        load_teacher(source, device="cpu")
+        load_player(source, cell.env, _kwargs_of(cell), device="cpu")
 
 
 def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
@@ -198,7 +204,10 @@ def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
         own = {f"{prefix}.{name}": teacher for name, teacher in load_task_teachers(cell).items()}
     else:
         named = _evaluation_agents(cell, study)
-        own = {f"evaluation.{name}": load_teacher(source, device="cpu") for name, source in named.items()}
+        own = {
+            f"evaluation.{name}": load_player(source, cell.env, _kwargs_of(cell), device="cpu")
+            for name, source in named.items()
+        }
     used = {agent.setting: agent for agent in found}
     used |= {setting: UsedAgent(setting, teacher.source, teacher.sha256) for setting, teacher in own.items()}
     return tuple(used.values())
@@ -236,7 +245,8 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     source = named or beside or student.facts.taught_by
     # What a student's file names is no reason to ask the hub, or to call anything.
     by_file = source is not None and source == student.facts.taught_by and source != named
-    teacher = None if source is None else load_teacher(source, device="cpu", local_only=by_file)
+    kwargs = student.facts.teacher_kwargs if source == student.facts.taught_by else _kwargs_of(cell)
+    teacher = None if source is None else load_player(source, cell.env, kwargs, "cpu", local_only=by_file)
     if teacher is not None and source == student.facts.taught_by:
         check_unchanged(teacher, student.facts.teacher_sha256)
     protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}

@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import env_name_of_run
-from sb3_distill.common.arguments import add_import_options, positive, share, whole_number
+from sb3_distill.common.arguments import add_import_options, add_teacher_kwargs, positive, share, whole_number
 from sb3_distill.common.files import check_writable, file_name
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
+from sb3_distill.evaluation.loading import load_player
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 from sb3_distill.results.figures import check_format, save_figure
@@ -33,14 +34,15 @@ class VisualizeError(ValueError):
     """The figure that the user asked for cannot be drawn."""
 
 
-def load(source: str, env: str | None) -> tuple[Teacher, str]:
+def load(source: str, env: str | None, teacher_kwargs: Sequence[tuple[str, Any]] = ()) -> tuple[Teacher, str]:
     """
     :param source: source of an agent (see ``load_teacher``)
     :param env: id of the environment; None: the environment on which the agent was trained
+    :param teacher_kwargs: what an ONNX file does not say of itself
     :return: the agent and the id of its environment
     :raises AgentError: the environment is neither given nor known
     """
-    agent = load_teacher(source, device="cpu")
+    agent = load_player(source, env, dict(teacher_kwargs) or None, device="cpu")
     return agent, find_env_id(agent, env)
 
 
@@ -98,7 +100,7 @@ def draw_q_values(args: argparse.Namespace) -> None:
     """Draw frames with the teacher's Q-values, its targets, and the students' probabilities."""
     from sb3_distill.visualize.figures import plot_q_values, targets_temperature
 
-    teacher, env_id = load(args.teacher, args.env)
+    teacher, env_id = load(args.teacher, args.env, args.teacher_kwargs)
     students = [load_teacher(source, device="cpu") for source in args.students]
     for student in students:
         spaces = student.observation_space.shape, student.n_actions
@@ -249,6 +251,7 @@ def make_parser() -> argparse.ArgumentParser:
     play.add_argument("--episodes", type=whole_number(1), default=4, help="episodes to play")
     q_values, play = add("q-values", draw_q_values, f"zoo:dqn/PongNoFrameskip-v4 {run} -o q_values.png", plays=True)
     q_values.add_argument("teacher", help=f"the agent that plays: {student}")
+    add_teacher_kwargs(q_values)
     q_values.add_argument("students", nargs="*", help="agents with the same actions")
     q_values.add_argument(
         "--temperature", type=positive, help="temperature of the targets (default: that of the students' training)"

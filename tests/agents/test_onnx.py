@@ -191,7 +191,10 @@ def test_pixels_are_scaled_where_the_user_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"answer": "logits"}, "teacher_kwargs: .*answer.*answers, output, log_std, value, low, high, scale"),
+        (
+            {"answer": "logits"},
+            "teacher_kwargs: .*answer.*answers, observation, memory, output, log_std, value, low, high, scale",
+        ),
         ({"answers": "action", "low": "low", "high": "high"}, "cannot be used as a teacher .ValueError"),
         ({"answers": "policy"}, "teacher_kwargs: .*policy.*q_values"),
         ({"output": "nothing"}, "teacher_kwargs, output: .*nothing.*logits"),
@@ -245,7 +248,10 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "hidden": (folder / "hidden.onnx", "operator Anything of my.operators"),
         "above": (folder / "above.onnx", r"has weights in '\.\./weights.bin', outside of its own folder"),
         "absolute": (folder / "absolute.onnx", "outside of its own folder"),
-        "two": (folder / "two.onnx", r"has the inputs a, b.*b \['N', 7\] can be no memory"),
+        "two": (
+            folder / "two.onnx",
+            r"has the inputs a, b, and does not say which one is the observation",
+        ),
         "whole": (folder / "whole.onnx", r"takes tensor\(int64\); observations are floats or bytes"),
         "nan": (folder / "nan.onnx", "its output logits holds NaN"),
     }

@@ -1,7 +1,5 @@
 """MaskablePPO, an actor-critic agent that acts within masks of the actions that are allowed."""
 
-from typing import ClassVar
-
 from sb3_distill.agents.agent import ActorCriticTeacher
 
 
@@ -12,4 +10,4 @@ class MaskableTeacher(ActorCriticTeacher):
     """
 
     kind = "actor-critic with action masks"
-    needs_masks: ClassVar[bool] = True
+    needs_masks = True

@@ -17,8 +17,10 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
+from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.common.answers import Answers, Gaussian, scale_actions
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 from sb3_distill.reading.text import parse_json
@@ -37,6 +39,8 @@ class OnnxOptions:
     What an ONNX file does not say of itself: the ``teacher_kwargs`` of such a teacher.
 
     :param answers: "q_values", "logits", "mean" (of a Gaussian) or "action"; None: as an output is named
+    :param observation: name of the input with the observations; None: by its name or shape
+    :param memory: by input, the output that follows it: the parts of a memory; None: by their names or shapes
     :param output: name of the output with the answers; None: the one that is named so, or the only one that can be
     :param log_std: output with the logarithm of the standard deviation of a Gaussian
     :param value: output with the value of the observation
@@ -46,6 +50,8 @@ class OnnxOptions:
     """
 
     answers: str | None = None
+    observation: str | None = None
+    memory: Mapping[str, str] | None = None
     output: str | None = None
     log_std: str | None = None
     value: str | None = None
@@ -67,6 +73,10 @@ class OnnxOptions:
         options = cls(**teacher_kwargs)
         if options.answers is not None and options.answers not in ANSWERS:
             raise AgentError("teacher_kwargs: " + unknown_choice("answers", options.answers, ANSWERS))
+        if options.memory is not None and not isinstance(options.memory, Mapping):
+            raise AgentError(
+                f"teacher_kwargs: memory must map inputs to outputs, such as dict(h0='hn'), not {options.memory!r}."
+            )
         if (options.low is None) != (options.high is None):
             raise AgentError("teacher_kwargs: low and high go together: pass both bounds of the actions.")
         if options.scale is not None and not (isinstance(options.scale, (int, float)) and options.scale > 0):
@@ -95,7 +105,7 @@ class OnnxTeacher(AnsweringTeacher):
         file = open_onnx(path)
         described = _read_description(path)
         self._file, self._options = file, options
-        self._ports = find_ports(file, options.answers, options.output, options.log_std, options.value)
+        self._ports = find_ports(file, options)
         answers = self._ports.answers
         if answers == "logits" and options.answers is None and described.get("algo") in _VALUE_BASED:
             answers = "q_values"
@@ -113,8 +123,10 @@ class OnnxTeacher(AnsweringTeacher):
             sha256,
             env_id or described.get("env_id"),
             zip_bytes=file.n_file_bytes,
+            recipe=described.get("recipe"),
         )
         super().__init__(NoPolicy(observation_space, self._action_space, squash_output=False), facts)
+        self.needs_masks = described.get("needs_masks", False)
         self.has_distribution = answers == "logits" or (answers == "mean" and options.log_std is not None)
         self._try()
 
@@ -134,6 +146,11 @@ class OnnxTeacher(AnsweringTeacher):
                 raise self._say(
                     f"its input {port.name} takes floats, and the environment gives {seen.dtype}. Say by what these "
                     "are divided: teacher_kwargs=dict(scale=255), or scale=1 if the file does it itself."
+                )
+            if seen.dtype.kind == "f" and not port.is_float:
+                raise self._say(
+                    f"its input {port.name} takes {port.kind}, and the environment gives {seen.dtype}, which it would "
+                    "cut to whole numbers: wrap the environment, or export the file with a float input."
                 )
             self._channels_last = len(shape) == 3 and seen.shape != shape and _channels_first(shape) == seen.shape
             if seen.shape == shape or self._channels_last:
@@ -290,6 +307,8 @@ def _read_description(path: Path) -> dict[str, Any]:
             "env_id": str(content["env_id"]),
             "algo": str(content["algo"]),
             "dtype": np.dtype(str(observation["dtype"])),
+            "needs_masks": content.get("needs_masks") is True,
+            "recipe": _recipe_in(content, str(beside)),
         }
         if "n" in action:
             return {**found, "n": int(action["n"])}
@@ -299,3 +318,14 @@ def _read_description(path: Path) -> dict[str, Any]:
     except Exception as error:
         # A stranger's file can hold anything.
         raise AgentError(f"{beside} does not describe {path.name} ({type(error).__name__}: {error}).") from error
+
+
+def _recipe_in(content: Mapping[str, Any], where: str) -> EnvRecipe:
+    """How the environment was made that checked our own export."""
+    frame_stack = content.get("frame_stack")
+    return EnvRecipe(
+        env_kwargs=dict(content.get("env_kwargs") or {}),
+        wrappers=read_wrappers(content.get("env_wrapper"), f"{where}, env_wrapper"),
+        vec_wrappers=read_wrappers(content.get("vec_env_wrapper"), f"{where}, vec_env_wrapper"),
+        frame_stack=frame_stack if isinstance(frame_stack, int) and 0 < frame_stack <= MAX_FRAMES else None,
+    )

@@ -1,7 +1,8 @@
 """Which input of an ONNX file is the observation, which are a memory, and which output is what."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -100,19 +101,32 @@ class Ports:
     value: Port | None
 
 
-def find_ports(
-    file: OnnxFile, answers: str | None, output: str | None, log_std: str | None, value: str | None
-) -> Ports:
+class Options(Protocol):
+    """What a user says of the inputs and outputs of a file: see ``OnnxOptions``."""
+
+    @property
+    def answers(self) -> str | None: ...
+    @property
+    def observation(self) -> str | None: ...
+    @property
+    def memory(self) -> Mapping[str, str] | None: ...
+    @property
+    def output(self) -> str | None: ...
+    @property
+    def log_std(self) -> str | None: ...
+    @property
+    def value(self) -> str | None: ...
+
+
+def find_ports(file: OnnxFile, options: Options) -> Ports:
     """
     :param file: an open file
-    :param answers: the kind of answers, as the user says it
-    :param output: the output with the answers likewise
-    :param log_std: that with the logarithm of the standard deviation likewise
-    :param value: that with the value likewise
+    :param options: what the user says
     :return: what its inputs and outputs are
     :raises AgentError: the file does not say it, and the user does not either; or it takes what no agent gives
     """
-    observation, pairs = _find_memory(file)
+    output, log_std, value = options.output, options.log_std, options.value
+    observation, pairs = _find_memory(file, options.observation, options.memory)
     if observation.dtype is None:
         raise AgentError(
             f"{file.path}: its input {observation.name} takes {observation.kind}; observations are floats or bytes."
@@ -126,7 +140,7 @@ def find_ports(
             raise AgentError(f"{file.path}: teacher_kwargs, {option}: " + unknown_choice("output", name, outputs))
     taken = {out.name for _, out in pairs} | {log_std, value}
     left = [port for port in file.outputs if port.name not in taken]
-    kind, answer = _find_answer(file, left, answers, None if output is None else outputs[output])
+    kind, answer = _find_answer(file, left, options.answers, None if output is None else outputs[output])
     return Ports(
         observation,
         _memory_of(observation, pairs),
@@ -137,35 +151,69 @@ def find_ports(
     )
 
 
-def _find_memory(file: OnnxFile) -> tuple[Port, tuple[tuple[Port, Port], ...]]:
+def _find_memory(
+    file: OnnxFile, observation: str | None, memory: Mapping[str, str] | None
+) -> tuple[Port, tuple[tuple[Port, Port], ...]]:
     """The input with observations, and the pairs of inputs and outputs that are a memory."""
-    outputs = {port.name: port for port in file.outputs}
-    pairs = [
-        (port, outputs[name])
-        for port in file.inputs
-        for name in dict.fromkeys((f"{port.name.removesuffix('_in')}_out", f"{port.name}_out", f"next_{port.name}"))
-        if name in outputs and name != port.name
-    ]
+    inputs, outputs = {port.name: port for port in file.inputs}, {port.name: port for port in file.outputs}
+    for option, kind, names, known in (
+        ("observation", "input", [] if observation is None else [observation], inputs),
+        ("memory", "input", memory or (), inputs),
+        ("memory", "output", (memory or {}).values(), outputs),
+    ):
+        for name in names:
+            if name not in known:
+                raise AgentError(f"{file.path}: teacher_kwargs, {option}: " + unknown_choice(kind, name, known))
+    if memory is None:
+        pairs = [
+            (port, outputs[name])
+            for port in file.inputs
+            for name in dict.fromkeys((f"{port.name.removesuffix('_in')}_out", f"{port.name}_out", f"next_{port.name}"))
+            if name in outputs and name != port.name != observation
+        ]
+    else:
+        pairs = [(inputs[name], outputs[other]) for name, other in memory.items()]
     paired = {port.name for port, _ in pairs}
     left = [port for port in file.inputs if port.name not in paired]
+    free = [port for port in file.outputs if port.name not in {out.name for _, out in pairs}]
     if len(left) > 1:
-        # By their names, else the first; what is left has outputs of the same shapes.
-        first = next((port for port in left if port.name.lower() in _OBSERVATIONS), left[0])
-        free = [port for port in file.outputs if port.name not in {out.name for _, out in pairs}]
+        first = _observation_among(file, left, free, observation)
         for port in (port for port in left if port is not first):
-            same = [out for out in free if out.kind == port.kind and _fixed(out) == _fixed(port)]
-            if not same:
-                raise AgentError(
-                    f"{file.path} has the inputs {', '.join(each.name for each in file.inputs)}. One is the "
-                    f"observation; {port.name} {list(port.shape)} can be no memory, because no output has its shape."
-                )
+            same = [out for out in free if _alike(port, out)]
+            rivals = [other for other in left if other is not first and _alike(other, port)]
+            if len(same) != 1 or len(rivals) != 1:
+                found = f"{len(same)} outputs have its shape" if same else "no output has its shape"
+                raise _unclear(file, f"which output follows {port.name} {list(port.shape)} ({found})")
             pairs.append((port, same[0]))
-            free.remove(same[0])
         left = [first]
     if not left or len(left[0].shape) < 2:
         shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in file.inputs) or "none"
         raise AgentError(f"{file.path} has no input for a batch of observations; its inputs are {shapes}.")
     return left[0], tuple(pairs)
+
+
+def _observation_among(file: OnnxFile, left: list[Port], free: list[Port], named: str | None) -> Port:
+    """Of several inputs, the observation: the named one, else by its name, else the only one that no output follows."""
+    for found in (
+        [port for port in left if port.name == named],
+        [port for port in left if port.name.lower() in _OBSERVATIONS],
+        [port for port in left if not any(_alike(port, out) for out in free)],
+    ):
+        if len(found) == 1:
+            return found[0]
+    raise _unclear(file, "which one is the observation")
+
+
+def _unclear(file: OnnxFile, what: str) -> AgentError:
+    names = ", ".join(port.name for port in file.inputs)
+    return AgentError(
+        f"{file.path} has the inputs {names}, and does not say {what}. Say it: teacher_kwargs=dict(observation=NAME, "
+        "memory={INPUT: OUTPUT, ...})."
+    )
+
+
+def _alike(port: Port, other: Port) -> bool:
+    return port.kind == other.kind and _fixed(port) == _fixed(other)
 
 
 def _fixed(port: Port) -> tuple[Any, ...]:
