@@ -103,8 +103,13 @@ class AugmentingMixin(DistillationAlgorithm):
         super()._setup_model()
 
     def _check_augmentation(self) -> None:
-        if self.augmentation not in USUAL_STRENGTH:
+        if not isinstance(self.augmentation, str) or self.augmentation not in USUAL_STRENGTH:
             raise ValueError(unknown_choice("augmentation", self.augmentation, USUAL_STRENGTH))
+        if self.augmentation == NONE and self.augmentation_strength is not None:
+            raise ValueError(
+                f"augmentation_strength={self.augmentation_strength!r} has no effect without an augmentation: pass "
+                f"augmentation= ({', '.join(name for name in USUAL_STRENGTH if name != NONE)}) with it."
+            )
         strength, n_steps = self._strength, self.augmentation_steps
         if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength < math.inf:
             raise ValueError(f"augmentation_strength must be a number of at least 0, or None, not {strength!r}.")

@@ -137,8 +137,9 @@ def find_function(name: str, where: str, in_python: str = "pass the function its
         )
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{where} is {name}, which cannot be imported: {error}.") from error
+    except Exception as error:
+        # Importing runs the user's code, which can raise anything.
+        raise ValueError(f"{where} is {name}, which cannot be imported ({type(error).__name__}: {error}).") from error
     if not callable(found):
         raise ValueError(f"{where} is {name}, which is no function but a {type(found).__name__}.")
     return found

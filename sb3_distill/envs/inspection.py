@@ -68,7 +68,7 @@ def describe_space_mismatch(expected: spaces.Space, actual: spaces.Space) -> str
         if set(expected.spaces) != set(actual.spaces):
             return f"the keys {sorted(expected.spaces)} against {sorted(actual.spaces)}."
         problems = {key: describe_space_mismatch(expected.spaces[key], actual.spaces[key]) for key in expected.spaces}
-        return "; ".join(f"key {key!r}: {problem}" for key, problem in problems.items() if problem)
+        return " ".join(f"Key {key!r}: {problem}" for key, problem in problems.items() if problem)
     if type(expected) is not type(actual):
         return f"{expected} against {actual}."
     if expected.shape != actual.shape:

@@ -128,7 +128,7 @@ class ObservationView(VecEnvWrapper):
                 raise ValueError(
                     f"{type(venv).__name__} stands around VecNormalize, so the teacher cannot be given what was before "
                     f"the normalisation: build the environment the other way round, VecNormalize({type(venv).__name__}"
-                    "(...))."
+                    "(...)). In the Zoo, leave out normalize or frame_stack."
                 )
             venv = venv.venv
 

@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
         if env_id is not None:
             student = load_teacher(args.output, device=args.device)
             print(score(student, teacher, env_id, args.n_episodes, args.seed, args.frame_stack))
-    except (AgentError, ValueError, TypeError, OSError, gym.error.Error) as error:
+    except (AgentError, ValueError, TypeError, RuntimeError, OSError, gym.error.Error) as error:
         print(f"sb3-distill fit: {error}", file=sys.stderr)
         return 1
     return 0

@@ -19,6 +19,7 @@ from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import compare_actions
+from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.views import ObservationView, part_of_space, plain_keys
 from sb3_distill.fit.env import LogEnv
@@ -121,6 +122,8 @@ def fit(
         policy = "CnnPolicy" if is_image_space(seen, check_channels=False) else "MlpPolicy"
         policy = "MultiInputPolicy" if isinstance(seen, spaces.Dict) else policy
     params.setdefault("buffer_size", n_kept)
+    if isinstance(params.get("learning_rate"), str):
+        params["learning_rate"] = read_schedule(params["learning_rate"])
     n_timesteps = N_PASSES * n_kept if n_timesteps is None else n_timesteps
     learning_starts = params.setdefault("learning_starts", min(1_000, n_kept, n_timesteps // 10))
     if n_timesteps <= learning_starts:

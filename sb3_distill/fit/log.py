@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.reading.arrays import read_npz
 
 OBSERVATIONS, STARTS = "observations", "episode_starts"
 # What says with which row an episode ends, as Gymnasium, SB3, D4RL and Minari call it
-ENDS = ("dones", "terminations", "truncations", "terminals", "timeouts")
+ENDS = ("dones", "done", "terminations", "terminated", "truncations", "truncated", "terminals", "timeouts", "lasts")
 _MINARI_ID = re.compile(r"([\w-]+/)*[\w-]+-v\d+")
 
 
@@ -78,7 +79,7 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     episodes: list[Episode]
     try:
         if path.is_dir():
-            episodes = [episode.observations[:-1] for episode in Recording(path).finished_episodes()]
+            episodes = [episode.observations[:-1] for episode in _open_recording(path).finished_episodes()]
         elif path.is_file():
             episodes = _split(read_npz(path), space)
         else:
@@ -89,6 +90,13 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     if not episodes:
         raise LogError(f"The log {source} holds no episode.")
     return episodes
+
+
+def _open_recording(folder: Path) -> Recording:
+    try:
+        return Recording(folder)
+    except RecordingError as error:
+        raise LogError(f"it is no whole recording ({error.__cause__ or error})") from error
 
 
 def _split(arrays: dict[str, np.ndarray], space: spaces.Space) -> list[Episode]:
@@ -110,6 +118,8 @@ def _split(arrays: dict[str, np.ndarray], space: spaces.Space) -> list[Episode]:
         marks = arrays[name]
         if marks.shape != (n_steps,) or marks.dtype.kind not in "biuf":
             raise LogError(f"its {name} must be numbers of the shape ({n_steps},), not {marks.dtype} {marks.shape}")
+        if not np.isfinite(marks).all():
+            raise LogError(f"its {name} hold NaN or infinite numbers")
         if name == STARTS:
             is_start |= marks.astype(bool)
         else:
@@ -154,6 +164,11 @@ def _checked_part(episode: np.ndarray, space: spaces.Box, key: str = "") -> np.n
         )
     if episode.dtype.kind not in "biuf" or not np.can_cast(episode.dtype, space.dtype, "same_kind"):
         raise LogError(f"its observations{key} are {episode.dtype}, the teacher's {space.dtype}")
+    if space.dtype.kind == "f" and episode.dtype == np.uint8 and episode.ndim == 4:
+        raise LogError(
+            f"its observations{key} are pictures in bytes, and the teacher's {space.dtype}: say by what they are "
+            "divided, teacher_kwargs scale:255 (scale:1 if the file does it itself), or record what the teacher sees"
+        )
     if space.dtype.kind in "iu":
         known, low, high = np.iinfo(space.dtype.name), int(episode.min()), int(episode.max())
         if low < known.min or high > known.max:

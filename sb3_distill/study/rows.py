@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.archive import read_archive
+from sb3_distill.agents.kinds.own import is_function_name
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.algorithms import resolve
@@ -242,7 +243,9 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     """
     student = load_teacher(path, device="cpu")
     named = _evaluation_agents(cell, study).get("teacher")
-    source = named or beside or student.facts.taught_by
+    own = cell.hyperparams.get("teacher")
+    # A student's file names no function; the study's file is the user's own.
+    source = named or beside or student.facts.taught_by or (own if is_function_name(own) else None)
     # What a student's file names is no reason to ask the hub, or to call anything.
     by_file = source is not None and source == student.facts.taught_by and source != named
     kwargs = student.facts.teacher_kwargs if source == student.facts.taught_by else _kwargs_of(cell)

@@ -1,6 +1,7 @@
 """Policies in ONNX files, as torch, TensorFlow, Isaac Lab, rsl_rl, d3rlpy and this library export them."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +20,7 @@ from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.common.answers import Answers, Gaussian, scale_actions
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
@@ -79,7 +80,9 @@ class OnnxOptions:
             )
         if (options.low is None) != (options.high is None):
             raise AgentError("teacher_kwargs: low and high go together: pass both bounds of the actions.")
-        if options.scale is not None and not (isinstance(options.scale, (int, float)) and options.scale > 0):
+        if options.scale is not None and (
+            isinstance(options.scale, bool) or not 0 < to_number(options.scale) < math.inf
+        ):
             raise AgentError(f"teacher_kwargs: scale must be a number above 0, such as 255, not {options.scale!r}.")
         return options
 
@@ -172,6 +175,11 @@ class OnnxTeacher(AnsweringTeacher):
             if n is None:
                 raise self._say(f"its output {answer.name} does not say how many actions there are: pass env=.")
             return spaces.Discrete(int(n))
+        if isinstance(space, spaces.Discrete):
+            raise self._say(
+                f"its output {answer.name} is {self._answers!r}, and the environment's actions are {space}: say that "
+                "it holds logits or q_values, teacher_kwargs=dict(answers=...)."
+            )
         # A mean without a deviation is an action, too.
         is_action = self._answers == "action" or options.log_std is None
         if isinstance(space, spaces.Box) and (options.low is None or is_action):
@@ -271,6 +279,11 @@ class OnnxTeacher(AnsweringTeacher):
         if self._answers == "mean" and ports.log_std is not None:
             log_std = np.broadcast_to(found[ports.log_std.name].reshape(-1, width), (n_envs, width))
             std = self._tensor(log_std, ports.log_std.name, (n_envs, width)).exp()
+            if not (th.isfinite(std) & (std > 0)).all():
+                raise self._say(
+                    f"its output {ports.log_std.name} goes from {log_std.min():g} to {log_std.max():g}, which is no "
+                    "logarithm of a standard deviation."
+                )
             return Answers(gaussian=Gaussian(outputs, std), values=values)
         return Answers(point=scale_actions(outputs, self._range).clamp(-1.0, 1.0), values=values)
 

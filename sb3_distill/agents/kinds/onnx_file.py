@@ -151,4 +151,6 @@ def _beside(path: Path, name: str) -> Path:
             f"{path} has weights in {name!r:.100}, outside of its own folder: export it anew, with all weights in one "
             "file or beside it."
         )
+    if not found.is_file():
+        raise AgentError(f"{path} has its weights in {name!r:.100}, which is not beside it: copy both files.")
     return found

@@ -81,7 +81,11 @@ def call_function(name: str) -> Any:
         function = find_function(name, "The teacher", "call the function, and pass what it returns")
     except ValueError as error:
         raise AgentError(str(error)) from error
-    made = function()
+    try:
+        made = function()
+    except Exception as error:
+        # Whatever the user's code raises
+        raise AgentError(f"The function {name} failed ({type(error).__name__}: {error}).") from error
     if isinstance(made, (str, Path)):
         raise AgentError(f"{name} returned {made!r}: it must return the teacher itself, not the name of one.")
     return made
