@@ -196,6 +196,8 @@ def test_pixels_are_scaled_where_the_user_says_so(tmp_path: Path) -> None:
             "teacher_kwargs: .*answer.*answers, observation, memory, output, log_std, value, low, high, scale",
         ),
         ({"answers": "action", "low": "low", "high": "high"}, "cannot be used as a teacher .ValueError"),
+        ({"scale": float("inf")}, "scale must be a number above 0"),
+        ({"scale": True}, "scale must be a number above 0"),
         ({"answers": "policy"}, "teacher_kwargs: .*policy.*q_values"),
         ({"output": "nothing"}, "teacher_kwargs, output: .*nothing.*logits"),
         ({"low": -1.0}, "low and high go together"),

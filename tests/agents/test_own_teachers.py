@@ -203,7 +203,14 @@ def test_no_file_calls_a_function(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("tests.agents.own_teachers:nothing", "cannot be imported"), ("tests.agents.own_teachers:CARTPOLE", "is no func")],
+    [
+        ("tests.agents.own_teachers:nothing", "cannot be imported"),
+        ("tests.agents.own_teachers:CARTPOLE", "is no func"),
+        (
+            "tests.agents.own_teachers:fails",
+            r"The function tests.agents.own_teachers:fails failed .KeyError: 'weights'",
+        ),
+    ],
 )
 def test_a_name_that_is_no_function(name: str, message: str) -> None:
     from sb3_distill.envs.imports import trust_packages

@@ -125,6 +125,8 @@ def test_it_goes_through_qpd_siblings_and_files(weight_bits: int | None, tmp_pat
             r"augmentation='shift' needs observations with images .* pass augmentation='none'",
         ),
         ("adversarial", "FrozenLake-v1", {}, r"needs observations with numbers on a scale .* Discrete\(16\)"),
+        ("none", "CartPole-v1", {"augmentation_strength": 0.1}, "has no effect without an augmentation"),
+        (["shift"], Frames(), {}, "Unknown augmentation"),
         ("shift", Frames(), {"augmentation_strength": 1.5}, "1.5 must be a whole number of pixels below .* \\(36\\)"),
         ("shift", Frames(), {"augmentation_strength": 36}, "36 must be a whole number of pixels below"),
         ("adversarial", "CartPole-v1", {"augmentation_strength": 2}, "is a share of an observation's range"),

@@ -162,3 +162,21 @@ def test_an_unclear_memory_is_said_by_the_user(tmp_path: Path) -> None:
     ):
         with pytest.raises(AgentError, match=message):
             load_teacher(path, teacher_kwargs=said)
+
+
+def test_what_the_outputs_cannot_be(tmp_path: Path) -> None:
+    actions = linear(tmp_path / "actions.onnx", 4, 2, target="actions")
+    with pytest.raises(AgentError, match=r"'action', and the environment's actions are Discrete\(2\): say that"):
+        load_player(actions, "CartPole-v1")
+    wide = linear(tmp_path / "wide.onnx", 3, 1, target="mean", log_std=[1000.0])
+    with pytest.raises(AgentError, match=r"log_std goes from 1000 to 1000, which is no logarithm"):
+        load_player(wide, "Pendulum-v1", {"log_std": "log_std"})
+
+
+def test_weights_that_are_not_beside_their_file(tmp_path: Path) -> None:
+    path = linear(tmp_path / "outside.onnx", 4, 2)
+    onnx.save(onnx.load(str(path)), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert load_teacher(path).n_parameters == 8
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(AgentError, match=r"has its weights in 'weights.bin', which is not beside it: copy both files"):
+        load_teacher(path)

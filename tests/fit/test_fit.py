@@ -49,6 +49,7 @@ def log(tmp_path: Path) -> Path:
         {"episode_starts": STARTS},
         {"dones": ENDS},
         {"terminals": ENDS * 1.0, "timeouts": np.zeros(N)},
+        {"terminated": ENDS, "truncated": ~ENDS & False},
         {"terminations": ENDS & (np.arange(N) < 10), "truncations": ENDS & (np.arange(N) >= 10)},
     ],
 )
@@ -215,6 +216,7 @@ def test_continuous_actions(gaussian_teacher: A2C, tmp_path: Path) -> None:
         ({"obs": observations()}, "has the arrays obs, but no observations"),
         ({"observations": observations()[:, :3]}, r"shape \(3,\), the teacher's of \(4,\)"),
         ({"observations": observations(), "dones": ENDS[1:]}, rf"dones must be numbers of the shape \({N},\)"),
+        ({"observations": observations(), "dones": np.where(ENDS, np.nan, 0)}, "its dones hold NaN"),
         ({"observations": observations() + 1j}, "not of numbers"),
         ({"observations": np.full((5, 4), np.nan)}, "NaN or infinite"),
         ({"observations": np.full((5, 4), 1e300)}, "too large for float32"),
@@ -245,6 +247,23 @@ def test_whole_numbers_do_not_wrap(dtype: Any, number: int, message: str, tmp_pa
         else:
             with pytest.raises(LogError, match=message_of):
                 read_log(tmp_path / "log.npz", space)
+
+
+def test_pictures_in_bytes_need_a_scale(tmp_path: Path) -> None:
+    np.savez(tmp_path / "log.npz", observations=np.zeros((5, 1, 8, 8), np.uint8))
+    with pytest.raises(LogError, match=r"pictures in bytes, and the teacher's float32: say by what they are divided"):
+        read_log(tmp_path / "log.npz", spaces.Box(-np.inf, np.inf, (1, 8, 8), np.float32))
+
+
+def test_a_folder_that_is_no_recording_is_not_to_be_deleted(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match=r"it is no whole recording") as caught:
+        read_log(tmp_path, CARTPOLE)
+    assert "Delete" not in str(caught.value)
+
+
+def test_a_learning_rate_that_falls(log: Path, ppo_teacher: PPO) -> None:
+    found = fit(log, ppo_teacher, n_timesteps=40, device="cpu", learning_rate="lin_1e-3")
+    assert 0 <= found.model.policy.optimizer.param_groups[0]["lr"] < 1e-3
 
 
 @pytest.mark.parametrize("n_timesteps", [4, 40])
