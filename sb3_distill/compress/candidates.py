@@ -260,12 +260,13 @@ def space_of(teacher: Teacher, temperature: float | None) -> Space:
             "does."
         )
     observations = teacher.observation_space
-    if not isinstance(observations, spaces.Box) or len(observations.shape) not in (1, 3):
+    if not isinstance(observations, spaces.Box) or len(observations.shape) not in (1, 2, 3):
         raise ValueError(
-            f"{teacher.source} observes {observations}: compress takes vectors, frames and grids, because others "
-            "cannot be exported. Distill it with --algo qpd."
+            f"{teacher.source} observes {observations}: compress takes vectors, matrices, frames and grids, because "
+            "others cannot be exported. Distill it with --algo qpd."
         )
-    if len(observations.shape) == 1:
+    if len(observations.shape) < 3:
+        # Of a matrix, MlpPolicy sees the entries in a row.
         kind = "vector"
     else:
         kind = "frames" if is_image_space(observations) and min(observations.shape[1:]) >= 36 else "grid"

@@ -257,6 +257,10 @@ def write_outputs(
         "goal": asdict(goal),
         "plan": asdict(search.plan),
         "n_rounds": search.n_rounds,
+        "temperature": space.temperature,
+        "runs": [
+            {name: getattr(run, name) for name in ("seed", "n_timesteps", "bars", "first_seed")} for run in search.runs
+        ],
         "students": [_student_record(student, space) for student in search.students],
         "tries": [_claim_record(each) for each in tries],
         "chosen": None if chosen is None else chosen.student.outcome.zip,

@@ -146,6 +146,8 @@ class Search:
         self.reference, self.goal, self.plan, self.folder = reference, goal, plan, folder
         self.students: list[Student] = []
         self.n_rounds = 0
+        # What decided the outcome of each run
+        self.runs: list[Settings] = []
         # Wall-clock seconds of the rounds, also of those before the search was killed
         self.seconds: list[float] = []
         starts = ((point, space.n_bytes(point)) for point in space.starts)
@@ -247,6 +249,7 @@ class Search:
             if problem:
                 raise CompressError(f"A run has failed: {problem} (see {self.folder / 'failed' / key}).")
         outcomes = [read_outcomes(self.folder / "cells" / key) for key in keys]
+        self.runs += runs
         self.students += [self._paired(outcome) for run in outcomes for outcome in run]
         # A search that is repeated has as many rounds, so it counts what they took at first.
         clock = self.folder / "cells" / keys[0] / ROUND

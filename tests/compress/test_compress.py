@@ -262,6 +262,7 @@ def test_no_student_that_can_be_chosen_is_smaller_than_the_least(found: Compress
     "kind, observation_space",
     [
         ("vector", spaces.Box(-1, 1, (4,))),
+        ("vector", spaces.Box(-1, 1, (2, 3))),
         ("grid", spaces.Box(0, 1, (4, 10, 10), bool)),
         ("frames", spaces.Box(0, 255, (4, 84, 84), np.uint8)),
     ],

@@ -53,6 +53,19 @@ class Bright(gym.Env):
         return self._observe(), reward, False, self.n == 10, {}
 
 
+class Matrix(gym.ObservationWrapper):
+    """A matrix of two rows."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1", max_episode_steps=20))
+        space = self.observation_space
+        self.observation_space = spaces.Box(space.low.reshape(2, 2), space.high.reshape(2, 2), dtype=np.float32)
+
+    def observation(self, observation):
+        return observation.reshape(2, 2)
+
+
+gym.register("Matrix-v0", Matrix)
 gym.register("ShortPendulum-v0", PendulumEnv, max_episode_steps=20)
 gym.register("BrightGrid-v0", Bright)
 gym.register("BrightFrames-v0", Bright, kwargs={"shape": (1, 36, 36), "dtype": np.uint8})
@@ -63,6 +76,7 @@ FEW_FEATURES = {"features_extractor_kwargs": {"features_dim": 16}}
 AGENTS: dict[str, tuple[str, type[BaseAlgorithm], str, dict[str, Any]]] = {
     "Gaussian": ("ShortPendulum-v0", PPO, "MlpPolicy", {**PPO_KWARGS, "policy_kwargs": SMALL}),
     "squashed": ("ShortPendulum-v0", SAC, "MlpPolicy", {"policy_kwargs": SMALL, "buffer_size": 10}),
+    "matrix": ("Matrix-v0", PPO, "MlpPolicy", {**PPO_KWARGS, "policy_kwargs": SMALL}),
     "grid": ("BrightGrid-v0", DQN, "MlpPolicy", {"policy_kwargs": SMALL, "buffer_size": 10}),
     "frames": ("BrightFrames-v0", PPO, "CnnPolicy", {**PPO_KWARGS, "policy_kwargs": FEW_FEATURES}),
 }
