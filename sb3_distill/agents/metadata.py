@@ -170,9 +170,12 @@ def find_recipe(
 
 def read_score(files: AgentFiles) -> EvaluationScore | dict[str, Any] | None:
     """The score that the run folder records: its results.yml, else the best of its evaluations."""
-    results = read_yaml(files.yaml("results.yml")).get("evaluation")
+    content = read_yaml(files.yaml("results.yml"))
+    results = content.get("evaluation")
     if isinstance(results, list) and results and isinstance(results[0], dict):
         return dict(results[0])
+    if isinstance(content.get("mean_reward"), (int, float)):
+        return {name: value for name, value in content.items() if isinstance(value, (int, float))}
     path = files.run_folder / "evaluations.npz" if files.run_folder else None
     if path is None or not path.is_file():
         return None

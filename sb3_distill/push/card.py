@@ -119,7 +119,7 @@ def write_card(
         "from sb3_distill import load_teacher",
         "",
         f'agent = load_teacher("hub:{repository}")  # nothing is unpickled',
-        "action, _ = agent.predict(obs)",
+        f"action, _ = agent.predict(obs)  # an observation of {env_id}, or a batch of them",
         "```",
         "",
         "```bash",

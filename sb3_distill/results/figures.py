@@ -104,8 +104,8 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
     """
     low, high = axes.get_xlim()
     for index, (x, y, text) in enumerate(sorted(points)):
-        # Neighbours stand above and below in turn, and those at the right edge stay inside.
-        is_right, is_low = x * x > low * high, index % 2
+        # Of two of one size the lower has its text below, the other above; those at the right edge stay inside.
+        is_right, is_low = x * x > low * high, index % 2 == 0
         place: dict[str, Any] = {"ha": "right" if is_right else "left", "va": "top" if is_low else "bottom"}
         offset = -4 if is_right else 4, -3 if is_low else 3
         axes.annotate(text, (x, y), offset, textcoords="offset points", fontsize="x-small", color="0.25", **place)

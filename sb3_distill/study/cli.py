@@ -154,9 +154,9 @@ def main(argv: list[str]) -> int:
         folder = args.output or Path("logs") / "studies" / study.name
         if args.dry_run:
             print_plan(study, folder)
-            print_needs(study, folder, args.jobs, args.backend == "local")
             for missing in describe_missing(cell for cell in study.cells if manifest_of(folder, cell) is None):
                 print(f"Missing: {missing}", file=sys.stderr)
+            print_needs(study, folder, args.jobs, args.backend == "local")
             replaced = find_replaced(folder, manifests_of(folder, study.cells), study.cells)
             if replaced:
                 print(f"Warning: {describe_replaced(replaced)}", file=sys.stderr)

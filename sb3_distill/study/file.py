@@ -155,9 +155,11 @@ def _check_cell(where: str, cell: Cell) -> None:
         close = difflib.get_close_matches(cell.env, gym.registry, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise StudyError(f"{where}: there is no environment {cell.env!r}.{hint}")
-    problem = why_not_made(cell.env)
-    if problem is not None:
-        raise StudyError(f"{where}: {problem}")
+    # Of several tasks, each one, too
+    for env_id in (cell.env, *(cell.env_kwargs.get("env_ids") or ())):
+        problem = why_not_made(env_id) if isinstance(env_id, str) else None
+        if problem is not None:
+            raise StudyError(f"{where}: {problem}")
     if cell.hyperparams.get("strict") and not (cell.env == "MultiTaskAtari-v0" or is_atari(cell.env)):
         raise StudyError(
             f"{where}: setting: paper has the settings that the papers have for Atari games, and {cell.env} is none: "

@@ -66,8 +66,10 @@ def register_experiments(exp_manager: ModuleType) -> None:
         if ours:
             # The user has named them, so a teacher may be made by a function in them.
             trust_packages(getattr(bound.arguments["args"], "gym_packages", None) or ())
-            if problem := why_not_made(bound.arguments["env_id"]):
-                raise ValueError(problem)
+            tasks = (bound.arguments.get("env_kwargs") or {}).get("env_ids") or ()
+            for env_id in (bound.arguments["env_id"], *(each for each in tasks if isinstance(each, str))):
+                if problem := why_not_made(env_id):
+                    raise ValueError(problem)
         if ours and not bound.arguments.get("config"):
             bound.arguments["config"] = str(default_config(algo))
         if ours and bound.arguments.get("hyperparams"):

@@ -171,7 +171,7 @@ def game_of(env: str) -> str:
 
 
 def test_every_study_of_a_paper_is_known():
-    small = ("_small", "_minatar", "_pong", "_hour")
+    small = ("_small", "_minatar", "_hour", "_mujoco")
     found = {path.stem for path in (REPOSITORY / "studies").glob("*.yml") if not path.stem.endswith(small)}
     assert found == GAMES.keys() == SETTINGS.keys()
 
@@ -236,7 +236,7 @@ def test_networks_of_the_ablation():
         else:
             assert settings["students"] is None and NATURE.items() <= settings.items()
             # Networks that learn alone have per cent of the teacher of the distilled ones, too.
-            assert cell.evaluation["teacher"] == "zoo"
+            assert cell.evaluation["teacher"] == f"zoo:dqn/{cell.env}"
 
 
 def test_a_dry_run_names_teachers_that_are_not_here(tmp_path, monkeypatch, capsys):

@@ -101,9 +101,10 @@ def describe_memory(cells: Sequence[Cell], n_jobs: int) -> str:
     if not known:
         return ""
     n_jobs = min(n_jobs, len(known))
-    advice = f"Run fewer cells at the same time (-j, now {n_jobs}), or set a smaller buffer_size in the study file."
+    fewer = f"Run fewer cells at the same time (-j, now {n_jobs}), or set" if n_jobs > 1 else "Set"
+    cells_text = f"Each choice of {n_jobs} cells at the same time" if n_jobs > 1 else "Each cell"
     # Also the smallest do not fit.
-    check_memory(f"Each choice of {n_jobs} cells at the same time", sum(known[:n_jobs]), advice)
+    check_memory(cells_text, sum(known[:n_jobs]), f"{fewer} a smaller buffer_size in the study file.")
     return (
         f"Replay buffers: up to {in_words(sum(known[-n_jobs:]))} of memory for {n_jobs} cells at the same time (this "
         f"machine has {in_words(machine_memory())})"
