@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,7 +107,7 @@ class AugmentingMixin(DistillationAlgorithm):
         if not isinstance(self.augmentation, str) or self.augmentation not in USUAL_STRENGTH:
             raise ValueError(unknown_choice("augmentation", self.augmentation, USUAL_STRENGTH))
         if self.augmentation == NONE and self.augmentation_strength is not None:
-            raise ValueError(
+            warnings.warn(
                 f"augmentation_strength={self.augmentation_strength!r} has no effect without an augmentation: pass "
                 f"augmentation= ({', '.join(name for name in USUAL_STRENGTH if name != NONE)}) with it."
             )

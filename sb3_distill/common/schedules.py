@@ -54,12 +54,13 @@ def _checked(function: Schedule, field: str, kind: str, most: float) -> Schedule
     """A user's function, whose values are checked. The last steps of a run can lie behind its end: they count as it."""
 
     def value_at(progress_remaining: float) -> float:
-        value = function(max(progress_remaining, 0.0))
+        progress = max(progress_remaining, 0.0)
+        value = function(progress)
         number = to_number(value)
         if not 0 <= number <= most or number == math.inf:
             raise ValueError(
                 f"{field} must return {kind}, not {value!r}, which it returned for a remaining progress of "
-                f"{progress_remaining:g}."
+                f"{progress:g}."
             )
         return number
 

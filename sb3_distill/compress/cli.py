@@ -72,12 +72,10 @@ def main(argv: list[str]) -> int:
     from sb3_distill.compress.compress import JOB, compress
     from sb3_distill.compress.outputs import EXPORT, RECORD, REPORT, STUDENT
     from sb3_distill.compress.search import Goal, Plan
-    from sb3_distill.evaluation.loading import check_teacher_kwargs
     from sb3_distill.study.backends import run_locally, run_on_ray
 
     try:
         check_writable(args.output / RECORD)
-        check_teacher_kwargs(dict(args.teacher_kwargs), [args.agent])
         backend = run_on_ray(None, args.jobs, 1, JOB) if args.backend == "ray" else run_locally(args.jobs, 1, JOB)
         outcome = compress(
             args.agent,

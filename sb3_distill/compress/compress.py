@@ -27,7 +27,7 @@ from sb3_distill.compress.search import (
 )
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
-from sb3_distill.evaluation.loading import load_player
+from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
 from sb3_distill.study.backends import Backend, run_locally
 
 JOB = "sb3_distill.compress.job"
@@ -100,6 +100,7 @@ def compress(
     if problem is not None:
         raise CompressError(f'{problem} --target c (target="c") needs neither onnx nor onnxruntime.')
     trust_packages(gym_packages)
+    check_teacher_kwargs(teacher_kwargs, [source])
     teacher = load_player(source, env_id, teacher_kwargs, device="cpu")
     if teacher.saved_source is None:
         raise CompressError(

@@ -239,7 +239,7 @@ class Search:
         start = time.monotonic()
         size = self.plan.n_students
         runs = [self._settings(chosen[first : first + size], first) for first in range(0, len(chosen), size)]
-        keys = [f"{self.n_rounds:03d}-{_key(asdict(settings))}" for settings in runs]
+        keys = [f"{self.n_rounds:03d}-{_key(_deciding(settings))}" for settings in runs]
         waiting = [
             (key, json.dumps(asdict(settings)))
             for key, settings in zip(keys, runs, strict=True)
@@ -288,6 +288,11 @@ def search_seed(plan: Plan) -> int:
     :return: seed of the first episode of the scores of the search
     """
     return SEARCH_SEED + 1_000 * (plan.seed % 1_000)
+
+
+def _deciding(settings: Settings) -> dict[str, Any]:
+    """What decides the outcome of a run; searches of earlier versions go on, which had no ``teacher_kwargs``."""
+    return {name: value for name, value in asdict(settings).items() if name != "teacher_kwargs" or value}
 
 
 def _key(content: Any) -> str:

@@ -103,8 +103,10 @@ def _has_no_run(agent: Teacher) -> bool:
 def _what_taught(student: Teacher) -> tuple[Any, ...]:
     """What decides on the observations of its teacher, which sees the newest of stacked ones."""
     recipe = student.facts.recipe or EnvRecipe()
-    wrappers = None if recipe.wrappers is None else list(recipe.wrappers)
-    return student.facts.teacher_keys, wrappers, list(recipe.vec_wrappers)
+    wrappers = recipe.wrappers
+    if wrappers is None and student.env_id is not None:
+        wrappers = default_recipe(student.env_id).wrappers
+    return student.facts.teacher_keys, list(wrappers or ()), list(recipe.vec_wrappers)
 
 
 def _say(taught: tuple[Any, ...]) -> str:

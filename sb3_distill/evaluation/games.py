@@ -78,7 +78,8 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
                 return other
     try:
         # What a student's file names is no reason to ask the hub.
-        found = load_player(source, agent.env_id, agent.facts.teacher_kwargs, device, local_only=True)
+        recipe = agent.facts.recipe if agent.facts.teacher_keys is None else None
+        found = load_player(source, agent.env_id, agent.facts.teacher_kwargs, device, local_only=True, recipe=recipe)
     except AgentError as error:
         raise AgentError(
             f"{agent.source} names the teacher {source}, which cannot be loaded from this machine: {error} Name the "

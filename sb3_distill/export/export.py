@@ -232,9 +232,12 @@ class _Candidates:
         policy = integer_policy(quantized)
         exported, same = policy.predict(self.checked.values)[0], quantized.predict(self.checked.values)[0]
         has_factors = policy.inputs is not None and len(policy.inputs.factor) > 1
-        if not has_factors or disagreement(exported, same, self.agent.action_space) <= self.limit / 2:
+        share = disagreement(exported, same, self.agent.action_space)
+        if not has_factors or share <= self.limit / 2:
             return policy
-        return integer_policy(quantized, wide=True)
+        wide = integer_policy(quantized, wide=True)
+        others = wide.predict(self.checked.values)[0]
+        return wide if disagreement(others, same, self.agent.action_space) < share else policy
 
     def _add_c(self, policy: IntegerPolicy, quantized: Teacher, env_id: str) -> None:
         title = c_title(self.agent.algo, env_id, self.agent.sha256)

@@ -22,7 +22,7 @@ ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 INPUT_BITS = 12
 # Sums must stay below these; wide ones leave room for a multiplier in 64 bits.
 NARROW, WIDE = 2**31 - 1, 2**46
-# Multipliers of the entries of a vector that are coarser than this distort it, so that wider sums are better.
+# Where the smallest multiplier of an entry is coarser than this it distorts the entry, so that wider sums are better.
 MIN_FACTOR = 256
 MAX_FACTOR = 2**16 - 1
 # Binary places of biases, where sums leave room: with few bits the unit of a sum is coarse
@@ -179,7 +179,8 @@ class _Lowering:
     def set_factors(self, inputs: Inputs, steps: np.ndarray, wide: bool) -> Inputs:
         """
         Put the levels of all entries on one scale: each gets an integer as its factor. The larger these are, the less
-        they are rounded; they are as large as the sums allow.
+        they are rounded; they are as large as sums of 32 bits allow, or, where ``wide`` says so or one of them would be
+        too coarse, those of 64.
         """
         block = self.blocks[0]
         integers, weight_steps, bias = self._weights(block)

@@ -249,7 +249,18 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     # What a student's file names is no reason to ask the hub, or to call anything.
     by_file = source is not None and source == student.facts.taught_by and source != named
     kwargs = student.facts.teacher_kwargs if source == student.facts.taught_by else _kwargs_of(cell)
-    teacher = None if source is None else load_player(source, cell.env, kwargs, "cpu", local_only=by_file)
+    teacher = (
+        None
+        if source is None
+        else load_player(
+            source,
+            cell.env,
+            kwargs,
+            "cpu",
+            by_file,
+            student.facts.recipe if student.facts.teacher_keys is None else None,
+        )
+    )
     if teacher is not None and source == student.facts.taught_by:
         check_unchanged(teacher, student.facts.teacher_sha256)
     protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}

@@ -20,7 +20,7 @@ from sb3_distill.common.utils import unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
-from sb3_distill.evaluation.loading import load_player
+from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 from sb3_distill.results.figures import check_format, save_figure
@@ -42,6 +42,7 @@ def load(source: str, env: str | None, teacher_kwargs: Sequence[tuple[str, Any]]
     :return: the agent and the id of its environment
     :raises AgentError: the environment is neither given nor known
     """
+    check_teacher_kwargs(dict(teacher_kwargs), [source])
     agent = load_player(source, env, dict(teacher_kwargs) or None, device="cpu")
     return agent, find_env_id(agent, env)
 

@@ -77,7 +77,8 @@ def targets_temperature(students: Sequence[Teacher]) -> float:
     for student in (student for student in students if student.algo in STUDENTS):
         data = _saved_arguments(student)
         if data.get("loss", "kl") in ("kl", "reverse_kl") and "temperature" in data:
-            trained_at[student.source] = float(data["temperature"])
+            # That of qpd and ppd can be None: distributions are left as they are.
+            trained_at[student.source] = 1.0 if data["temperature"] is None else float(data["temperature"])
     if len(set(trained_at.values())) > 1:
         found = ", ".join(f"{temperature:g} of {source}" for source, temperature in trained_at.items())
         raise ValueError(f"The students' targets have different temperatures ({found}): choose one with --temperature.")

@@ -125,7 +125,6 @@ def test_it_goes_through_qpd_siblings_and_files(weight_bits: int | None, tmp_pat
             r"augmentation='shift' needs observations with images .* pass augmentation='none'",
         ),
         ("adversarial", "FrozenLake-v1", {}, r"needs observations with numbers on a scale .* Discrete\(16\)"),
-        ("none", "CartPole-v1", {"augmentation_strength": 0.1}, "has no effect without an augmentation"),
         (["shift"], Frames(), {}, "Unknown augmentation"),
         ("shift", Frames(), {"augmentation_strength": 1.5}, "1.5 must be a whole number of pixels below .* \\(36\\)"),
         ("shift", Frames(), {"augmentation_strength": 36}, "36 must be a whole number of pixels below"),
@@ -149,3 +148,8 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     assert same(model.policy, PolicyDistillation.load(tmp_path / "student", device="cpu").policy)
     assert model._n_updates > 0
     assert student("shift", Frames(), augmentation_strength=np.int32(3)).augmentation_strength == 3
+
+
+def test_a_strength_without_an_augmentation_is_said() -> None:
+    with pytest.warns(UserWarning, match="augmentation_strength=0.1 has no effect without an augmentation"):
+        student("none", "CartPole-v1", augmentation_strength=0.1)

@@ -48,7 +48,7 @@ def test_the_environment_says_what_the_file_does_not(tmp_path: Path, capsys: pyt
 
 def test_teacher_kwargs_are_of_onnx_files(cartpole_teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(cartpole_teacher), *LOGITS]) == 1
-    assert "--teacher-kwargs says what an ONNX file does not, and none is named" in capsys.readouterr().err
+    assert f"say what an ONNX file does not, and none is named: {cartpole_teacher}." in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -105,6 +105,8 @@ def test_our_own_export_plays_where_its_agent_played(
     capsys.readouterr()
     path = tmp_path / "out/policy.onnx"
     assert load_teacher(path).facts.recipe.wrappers == load_teacher(velocity_run).facts.recipe.wrappers
+    # In its environment without wrappers it would see other numbers.
+    assert load_player(path, "CartPole-v1").facts.recipe == load_teacher(path).facts.recipe
     run, exported = (scores(capsys, source, *options)[-1]["returns"] for source in (velocity_run, path))
     assert run == exported
 
@@ -154,6 +156,7 @@ def test_an_unclear_memory_is_said_by_the_user(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match=r"inputs h0, features, and does not say which one is the observation"):
         load_teacher(path)
     agent = load_teacher(path, teacher_kwargs={"observation": "features", "memory": {"h0": "hn"}})
+    assert agent.sha256 == load_teacher(path, teacher_kwargs={"memory": {"h0": "hn"}, "observation": "features"}).sha256
     assert isinstance(agent, OnnxTeacher) and agent.has_memory
     for said, message in (
         ({"observation": "feature"}, "observation: Unknown input 'feature'.*Did you mean 'features'"),

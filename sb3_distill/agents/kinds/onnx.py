@@ -104,6 +104,9 @@ class OnnxTeacher(AnsweringTeacher):
         self, path: Path, teacher_kwargs: Mapping[str, Any] | None = None, env_id: str | None = None, env: Any = None
     ) -> None:
         given = dict(teacher_kwargs or {})
+        if isinstance(given.get("memory"), Mapping):
+            # Its order decides nothing.
+            given["memory"] = dict(sorted(given["memory"].items()))
         options = OnnxOptions.read(given)
         file = open_onnx(path)
         described = _read_description(path)
@@ -303,6 +306,15 @@ def _box(low: Any, high: Any, shape: tuple[int, ...]) -> spaces.Box:
 
 def _channels_first(shape: tuple[Any, ...]) -> tuple[Any, ...]:
     return (shape[-1], *shape[:-1])
+
+
+def is_own_export(path: str | Path) -> bool:
+    """
+    :param path: an ONNX file
+    :return: whether our own export wrote it and says everything of it beside it
+    :raises AgentError: what is beside it is damaged
+    """
+    return bool(_read_description(Path(path)))
 
 
 def _read_description(path: Path) -> dict[str, Any]:

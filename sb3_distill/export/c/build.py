@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,12 @@ class BuildError(ValueError):
 def find_compiler() -> str | None:
     """
     :return: path of the C compiler: the one of ``$CC``, else the usual ones; None if there is none
-    :raises BuildError: ``$CC`` is no program
     """
     named = os.environ.get("CC")
     if named and shutil.which(named) is None:
-        raise BuildError(f"$CC is {named!r}, which is no program here: name one without options, or leave it out.")
-    names = [named] if named else ["cc", "gcc", "clang"]
-    return next((path for name in names if (path := shutil.which(name))), None)
+        warnings.warn(f"$CC is {named!r}, which is no program (options are not read): another compiler is taken.")
+    names = (named, "cc", "gcc", "clang")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def find_size() -> str | None:
