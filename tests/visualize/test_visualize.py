@@ -10,10 +10,9 @@ import pytest
 import torch as th
 from matplotlib.text import Text
 from PIL import Image
-from stable_baselines3 import PPO
 from torch import nn
 
-from sb3_distill import PolicyDistillation, ProximalPolicyDistillation, load_teacher
+from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.chain import chain_of
 from sb3_distill.base.students import student_model
 from sb3_distill.envs.make import make_eval_env
@@ -398,11 +397,3 @@ def test_options_out_of_range(capsys, arguments, message):
     with pytest.raises(SystemExit):
         main(arguments)
     assert message in capsys.readouterr().err
-
-
-def test_a_temperature_that_was_left_out_is_1(tmp_path):
-    teacher = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
-    path = tmp_path / "student.zip"
-    ProximalPolicyDistillation("MlpPolicy", "CartPole-v1", teacher, n_steps=8, batch_size=8, device="cpu").save(path)
-    student = load_teacher(path, device="cpu")
-    assert targets_temperature([student]) == temperature_of(student, 0.01) == 1.0
