@@ -97,7 +97,9 @@ def test_its_memory_runs_along(name: str, who: str) -> None:
 
 def test_in_ppd_too() -> None:
     watch = Watch()
-    model = ProximalPolicyDistillation("MlpPolicy", cartpole(), Counter(), n_steps=40, batch_size=40, **QUICK)
+    model = ProximalPolicyDistillation(
+        "MlpPolicy", cartpole(), Counter(), n_steps=40, batch_size=40, temperature=1.0, **QUICK
+    )
     model.learn(240, callback=watch)
     model.learn(120, callback=watch, reset_num_timesteps=False)
     watch.check()
@@ -149,7 +151,9 @@ def test_an_agent_of_several_tasks_plays_with_the_memory_of_each() -> None:
 def test_a_run_that_was_stopped_goes_on_with_the_memory(name: str, tmp_path: Path) -> None:
     def make() -> Any:
         if name == "ppd":
-            return ProximalPolicyDistillation("MlpPolicy", cartpole(), Counter(), n_steps=20, batch_size=20, **QUICK)
+            return ProximalPolicyDistillation(
+                "MlpPolicy", cartpole(), Counter(), n_steps=20, batch_size=20, temperature=1.0, **QUICK
+            )
         return MODELS[name]("student")
 
     whole = make()
