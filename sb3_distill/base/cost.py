@@ -137,7 +137,7 @@ def duration_in_words(seconds: float) -> str:
     :return: the duration, rounded
     """
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
+        return f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} minute{'s' * (minutes != 1)}"
