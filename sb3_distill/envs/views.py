@@ -49,10 +49,12 @@ def part_of(observation: Any, keys: Keys) -> Any:
     if isinstance(keys, Mapping) and observation.keys() == keys.keys():
         return observation
     named = keys if isinstance(keys, Mapping) else {key: key for key in ([keys] if isinstance(keys, str) else keys)}
-    for key in named.values():
-        if key not in observation:
-            raise ValueError("An observation lacks what is seen of it: " + unknown_choice("key", key, observation))
-    return observation[keys] if isinstance(keys, str) else {name: observation[key] for name, key in named.items()}
+    try:
+        parts = {name: observation[key] for name, key in named.items()}
+    except KeyError as error:
+        choice = unknown_choice("key", error.args[0], observation)
+        raise ValueError(f"An observation lacks what is seen of it: {choice}") from error
+    return parts[keys] if isinstance(keys, str) else parts
 
 
 def part_of_space(space: spaces.Space, keys: Keys, argument: str) -> spaces.Space:

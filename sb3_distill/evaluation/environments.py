@@ -82,7 +82,7 @@ def play_where_it_taught(teacher: Teacher, students: Sequence[Teacher]) -> None:
     :raises AgentError: it saw another thing in each run
     """
     students = [each for each in students if each.facts.recipe is not None or each.facts.teacher_keys is not None]
-    if not students or not _has_no_run(teacher):
+    if not students or not _has_no_run(teacher) or teacher.facts.recipe is not None:
         return
     first = _what_taught(students[0])
     for student in students:
@@ -97,7 +97,7 @@ def play_where_it_taught(teacher: Teacher, students: Sequence[Teacher]) -> None:
 
 
 def _has_no_run(agent: Teacher) -> bool:
-    return agent.facts.algo in ("object", "onnx") and agent.facts.recipe is None
+    return agent.facts.algo in ("object", "onnx")
 
 
 def _what_taught(student: Teacher) -> tuple[Any, ...]:
@@ -207,7 +207,7 @@ def make_env_of(
         return _make_env(agent, env_id, n_envs, recipe, start_wrapper, native)
     except ValueError:
         # Those of its student's run may stack observations of which a teacher knows the newest alone.
-        if agent.facts.algo in ("object", "onnx") and (recipe.frame_stack or 1) > 1:
+        if _has_no_run(agent) and (recipe.frame_stack or 1) > 1:
             with suppress(ValueError):
                 return _make_env(agent, env_id, n_envs, replace(recipe, frame_stack=1), start_wrapper, native)
         raise
