@@ -8,11 +8,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.dqn.dqn import DQN
 
+from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.students import student_model
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.networks.frozen import hash_weights
 from sb3_distill.results.curves import TEACHER
+from sb3_distill.rtpd.spec import read_students
 from sb3_distill.rtpd.students import StudentGroup
 
 
@@ -25,6 +27,11 @@ class DQNWithStudents(DQN):
     student_nets: StudentGroup
     # The teacher's best network so far, None if no student follows it
     best_q_net: Any
+
+    @classmethod
+    def read_students(cls, students: StudentsArgument) -> dict[str, dict[str, Any]]:
+        """See ``spec.read_students``."""
+        return read_students(students)
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1

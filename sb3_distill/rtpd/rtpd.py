@@ -38,7 +38,7 @@ from sb3_distill.networks.extractors import set_train_dtype
 from sb3_distill.results.curves import TEACHER, Evaluation
 from sb3_distill.rtpd.callbacks import StudentEvalCallback
 from sb3_distill.rtpd.players import DQNWithStudents
-from sb3_distill.rtpd.spec import check_student_arguments, complete_spec, read_students
+from sb3_distill.rtpd.spec import check_student_arguments, complete_spec, models_among
 from sb3_distill.rtpd.students import SharedBatch, StudentGroup
 
 SelfRealTimeDistillDQN = TypeVar("SelfRealTimeDistillDQN", bound="RealTimeDistillDQN")
@@ -170,7 +170,8 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
         self._check_spaces()
         # Also called by load(), where the students may come from the user or from the saved model: both are read in the
         # same way.
-        self.students, models = read_students(self.students, self.observation_space, self.action_space)
+        models = models_among(self.students, self.observation_space, self.action_space)
+        self.students = self.read_students(self.students)
         self._check_arguments()
         images = self.n_steps == 1 and is_image_space(self.observation_space, check_channels=False)
         if self.replay_buffer_class is None and images and not self.optimize_memory_usage:

@@ -49,25 +49,33 @@ class StudentSpec:
     bf16: bool | None = None
 
 
-def read_students(
-    students: StudentsArgument, observation_space: spaces.Space, action_space: spaces.Space
-) -> tuple[dict[str, dict[str, Any]], dict[str, DistillationAlgorithm]]:
+def read_students(students: StudentsArgument) -> dict[str, dict[str, Any]]:
     """
     Check the ``students`` argument, and bring it into one form.
 
     :param students: a dictionary from names to policies, to ``PolicyDistillation`` models to train further, or to
         entries of ``StudentSpec``; or a list of names of policies
+    :return: by name, the entries of each student's ``StudentSpec``
+    :raises ValueError: a student's name occurs twice or is not allowed, or a policy or an entry is unknown
+    """
+    return {name: _read_student(name, entry) for name, entry in name_students(students).items()}
+
+
+def models_among(
+    students: StudentsArgument, observation_space: spaces.Space, action_space: spaces.Space
+) -> dict[str, DistillationAlgorithm]:
+    """
+    :param students: see ``read_students``
     :param observation_space: the teacher's observation space
     :param action_space: the teacher's action space
-    :return: by name, the entries of each student's ``StudentSpec``; and by name, the given models
-    :raises ValueError: a student's name occurs twice or is not allowed, a policy or an entry is unknown, or the spaces
-        of a model differ from the teacher's
+    :return: by name, the students that are models to train further
+    :raises ValueError: the spaces of a model differ from the teacher's
     """
-    students = name_students(students)
-    models = {name: entry for name, entry in students.items() if isinstance(entry, DistillationAlgorithm)}
+    items = name_students(students).items()
+    models = {name: entry for name, entry in items if isinstance(entry, DistillationAlgorithm)}
     for name, model in models.items():
         _check_spaces(name, model, observation_space, action_space)
-    return {name: _read_student(name, entry) for name, entry in students.items()}, models
+    return models
 
 
 def _check_spaces(

@@ -168,12 +168,12 @@ def _check_cell(where: str, cell: Cell) -> None:
     policy = cell.hyperparams.get("policy")
     if policy is not None:
         check_names(where, f"policy of {cell.algo}", [policy], resolve(cell.algo).policy_aliases)
-    if cell.algo in DISTILLING and cell.hyperparams.get("students"):
+    if cell.algo in (*DISTILLING, "rtpd") and cell.hyperparams.get("students"):
         try:
             names = resolve(cell.algo).read_students(cell.hyperparams["students"])
         except ValueError as error:
             raise StudyError(f"{where}: {error}") from error
-        if FIRST in names:
+        if cell.algo in DISTILLING and FIRST in names:
             raise StudyError(f"{where}: students: {FIRST!r} is the name of the first student in results. Rename yours.")
     if "starts_from" in cell.evaluation and not (plays_one_game(cell) and is_atari(cell.env)):
         raise StudyError(

@@ -132,6 +132,14 @@ def test_shipped_studies_are_whole(path):
             },
             "does not say player",
         ),
+        (
+            {"settings": {"algo": "rtpd", "env": "CartPole-v1", "students": {"net1 FKL": "MlpPolicy"}}, "evaluation": {}},
+            "'net1 FKL' cannot be the name of a student: use letters, digits and _",
+        ),
+        (
+            {"settings": {"algo": "rtpd", "env": "CartPole-v1", "students": {"net1": {"lss": "kl"}}}, "evaluation": {}},
+            "Unknown entry 'lss'.*Did you mean 'loss'",
+        ),
         ({"setting": "papers"}, "setting must be paper .* or be left out, not 'papers'"),
         ({"setting": "paper"}, "for Atari games, and CartPole-v1 is none: leave it out"),
         ({"record": 1}, "record must be true .one recording for each seed., shared .* or false, not 1"),
