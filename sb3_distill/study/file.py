@@ -18,6 +18,7 @@ from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.reading.yaml_keys import DuplicateKeyError
+from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.study.cell import (
     DISTILLING,
     FIRST,
@@ -111,12 +112,15 @@ def _read_published(
         check_names(where, "field of published", row, [*names, "percent"])
         if "env" in row.keys() - labels.keys():
             check_names(where, "env of published", [str(row["env"])], {cell.env for cell in cells})
-        for name in row.keys() & labels.keys():
+        # A paper's mean over all games stands beside no single run.
+        is_mean = row.get("env") == GEOMETRIC_MEAN and len({cell.env for cell in cells}) > 1
+        placed = {"env", *labels} - ({"env"} if is_mean else set())
+        for name in row.keys() & labels.keys() & placed:
             check_names(where, f"{name} of published", [str(row[name])], labels[name])
         # What a row must say, so that it stands beside its own game and network alone
         needed = {"env", *(name for name, choices in labels.items() if len(choices) > 1)}
         if needed <= row.keys():
-            own = {name: str(row[name]) for name in row.keys() & {"env", *labels}}
+            own = {name: str(row[name]) for name in row.keys() & placed}
             parts = {_part_of(cell) for cell in cells if own.items() <= {"env": cell.env, **cell.labels}.items()}
             unknown = {"player", "task"} & row.keys() - parts
             if not parts or unknown:

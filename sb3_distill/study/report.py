@@ -14,11 +14,12 @@ from sb3_distill.export.web.page import read_play
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.tables import escape_markdown, format_markdown
 from sb3_distill.study.manifest import describe_versions
+from sb3_distill.study.means import geometric_groups
 from sb3_distill.study.reporting.legend import describe_legend
 from sb3_distill.study.reporting.pictures import Picture, draw_figures, draw_videos
 from sb3_distill.study.reporting.results import load_results
 from sb3_distill.study.run import describe_replaced, find_replaced
-from sb3_distill.study.tables import describe_numbers, geometric_groups, group_rows, table_of, to_latex
+from sb3_distill.study.tables import describe_numbers, group_rows, table_of, to_latex
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def describe_study(folder: Path, margin: float = MARGIN) -> Section:
     study, manifests = results.study, results.manifests
     grid = study["grid"]
     groups = group_rows(results.rows, grid, study["published"])
-    table = [*groups, *geometric_groups(groups, list(dict.fromkeys(grid.get("env", ()))))]
+    table = [*groups, *geometric_groups(groups, list(dict.fromkeys(grid.get("env", ()))), study["published"])]
     return Section(
         name=study["name"],
         title=study["title"],

@@ -22,7 +22,7 @@ from sb3_distill.results.figures import (
     short_names,
 )
 from sb3_distill.results.row import Row, teachers_of
-from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, NORMALIZED, Interval, geometric_mean, sample_std
+from sb3_distill.results.statistics import FORMULAS, NORMALIZED, Interval, sample_std
 from sb3_distill.results.tables import interval_text
 
 # Fields that, together with the labels of the grid, identify a row
@@ -146,62 +146,21 @@ def group_rows(
     # If the study has one value of a dimension alone, the paper's rows need not say it.
     compared = [name for name in names if len(grid.get(name, ())) > 1]
     return [
-        _group(dict(zip(names, key, strict=True)), members, find_published(members[0], compared, published))
+        _group(dict(zip(names, key, strict=True)), members, find_published(members[0].to_dict(), compared, published))
         for key, members in together.items()
     ]
 
 
-def geometric_groups(groups: Sequence[Group], games: Sequence[str]) -> list[Group]:
+def find_published(
+    content: Mapping[str, Any], compared: Iterable[str], published: Sequence[Mapping[str, Any]]
+) -> float | None:
     """
-    :param groups: groups of a study
-    :param games: the study's environments
-    :return: for each combination of the other labels that has results in all games, a group with the geometric means
-        over the games, one for each seed that all games have; empty if there is only one game. Tasks are no games:
-        multi-task students have geometric means of their own. No mean is formed of the paper's numbers.
-    """
-    together: dict[tuple[str, ...], list[Group]] = {}
-    for group in groups:
-        if group.labels.get("env") in games and group.percents and not group.labels.get("task"):
-            key = tuple(value for name, value in group.labels.items() if name != "env")
-            together.setdefault(key, []).append(group)
-    means = []
-    for members in together.values():
-        if len(games) < 2 or {group.labels["env"] for group in members} != set(games):
-            continue
-        if len({group.definition for group in members}) > 1:
-            continue
-        by_game = [dict(zip(group.seeds, group.percents, strict=True)) for group in members]
-        seeds = [seed for seed in by_game[0] if all(seed in percents for percents in by_game)]
-        if not seeds:
-            continue
-        n_parameters, n_bytes = {group.n_parameters for group in members}, {group.n_bytes for group in members}
-        means.append(
-            Group(
-                labels={**members[0].labels, "env": GEOMETRIC_MEAN},
-                percents=tuple(geometric_mean([percents[seed] for percents in by_game]) for seed in seeds),
-                scores=(),
-                highest=(),
-                teacher=(),
-                n_parameters=n_parameters.pop() if len(n_parameters) == 1 else None,
-                n_bytes=n_bytes.pop() if len(n_bytes) == 1 else None,
-                published=None,
-                n_seeds=len(seeds),
-                seeds=tuple(seeds),
-                definition=members[0].definition,
-            )
-        )
-    return means
-
-
-def find_published(row: Row, compared: Iterable[str], published: Sequence[Mapping[str, Any]]) -> float | None:
-    """
-    :param row: a row of a study
+    :param content: the fields and labels of a row of a study
     :param compared: the dimensions of the grid in which the study's groups differ
     :param published: the paper's rows
     :return: the percentage of the paper's row for the same game and network, which must say the environment, these
         dimensions, and player or task if there is one; None if there is no such row
     """
-    content = row.to_dict()
     for entry in published:
         names = {"env", *PARTS, *compared, *entry} - {"percent"}
         if all(str(content.get(name, "")) == str(entry.get(name, "")) for name in names):

@@ -24,6 +24,7 @@ from sb3_distill.results.figures import (
     percent_label,
     scale_by_size,
 )
+from sb3_distill.results.games import over_games
 from sb3_distill.results.likeness import conditions_of, describe, group_alike
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
@@ -159,17 +160,18 @@ def plot_q_values(
 def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
     """
     Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022: the percentage of the teacher's score over the size,
-    with its 95% interval.
+    with its 95% interval; of several games the geometric mean over them.
 
     :param rows: results of ``sb3-distill evaluate -o FILE.json``, or of studies
     :param size: "n_parameters" or "n_bytes"
     :return: the figure
-    :raises ValueError: the rows belong to several games, or no row has a percentage of the teacher's score
+    :raises ValueError: no row has a percentage of the teacher's score, or nothing tells which rows of several games
+        belong together
     """
     rows = check_rows(rows)
-    figure, axes = make_axes(
-        {"n_parameters": "parameters", "n_bytes": "bytes"}[size], percent_label(row.percent_definition for row in rows)
-    )
+    label = percent_label(row.percent_definition for row in rows)
+    label += "\n(geometric mean over games)" * (rows[0].env == GEOMETRIC_MEAN)
+    figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], label)
     # One series has scores of one kind, all measured in the same way.
     conditions = [conditions_of(row) for row in rows]
     names = dict.fromkeys(name for own in conditions for name in own)
@@ -236,16 +238,14 @@ def _percent_errors(row: Row) -> tuple[float, float]:
 def check_rows(rows: Sequence[Row]) -> list[Row]:
     """
     :param rows: rows of results
-    :return: the rows that have a percentage of the teacher's score; of multi-task agents, only the geometric mean
-    :raises ValueError: there is no such row, or the rows belong to several games
+    :return: the rows that have a percentage of the teacher's score; of multi-task agents, only the geometric mean; of
+        several games, the geometric means over them
+    :raises ValueError: there is no such row, or nothing tells which rows of several games belong together
     """
-    games = sorted({row.env for row in rows})
-    if len(games) > 1:
-        raise ValueError(f"One figure shows one game, but these runs are of {', '.join(games)}: choose with --env.")
     chosen = [row for row in rows if row.percent_of_teacher is not None and row.task in (None, GEOMETRIC_MEAN)]
     if not chosen:
         raise ValueError("No row has a percentage of the teacher's score: evaluate with the teacher (--teacher).")
-    return chosen
+    return over_games(chosen) if len({row.env for row in chosen}) > 1 else chosen
 
 
 def plot_bars(rows: Sequence[Row], by: str) -> Figure:

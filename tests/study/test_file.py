@@ -133,7 +133,10 @@ def test_shipped_studies_are_whole(path):
             "does not say player",
         ),
         (
-            {"settings": {"algo": "rtpd", "env": "CartPole-v1", "students": {"net1 FKL": "MlpPolicy"}}, "evaluation": {}},
+            {
+                "settings": {"algo": "rtpd", "env": "CartPole-v1", "students": {"net1 FKL": "MlpPolicy"}},
+                "evaluation": {},
+            },
             "'net1 FKL' cannot be the name of a student: use letters, digits and _",
         ),
         (

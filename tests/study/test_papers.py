@@ -67,7 +67,15 @@ IMITATION = {
 CELLS_OF_ABLATION = [(k, p, m) for k in ("distilled", "alone") for p in ("max", "none") for m in ("same", "halved")]
 
 PUBLISHED: dict[str, dict[tuple, float]] = {
-    "pd_table_b1": {(g, net): p for g, row in B1.items() for net, p in zip(NETS, row, strict=True)},
+    "pd_table_b1": {
+        (g, net): p
+        for g, row in {**B1, "geometric mean": (108.3, 101.7, 83.9)}.items()
+        for net, p in zip(NETS, row, strict=True)
+    },
+    "pd_multitask": {
+        ("MultiTask", name, "geometric mean"): p for name, p in (("Multi-DQN", 83.5), ("NLL", 105.1), ("KL", 116.9))
+    },
+    "pd_table2": {("MultiTask", "geometric mean"): 89.3},
     "pd_table1": {(g, loss): p for g, row in TABLE_1.items() for loss, p in zip(LOSSES, row, strict=True)},
     "am_table1": {(g,): round(100 * student / expert, 1) for g, (expert, student) in ACTOR_MIMIC.items()},
     "am_ablation": {
@@ -116,7 +124,13 @@ NATURE = {
 }
 # 100 epochs of 25,000 updates, one after every 4 steps
 REAL_TIME_RUN = {**NATURE, "n_timesteps": 100 * 25_000 * 4, "eval_freq": 25_000, "n_eval_episodes": 30}
-ACTOR_MIMIC_RUN = {"n_timesteps": 20_000_000, "policy": "MaxPoolCnnPolicy", "loss": "kl", "rollout_policy": "student"}
+ACTOR_MIMIC_RUN = {
+    "n_timesteps": 20_000_000,
+    "policy": "MaxPoolCnnPolicy",
+    "loss": "kl",
+    "rollout_policy": "student",
+    "student_exploration": "softmax",
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "pd_table1": {**POLICY_DISTILLATION, "policy": "CnnPolicy"},
     "pd_temperature": {**POLICY_DISTILLATION, "policy": "CnnPolicy", "loss": "kl"},
@@ -128,13 +142,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "policy": "MultiTaskLargeCnnPolicy",
         "loss": "kl",
     },
-    "pd_figure5": {**NATURE, "teacher_source": "best", "self_learning": 0, "loss": "kl"},
+    "pd_figure5": {
+        **NATURE,
+        "teacher_source": "best",
+        "self_learning": 0,
+        "loss": "kl",
+        "temperature": 0.01,
+        "student_temperature": 1.0,
+        "n_timesteps": 50_000_000,
+    },
     "rtpd_table1": REAL_TIME_RUN,
     "rtpd_table2": {**REAL_TIME_RUN, "loss": "kl"},
-    "rtpd_time": {},
+    # Of all phases
+    "rtpd_time": {"optimizer": "CappedRMSprop"},
     "am_table1": {**ACTOR_MIMIC_RUN, "temperature": 0.01, "student_temperature": 0.01},
     "am_ablation": {"n_timesteps": 20_000_000},
-    "qpd_figure1": {},
+    "qpd_figure1": {"n_timesteps": 540_000},
 }
 # Values of the grid
 GRIDS: dict[str, dict[str, list[str]]] = {
@@ -145,6 +168,7 @@ GRIDS: dict[str, dict[str, list[str]]] = {
     "pd_figure5": {"seed": ["0", "1"]},
     "rtpd_table1": {"loss": ["kl", "reverse_kl"]},
     "rtpd_table2": {"imitation": ["True", "False"]},
+    "qpd_figure1": {"policy": list(NETS), "bits": ["32", "8", "4"], "seed": ["0", "1", "2"]},
     "am_ablation": {"learning": ["distilled", "alone"], "pool": ["max", "none"], "maps": ["same", "halved"]},
 }
 HELD_OUT = {"n_episodes": 100, "epsilon": 0.05, "starts_from": "random"}
@@ -230,9 +254,8 @@ def test_networks_of_the_ablation():
         assert extractor["pool"] == (None if cell.labels["pool"] == "none" else "max")
         assert extractor["channels"] == ([32, 64, 64] if cell.labels["maps"] == "same" else [16, 32, 32])
         if cell.labels["learning"] == "distilled":
-            assert (
-                settings["temperature"] == settings["student_temperature"] and settings["rollout_policy"] == "student"
-            )
+            assert settings["temperature"] == settings["student_temperature"]
+            assert (settings["rollout_policy"], settings["student_exploration"]) == ("student", "softmax")
         else:
             assert settings["students"] is None and NATURE.items() <= settings.items()
             # Networks that learn alone have per cent of the teacher of the distilled ones, too.

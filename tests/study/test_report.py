@@ -13,6 +13,7 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import NORMALIZED, SIGNED_QUOTIENT
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.manifest import Manifest
+from sb3_distill.study.means import geometric_groups
 from sb3_distill.study.report import describe_study
 from sb3_distill.study.report import main as report
 from sb3_distill.study.reporting.legend import describe_legend, describe_protocol
@@ -21,7 +22,6 @@ from sb3_distill.study.tables import (
     Group,
     describe_numbers,
     find_published,
-    geometric_groups,
     group_rows,
     label_names,
     list_runs,
@@ -64,9 +64,9 @@ def test_published_numbers_and_tables():
         "margin 35%: not worse if the interval is above 65%" in legend and "paper: the quotient 100 student" in legend
     )
     other = replace(row, labels={"loss": "mse"})
-    assert find_published(other, ["loss"], [{"env": "A", "loss": "kl", "percent": 1}]) is None
+    assert find_published(other.to_dict(), ["loss"], [{"env": "A", "loss": "kl", "percent": 1}]) is None
     # What was measured in another game does not stand beside this one.
-    assert find_published(rows[0], ["loss"], [{"env": "B", "loss": "kl", "percent": 1}]) is None
+    assert find_published(rows[0].to_dict(), ["loss"], [{"env": "B", "loss": "kl", "percent": 1}]) is None
     latex = to_latex([["a", "b"], ["kl", "100.0 ± 10.0"]], 1, "50% & more")
     assert r"\textbackslash{}a\textasciicircum{}b\textasciitilde{}c\_d" in to_latex([["\\a^b~c_d"], ["1"]], 1, "")
     assert r"\caption{50\% \& more}" in latex and r"100.0 $\pm$ 10.0" in latex and latex.count(r"\\") == 2
@@ -113,8 +113,10 @@ def test_geometric_means_over_games():
     (mean,) = geometric_groups(groups, ["A", "B"])
     # One mean for each seed that both games have; nll has not finished in B.
     assert mean.labels == {"env": "geometric mean", "loss": "kl"} and mean.percents == pytest.approx([100.0, 120.0])
-    # No paper gives a mean over these games.
+    # A mean stands beside the paper's mean alone.
     assert [group.published for group in groups] == [90.0, 40.0, None] and mean.published is None
+    of_paper = [*published, {"env": "geometric mean", "loss": "kl", "percent": 60.0}]
+    assert geometric_groups(groups, ["A", "B"], of_paper)[0].published == 60.0
     assert (mean.n_parameters, mean.n_bytes) == (None, 400)
     assert geometric_groups(groups[:1], ["A"]) == []
     table = table_of([*groups, mean])

@@ -227,8 +227,8 @@ def test_sizes_and_bars_show_the_rows():
     # One network plays all tasks: their mean alone stands against its size.
     tasks = [replace(task, task="CartPole-v1"), replace(mean, task="geometric mean")]
     assert plot_sizes(tasks).axes[0].containers[0].lines[0].get_xydata().tolist() == [[9, 50]]
-    with pytest.raises(ValueError, match=r"of Acrobot-v1, CartPole-v1: choose with --env"):
-        plot_sizes([*rows, row_of(env="Acrobot-v1")])
+    games = plot_sizes([rows[0], row_of(env="Acrobot-v1", percent_of_teacher=40.0)])
+    assert np.allclose(games.axes[0].containers[0].lines[0].get_xydata(), [[100, 60]])
     with pytest.raises(ValueError, match="evaluate with the teacher"):
         plot_sizes([row_of(percent_of_teacher=None)])
     with pytest.raises(ValueError, match=r"have no field 'colour' to compare by\. They have agent, algo"):
