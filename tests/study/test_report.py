@@ -13,10 +13,10 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import NORMALIZED, SIGNED_QUOTIENT
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.manifest import Manifest
-from sb3_distill.study.means import geometric_groups
 from sb3_distill.study.report import describe_study
 from sb3_distill.study.report import main as report
 from sb3_distill.study.reporting.legend import describe_legend, describe_protocol
+from sb3_distill.study.reporting.means import geometric_groups
 from sb3_distill.study.reporting.pictures import draw_figures
 from sb3_distill.study.tables import (
     Group,

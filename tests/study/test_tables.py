@@ -6,7 +6,7 @@ import pytest
 
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT
-from sb3_distill.study.means import geometric_groups
+from sb3_distill.study.reporting.means import geometric_groups
 from sb3_distill.study.tables import describe_numbers, group_rows, plot_group_sizes, table_of
 
 ROW = Row("A", "x", "pd", 100, 400, mean=1.0, teacher_mean=1.0, percent_of_teacher=90.0, seed=0, labels={"loss": "kl"})
