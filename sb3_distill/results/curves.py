@@ -4,7 +4,7 @@ import csv
 import io
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict, cast
 from zipfile import BadZipFile
@@ -30,6 +30,8 @@ from sb3_distill.results.tables import format_table
 
 # The teacher's name among the players
 TEACHER = "teacher"
+# And the name of its highest evaluation until then
+BEST_SO_FAR = "teacher, best so far"
 CURVES_FILE = "learning_curves.csv"
 # A player's score is the mean over this many last evaluations.
 N_LAST = 10
@@ -45,6 +47,8 @@ class Evaluation(TypedDict):
     player: str
     mean_reward: float
     std_reward: float
+    min_reward: float
+    max_reward: float
     n_episodes: int
 
 
@@ -170,7 +174,8 @@ def write_csv(evaluations: Sequence[Evaluation], path: Path) -> None:
     :raises OSError: it cannot be written
     """
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(evaluations[0]))
+    # Evaluations of earlier versions have no lowest and highest return.
+    writer = csv.DictWriter(buffer, list(Evaluation.__annotations__), restval="nan")
     writer.writeheader()
     writer.writerows(evaluations)
     write_whole(path, buffer.getvalue())
@@ -198,16 +203,23 @@ def read_csv(path: Path) -> list[Evaluation]:
 def read_curves(run: Path) -> dict[str, Curve]:
     """
     :param run: a run folder
-    :return: the curves of its evaluations: by player for a real-time run; under the name "" for the Zoo's evaluations;
-        empty if the run has not been evaluated
+    :return: the curves of its evaluations: by player for a real-time run, and the best so far of the teacher; under the
+        name "" for the evaluations of the Zoo; empty if the run has not been evaluated
     :raises ValueError: the Zoo's evaluations are damaged
     """
     if (run / CURVES_FILE).is_file():
         evaluations = read_csv(run / CURVES_FILE)
-        return {
-            player: Curve(curve_of(evaluations, player, "n_timesteps"), curve_of(evaluations, player))
+        curves = {
+            player: Curve(
+                curve_of(evaluations, player, "n_timesteps"), curve_of(evaluations, player), _seen(evaluations, player)
+            )
             for player in players_of(evaluations)
         }
+        if TEACHER in curves and len(curves) > 1:
+            # Rusu et al. 2015, figure 5: the network that an online student follows
+            best = np.maximum.accumulate(curves[TEACHER].returns)
+            curves = {BEST_SO_FAR: replace(curves[TEACHER], returns=best), **curves}
+        return curves
     path = run / "evaluations.npz"
     if not path.is_file():
         return {}
@@ -221,6 +233,13 @@ def read_curves(run: Path) -> dict[str, Curve]:
         raise ValueError(
             f"{path} holds no evaluations: {error}. Delete it to see the training episodes, or train again."
         ) from error
+
+
+def _seen(evaluations: Sequence[Evaluation], player: str) -> Interval:
+    """The lowest and the highest return of an episode, as far as the file has them."""
+    own = [entry for entry in evaluations if entry["player"] == player]
+    low, high = (np.array([entry.get(name, np.nan) for entry in own]) for name in ("min_reward", "max_reward"))
+    return (-np.inf, np.inf) if np.isnan([low, high]).any() else (float(low.min()), float(high.max()))
 
 
 def read_episodes(run: Path) -> Curve:

@@ -204,6 +204,8 @@ class StudentEvalCallback(BaseCallback):
                     "player": name,
                     "mean_reward": score.mean,
                     "std_reward": score.std,
+                    "min_reward": float(min(score.returns)),
+                    "max_reward": float(max(score.returns)),
                     "n_episodes": len(score.returns),
                 }
             )
