@@ -3,7 +3,7 @@
 # The teacher is searched in rl-trained-agents/, then in $RL_TRAINED_AGENTS, then on the Hugging Face hub.
 set -euo pipefail
 
-python -m rl_zoo3.train --algo pd --env CartPole-v1 --eval-freq 5000 -f logs/ -P
+python -m rl_zoo3.train --algo pd --env CartPole-v1 -f logs/ -P
 
 # Any hyperparameter can be changed from the command line. As always in the Zoo, strings need two pairs of quotes.
 python -m rl_zoo3.train --algo pd --env CartPole-v1 -n 10000 -f logs/ \

@@ -16,6 +16,9 @@ from sb3_distill.study.file import check_names, known_hyperparams
 from sb3_distill.study.plan.strict import with_paper
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
+# Of a run: the Zoo's 25,000 steps between two evaluations are longer than many of our runs.
+_N_EVALUATIONS = 10
+
 
 def register_algorithms(utils: ModuleType) -> None:
     """
@@ -45,8 +48,8 @@ def register_samplers(hyperparams_opt: ModuleType) -> None:
 def register_experiments(exp_manager: ModuleType) -> None:
     """
     Let the Zoo read our hyperparameters if no ``--conf-file`` is given (by itself it searches only its own package),
-    and those of the papers (``strict:True``). And let the state of a run stay until the Zoo has saved the model, its
-    memory and its statistics.
+    and those of the papers (``strict:True``), and evaluate ten times in a run if no ``--eval-freq`` is given. And let
+    the state of a run stay until the Zoo has saved the model, its memory and its statistics.
 
     :param exp_manager: ``rl_zoo3.exp_manager``
     """
@@ -82,11 +85,14 @@ def register_experiments(exp_manager: ModuleType) -> None:
     zoo_preprocess = manager._preprocess_hyperparams
 
     @functools.wraps(zoo_preprocess)
-    def refuse_unknown_settings(self: Any, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
+    def check_settings(self: Any, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
         # What is left is for the constructor: the Zoo has taken out its own.
         processed: tuple[dict[str, Any], Any, Any, Any] = zoo_preprocess(self, hyperparams)
         if is_ours(self.algo):
             check_names(f"--algo {self.algo}", "setting", processed[0], known_hyperparams(self.algo))
+            # args.yml says it, too. argparse takes the beginning of an option for the whole.
+            if not any(word.startswith("--eval-f") for word in sys.argv):
+                self.eval_freq = self.args.eval_freq = max(self.n_timesteps // _N_EVALUATIONS, 1)
         return processed
 
     zoo_save = manager.save_trained_model
@@ -97,4 +103,4 @@ def register_experiments(exp_manager: ModuleType) -> None:
             zoo_save(self, model)
 
     manager.__init__, manager.save_trained_model = init_with_our_defaults, save_before_the_state_goes
-    manager._preprocess_hyperparams = refuse_unknown_settings
+    manager._preprocess_hyperparams = check_settings

@@ -63,8 +63,9 @@ def _go_on(run: StoppedRun) -> None:
     manager = _experiment_manager(run, train.ExperimentManager)
     zoo = train.ExperimentManager, train.argparse, sys.argv
     train.ExperimentManager, train.argparse = manager, SimpleNamespace(ArgumentParser=_argument_parser(run))
-    # Where the processes of environments find them
-    sys.argv = [*sys.argv, *command_line({"gym_packages": run.arguments.get("gym_packages")})]
+    # Where the processes of environments, and the default of --eval-freq, find them
+    own = {name: run.arguments.get(name) for name in ("gym_packages", "eval_freq")}
+    sys.argv = [*sys.argv, *command_line(own)]
     try:
         train.train()
     except (ValueError, TypeError, ImportError) as error:

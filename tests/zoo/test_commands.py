@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from sb3_distill.cli import main
 from sb3_distill.pd import PolicyDistillation
+from sb3_distill.reading.arrays import read_npz
 from sb3_distill.zoo import registration, samplers
 
 STUDENT = "logs/pd/CartPole-v1_1/CartPole-v1.zip"
@@ -70,11 +71,15 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
     assert not (tmp_path / "logs").exists()
 
 
-def test_train_takes_a_conf_file(train: Callable[..., str], tmp_path: Path) -> None:
+def test_train_takes_a_conf_file_and_evaluates_ten_times(train: Callable[..., str], tmp_path: Path) -> None:
     config = {"CartPole-v1": {"policy": "MlpPolicy", "n_timesteps": 300, "loss": "nll"}}
     (tmp_path / "mine.yml").write_text(yaml.dump(config))
-    output = train("--eval-freq", "-1", "--conf-file", "mine.yml")
+    output = train("--eval-episodes", "1", "--conf-file", "mine.yml")
     assert "Loading hyperparameters from: mine.yml" in output
+    run = (tmp_path / STUDENT).parent
+    assert read_npz(run / "evaluations.npz", 10**6)["timesteps"].tolist() == list(range(30, 301, 30))
+    # As `resume` reads it
+    assert "- eval_freq\n    - 30\n" in (run / "CartPole-v1" / "args.yml").read_text()
     assert PolicyDistillation.load(tmp_path / STUDENT).loss == "nll"
 
 
