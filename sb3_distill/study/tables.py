@@ -344,7 +344,7 @@ def plot_group_sizes(groups: Sequence[Group]) -> Figure:
         low = means - [min(group.percents) for group in members]
         high = [max(group.percents) for group in members] - means
         sizes = np.array([group.n_bytes for group in members], dtype=float)
-        style = {**marker_style(index), "linewidth": 1, "elinewidth": 0.6, "markersize": 5}
+        style = {**marker_style(index), "linestyle": "none", "elinewidth": 0.8, "markersize": 5}
         axes.errorbar(sizes, means, np.stack([low, high]), label=label, **style)
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
     scale_by_size(axes)
