@@ -221,23 +221,11 @@ class _Candidates:
         """Check the agent in what computes with integers alone."""
         if "c" not in formats and "web" not in formats:
             return
-        policy = self._lowered(quantized)
+        policy = integer_policy(quantized)
         if "c" in formats:
             self._add_c(policy, quantized, env_id)
         if "web" in formats:
             self._add_page(policy, quantized, env_id)
-
-    def _lowered(self, quantized: Teacher) -> IntegerPolicy:
-        """The agent in integers, with sums of 64 bits where those of 32 would change what it does."""
-        policy = integer_policy(quantized)
-        exported, same = policy.predict(self.checked.values)[0], quantized.predict(self.checked.values)[0]
-        has_factors = policy.inputs is not None and len(policy.inputs.factor) > 1
-        share = disagreement(exported, same, self.agent.action_space)
-        if not has_factors or share <= self.limit / 2:
-            return policy
-        wide = integer_policy(quantized, wide=True)
-        others = wide.predict(self.checked.values)[0]
-        return wide if disagreement(others, same, self.agent.action_space) < share else policy
 
     def _add_c(self, policy: IntegerPolicy, quantized: Teacher, env_id: str) -> None:
         title = c_title(self.agent.algo, env_id, self.agent.sha256)

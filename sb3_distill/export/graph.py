@@ -58,9 +58,10 @@ class GraphBuilder:
         self.tensor = output
         return output
 
-    def dequantized_weight(self, quantizer: Quantizer, weight: th.Tensor) -> str:
-        """A weight that is stored as integers: 4 bits each where they suffice, 8 otherwise."""
-        integers = quantizer.to_integers(weight.detach()).cpu().numpy().astype(np.int8)
+    def dequantized_weight(self, layer: QuantizedConv2d | QuantizedLinear) -> str:
+        """The weight of a layer, stored as integers: 4 bits each where they suffice, 8 otherwise."""
+        quantizer = layer.weight_quantizer
+        integers = quantizer.to_integers(layer.rounded_weight().detach()).cpu().numpy().astype(np.int8)
         steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Before the type existed each of them takes a byte.
         if quantizer.bits <= 4 and self.opset >= OPSET:
@@ -75,7 +76,7 @@ class GraphBuilder:
         return output
 
     def quantize_input(self, quantizer: Quantizer) -> None:
-        """Round the latest result to the levels of a quantizer."""
+        """Round the latest result to the levels of a quantizer. Of entries with steps of their own: the levels."""
         low, high = quantizer.levels()
         steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Fewer levels than the type has
@@ -86,6 +87,8 @@ class GraphBuilder:
         steps = steps if len(steps) > 1 else steps[0]
         scale, zero_point = self.constant(steps), self.constant(np.zeros_like(steps, dtype=integer))
         self.apply("QuantizeLinear", scale, zero_point, axis=quantizer.axis)
+        # The weights of such entries count their steps already.
+        scale = scale if steps.ndim == 0 else self.constant(np.ones_like(steps))
         self.apply("DequantizeLinear", scale, zero_point, axis=quantizer.axis)
 
     def add_layer(self, layer: nn.Module, source: str) -> None:
@@ -131,7 +134,7 @@ class GraphBuilder:
         if isinstance(layer, (QuantizedConv2d, QuantizedLinear)):
             if layer.input_quantizer is not None:
                 self.quantize_input(layer.input_quantizer)
-            weight = self.dequantized_weight(layer.weight_quantizer, layer.weight)
+            weight = self.dequantized_weight(layer)
         else:
             weight = self.constant(layer.weight.detach().cpu().numpy())
         bias = [] if layer.bias is None else [self.constant(layer.bias.detach().cpu().numpy())]

@@ -59,21 +59,18 @@ def tanh(values: np.ndarray) -> np.ndarray:
 class Inputs:
     """
     How floating-point observations become integers: entry ``x`` becomes ``(x - offset) / step`` in float32, rounded
-    half to even, between ``low`` and ``high`` (NaN becomes 0), times ``factor``. Arrays have one number for every
-    entry, or one for all.
+    half to even, between ``low`` and ``high`` (NaN becomes 0). Arrays have one number for every entry, or one for all.
 
     :param offset: what is subtracted, float32
     :param step: the distance between two levels, float32
     :param low: the lowest level
     :param high: the highest level
-    :param factor: what puts the levels of all entries on one scale
     """
 
     offset: np.ndarray
     step: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    factor: np.ndarray
 
     def levels(self, observations: np.ndarray) -> np.ndarray:
         """
@@ -220,7 +217,7 @@ class IntegerPolicy:
         for start in range(0, len(values), _BATCH):
             batch = values[start : start + _BATCH].reshape(len(values[start : start + _BATCH]), -1).astype(np.int64)
             if self.inputs is not None:
-                batch = batch.clip(self.inputs.low, self.inputs.high) * self.inputs.factor
+                batch = batch.clip(self.inputs.low, self.inputs.high)
             for layer in self.layers:
                 batch = layer(batch)
             # QR-DQN's quantiles of one action are added up.

@@ -1,7 +1,7 @@
 """A quantized agent in integers alone: sums, multipliers and shifts in the place of step sizes."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,8 @@ ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 INPUT_BITS = 12
 # Sums must stay below these; wide ones leave room for a multiplier in 64 bits.
 NARROW, WIDE = 2**31 - 1, 2**46
-# Where the smallest multiplier of an entry is coarser than this it distorts the entry, so that wider sums are better.
-MIN_FACTOR = 256
-MAX_FACTOR = 2**16 - 1
+# No input has more levels.
+MAX_LEVEL = 2**15 - 1
 # Binary places of biases, where sums leave room: with few bits the unit of a sum is coarse
 MAX_PLACES = 12
 # Activations with at most this many bits behind them are stairs: their borders take less room than the table.
@@ -94,8 +93,8 @@ def _as_multiplier(ratio: float) -> tuple[int, int]:
     return (multiplier, shift) if multiplier < 2**16 else (2**15, shift - 1) if shift > 1 else (2**16 - 1, 1)
 
 
-def _inputs(agent: Teacher, quantizer: Any) -> tuple[Inputs, np.ndarray]:
-    """How observations become levels, with factors of 1; and the step of each entry as the first layer sees it."""
+def _inputs(agent: Teacher, quantizer: Any) -> Inputs:
+    """How observations become levels."""
     steps = quantizer.step_sizes().double().cpu().numpy()
     low, high = (np.array([level], np.int16) for level in quantizer.levels())
     offset, step = np.zeros(1), steps
@@ -104,11 +103,11 @@ def _inputs(agent: Teacher, quantizer: Any) -> tuple[Inputs, np.ndarray]:
         deviation = np.sqrt(var + agent.normalization.epsilon)
         offset, step = mean.reshape(-1), deviation.reshape(-1) * steps
         # VecNormalize clips: levels beyond do not come.
-        clip = np.rint(np.minimum(agent.normalization.clip_obs / steps, MAX_FACTOR)).astype(np.int64)
+        clip = np.rint(np.minimum(agent.normalization.clip_obs / steps, MAX_LEVEL)).astype(np.int64)
         low, high = np.maximum(low, -clip).astype(np.int16), np.minimum(high, clip).astype(np.int16)
         if len(set(low)) == len(set(high)) == 1:
             low, high = low[:1], high[:1]
-    return Inputs(offset.astype(np.float32), step.astype(np.float32), low, high, np.ones(1, np.uint16)), steps
+    return Inputs(offset.astype(np.float32), step.astype(np.float32), low, high)
 
 
 def _multipliers(ratios: np.ndarray) -> dict[str, Any]:
@@ -169,42 +168,20 @@ class _Lowering:
     def _weights(block: _Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Integers of the weight, their step sizes and the biases."""
         layer = block.layer
-        integers = layer.weight_quantizer.to_integers(layer.weight).cpu().numpy().astype(np.int64)
+        integers = layer.weight_quantizer.to_integers(layer.rounded_weight()).cpu().numpy().astype(np.int64)
         steps = layer.weight_quantizer.step_sizes().double().cpu().numpy()
         bias = np.zeros(len(integers)) if layer.bias is None else layer.bias.double().cpu().numpy()
         # Channels whose weights are all 0 have no scale: one for which the bias has 20 bits
         idle = ~integers.reshape(len(integers), -1).any(axis=1)
         return integers, np.where(idle, np.maximum(np.abs(bias) / 2**20, 1e-8), steps), bias
 
-    def set_factors(self, inputs: Inputs, steps: np.ndarray, wide: bool) -> Inputs:
-        """
-        Put the levels of all entries on one scale: each gets an integer as its factor. The larger these are, the less
-        they are rounded; they are as large as sums of 32 bits allow, or, where ``wide`` says so or one of them would be
-        too coarse, those of 64.
-        """
-        block = self.blocks[0]
-        integers, weight_steps, bias = self._weights(block)
-        largest = np.maximum(np.abs(inputs.low), np.abs(inputs.high)).astype(np.float64)
-        if len(steps) == 1:
-            # One step for all entries
-            self.largest, self.unit, self.zero = float(largest.max()), float(steps[0]), 0.0
-            return inputs
-        relative = steps / steps.max()
-        rows = np.abs(integers).reshape(len(integers), -1)
-        # What a sum can reach, per factor of the largest entry
-        reach = (rows * (largest * relative)).sum(axis=1) + np.abs(bias) / (weight_steps * steps.max())
-        # Roundings add at most half a factor for each entry.
-        rounding = (rows * largest).sum(axis=1).max() / 2 + 1
-        room = [min((limit - rounding) / reach.max(), MAX_FACTOR) for limit in (NARROW, WIDE)]
-        # The smallest factor is rounded most; an entry without weights or values may have any.
-        counts = rows.any(axis=0) & (largest > 0)
-        smallest = relative[counts].min() if counts.any() else 1.0
-        most = math.floor(room[1] if wide or room[0] * smallest < MIN_FACTOR else room[0])
-        if most < 1:
-            raise _refuse(self.agent, "its first layer's sums do not fit in 64 bits", "Take fewer bits.")
-        factor = np.maximum(np.rint(relative * most), 1).astype(np.uint16)
-        self.largest, self.unit, self.zero = largest * factor, float(steps.max()) / most, 0.0
-        return replace(inputs, factor=factor)
+    def set_inputs(self, inputs: Inputs, quantizer: Any) -> None:
+        """Levels of floating-point observations. Weights of entries with steps of their own count these already."""
+        self.largest = np.maximum(np.abs(inputs.low), np.abs(inputs.high)).astype(np.float64)
+        self.largest = float(self.largest.max()) if len(self.largest) == 1 else self.largest
+        steps = quantizer.step_sizes()
+        self.unit = float(steps) if len(steps) == 1 else 1.0
+        self.zero = 0.0
 
     def _sums(self, index: int, centre: np.ndarray | float = 0.0) -> tuple[dict[str, Any], np.ndarray, int]:
         """Of a layer: its numbers, what its sums count, and the proof: the largest one that it can reach."""
@@ -288,10 +265,9 @@ class _Lowering:
 
 
 @th.no_grad()
-def integer_policy(agent: Teacher, wide: bool = False) -> IntegerPolicy:
+def integer_policy(agent: Teacher) -> IntegerPolicy:
     """
     :param agent: a quantized agent at its final precision
-    :param wide: round the multipliers of a vector's entries as little as sums of 64 bits allow
     :return: the same policy in integers
     :raises AgentError: a part of it cannot be expressed in integers; the message names it
     """
@@ -302,7 +278,8 @@ def integer_policy(agent: Teacher, wide: bool = False) -> IntegerPolicy:
     quantizer = lowering.blocks[0].layer.input_quantizer
     inputs = None
     if quantizer is not None:
-        inputs = lowering.set_factors(*_inputs(agent, quantizer), wide)
+        inputs = _inputs(agent, quantizer)
+        lowering.set_inputs(inputs, quantizer)
     elif agent.normalization is not None or not has_exact_input(space):
         raise _refuse(agent, "its observations are floating-point numbers and are not quantized", "Quantize them.")
     channels_last = any(isinstance(layer, ChannelsFirst) for layer in chain_of(agent))

@@ -25,10 +25,42 @@ class _QuantizedLayer:
         self.weight, self.bias = layer.weight, layer.bias
         # Always signed: weights that all have one sign now may change it during training.
         self.weight_quantizer = Quantizer(weight_bits, len(layer.weight), signed=True).to(layer.weight.device)
-        self.weight_quantizer.fit(layer.weight)
         self.input_quantizer = None
         if activation_bits is not None:
             self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1).to(layer.weight.device)
+        self.fit_weight()
+
+    def entry_steps(self) -> th.Tensor | None:
+        """The step of each entry of the input where they have steps of their own; None if all have the same."""
+        quantizer = self.input_quantizer
+        return None if quantizer is None or len(quantizer.step) == 1 else quantizer.step_sizes().detach()
+
+    def rounded_weight(self) -> th.Tensor:
+        """
+        What the weight's quantizer rounds. Where the entries of the input differ in scale, their weights do, too, and
+        one step would round those of large entries to 0. So each weight counts as what a step of its entry contributes:
+        it is multiplied by that step. Sums of integers then need no factor for each entry.
+        """
+        steps = self.entry_steps()
+        return self.weight if steps is None else self.weight * steps
+
+    def quantized_weight(self) -> th.Tensor:
+        """The weight that the layer computes with."""
+        quantized, steps = self.weight_quantizer(self.rounded_weight()), self.entry_steps()
+        return quantized if steps is None else quantized / steps
+
+    @th.no_grad()
+    def fit_weight(self) -> None:
+        """Choose the weight's step sizes, after those of the input."""
+        self.weight_quantizer.fit(self.rounded_weight())
+
+    def set_input_bits(self, bits: int) -> None:
+        """Change the number of bits of the input, with the same range of values."""
+        assert self.input_quantizer is not None
+        old = self.input_quantizer.levels()[1]
+        self.input_quantizer.set_bits(bits)
+        if self.entry_steps() is not None:
+            self.weight_quantizer.rescale(old / self.input_quantizer.levels()[1])
 
     def _quantized_input(self, x: th.Tensor) -> th.Tensor:
         return x if self.input_quantizer is None else self.input_quantizer(x)
@@ -51,7 +83,7 @@ class QuantizedLinear(_QuantizedLayer, nn.Linear):
         self._adopt(layer, weight_bits, activation_bits, layer.in_features if step_per_entry else 1)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
-        return F.linear(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
+        return F.linear(self._quantized_input(x), self.quantized_weight(), self.bias)
 
 
 class QuantizedConv2d(_QuantizedLayer, nn.Conv2d):
@@ -79,7 +111,7 @@ class QuantizedConv2d(_QuantizedLayer, nn.Conv2d):
         self._adopt(layer, weight_bits, activation_bits)
 
     def forward(self, x: th.Tensor) -> th.Tensor:
-        return self._conv_forward(self._quantized_input(x), self.weight_quantizer(self.weight), self.bias)
+        return self._conv_forward(self._quantized_input(x), self.quantized_weight(), self.bias)
 
 
 def quantized_layers(module: nn.Module) -> list[Any]:
@@ -188,9 +220,9 @@ def calibrate(module: nn.Module, run: Callable[[], Any]) -> None:
     with _record_inputs(layers) as inputs:
         run()
     for index, layer in enumerate(layers):
-        layer.weight_quantizer.fit(layer.weight)
         if layer.input_quantizer is not None:
             layer.input_quantizer.fit(inputs[index])
+        layer.fit_weight()
     for quantizer, blend in zip(quantizers(module), blends, strict=True):
         quantizer.blend = blend
 

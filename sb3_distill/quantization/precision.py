@@ -153,11 +153,15 @@ def set_precision(policy: nn.Module, schedule: str, share: float) -> None:
     :param schedule: "bits" or "blend"
     :param share: progress of the transition: 0 at its beginning, 1 at its end
     """
-    for quantizer in quantizers(policy):
-        blend, bits = _precision(schedule, share, quantizer.final_bits)
-        quantizer.blend = blend
-        if bits != quantizer.bits:
-            quantizer.set_bits(bits)
+    for layer in quantized_layers(policy):
+        for quantizer, set_bits in (
+            (layer.weight_quantizer, layer.weight_quantizer.set_bits),
+            (layer.input_quantizer, layer.set_input_bits),
+        ):
+            if quantizer is not None:
+                quantizer.blend, bits = _precision(schedule, share, quantizer.final_bits)
+                if bits != quantizer.bits:
+                    set_bits(bits)
 
 
 def transition_share(policy: nn.Module, schedule: str, noted: float | None = None) -> float | None:

@@ -168,4 +168,9 @@ class Quantizer(nn.Module):
         """Change the number of bits, with the same range of values."""
         old = self.levels()[1]
         self.bits = bits
-        self._choose(self.step_sizes() * old / self.levels()[1])
+        self.rescale(old / self.levels()[1])
+
+    @th.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Multiply all step sizes."""
+        self._choose(self.step_sizes() * factor)

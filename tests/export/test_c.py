@@ -215,8 +215,8 @@ def test_constants_are_counted():
     for layer, part in zip(policy.layers, packed, strict=True):
         unpacked = unpack_bits(part.tobytes(), layer.bits, layer.weight.size) - (2 ** (layer.bits - 1) - 1)
         assert np.array_equal(unpacked, layer.weight.ravel())
-    # Of each output bias, multiplier and shift; of each entry step and factor
-    assert CSource(policy, "title", 1, "agent").n_bytes == 24 + 10 + 8 + (8 + 5 + 4) * 7 + 6 * 6
+    # Of each output bias, multiplier and shift; of each entry its step
+    assert CSource(policy, "title", 1, "agent").n_bytes == 24 + 10 + 8 + (8 + 5 + 4) * 7 + 6 * 4
 
 
 @st.composite
@@ -275,8 +275,7 @@ def policies(draw: st.DrawFn) -> IntegerPolicy:
     if not is_image and draw(st.booleans()):
         most = rng.integers(1, 200, width).astype(np.int16)
         steps = (rng.random(width) + 0.01).astype(np.float32)
-        factor = rng.integers(1, 50, width).astype(np.uint16)
-        inputs = Inputs(rng.standard_normal(width).astype(np.float32), steps, -most, most, factor)
+        inputs = Inputs(rng.standard_normal(width).astype(np.float32), steps, -most, most)
     ones = np.ones(n_actions, np.float32)
     bounds = {"action_shape": (n_actions,), "centre": ones, "half": ones} if continuous else {}
     return IntegerPolicy(shape, inputs, tuple(layers), wide, n_actions, **bounds)

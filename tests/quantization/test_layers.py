@@ -7,7 +7,7 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_distill.networks.actor_critic_policies import ActorCriticMultiInputPolicy
-from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear, calibrate
+from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear, calibrate, set_blend
 from sb3_distill.quantization.precision import BITS, quantize_student, set_precision
 
 
@@ -44,6 +44,10 @@ def test_parts_of_a_dict_have_steps_of_their_own(net_arch):
     image = spaces.Box(0, 255, (1, 36, 36), np.uint8)
     space = spaces.Dict({"image": image, "vector": spaces.Box(-1000, 1000, (2,))})
     policy = ActorCriticMultiInputPolicy(space, spaces.Discrete(3), lambda _: 1e-3, net_arch=net_arch)
+    first = next(module for module in policy.modules() if getattr(module, "in_features", 0) == policy.features_dim)
+    with th.no_grad():
+        # So that the vector says as much as the image does
+        first.weight[:, -2:] /= 1000
     black, white = (th.full((1, *image.shape), value, dtype=th.uint8) for value in (0, 255))
     images = th.cat([black, white]).repeat(32, 1, 1, 1)
     observations = {"image": images, "vector": 1000 * (2 * th.rand(64, 2) - 1)}
@@ -55,3 +59,34 @@ def test_parts_of_a_dict_have_steps_of_their_own(net_arch):
         set_precision(policy, "bits", 1.0)
         few = policy.answer({"image": images[:2], "vector": nothing}).log_probs
     assert th.allclose(few[1] - few[0], full[1] - full[0], rtol=0.5) and not th.allclose(few[0], few[1])
+
+
+def first_layer(scales: th.Tensor) -> tuple[QuantizedLinear, th.Tensor]:
+    """A layer of few bits, whose entries are multiplied by these numbers and its weights divided; and its input."""
+    th.manual_seed(0)
+    layer, x = nn.Linear(4, 5), th.randn(64, 4) * scales
+    with th.no_grad():
+        layer.weight.div_(scales)
+    quantized = QuantizedLinear(layer, 3, 6, step_per_entry=True)
+    calibrate(quantized, lambda: quantized(x))
+    set_blend(quantized, 1.0)
+    return quantized, x
+
+
+def test_units_of_entries_do_not_matter():
+    """Positions in metres or in millimetres: the same levels, and the same integers as weights."""
+    plain, x = first_layer(th.ones(4))
+    scaled, larger = first_layer(2.0 ** th.tensor([-10, 0, 3, 12]))
+    assert th.equal(plain(x), scaled(larger)) and len(plain(x).unique()) > 50
+    for layer, inputs in ((plain, x), (scaled, larger)):
+        weight = layer.weight_quantizer.to_integers(layer.rounded_weight())
+        sums = layer.input_quantizer.to_integers(inputs) @ weight.T
+        # One factor for each output, none for the entries
+        assert th.allclose(sums * layer.weight_quantizer.step_sizes() + layer.bias, layer(inputs), atol=1e-5)
+
+
+def test_fewer_bits_of_the_input_leave_the_weight_as_it_is():
+    layer, _ = first_layer(th.tensor([1.0, 10, 100, 1000]))
+    before = layer.quantized_weight().detach().clone()
+    layer.set_input_bits(3)
+    assert th.allclose(before, layer.quantized_weight(), rtol=1e-5) and layer.input_quantizer.bits == 3

@@ -106,7 +106,7 @@ def _state_of(policy: nn.Module, stock: nn.Module) -> dict[str, th.Tensor]:
     for name, module in modules.items():
         if module in quantized:
             assert isinstance(module, nn.Module)
-            own[f"{name}.weight"] = module.weight_quantizer(module.weight)  # type: ignore[operator]
+            own[f"{name}.weight"] = module.quantized_weight()  # type: ignore[operator]
     for name, module in modules.items():
         if isinstance(module, StudentCNN):
             own |= {f"{name}.{key}": tensor for key, tensor in _as_nature_cnn(name, own, module).items()}

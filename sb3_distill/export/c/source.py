@@ -139,8 +139,6 @@ class CSource:
             for name, levels in (("lowest", inputs.low), ("highest", inputs.high)):
                 if len(levels) > 1:
                     self._add(name, "int16_t", levels)
-            if len(inputs.factor) > 1:
-                self._add("factors", "uint16_t", inputs.factor, "What puts the levels of all entries on one scale")
         if self.has_tables:
             self._add("tanh_table", "uint16_t", TANH, "32767 tanh(k / 16)")
         if policy.centre is not None and policy.half is not None:
@@ -240,7 +238,6 @@ class CSource:
             values["scaled"] = f"(value - {offset}) / {step}" if "offsets" in names else f"value / {step}"
             values["low"] = of_entry("lowest", str(inputs.low[0]))
             values["high"] = of_entry("highest", str(inputs.high[0]))
-            values["times_factor"] = " * factors[entry]" if "factors" in names else ""
         return values
 
     def _readme_values(self) -> dict[str, Any]:
@@ -250,7 +247,6 @@ class CSource:
         kinds += [
             ("steps", "steps"),
             ("offsets", "offsets"),
-            ("factors", "factors of entries"),
             ("tanh", "the tanh table"),
             ("borders", "borders of levels"),
         ]

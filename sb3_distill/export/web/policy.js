@@ -25,8 +25,7 @@ function levels(observation, inputs) {
     const shifted = Math.fround(Math.fround(entry) - pick(inputs.offset, index));
     let scaled = Math.fround(shifted / pick(inputs.step, index));
     if (Number.isNaN(scaled)) scaled = 0;
-    const level = rint(Math.min(Math.max(scaled, pick(inputs.low, index)), pick(inputs.high, index)));
-    return level * pick(inputs.factor, index);
+    return rint(Math.min(Math.max(scaled, pick(inputs.low, index)), pick(inputs.high, index)));
   });
 }
 
