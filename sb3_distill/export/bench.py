@@ -35,6 +35,7 @@ from sb3_distill.export.c.build import CPlayer, Footprint
 from sb3_distill.export.cost import AGENT_CODE, FILE_CODE, latencies, peak_memory
 from sb3_distill.export.description import FORMAT, Description
 from sb3_distill.export.export import C_FILE, FLOAT_FILE, INTEGER_FILE, ExportError
+from sb3_distill.export.web.page import WEB_FILE
 from sb3_distill.reading.text import read_json
 from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
 from sb3_distill.results.tables import format_table
@@ -162,7 +163,7 @@ def read_description(folder: Path) -> Description:
         raise
     except ValueError as error:
         raise ExportError(f"{path} cannot be read ({error}): export the agent again.") from error
-    unknown = sorted(description.files.keys() - KINDS.keys())
+    unknown = sorted(description.files.keys() - {*KINDS, WEB_FILE})
     if unknown:
         raise ExportError(f"{path} names the file {unknown[0]!r}, which is none of {', '.join(KINDS)}: export again.")
     return description
@@ -254,7 +255,11 @@ def bench_folder(
     players: list[tuple[str, str, int, Player, str, str]] = []
     agent = find_source(folder, description)
     action_masks = action_masks or description.needs_masks
+    if WEB_FILE in description.files:
+        print(f"{folder}: {WEB_FILE} is for a browser, and is not measured.", file=sys.stderr)
     for file, exported in description.files.items():
+        if file == WEB_FILE:
+            continue
         path, name = folder / file, f"{folder.name}/{file}"
         if file == C_FILE:
             players.append((name, KINDS[file], exported.bytes, c_bench.open_c(folder, description), "", ""))

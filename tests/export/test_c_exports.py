@@ -64,13 +64,16 @@ def test_both_formats_are_written_and_described(exported):
 def test_c_needs_no_onnx(agent, tmp_path: Path, capsys, monkeypatch):
     options = ["--env", "CartPole-v1", "--n-observations", "40", "--max-disagreement", "1"]
     code = "import sys; sys.modules['onnx'] = sys.modules['onnxruntime'] = None; import sb3_distill.export.bench; "
-    code += f"from sb3_distill.cli import main; main({['export', str(agent), '-o', 'c', '--format', 'c', *options]})"
+    code += (
+        f"from sb3_distill.cli import main; main({['export', str(agent), '-o', 'c', '--format', 'c', 'web', *options]})"
+    )
     assert "c/policy.c: " in run_python(tmp_path, "-c", code, PYTHONPATH=str(REPOSITORY)).stdout
     monkeypatch.setattr("sb3_distill.export.bench.peak_memory", lambda *arguments: None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     if find_compiler() is not None:
         assert export(["bench", str(tmp_path / "c"), "--n-runs", "2", "--n-episodes", "1"]) == 0
-        assert "policy in C" in capsys.readouterr().out
+        printed = capsys.readouterr()
+        assert "policy in C" in printed.out and "play.html is for a browser, and is not measured" in printed.err
     assert export([str(agent), "-o", str(tmp_path), *options]) == 1
     message = "onnxruntime is not installed: pip install 'sb3-distill[export]'."
     assert f"sb3-distill export: {message} C (--format c) needs neither" in capsys.readouterr().err
