@@ -263,8 +263,8 @@ def make_parser() -> argparse.ArgumentParser:
         rows.add_argument("files", type=Path, nargs="+", help="written by `sb3-distill evaluate -o` or a study")
         rows.add_argument("--env", help="show only this environment (default: all)")
         if name == "sizes":
-            sizes = ["n_parameters", "n_bytes"]
-            rows.add_argument("--size", choices=sizes, default=sizes[0], help="what is on the x axis")
+            text = "what is on the x axis (default: bytes where students differ in their bits, else parameters)"
+            rows.add_argument("--size", choices=["n_parameters", "n_bytes"], help=text)
         else:
             rows.add_argument("--by", default="loss", help="field to compare by")
     curves = add("curves", draw_curves, "logs/pd/CartPole-v1_1 -o curve.png", plays=False)

@@ -157,18 +157,22 @@ def plot_q_values(
     return figure
 
 
-def plot_sizes(rows: Sequence[Row], size: str = "n_parameters") -> Figure:
+def plot_sizes(rows: Sequence[Row], size: str | None = None) -> Figure:
     """
     Figure 3 of Rusu et al. 2015 and figure 1 of Avé et al. 2022: the percentage of the teacher's score over the size,
     with its 95% interval; of several games the geometric mean over them.
 
     :param rows: results of ``sb3-distill evaluate -o FILE.json``, or of studies
-    :param size: "n_parameters" or "n_bytes"
+    :param size: "n_parameters" or "n_bytes"; None: bytes where students differ in their bits, else parameters
     :return: the figure
     :raises ValueError: no row has a percentage of the teacher's score, or nothing tells which rows of several games
         belong together
     """
     rows = check_rows(rows)
+    if size is None:
+        # More sizes in bytes than numbers of parameters: some of these have several precisions.
+        by_bits = len({(row.n_parameters, row.n_bytes) for row in rows}) > len({row.n_parameters for row in rows})
+        size = "n_bytes" if by_bits else "n_parameters"
     label = percent_label(row.percent_definition for row in rows)
     label += "\n(geometric mean over games)" * (rows[0].env == GEOMETRIC_MEAN)
     figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], label)

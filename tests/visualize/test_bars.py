@@ -111,3 +111,10 @@ def test_studies_say_how_their_rows_were_made(tmp_path):
     assert main(["bars", *map(str, paths), "--by", "n_timesteps", "-o", str(tmp_path / "b.png")]) == 0
     # Evaluate's rows under the same conditions are of the same kind.
     assert read_rows([evaluated(tmp_path / "e.json", n_episodes=8)], None)[0].conditions == rows[0].conditions
+
+
+def test_sizes_are_bytes_where_students_differ_in_their_bits():
+    rows = [replace(ROW, agent=str(n), n_bytes=n) for n in (400, 50)]
+    assert plot_sizes(rows).axes[0].get_xlabel() == "bytes"
+    assert plot_sizes(rows, "n_parameters").axes[0].get_xlabel() == "parameters"
+    assert plot_sizes([rows[0], replace(ROW, n_parameters=7)]).axes[0].get_xlabel() == "parameters"
