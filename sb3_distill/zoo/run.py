@@ -30,5 +30,15 @@ def main(argv: list[str]) -> int:
     module = find_verb("sb3-distill zoo", COMMANDS, argv, "train --algo pd --env CartPole-v1")
     sb3_distill_zoo.add_finder()
     sys.argv = [module, *argv[1:]]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except ValueError as error:
+        from sb3_distill.agents.files import AgentError
+        from sb3_distill.study.cell import StudyError
+
+        # What we refuse says why. Other errors are the Zoo's, or faults, and show where they come from.
+        if not isinstance(error, (AgentError, StudyError)):
+            raise
+        print(f"sb3-distill zoo {argv[0]}: {error}", file=sys.stderr)
+        return 1
     return 0

@@ -63,12 +63,19 @@ def test_train_resumes(train: Callable[..., str], trained: Path, tmp_path: Path)
 
 
 def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
-    train: Callable[..., str], tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The command sets it.
+    monkeypatch.setattr(sys, "argv", sys.argv)
     (tmp_path / "mine.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 300, temprature: 0.1}\n")
-    with pytest.raises(ValueError, match=r"--algo pd: Unknown setting 'temprature'.* Did you mean 'temperature'"):
-        train("--conf-file", "mine.yml")
+    command = ["zoo", "train", "--algo", "pd", "--env", "CartPole-v1"]
+    assert main([*command, "--conf-file", "mine.yml"]) == 1
+    said = capsys.readouterr().err
+    assert "sb3-distill zoo train: --algo pd: Unknown setting 'temprature'" in said and "'temperature'" in said
     assert not (tmp_path / "logs").exists()
+    assert main([*command, "-params", "teacher:'nowhere.zip'", "n_envs:1"]) == 1
+    assert "sb3-distill zoo train: " in capsys.readouterr().err
 
 
 def test_train_takes_a_conf_file_and_evaluates_ten_times(train: Callable[..., str], tmp_path: Path) -> None:
