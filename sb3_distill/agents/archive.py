@@ -14,7 +14,7 @@ from sb3_distill.reading.tensors import read_state_dict
 from sb3_distill.reading.text import parse_json
 
 # Version of what our algorithms add to SB3's zip, and its name there; SB3's own zips and our first ones do not have it
-FORMAT, FORMAT_NAME = 1, "sb3_distill_format"
+FORMAT, FORMAT_NAME = 2, "sb3_distill_format"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def read_archive(path: Path) -> Archive:
             f"{path} cannot be read as an SB3 zip ({type(error).__name__}: {reason}). It is damaged, was not written "
             "by model.save(), or holds more than weights; download or save it again."
         ) from error
-    problem = format_problem(path, data.get(FORMAT_NAME, FORMAT), FORMAT)
+    problem = format_problem(path, data.get(FORMAT_NAME, 1), FORMAT)
     if problem is not None:
         raise AgentError(problem)
     return Archive(data, weights, sha256, zip_bytes)

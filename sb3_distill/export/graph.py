@@ -61,7 +61,7 @@ class GraphBuilder:
     def dequantized_weight(self, layer: QuantizedConv2d | QuantizedLinear) -> str:
         """The weight of a layer, stored as integers: 4 bits each where they suffice, 8 otherwise."""
         quantizer = layer.weight_quantizer
-        integers = quantizer.to_integers(layer.rounded_weight().detach()).cpu().numpy().astype(np.int8)
+        integers = quantizer.to_integers(layer.weight_to_round().detach()).cpu().numpy().astype(np.int8)
         steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Before the type existed each of them takes a byte.
         if quantizer.bits <= 4 and self.opset >= OPSET:
@@ -76,7 +76,10 @@ class GraphBuilder:
         return output
 
     def quantize_input(self, quantizer: Quantizer) -> None:
-        """Round the latest result to the levels of a quantizer. Of entries with steps of their own: the levels."""
+        """
+        Round the latest result to the levels of a quantizer. Where entries have steps of their own, it becomes the
+        levels themselves: the weights count the steps (see ``weight_to_round`` of the layer).
+        """
         low, high = quantizer.levels()
         steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Fewer levels than the type has
@@ -87,9 +90,10 @@ class GraphBuilder:
         steps = steps if len(steps) > 1 else steps[0]
         scale, zero_point = self.constant(steps), self.constant(np.zeros_like(steps, dtype=integer))
         self.apply("QuantizeLinear", scale, zero_point, axis=quantizer.axis)
-        # The weights of such entries count their steps already.
-        scale = scale if steps.ndim == 0 else self.constant(np.ones_like(steps))
-        self.apply("DequantizeLinear", scale, zero_point, axis=quantizer.axis)
+        if steps.ndim > 0:
+            self.apply("Cast", to=TensorProto.FLOAT)
+        else:
+            self.apply("DequantizeLinear", scale, zero_point, axis=quantizer.axis)
 
     def add_layer(self, layer: nn.Module, source: str) -> None:
         """

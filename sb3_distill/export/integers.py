@@ -22,7 +22,7 @@ ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
 INPUT_BITS = 12
 # Sums must stay below these; wide ones leave room for a multiplier in 64 bits.
 NARROW, WIDE = 2**31 - 1, 2**46
-# No input has more levels.
+# More than any input has, and within 16 bits: VecNormalize may clip far beyond the levels.
 MAX_LEVEL = 2**15 - 1
 # Binary places of biases, where sums leave room: with few bits the unit of a sum is coarse
 MAX_PLACES = 12
@@ -168,7 +168,7 @@ class _Lowering:
     def _weights(block: _Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Integers of the weight, their step sizes and the biases."""
         layer = block.layer
-        integers = layer.weight_quantizer.to_integers(layer.rounded_weight()).cpu().numpy().astype(np.int64)
+        integers = layer.weight_quantizer.to_integers(layer.weight_to_round()).cpu().numpy().astype(np.int64)
         steps = layer.weight_quantizer.step_sizes().double().cpu().numpy()
         bias = np.zeros(len(integers)) if layer.bias is None else layer.bias.double().cpu().numpy()
         # Channels whose weights are all 0 have no scale: one for which the bias has 20 bits

@@ -12,8 +12,11 @@ from torch.nn import functional as F
 
 from sb3_distill.quantization.quantizer import Quantizer
 
+# In the parameters of layers whose weights are rounded by what a step contributes; see ``weight_to_round``
+_MARK = "rounds_contributions"
 
-class _QuantizedLayer:
+
+class _QuantizedLayer(nn.Module):
     """Base of the quantized layers: adds a quantizer for the weight and one for the input."""
 
     weight: Any
@@ -28,16 +31,30 @@ class _QuantizedLayer:
         self.input_quantizer = None
         if activation_bits is not None:
             self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1).to(layer.weight.device)
+        if self.entry_steps() is not None:
+            self.register_buffer(_MARK, th.tensor(True, device=layer.weight.device))
         self.fit_weight()
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if self.entry_steps() is not None and f"{prefix}{_MARK}" not in state_dict:
+            error_msgs: list[str] = args[-1]
+            error_msgs.append(
+                f"{prefix.rstrip('.')} is of format 1, which rounded the weights of entries with steps of their own "
+                "otherwise than format 2: train the student again, or use the version of sb3_distill that wrote it."
+            )
+
     def entry_steps(self) -> th.Tensor | None:
-        """The step of each entry of the input where they have steps of their own; None if all have the same."""
+        """
+        The step of each entry of the input where they have steps of their own; None if all have the same. Detached:
+        steps learn from the rounding of the input, not from that of the weight.
+        """
         quantizer = self.input_quantizer
         return None if quantizer is None or len(quantizer.step) == 1 else quantizer.step_sizes().detach()
 
-    def rounded_weight(self) -> th.Tensor:
+    def weight_to_round(self) -> th.Tensor:
         """
-        What the weight's quantizer rounds. Where the entries of the input differ in scale, their weights do, too, and
+        What the weight's quantizer gets. Where the entries of the input differ in scale, their weights do, too, and
         one step would round those of large entries to 0. So each weight counts as what a step of its entry contributes:
         it is multiplied by that step. Sums of integers then need no factor for each entry.
         """
@@ -46,13 +63,15 @@ class _QuantizedLayer:
 
     def quantized_weight(self) -> th.Tensor:
         """The weight that the layer computes with."""
-        quantized, steps = self.weight_quantizer(self.rounded_weight()), self.entry_steps()
+        quantized, steps = self.weight_quantizer(self.weight_to_round()), self.entry_steps()
         return quantized if steps is None else quantized / steps
 
     @th.no_grad()
     def fit_weight(self) -> None:
         """Choose the weight's step sizes, after those of the input."""
-        self.weight_quantizer.fit(self.rounded_weight())
+        steps = self.entry_steps()
+        # Of outputs without weights, there is nothing to measure: weights of up to 1 on the largest entry
+        self.weight_quantizer.fit(self.weight_to_round(), 1.0 if steps is None else steps.max())
 
     def set_input_bits(self, bits: int) -> None:
         """Change the number of bits of the input, with the same range of values."""

@@ -12,6 +12,8 @@ from sb3_distill.common.utils import unknown_choice
 
 MIN_BITS, MAX_BITS = 2, 8
 LAYER_KINDS = ("conv", "linear")
+# No step size is smaller.
+_SMALLEST = 1e-20
 # Quantizer.fit tries these fractions of the largest magnitude as the range.
 _RANGES = th.linspace(0.2, 1.0, 33)
 # What else than tensors is saved with a quantizer
@@ -116,7 +118,7 @@ class Quantizer(nn.Module):
 
     def step_sizes(self) -> th.Tensor:
         """The distance between two levels, for each channel."""
-        return (self.unit * self.step).abs().clamp(min=1e-8)
+        return (self.unit * self.step).abs().clamp(min=_SMALLEST)
 
     def to_integers(self, x: th.Tensor) -> th.Tensor:
         """
@@ -136,20 +138,21 @@ class Quantizer(nn.Module):
         return quantized if self.blend == 1.0 else x + self.blend * (quantized - x)
 
     @th.no_grad()
-    def fit(self, x: th.Tensor) -> None:
+    def fit(self, x: th.Tensor, idle_range: float | th.Tensor = 1.0) -> None:
         """
         Choose the step sizes with the least squared error.
 
         :param x: a weight, or recorded activations
+        :param idle_range: range of channels that are 0 everywhere
         """
         self.signed = bool((x < 0).any()) if self.is_signed is None else self.is_signed
         rows = x.movedim(self.axis, 0).reshape(len(self.step), -1) if len(self.step) > 1 else x.reshape(1, -1)
         low, high = self.levels()
         largest = rows.abs().amax(dim=1, keepdim=True)
-        # Channels that are 0 in all examples give no information on their range. Use the range [-1, 1] for them: with
-        # a tiny step size, all later values would be clipped to almost 0.
+        # Channels that are 0 in all examples give no information on their range. With a tiny step size, all later
+        # values would be clipped to almost 0.
         idle = largest == 0
-        largest = largest.masked_fill(idle, 1.0).clamp(min=1e-8)
+        largest = th.where(idle, idle_range, largest).clamp(min=_SMALLEST)
         best_error = th.full_like(largest, th.inf)
         best_step = largest / max(high, 1)
         for fraction in _RANGES.tolist():

@@ -216,7 +216,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
             for player in players_of(evaluations)
         }
         if TEACHER in curves and len(curves) > 1:
-            # Rusu et al. 2015, figure 5: the network that an online student follows
+            # Beside students in figure 5 of Rusu et al. 2015, where they follow this network
             best = np.maximum.accumulate(curves[TEACHER].returns)
             curves = {BEST_SO_FAR: replace(curves[TEACHER], returns=best), **curves}
         return curves

@@ -1,7 +1,7 @@
 """Tables and figures of a study's results: grouped over seeds, with the paper's numbers for comparison."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Group:
     :param stds: standard deviation of the returns within each run
     :param episode_interval: if there is a single run, the 95% interval of its percentage over episodes
     :param definition: definition of the percentages
+    :param facts: what the row of the first run says
     """
 
     labels: dict[str, str]
@@ -69,6 +70,7 @@ class Group:
     episode_interval: Interval | None = None
     definition: str | None = None
     quotients: tuple[float, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def numbers(self) -> tuple[tuple[float, ...], ...]:
@@ -100,6 +102,7 @@ def _group(labels: dict[str, str], members: Sequence[Row], published: float | No
         episode_interval=(alone[0], alone[1]) if alone else None,
         definition=compared[0].percent_definition if compared else None,
         quotients=tuple(row.quotient for row in members if row.quotient is not None),
+        facts=members[0].to_dict(),
     )
 
 
@@ -223,7 +226,7 @@ def describe_numbers(groups: Sequence[Group], margin: float) -> str:
             "students beside a teacher the mean over their last evaluations."
         )
     if any(group.published is not None for group in groups):
-        sentences.append("paper: the quotient 100 student / teacher, for the same game and network.")
+        sentences.append("paper: the quotient 100 student / teacher, for the same game (or all games) and network.")
     return " ".join(sentences)
 
 

@@ -173,9 +173,9 @@ def plot_sizes(rows: Sequence[Row], size: str | None = None) -> Figure:
         # More sizes in bytes than numbers of parameters: some of these have several precisions.
         by_bits = len({(row.n_parameters, row.n_bytes) for row in rows}) > len({row.n_parameters for row in rows})
         size = "n_bytes" if by_bits else "n_parameters"
-    label = percent_label(row.percent_definition for row in rows)
-    label += "\n(geometric mean over games)" * (rows[0].env == GEOMETRIC_MEAN)
-    figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], label)
+    percent = percent_label(row.percent_definition for row in rows)
+    percent += "\n(geometric mean over games)" * (rows[0].env == GEOMETRIC_MEAN)
+    figure, axes = make_axes({"n_parameters": "parameters", "n_bytes": "bytes"}[size], percent)
     # One series has scores of one kind, all measured in the same way.
     conditions = [conditions_of(row) for row in rows]
     names = dict.fromkeys(name for own in conditions for name in own)
@@ -249,7 +249,8 @@ def check_rows(rows: Sequence[Row]) -> list[Row]:
     chosen = [row for row in rows if row.percent_of_teacher is not None and row.task in (None, GEOMETRIC_MEAN)]
     if not chosen:
         raise ValueError("No row has a percentage of the teacher's score: evaluate with the teacher (--teacher).")
-    return over_games(chosen) if len({row.env for row in chosen}) > 1 else chosen
+    games = list(dict.fromkeys(row.env for row in rows))
+    return over_games(chosen, games) if len(games) > 1 else chosen
 
 
 def plot_bars(rows: Sequence[Row], by: str) -> Figure:

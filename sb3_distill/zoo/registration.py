@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import sys
 from contextlib import nullcontext
 from types import ModuleType
@@ -12,12 +13,13 @@ from sb3_distill.base.resume.resuming import ResumableMixin
 from sb3_distill.common.files import default_config
 from sb3_distill.envs.imports import trust_packages, why_not_made
 from sb3_distill.envs.minatar import register_minatar
+from sb3_distill.study.cell import leaves_one_agent
 from sb3_distill.study.file import check_names, known_hyperparams
 from sb3_distill.study.plan.strict import with_paper
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
-# Of a run: the Zoo's 25,000 steps between two evaluations are longer than many of our runs.
-_N_EVALUATIONS = 10
+# Of a run, where nobody says otherwise: the Zoo's steps between two evaluations are more than many of our runs have.
+_N_EVALUATIONS, _EVAL_FREQ = 10, 25_000
 
 
 def register_algorithms(utils: ModuleType) -> None:
@@ -90,9 +92,13 @@ def register_experiments(exp_manager: ModuleType) -> None:
         processed: tuple[dict[str, Any], Any, Any, Any] = zoo_preprocess(self, hyperparams)
         if is_ours(self.algo):
             check_names(f"--algo {self.algo}", "setting", processed[0], known_hyperparams(self.algo))
-            # args.yml says it, too. argparse takes the beginning of an option for the whole.
-            if not any(word.startswith("--eval-f") for word in sys.argv):
-                self.eval_freq = self.args.eval_freq = max(self.n_timesteps // _N_EVALUATIONS, 1)
+            # argparse takes the beginning of an option for the whole.
+            is_said = self.eval_freq != _EVAL_FREQ or any(word.startswith("--eval-f") for word in sys.argv)
+            # Other runs evaluate by themselves.
+            if not is_said and leaves_one_agent(self.algo, processed[0]):
+                n_calls = math.ceil(self.n_timesteps / self.n_envs / _N_EVALUATIONS)
+                # args.yml says it, too.
+                self.eval_freq = self.args.eval_freq = n_calls * self.n_envs
         return processed
 
     zoo_save = manager.save_trained_model

@@ -99,7 +99,7 @@ AGENTS = {
     "relu": lambda: vector_agent(),
     "tanh": lambda: vector_agent(nn.Tanh),
     "sigmoid": lambda: vector_agent(nn.Sigmoid),
-    "tanh of few bits": lambda: vector_agent(nn.Tanh, weights=4, inputs=4),
+    "tanh of few bits": lambda: vector_agent(nn.Tanh, weights=4, inputs=5),
     "sigmoid of few bits": lambda: vector_agent(nn.Sigmoid, weights=6, inputs=6),
     "few bits": lambda: vector_agent(weights=(4, 2, 3), inputs=(5, 3, 2)),
     "one layer": lambda: vector_agent(widths=()),

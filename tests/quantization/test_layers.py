@@ -79,7 +79,7 @@ def test_units_of_entries_do_not_matter():
     scaled, larger = first_layer(2.0 ** th.tensor([-10, 0, 3, 12]))
     assert th.equal(plain(x), scaled(larger)) and len(plain(x).unique()) > 50
     for layer, inputs in ((plain, x), (scaled, larger)):
-        weight = layer.weight_quantizer.to_integers(layer.rounded_weight())
+        weight = layer.weight_quantizer.to_integers(layer.weight_to_round())
         sums = layer.input_quantizer.to_integers(inputs) @ weight.T
         # One factor for each output, none for the entries
         assert th.allclose(sums * layer.weight_quantizer.step_sizes() + layer.bias, layer(inputs), atol=1e-5)
@@ -90,3 +90,41 @@ def test_fewer_bits_of_the_input_leave_the_weight_as_it_is():
     before = layer.quantized_weight().detach().clone()
     layer.set_input_bits(3)
     assert th.allclose(before, layer.quantized_weight(), rtol=1e-5) and layer.input_quantizer.bits == 3
+
+
+def test_layers_of_another_rounding_are_refused():
+    layer, _ = first_layer(th.ones(4))
+    state = layer.state_dict()
+    layer.load_state_dict(state)
+    del state["rounds_contributions"]
+    with pytest.raises(RuntimeError, match=r"of format 1, .* than format 2: train the student again"):
+        layer.load_state_dict(state)
+
+
+def test_outputs_without_weights_can_come_to_life():
+    """In whatever unit the entries are: weights that reach 1 are rounded, and not clipped to almost 0."""
+    layer = nn.Linear(3, 2)
+    nn.init.zeros_(layer.weight)
+    quantized, x = QuantizedLinear(layer, 8, 8, step_per_entry=True), 0.01 * th.randn(64, 3)
+    calibrate(quantized, lambda: quantized(x))
+    set_blend(quantized, 1.0)
+    with th.no_grad():
+        quantized.weight[0, 0] = 0.5
+    assert th.allclose(quantized.quantized_weight()[0, 0], th.tensor(0.5), atol=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_observations_of_any_unit_are_rounded_alike(scale):
+    layer, x = first_layer(th.full((4,), scale))
+    plain, y = first_layer(th.ones(4))
+    assert th.isclose(layer(x), plain(y), atol=1e-4).float().mean() > 0.98
+
+
+def test_gradients_reach_weights_and_steps_in_the_transition():
+    layer, x = first_layer(th.tensor([1.0, 10, 100, 1000]))
+    for blend in (0.5, 1.0):
+        set_blend(layer, blend)
+        layer.zero_grad()
+        layer(x).square().mean().backward()
+        assert all(part.grad.abs().sum() > 0 for part in (layer.weight, layer.weight_quantizer.step))
+        assert layer.input_quantizer.step.grad.abs().sum() > 0

@@ -27,7 +27,7 @@ OTHER = replace(
 def test_mean_of_each_student_with_the_interval_of_independent_games():
     small = [replace(row, n_parameters=9, labels={"student": "net3"}) for row in (ROW, OTHER)]
     # The second seed has played one game alone.
-    first, second = over_games([ROW, *small, replace(ROW, seed="1"), replace(OTHER, labels={"student": "net1"})])
+    first, second = over_games([OTHER, *small, replace(ROW, seed="1"), ROW], ["A", "B"])
     assert (first.labels["student"], second.labels["student"]) == ("net1", "net3")
     assert (first.env, first.percent_of_teacher) == ("geometric mean", pytest.approx(60.0))
     assert (first.n_parameters, first.n_bytes) == (102, 406)
@@ -37,12 +37,30 @@ def test_mean_of_each_student_with_the_interval_of_independent_games():
 
 
 def test_no_interval_where_a_game_has_none():
-    (mean,) = over_games([ROW, replace(OTHER, percent_interval=())])
+    (mean,) = over_games([ROW, replace(OTHER, percent_interval=())], ["A", "B"])
     assert mean.percent_interval == ()
 
 
-def test_what_does_not_belong_together_is_refused():
-    with pytest.raises(ValueError, match="nothing tells twin from a in A: name one game with --env"):
-        over_games([ROW, OTHER, replace(ROW, agent="twin")])
-    with pytest.raises(ValueError, match="No student has results in all of A, B"):
-        over_games([ROW, replace(OTHER, labels={"student": "net3"})])
+NOTHING = {"labels": {}, "settings": {}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([ROW, OTHER, replace(ROW, agent="twin")], "nothing tells twin from a in A: name one game with --env"),
+        ([ROW, replace(OTHER, labels={"student": "net3"})], "No student has results in all of A, B"),
+        ([ROW], "No student has results in all of A, B"),
+        ([ROW, replace(OTHER, conditions={"epsilon": 0.1})], "No student .* scored in the same way"),
+        ([ROW, replace(OTHER, percent_definition="normalized")], "No student .* scored in the same way"),
+        ([ROW, replace(OTHER, percent_of_teacher=float("nan"))], "b has no percentage of its teacher in B"),
+        ([replace(ROW, **NOTHING), replace(OTHER, **NOTHING)], "nothing says what a has in common with students of"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        over_games(rows, ["A", "B"])
+
+
+def test_games_may_have_starts_of_their_own():
+    (mean,) = over_games([replace(ROW, starts_sha256="x"), replace(OTHER, starts_sha256="y")], ["A", "B"])
+    assert mean.starts_sha256 is None and "env" not in mean.labels

@@ -30,6 +30,7 @@ def test_evaluations_are_paired_logged_and_written(tmp_path: Path):
     with (tmp_path / "learning_curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["mean_reward"]) for row in rows] == [entry["mean_reward"] for entry in model.evaluations]
+    assert all(float(row["min_reward"]) <= float(row["mean_reward"]) <= float(row["max_reward"]) for row in rows)
     assert (tmp_path / "learning_curves.png").read_bytes()[:4] == b"\x89PNG"
     student = load_teacher(tmp_path / "students/small/pd/CartPole-v1_1")
     assert student.algo == "pd" and student.env_id == "CartPole-v1"

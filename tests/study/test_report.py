@@ -117,6 +117,9 @@ def test_geometric_means_over_games():
     assert [group.published for group in groups] == [90.0, 40.0, None] and mean.published is None
     of_paper = [*published, {"env": "geometric mean", "loss": "kl", "percent": 60.0}]
     assert geometric_groups(groups, ["A", "B"], of_paper)[0].published == 60.0
+    # It may say what all runs have in common.
+    common = [{**of_paper[-1], "algo": "pd"}]
+    assert geometric_groups(groups, ["A", "B"], common)[0].published == 60.0
     assert (mean.n_parameters, mean.n_bytes) == (None, 400)
     assert geometric_groups(groups[:1], ["A"]) == []
     table = table_of([*groups, mean])

@@ -36,6 +36,7 @@ def geometric_groups(
             continue
         n_parameters, n_bytes = {group.n_parameters for group in members}, {group.n_bytes for group in members}
         labels = {**members[0].labels, "env": GEOMETRIC_MEAN}
+        compared = [name for name in labels if name != TEACHER_SHA256]
         means.append(
             Group(
                 labels=labels,
@@ -45,7 +46,7 @@ def geometric_groups(
                 teacher=(),
                 n_parameters=n_parameters.pop() if len(n_parameters) == 1 else None,
                 n_bytes=n_bytes.pop() if len(n_bytes) == 1 else None,
-                published=find_published(labels, [name for name in labels if name != TEACHER_SHA256], published),
+                published=find_published({**members[0].facts, "env": GEOMETRIC_MEAN}, compared, published),
                 n_seeds=len(seeds),
                 seeds=tuple(seeds),
                 definition=members[0].definition,
