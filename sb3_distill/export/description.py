@@ -37,7 +37,7 @@ class ObservationFormat:
 @dataclass(frozen=True)
 class ExportedFile:
     """
-    One ONNX file, or ``policy.c``.
+    One ONNX file, ``policy.c``, or the page for a browser.
 
     :param bytes: its size; of C that of the constants which the policy needs
     :param disagreement: share of the observations at which it chooses another action than the agent

@@ -54,7 +54,7 @@ def _check_player(folder: Path) -> None:
     if data.get("rollout_policy", "student") != "student":
         raise ValueError(
             f"{folder} has no evaluations, and its training episodes are not the student's: the teacher played "
-            f"(rollout_policy={data['rollout_policy']!r}). Train with --eval-freq to get the student's curve."
+            f"(rollout_policy={data['rollout_policy']!r}). Train without `--eval-freq -1` to get the student's curve."
         )
 
 
