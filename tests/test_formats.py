@@ -6,10 +6,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch as th
 
-from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.agents.archive import FORMAT as ZIP_FORMAT
 from sb3_distill.agents.archive import FORMAT_NAME, read_archive
+from sb3_distill.agents.files import AgentError
 from sb3_distill.buffers.recording_meta import FORMAT as RECORDING_FORMAT
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.export.bench import read_description
@@ -133,3 +135,23 @@ def test_what_is_no_format_is_refused(kind, wrong, tmp_path: Path):
     change(files, wrong)
     with pytest.raises(ValueError, match="none that ever was: formats are numbered from 1"):
         read(files)
+
+
+def test_quantized_vectors_of_format_1_are_refused(tmp_path: Path, ppo_teacher):
+    student = QPD("MlpPolicy", "CartPole-v1", ppo_teacher, weight_bits=4, activation_bits=4, device="cpu", seed=0)
+    mark = "mlp_extractor.policy_net.0.rounds_contributions"
+    student.save(tmp_path / "new.zip")
+    with zipfile.ZipFile(tmp_path / "new.zip") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights = student.policy.state_dict()
+    del weights[mark]
+    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        for name, data in members.items():
+            with archive.open(name, "w") as file:
+                th.save(weights, file) if name == "policy.pth" else file.write(data)
+    assert load_teacher(tmp_path / "new.zip", device="cpu").algo == "qpd"
+    sentence = "is of format 1, which rounded .* otherwise than format 2: train the student again"
+    with pytest.raises(AgentError, match=sentence):
+        load_teacher(tmp_path / "old.zip", device="cpu")
+    with pytest.raises(RuntimeError, match=sentence):
+        QPD.load(tmp_path / "old.zip", device="cpu")

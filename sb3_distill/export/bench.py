@@ -165,7 +165,8 @@ def read_description(folder: Path) -> Description:
         raise ExportError(f"{path} cannot be read ({error}): export the agent again.") from error
     unknown = sorted(description.files.keys() - {*KINDS, WEB_FILE})
     if unknown:
-        raise ExportError(f"{path} names the file {unknown[0]!r}, which is none of {', '.join([*KINDS, WEB_FILE])}: export again.")
+        known = ", ".join([*KINDS, WEB_FILE])
+        raise ExportError(f"{path} names the file {unknown[0]!r}, which is none of {known}: export again.")
     return description
 
 

@@ -13,7 +13,18 @@ from torch.nn import functional as F
 from sb3_distill.quantization.quantizer import Quantizer
 
 # In the parameters of layers whose weights are rounded by what a step contributes; see ``weight_to_round``
-_MARK = "rounds_contributions"
+MARK = "rounds_contributions"
+
+
+def of_format_1(name: str) -> str:
+    """
+    :param name: name of a layer whose parameters do not have ``MARK``
+    :return: why they are refused
+    """
+    return (
+        f"{name} is of format 1, which rounded the weights of entries with steps of their own otherwise than format 2: "
+        "train the student again, or use the version of sb3_distill that wrote it."
+    )
 
 
 class _QuantizedLayer(nn.Module):
@@ -32,17 +43,14 @@ class _QuantizedLayer(nn.Module):
         if activation_bits is not None:
             self.input_quantizer = Quantizer(activation_bits, n_input_steps, axis=1).to(layer.weight.device)
         if self.entry_steps() is not None:
-            self.register_buffer(_MARK, th.tensor(True, device=layer.weight.device))
+            self.register_buffer(MARK, th.tensor(True, device=layer.weight.device))
         self.fit_weight()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if self.entry_steps() is not None and f"{prefix}{_MARK}" not in state_dict:
+        if self.entry_steps() is not None and f"{prefix}{MARK}" not in state_dict:
             error_msgs: list[str] = args[-1]
-            error_msgs.append(
-                f"{prefix.rstrip('.')} is of format 1, which rounded the weights of entries with steps of their own "
-                "otherwise than format 2: train the student again, or use the version of sb3_distill that wrote it."
-            )
+            error_msgs.append(of_format_1(prefix.rstrip(".")))
 
     def entry_steps(self) -> th.Tensor | None:
         """

@@ -6,10 +6,11 @@ from typing import Any
 from gymnasium import spaces
 from torch import nn
 
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _extractor, _load, _widths, read_activation
 from sb3_distill.networks.actor_critic_policies import ActorCriticMlpPolicy
 from sb3_distill.networks.policies import StudentPolicy
-from sb3_distill.quantization.layers import replace_layers
+from sb3_distill.quantization.layers import MARK, of_format_1, replace_layers
 from sb3_distill.quantization.quantizer import check_bits
 
 
@@ -43,6 +44,8 @@ def build_actor_critic_student(
             if bits is not None:
                 input_bits = None if steps is None else int(weights[f"{name}.input_quantizer.bits"])
                 settings[name] = int(bits), input_bits, steps is not None and len(steps) > 1
+                if settings[name][2] and f"{name}.{MARK}" not in weights:
+                    raise AgentError(of_format_1(name))
         if settings:
             replace_layers(policy, settings)
         return policy
