@@ -272,7 +272,7 @@ def test_the_teachers_episodes_are_no_curve_of_the_student(cartpole_teacher, tmp
     if rollout_policy == "student":
         assert list(curves_of_run(run)) == ["training episodes"]
         return
-    with pytest.raises(ValueError, match=r"the teacher played .*'teacher'.* --eval-freq"):
+    with pytest.raises(ValueError, match=r"the teacher played .*'teacher'.*--eval-freq"):
         curves_of_run(run)
 
 
