@@ -32,7 +32,7 @@ student = QPD(
     seed=0,
     device="cpu",
 )
-student.learn(120_000)
+student.learn(60_000)
 student.save("half_cheetah")
 env.save("vecnormalize.pkl")
 
