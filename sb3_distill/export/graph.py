@@ -61,7 +61,7 @@ class GraphBuilder:
     def dequantized_weight(self, layer: QuantizedConv2d | QuantizedLinear) -> str:
         """The weight of a layer, stored as integers: 4 bits each where they suffice, 8 otherwise."""
         quantizer = layer.weight_quantizer
-        integers = quantizer.to_integers(layer.weight_to_round().detach()).cpu().numpy().astype(np.int8)
+        integers = layer.weight_integers().detach().cpu().numpy().astype(np.int8)
         steps = quantizer.step_sizes().detach().cpu().numpy().astype(np.float32)
         # Before the type existed each of them takes a byte.
         if quantizer.bits <= 4 and self.opset >= OPSET:

@@ -168,7 +168,7 @@ class _Lowering:
     def _weights(block: _Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Integers of the weight, their step sizes and the biases."""
         layer = block.layer
-        integers = layer.weight_quantizer.to_integers(layer.weight_to_round()).cpu().numpy().astype(np.int64)
+        integers = layer.weight_integers().cpu().numpy().astype(np.int64)
         steps = layer.weight_quantizer.step_sizes().double().cpu().numpy()
         bias = np.zeros(len(integers)) if layer.bias is None else layer.bias.double().cpu().numpy()
         # Channels whose weights are all 0 have no scale: one for which the bias has 20 bits
@@ -178,7 +178,6 @@ class _Lowering:
     def set_inputs(self, inputs: Inputs, quantizer: Any) -> None:
         """Levels of floating-point observations. Weights of entries with steps of their own count these already."""
         self.largest = np.maximum(np.abs(inputs.low), np.abs(inputs.high)).astype(np.float64)
-        self.largest = float(self.largest.max()) if len(self.largest) == 1 else self.largest
         steps = quantizer.step_sizes()
         self.unit = float(steps) if len(steps) == 1 else 1.0
         self.zero = 0.0

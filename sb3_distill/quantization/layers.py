@@ -69,6 +69,10 @@ class _QuantizedLayer(nn.Module):
         steps = self.entry_steps()
         return self.weight if steps is None else self.weight * steps
 
+    def weight_integers(self) -> th.Tensor:
+        """The integers that are stored of the weight, as floats."""
+        return self.weight_quantizer.to_integers(self.weight_to_round())
+
     def quantized_weight(self) -> th.Tensor:
         """The weight that the layer computes with."""
         quantized, steps = self.weight_quantizer(self.weight_to_round()), self.entry_steps()

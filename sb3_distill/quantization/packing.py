@@ -42,7 +42,7 @@ def pack_layers(module: nn.Module) -> list[tuple[str, bytes]]:
         quantizer = layer.weight_quantizer
         bits = quantizer.bits
         # pack_bits takes no negative integers, so subtract the smallest level.
-        integers = quantizer.to_integers(layer.weight_to_round().detach()).cpu().numpy() - quantizer.levels()[0]
+        integers = layer.weight_integers().cpu().numpy() - quantizer.levels()[0]
         parts.append((f"{index}.weight", pack_bits(integers, bits)))
         parts.append((f"{index}.weight_step", _float_bytes(quantizer.step_sizes())))
         if layer.bias is not None:
