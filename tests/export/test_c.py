@@ -104,11 +104,13 @@ def test_the_test_finds_another_action(tmp_path: Path):
 
 
 @needs_compiler
-def test_levels_from_a_sensor(tmp_path: Path):
+@pytest.mark.parametrize("stack", [1, 3])
+def test_levels_from_a_sensor(stack, tmp_path: Path):
+    """Those of a whole stack, where the policy sees one."""
     agent = vector_agent()
     policy = integer_policy(agent)
-    write(tmp_path, policy, 1, observations_of(agent.observation_space, 1))
-    library = CPlayer(tmp_path, policy, 1)._library
+    write(tmp_path, policy, stack, observations_of(agent.observation_space, 1))
+    library = CPlayer(tmp_path, policy, stack)._library
     rng = np.random.default_rng(0)
     for levels in rng.integers(-200, 201, (100, 6)).astype(np.int16):
         action, outputs = library.policy_act_q(ctypes.c_void_p(levels.ctypes.data)), policy.outputs(levels[None])[0]

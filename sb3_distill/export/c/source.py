@@ -209,7 +209,7 @@ class CSource:
             "discrete": discrete,
             "n_actions": policy.n_actions,
             "floats": inputs is not None,
-            "levels": inputs is not None and self.stack == 1,
+            "n_levels": "POLICY_STACK * POLICY_OBSERVATION_SIZE" if self.stack > 1 else "POLICY_OBSERVATION_SIZE",
             "wide": policy.wide,
             "whole_bytes": any(layer.bits == 8 for layer in policy.layers),
             "tables": self.has_tables,
