@@ -48,6 +48,7 @@ class AgentFacts:
     :param statistics_note: what is to be said beside its scores, where statistics and weights may be of two moments
     :param student_keys: for a student, what it sees of Dict observations, see ``ObservationView``
     :param teacher_keys: for a student, what its teacher sees of them
+    :param flat_keys: the parts of Dict observations that it sees in a row, see ``FlatView``
     :param found: one line on its files: those that were read, and those that are not there; None for a model in memory
     """
 
@@ -66,6 +67,7 @@ class AgentFacts:
     statistics_note: str | None = None
     student_keys: Any = None
     teacher_keys: Any = None
+    flat_keys: tuple[str, ...] | None = None
     found: str | None = None
 
 

@@ -44,8 +44,9 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
     else:
         raise AgentError(
             f"{agent.source} is no chain of layers: its features extractor is {type(extractor).__name__} on "
-            f"{agent.observation_space}. Only features extractors for vectors (FlattenExtractor), grids (GridCNN) and "
-            "stacked frames (NatureCNN, StudentCNN) are supported: use an agent with one of them."
+            f"{agent.observation_space}. Only features extractors for vectors (FlattenExtractor; also of a Dict "
+            "of vectors in floating point), grids (GridCNN) and stacked frames (NatureCNN, StudentCNN) are "
+            "supported: use an agent with one of them."
         )
     for module in rest:
         layers += list(module) if isinstance(module, nn.Sequential) else [module]

@@ -84,6 +84,46 @@ def part_of_space(space: spaces.Space, keys: Keys, argument: str) -> spaces.Spac
     return spaces.Dict(parts) if isinstance(parts, dict) else parts
 
 
+def space_in_a_row(space: spaces.Dict, keys: Sequence[str]) -> spaces.Box:
+    """
+    :param space: Dict observations whose parts are arrays
+    :param keys: the parts
+    :return: the space of one vector with these parts in a row
+    """
+    parts: list[Any] = [space[key] for key in keys]
+    low, high = (np.concatenate([getattr(part, bound).ravel() for part in parts]) for bound in ("low", "high"))
+    return spaces.Box(low, high, dtype=np.result_type(*(part.dtype for part in parts)).type)
+
+
+class FlatView(VecEnvWrapper):
+    """
+    Gives the parts of Dict observations as one vector, for a policy on a device.
+
+    :param venv: the environment
+    :param keys: the parts, in the order in which they stand in a row
+    :raises ValueError: there are no such parts
+    """
+
+    def __init__(self, venv: VecEnv, keys: Sequence[str]) -> None:
+        # Of one key it would be this part alone.
+        space = part_of_space(venv.observation_space, {key: key for key in keys}, "keys")
+        assert isinstance(space, spaces.Dict)
+        super().__init__(venv, space_in_a_row(space, keys))
+        self.keys = list(keys)
+
+    def reset(self) -> VecEnvObs:
+        return self._in_a_row(self.venv.reset(), self.num_envs)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        obs, rewards, dones, infos = self.venv.step_wait()
+        for env in np.flatnonzero(dones):
+            infos[env]["terminal_observation"] = self._in_a_row(infos[env]["terminal_observation"], 1)[0]
+        return self._in_a_row(obs, self.num_envs), rewards, dones, infos
+
+    def _in_a_row(self, obs: Any, n: int) -> np.ndarray:
+        return np.concatenate([np.asarray(obs[key]).reshape(n, -1) for key in self.keys], axis=1)
+
+
 def _n_stacked(venv: VecEnv) -> int:
     """The number of observations that an environment stacks."""
     n = 1

@@ -15,7 +15,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, import_trusted, registered_spec, why_not_made
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe
-from sb3_distill.envs.views import ObservationView
+from sb3_distill.envs.views import FlatView, ObservationView
 
 
 def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
@@ -172,10 +172,11 @@ def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:
 
 def _own_view(agent: Teacher, env_id: str, venv: VecEnv) -> VecEnv:
     """What an agent sees of an environment."""
-    if agent.facts.student_keys is None:
-        return venv
+    keys, flat_keys = agent.facts.student_keys, agent.facts.flat_keys
     try:
-        return ObservationView(venv, agent.facts.student_keys)
+        if keys is not None:
+            venv = ObservationView(venv, keys)
+        return venv if flat_keys is None else FlatView(venv, flat_keys)
     except ValueError as error:
         raise ValueError(
             f"{agent.source} cannot play {env_id}: {error} A run folder of the Zoo says the wrappers of its run, a zip "

@@ -35,6 +35,7 @@ from sb3_distill.export.c.build import CPlayer, Footprint
 from sb3_distill.export.cost import AGENT_CODE, FILE_CODE, latencies, peak_memory
 from sb3_distill.export.description import FORMAT, Description
 from sb3_distill.export.export import C_FILE, FLOAT_FILE, INTEGER_FILE, ExportError
+from sb3_distill.export.flat import flattened
 from sb3_distill.export.web.page import WEB_FILE
 from sb3_distill.reading.text import read_json
 from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
@@ -174,7 +175,8 @@ def find_source(folder: Path, description: Description) -> Teacher | None:
     """
     :param folder: folder of the export
     :param description: the content of ``policy.json``
-    :return: the agent that was exported; None, and a line that says why, where it is not at hand any more
+    :return: the agent that was exported, which sees what its files take; None, and a line that says why, where it is
+        not at hand any more
     """
     source, sha256 = description.source, description.sha256
     try:
@@ -189,7 +191,7 @@ def find_source(folder: Path, description: Description) -> Teacher | None:
             file=sys.stderr,
         )
         return None
-    return agent
+    return flattened(agent)
 
 
 def open_file(path: Path) -> FilePlayer:

@@ -26,7 +26,8 @@ AGENT_CODE = """
 import sys
 import numpy as np
 from sb3_distill import load_teacher
-player = load_teacher(sys.argv[2], device="cpu")
+from sb3_distill.export.flat import flattened
+player = flattened(load_teacher(sys.argv[2], device="cpu"))
 shape, dtype = sys.argv[3].split(":")
 observation = np.zeros([1, *map(int, shape.split(","))], dtype)
 for _ in range(20):

@@ -26,12 +26,15 @@ class ObservationFormat:
     :param dtype: its type
     :param low: the lowest value, or one for every entry; None where there is none
     :param high: the highest value likewise
+    :param parts: of an agent with Dict observations the keys, in the order in which their parts stand in a row, and the
+        number of entries of each; None for others
     """
 
     shape: list[int]
     dtype: str
     low: Any
     high: Any
+    parts: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

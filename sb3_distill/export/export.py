@@ -21,11 +21,12 @@ from sb3_distill.common.files import write_together
 from sb3_distill.common.locks import locked
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.envs.recipe import NamedWrapper
-from sb3_distill.envs.views import ObservationView
+from sb3_distill.envs.views import FlatView, ObservationView
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export.c.source import CSource, c_title
 from sb3_distill.export.description import FORMAT, OPSET, Description, ExportedFile, ObservationFormat
+from sb3_distill.export.flat import flattened, parts_of, sizes_of
 from sb3_distill.export.integer_policy import IntegerPolicy
 from sb3_distill.export.integers import INPUT_BITS, integer_policy
 from sb3_distill.export.post_training import check_quantizable, quantize_on
@@ -46,11 +47,11 @@ class ExportError(ValueError):
     """An exported policy does not do what the agent does."""
 
 
-def actions_of(source: Any, agent: Teacher, observations: np.ndarray) -> np.ndarray:
+def actions_of(source: Any, agent: Teacher, observations: Any) -> np.ndarray:
     """
     :param source: what the agent was loaded from
     :param agent: the agent
-    :param observations: raw observations
+    :param observations: raw observations, of a Dict its parts
     :return: the agent's actions; a model in memory is asked itself, behind the VecNormalize of its environment
     """
     if not isinstance(source, BaseAlgorithm):
@@ -133,6 +134,8 @@ def _describe_actions(actions: spaces.Space, env_id: str, env_kwargs: Mapping[st
 
 def _describe(
     agent: Teacher,
+    sha256: str,
+    parts: dict[str, int] | None,
     env_id: str,
     opset: int,
     checked: Observations,
@@ -143,13 +146,15 @@ def _describe(
     assert isinstance(space, spaces.Box)
     return Description(
         source=_source_of(agent),
-        sha256=agent.sha256,
+        sha256=sha256,
         algo=agent.algo,
         env_id=env_id,
         env_kwargs=dict(recipe.env_kwargs),
         env_wrapper=[wrapper.to_config() for wrapper in recipe.wrappers or ()],
         vec_env_wrapper=[*(wrapper.to_config() for wrapper in recipe.vec_wrappers), *_view_of(agent)],
-        observation=ObservationFormat(list(space.shape), str(space.dtype), _bound(space.low), _bound(space.high)),
+        observation=ObservationFormat(
+            list(space.shape), str(space.dtype), _bound(space.low), _bound(space.high), parts
+        ),
         frame_stack=recipe.frame_stack or 1,
         n_parameters=agent.n_parameters,
         macs=count_macs(agent),
@@ -164,10 +169,14 @@ def _describe(
 
 
 def _view_of(agent: Teacher) -> list[Any]:
-    """What stands around the environment where the agent sees keys of a Dict observation."""
-    keys = agent.facts.student_keys
-    view = f"{ObservationView.__module__}.{ObservationView.__name__}"
-    return [] if keys is None else [NamedWrapper(view, {"student_keys": keys}).to_config()]
+    """What stands around the environment where the agent sees keys of a Dict observation, or its parts in a row."""
+    keys, flat_keys = agent.facts.student_keys, agent.facts.flat_keys
+    views: list[tuple[type, dict[str, Any]]] = []
+    if keys is not None:
+        views.append((ObservationView, {"student_keys": keys}))
+    if flat_keys is not None:
+        views.append((FlatView, {"keys": list(flat_keys)}))
+    return [NamedWrapper(f"{view.__module__}.{view.__name__}", kwargs).to_config() for view, kwargs in views]
 
 
 def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:
@@ -190,13 +199,24 @@ class _Candidates:
     The files of an agent, of which those are kept that do what it does.
 
     :param agent: the agent
+    :param title: what it is, in one line
+    :param parts: see ``ObservationFormat``
     :param checked: observations
     :param actions: what it does at these
     :param limit: share of them at which a file may choose another action
     """
 
-    def __init__(self, agent: Teacher, checked: Observations, actions: np.ndarray, limit: float) -> None:
-        self.agent, self.checked, self.actions, self.limit = agent, checked, actions, limit
+    def __init__(
+        self,
+        agent: Teacher,
+        title: str,
+        parts: dict[str, int] | None,
+        checked: Observations,
+        actions: np.ndarray,
+        limit: float,
+    ) -> None:
+        self.agent, self.title, self.parts = agent, title, parts
+        self.checked, self.actions, self.limit = checked, actions, limit
         self.files: dict[str, bytes] = {}
         self.written: dict[str, ExportedFile] = {}
         self.refused: list[str] = []
@@ -228,8 +248,8 @@ class _Candidates:
             self._add_page(policy, quantized, env_id)
 
     def _add_c(self, policy: IntegerPolicy, quantized: Teacher, env_id: str) -> None:
-        title = c_title(self.agent.algo, env_id, self.agent.sha256)
-        source = CSource(policy, title, recipe_of(self.agent, env_id).frame_stack or 1, self.agent.source)
+        stack = recipe_of(self.agent, env_id).frame_stack or 1
+        source = CSource(policy, self.title, stack, self.agent.source, self.parts)
         share = self._share_of_integers(C_FILE, policy, quantized)
         if share is not None:
             self.files |= source.files(self.checked.values)
@@ -314,7 +334,8 @@ def export_agent(
     env_id = find_env_id(agent, env_id)
     if "web" in formats:
         check_playable(env_id, recipe_of(agent, env_id))
-    # Raises for what cannot be exported, such as Dict observations
+    whole, agent = agent, flattened(agent)
+    # Raises for what cannot be exported
     chain_of(agent)
     if agent.facts.is_rebuilt:
         check_spaces(agent, env_id)
@@ -339,14 +360,17 @@ def export_agent(
     if to_onnx is not None:
         models[INTEGER_FILE] = to_onnx(quantized)
     checked = record_observations(agent, env_id, n_observations, CHECKING_SEED)
-    candidates = _Candidates(agent, checked, actions_of(source, agent, checked.values), max_disagreement)
+    parts = sizes_of(whole.observation_space, agent.facts.flat_keys)
+    observed = checked.values if parts is None else parts_of(checked.values, whole.observation_space, parts)
+    title, actions = c_title(agent.algo, env_id, whole.sha256), actions_of(source, whole, observed)
+    candidates = _Candidates(agent, title, parts, checked, actions, max_disagreement)
     for name, model in models.items():
         candidates.add_onnx(name, model)
     candidates.add_integers(in_integers, env_id, formats)
 
     written, files, refused = candidates.written, candidates.files, candidates.refused
     folder = Path(folder)
-    description = _describe(agent, env_id, opset, checked, checked_against, written)
+    description = _describe(agent, whole.sha256, parts, env_id, opset, checked, checked_against, written)
     files[DESCRIPTION_FILE] = (json.dumps({"format": FORMAT, **asdict(description)}, indent=2) + "\n").encode()
     with locked(folder, "exports", wait=True):
         is_kept = bool(refused) and (folder / DESCRIPTION_FILE).exists()

@@ -115,7 +115,7 @@ def test_policies_that_disagree_are_refused_with_the_numbers(agent, tmp_path: Pa
     set_blend(quantized.policy, 0.0)
     observations = observations_of(quantized.observation_space, 300)
     own = vector_agent(weights=2, inputs=2)
-    candidates = _Candidates(own, Observations(observations, 1), own.predict(observations)[0], 0.01)
+    candidates = _Candidates(own, "a title", None, Observations(observations, 1), own.predict(observations)[0], 0.01)
     candidates.add_integers(quantized, "CartPole-v1", ["c"])
     (refused,) = candidates.refused
     assert refused.startswith(

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,10 @@ def c_title(algo: str, env_id: str, sha256: str) -> str:
     return f"{algo} on {env_id}, agent {sha256[:12]}"
 
 
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9 ,.:/+_-]", "_", text)
+
+
 class CSource:
     """
     The files of an integer policy.
@@ -93,10 +97,19 @@ class CSource:
     :param title: what it is, in one line
     :param stack: number of observations that it sees at once
     :param source: the agent's name, for messages
+    :param parts: see ``ObservationFormat``
     :raises AgentError: it cannot be written as C
     """
 
-    def __init__(self, policy: IntegerPolicy, title: str, stack: int, source: str) -> None:
+    def __init__(
+        self, policy: IntegerPolicy, title: str, stack: int, source: str, parts: Mapping[str, int] | None = None
+    ) -> None:
+        if parts is not None and stack > 1:
+            raise AgentError(
+                f"{source} cannot be exported as C: its Dict observations are stacked part by part, so that the newest "
+                "does not stand in a row. ONNX (--format onnx) takes them."
+            )
+        self.parts = {_plain(key): size for key, size in (parts or {}).items()}
         self.stack, self.inputs = stack, policy.inputs
         # Of floats the ring is undone when they are converted
         self.has_ring = stack > 1 and self.inputs is None
@@ -112,7 +125,7 @@ class CSource:
             raise AgentError(f"{source} cannot be exported as C: a layer has more than 65,535 inputs or outputs.")
         self._collect_arrays()
         # It stands in a comment, and names in it can be a stranger's: nothing that could end the comment stays.
-        self.values = self._values(re.sub(r"[^A-Za-z0-9 ,.:/+_-]", "_", title))
+        self.values = self._values(_plain(title))
 
     @property
     def n_bytes(self) -> int:
@@ -242,7 +255,7 @@ class CSource:
 
     def _readme_values(self) -> dict[str, Any]:
         policy, inputs = self.policy, self.inputs
-        values: dict[str, Any] = {"n_bytes": f"{self.n_bytes:,}"}
+        values: dict[str, Any] = {"n_bytes": f"{self.n_bytes:,}", "dict_parts": self.parts}
         kinds = [("weights", "weights"), ("bias", "biases"), ("multiplier", "multipliers"), ("shift", "shifts")]
         kinds += [
             ("steps", "steps"),
