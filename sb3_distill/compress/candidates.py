@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -16,7 +17,6 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.base.cost import zip_bytes
 from sb3_distill.common.temperature import choose_temperature
 from sb3_distill.common.utils import unchanged_randomness
-from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.networks.actor_critic_policies import ACTOR_CRITIC_POLICIES, actor_modules
 from sb3_distill.quantization.layers import set_blend
 from sb3_distill.quantization.packing import packed_bytes
@@ -55,6 +55,7 @@ _STARTS: dict[str, list[Params]] = {
         {"depth": 1, "width_1": 32, **_all_bits(4, 6)},
         {"depth": 2, "width_1": 32, "width_2": 32, **_all_bits(4, 8, 4)},
         {"depth": 2, "width_1": 64, "width_2": 64, **_all_bits(8, 8, 8)},
+        {"depth": 2, "width_1": 96, "width_2": 96, **_all_bits(8, 8, 4)},
     ],
     "frames": [
         {"network": network, **_all_bits(8, 8, bits)}
@@ -79,12 +80,14 @@ class Space:
     :param action_space: its actions
     :param temperature: the temperature that is natural for a teacher of discrete actions: 1 for a distribution, the
         spread of its Q-values for others; None: actions are continuous
+    :param is_normalized: whether students see normalized observations
     """
 
     kind: str
     observation_space: spaces.Space
     action_space: spaces.Space
     temperature: float | None
+    is_normalized: bool = False
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -188,7 +191,9 @@ class Space:
         policy = self._make_policy(entries.pop("policy"), entries.pop("policy_kwargs"))
         quantize_student(policy, **entries)
         set_blend(policy, 1.0)
-        return packed_bytes(actor_modules(policy))
+        shape = self.observation_space.shape or ()
+        statistics = [(np.zeros(shape), np.ones(shape))] if self.is_normalized else []
+        return packed_bytes(actor_modules(policy), statistics)
 
     def file_bytes(self, params: Mapping[str, Any]) -> int:
         """
@@ -227,25 +232,24 @@ def weight_bits_text(params: Mapping[str, Any]) -> str:
     return "-".join(str(params[name]) for name in names if name in params)
 
 
-def natural_temperature(teacher: Teacher, env_id: str) -> float | None:
+def natural_temperature(teacher: Teacher, observed: np.ndarray) -> float | None:
     """
     :param teacher: the agent that is compressed
-    :param env_id: the environment, in which an agent with Q-values plays for it
+    :param observed: observations of its play
     :return: the temperature of its answers that a search varies, see ``Space``
     """
     if isinstance(teacher.action_space, spaces.Box):
         return None
     if teacher.has_distribution:
         return 1.0
-    obs, _ = teacher.policy.obs_to_tensor(record_observations(teacher, env_id, 500).values)
+    obs, _ = teacher.policy.obs_to_tensor(observed)
     return choose_temperature(teacher.answer(obs)[0])
 
 
-def space_of(teacher: Teacher, temperature: float | None) -> Space:
+def kind_of(teacher: Teacher) -> str:
     """
     :param teacher: the agent that is compressed
-    :param temperature: see ``Space``
-    :return: what a search can choose from
+    :return: the kind of its students, see ``Space``
     :raises ValueError: its observations are none that a student on a device could take, or its actions none that a
         student of ``QPD`` has
     """
@@ -267,10 +271,19 @@ def space_of(teacher: Teacher, temperature: float | None) -> Space:
         )
     if len(observations.shape) < 3:
         # Of a matrix, MlpPolicy sees the entries in a row.
-        kind = "vector"
-    else:
-        kind = "frames" if is_image_space(observations) and min(observations.shape[1:]) >= 36 else "grid"
-    return Space(kind, observations, teacher.action_space, temperature)
+        return "vector"
+    return "frames" if is_image_space(observations) and min(observations.shape[1:]) >= 36 else "grid"
+
+
+def space_of(teacher: Teacher, temperature: float | None, is_normalized: bool = False) -> Space:
+    """
+    :param teacher: the agent that is compressed
+    :param temperature: see ``Space``
+    :param is_normalized: see ``Space``
+    :return: what a search can choose from
+    :raises ValueError: see ``kind_of``
+    """
+    return Space(kind_of(teacher), teacher.observation_space, teacher.action_space, temperature, is_normalized)
 
 
 def front_of(scored: Sequence[tuple[int, float]]) -> list[int]:

@@ -11,7 +11,7 @@ from sb3_distill.base.cost import check_memory, check_room, duration_in_words, i
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.utils import missing_extra
-from sb3_distill.compress.candidates import Params, Space, natural_temperature, space_of
+from sb3_distill.compress.candidates import Params, Space, kind_of, natural_temperature, space_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
 from sb3_distill.compress.outputs import Exports, describe, write_outputs
@@ -25,16 +25,22 @@ from sb3_distill.compress.search import (
     scored_front,
     search_seed,
 )
+from sb3_distill.compress.statistics import has_no_bounds, statistics_of
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
+from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.study.backends import Backend, run_locally
 
 JOB = "sb3_distill.compress.job"
+# Observations of the teacher's play, by which temperatures and statistics are chosen
+N_OBSERVATIONS = 1_000
 # Share of the budget for the search; the rest is for the claim and the export.
 _SHARE = 0.8
 # By kind of network: length of a run for each second of the budget, and between which lengths
 _LENGTHS = {"vector": (50, 2_000, 60_000), "frames": (75, 27_000, 135_000), "grid": (75, 4_000, 135_000)}
+# Episodes of each score in the search. Of the many that are tried, the best of few episodes is often a lucky one.
+_EPISODES = {"vector": 100, "frames": 30, "grid": 30}
 
 
 @dataclass(frozen=True)
@@ -108,12 +114,17 @@ def compress(
             'the path, or pass "package.module:function" of a function that makes it, with gym_packages.'
         )
     env_id = find_env_id(teacher, env_id)
-    space = space_of(teacher, natural_temperature(teacher, env_id))
+    kind = kind_of(teacher)
+    observed = record_observations(teacher, env_id, N_OBSERVATIONS).values
+    statistics = statistics_of(observed) if kind == "vector" and has_no_bounds(teacher, env_id) else None
+    space = space_of(teacher, natural_temperature(teacher, observed), statistics is not None)
     _check_max_bytes(goal, space)
     if plan.n_timesteps is None:
-        per_second, least, most = _LENGTHS[space.kind]
+        per_second, least, most = _LENGTHS[kind]
         plan = replace(plan, n_timesteps=int(min(max(per_second * budget, least), most)))
-    assert plan.n_timesteps is not None
+    if plan.n_episodes is None:
+        plan = replace(plan, n_episodes=_EPISODES[kind])
+    assert plan.n_timesteps is not None and plan.n_episodes is not None
     n_bytes = (
         plan.n_jobs
         * plan.n_timesteps
@@ -136,7 +147,7 @@ def compress(
         if reference.mean == 0:
             raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
         say(f"The teacher: {teacher.n_bytes:,} bytes, {reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
-        search = Search(teacher, env_id, gym_packages, space, reference, goal, plan, output, teacher_kwargs)
+        search = Search(teacher, env_id, gym_packages, space, reference, goal, plan, output, teacher_kwargs, statistics)
         setup = time.monotonic() - start
         run_search(
             search,

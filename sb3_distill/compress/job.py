@@ -12,14 +12,18 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.files import ZOO_STATISTICS
 from sb3_distill.agents.load import load_teacher
+from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.common.files import write_whole
 from sb3_distill.common.losses import compare_actions
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.compress.candidates import Params, Space, space_of
+from sb3_distill.compress.statistics import normalize
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.loading import load_player
@@ -35,13 +39,11 @@ N_ENVS = 25
 CHECKS = (0.4, 0.7)
 # Below what better students had, by this much: a bad one
 SLACK = 0.05
-# How a student learns. Few weights need large steps: without quantization, on 6,400 recorded observations of CartPole,
-# a linear student agrees with the teacher after 750 updates at 87% of them with 3e-2, at 80% with 3e-3 (one seed). The
-# rest is as in hyperparams/qpd.yml.
+# How a student learns, as in hyperparams/qpd.yml
 _LEARNING: dict[str, dict[str, Any]] = {
-    "vector": {"learning_rate": "lin_2e-2", "batch_size": 256, "train_freq": 8, "gradient_steps": 16},
-    "frames": {"learning_rate": "lin_1e-3", "batch_size": 32, "train_freq": 27, "gradient_steps": 40},
-    "grid": {"learning_rate": "lin_1e-3", "batch_size": 64, "train_freq": 8, "gradient_steps": 8},
+    "vector": {"batch_size": 256, "train_freq": 8, "gradient_steps": 16},
+    "frames": {"batch_size": 32, "train_freq": 27, "gradient_steps": 40},
+    "grid": {"batch_size": 64, "train_freq": 8, "gradient_steps": 8},
 }
 
 
@@ -62,6 +64,7 @@ class Settings:
     :param n_episodes: episodes of each score
     :param first_seed: seed of the first of them
     :param teacher_kwargs: what is said of an ONNX file beside it
+    :param statistics: by which observations are normalized, see ``statistics_of``; None: they are not
     """
 
     teacher: str
@@ -76,6 +79,7 @@ class Settings:
     n_episodes: int = 30
     first_seed: int = 0
     teacher_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,21 @@ class StoppingCallback(BaseCallback):
         return ""
 
 
+def learning_rate(space: Space, params: Params) -> Schedule:
+    """
+    :param space: what students are chosen from
+    :param params: a choice
+    :return: the learning rate of this student. Few weights need large steps: without quantization, on 6,400 recorded
+        observations of CartPole, a linear student agrees with the teacher after 750 updates at 87% of them with 3e-2,
+        at 80% with 3e-3 (one seed). With the width of the layers they fall, as those of Adam should (Yang et al. 2022,
+        Tensor Programs V, table 3).
+    """
+    if space.kind != "vector":
+        return read_schedule("lin_1e-3")
+    width = max((params[f"width_{layer}"] for layer in range(1, params["depth"] + 1)), default=1)
+    return read_schedule(f"lin_{0.02 * min(1.0, 8 / width)}")
+
+
 def learn_together(settings: Settings, teacher: Teacher, space: Space) -> tuple[QPD, dict[str, Check]]:
     """
     :param settings: the run
@@ -197,11 +216,11 @@ def learn_together(settings: Settings, teacher: Teacher, space: Space) -> tuple[
     :return: the model with those students that were not stopped, and what is known of each, in order
     """
     names = [f"student{index}" for index in range(len(settings.students))]
-    entries = [space.entries(params) for params in settings.students]
+    entries = [{**space.entries(params), "learning_rate": learning_rate(space, params)} for params in settings.students]
     students = {name: Check(space.n_bytes(params)) for name, params in zip(names, settings.students, strict=True)}
-    learning = dict(_LEARNING[space.kind])
-    learning["learning_rate"] = read_schedule(learning["learning_rate"])
     env = make_env_of(teacher, settings.env_id, max(len(names), 8), native=None)
+    if settings.statistics is not None:
+        env = normalize(env, settings.statistics)
     try:
         model = QPD(
             env=env,
@@ -216,7 +235,7 @@ def learn_together(settings: Settings, teacher: Teacher, space: Space) -> tuple[
             students=dict(zip(names[1:], entries[1:], strict=True)) or None,
             seed=settings.seed,
             device="cpu",
-            **learning,
+            **_LEARNING[space.kind],
             **entries[0],
         )
         model.learn(settings.n_timesteps, StoppingCallback(students, settings.bars), log_interval=None)  # type: ignore[arg-type]
@@ -247,8 +266,14 @@ def run(folder: Path) -> None:
     settings = Settings(**json.loads((folder / SETTINGS).read_text()))
     trust_packages(settings.gym_packages)
     teacher = load_player(settings.teacher, settings.env_id, settings.teacher_kwargs, device="cpu")
-    space = space_of(teacher, settings.temperature)
+    # It has been scored in these environments: where it has no statistics, it is known to see raw observations.
+    teacher.facts = replace(teacher.facts, recipe=recipe_of(teacher, settings.env_id))
+    space = space_of(teacher, settings.temperature, settings.statistics is not None)
     model, checks = learn_together(settings, teacher, space)
+    statistics = model.get_vec_normalize_env()
+    if statistics is not None:
+        # Beside the zips, where an agent's statistics are looked for
+        save_statistics(statistics, folder / ZOO_STATISTICS)
     outcomes = []
     for (name, check), params in zip(checks.items(), settings.students, strict=True):
         found: dict[str, Any] = {}

@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.files import ZOO_STATISTICS, AgentError
 from sb3_distill.common.files import file_name, model_zip, run_folder, whole_file, write_whole
 from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
 from sb3_distill.compress.search import Goal, Search, Student, scored_front
+from sb3_distill.compress.statistics import NORMALIZE
 from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.export.export import ExportError, export_agent
 from sb3_distill.results.figures import add_legend, make_axes, percent_label, save_figure, scale_by_size
@@ -60,6 +61,8 @@ def write_student(zip_path: Path, output: Path, search: Search, student: Student
         "vec_env_wrapper": [wrapper.to_config() for wrapper in recipe.vec_wrappers],
         "frame_stack": recipe.frame_stack,
     }
+    if search.statistics is not None:
+        config["normalize"] = NORMALIZE
     config = {name: value for name, value in config.items() if value} | {"policy": entries["policy"]}
     args = {
         "algo": "qpd",
@@ -70,6 +73,8 @@ def write_student(zip_path: Path, output: Path, search: Search, student: Student
     }
     write_whole(own / env_name / "config.yml", yaml.safe_dump(config))
     write_whole(own / env_name / "args.yml", yaml.safe_dump(args))
+    if search.statistics is not None:
+        write_whole(own / env_name / ZOO_STATISTICS, zip_path.with_name(ZOO_STATISTICS).read_bytes())
     path = model_zip(own, env_id)
     write_whole(path, zip_path.read_bytes())
     return path

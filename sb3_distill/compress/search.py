@@ -71,14 +71,14 @@ class Plan:
     :param n_timesteps: length of a run; the first two rounds have shorter ones. None: by the budget
     :param n_students: students of one run
     :param n_jobs: runs of one round
-    :param n_episodes: episodes of each score
+    :param n_episodes: episodes of each score; None: by the kind of observations
     """
 
     seed: int = 0
     n_timesteps: int | None = None
     n_students: int = N_STUDENTS
     n_jobs: int = 1
-    n_episodes: int = 30
+    n_episodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class Search:
     :param plan: how it is searched
     :param folder: where runs leave their students
     :param teacher_kwargs: what is said of an ONNX file beside it
+    :param statistics: by which students see observations normalized; None: they see them raw
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class Search:
         plan: Plan,
         folder: Path,
         teacher_kwargs: Mapping[str, Any] | None = None,
+        statistics: Mapping[str, Any] | None = None,
     ) -> None:
         self.teacher, self.env_id, self.teacher_kwargs = teacher, env_id, teacher_kwargs or {}
+        self.statistics = statistics
         self.gym_packages, self.space = gym_packages, space
         self.reference, self.goal, self.plan, self.folder = reference, goal, plan, folder
         self.students: list[Student] = []
@@ -260,6 +263,7 @@ class Search:
         self.n_rounds += 1
 
     def _settings(self, chosen: Sequence[Params], first: int) -> Settings:
+        assert self.plan.n_episodes is not None
         seed = np.random.SeedSequence([self.plan.seed, self.n_rounds, first]).generate_state(1)[0]
         return Settings(
             teacher=self.teacher.source,
@@ -274,6 +278,7 @@ class Search:
             bars=self.bars(),
             n_episodes=self.plan.n_episodes,
             first_seed=search_seed(self.plan),
+            statistics=self.statistics,
         )
 
     def _paired(self, outcome: Outcome) -> Student:
@@ -291,8 +296,9 @@ def search_seed(plan: Plan) -> int:
 
 
 def _deciding(settings: Settings) -> dict[str, Any]:
-    """What decides the outcome of a run; searches of earlier versions go on, which had no ``teacher_kwargs``."""
-    return {name: value for name, value in asdict(settings).items() if name != "teacher_kwargs" or value}
+    """What decides the outcome of a run; searches of earlier versions go on, which had fewer settings."""
+    later = ("teacher_kwargs", "statistics")
+    return {name: value for name, value in asdict(settings).items() if name not in later or value}
 
 
 def _key(content: Any) -> str:

@@ -21,6 +21,7 @@ from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.outputs import Exports
 from sb3_distill.compress.search import CompressError, Goal, Plan, Search, Student
+from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.results.comparison import Pairs
 from tests.compress.games import SHORT, Here, record_of, save_teacher
@@ -166,7 +167,7 @@ def test_the_front_has_no_student_that_is_larger_and_no_better():
 
 def test_q_values_are_searched_around_their_own_temperature(cartpole_teacher: Path):
     teacher = load_teacher(cartpole_teacher, device="cpu")
-    temperature = natural_temperature(teacher, "CartPole-v1")
+    temperature = natural_temperature(teacher, record_observations(teacher, "CartPole-v1", 50).values)
     space = space_of(teacher, temperature)
     assert temperature not in (None, 1.0)
     assert space.entries(space.starts[0])["temperature"] == pytest.approx(0.3 * temperature)

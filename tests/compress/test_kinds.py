@@ -65,6 +65,18 @@ class Matrix(gym.ObservationWrapper):
         return observation.reshape(2, 2)
 
 
+class Unbounded(gym.ObservationWrapper):
+    """Observations of which nobody says the bounds, and that differ in scale."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("Pendulum-v1", max_episode_steps=20))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+
+    def observation(self, observation):
+        return observation * np.array([1.0, 0.01, 100.0])
+
+
+gym.register("Unbounded-v0", Unbounded)
 gym.register("Matrix-v0", Matrix)
 gym.register("ShortPendulum-v0", PendulumEnv, max_episode_steps=20)
 gym.register("BrightGrid-v0", Bright)
@@ -76,6 +88,7 @@ FEW_FEATURES = {"features_extractor_kwargs": {"features_dim": 16}}
 AGENTS: dict[str, tuple[str, type[BaseAlgorithm], str, dict[str, Any]]] = {
     "Gaussian": ("ShortPendulum-v0", PPO, "MlpPolicy", {**PPO_KWARGS, "policy_kwargs": SMALL}),
     "squashed": ("ShortPendulum-v0", SAC, "MlpPolicy", {"policy_kwargs": SMALL, "buffer_size": 10}),
+    "unbounded": ("Unbounded-v0", PPO, "MlpPolicy", {**PPO_KWARGS, "policy_kwargs": SMALL}),
     "matrix": ("Matrix-v0", PPO, "MlpPolicy", {**PPO_KWARGS, "policy_kwargs": SMALL}),
     "grid": ("BrightGrid-v0", DQN, "MlpPolicy", {"policy_kwargs": SMALL, "buffer_size": 10}),
     "frames": ("BrightFrames-v0", PPO, "CnnPolicy", {**PPO_KWARGS, "policy_kwargs": FEW_FEATURES}),
@@ -130,7 +143,9 @@ def test_from_an_agent_to_c(kind: str, tmp_path: Path):
     assert found.chosen is not None, found.text
     in_integers = IntegerPolicy.load(tmp_path / "out" / "export" / "policy.npz")
     student = load_teacher(tmp_path / "out" / "student" / "qpd" / f"{env_id}_1", device="cpu")
-    assert student.env_id == env_id and in_integers.shape == student.observation_space.shape
+    assert (student.env_id, student.n_bytes) == (env_id, found.chosen.student.n_bytes)
+    assert (student.normalization is not None) == (kind == "unbounded")
+    assert in_integers.shape == student.observation_space.shape
     assert record_of(tmp_path / "out")["export"]["policy.c"] > 0
     # What comes next is chosen by the sampler.
     found.search._starts = []
