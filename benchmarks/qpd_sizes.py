@@ -1,5 +1,7 @@
 """Return over size (figure 1 of Avé et al. 2022) of QPD and post-training quantization, for widths, bits and seeds.
 
+Of a teacher with Q-values, what is quantized after training is a student of ``pd``.
+
 ``python -m benchmarks.qpd_sizes --teacher rl-trained-agents/ppo/CartPole-v1_1 -o docs/figures/qpd_cartpole.png``
 """
 
@@ -11,8 +13,9 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
-from sb3_distill import QPD, load_teacher
+from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.files import write_whole
 from sb3_distill.envs.make import make_eval_env
@@ -22,8 +25,27 @@ from sb3_distill.export.post_training import quantize_agent
 from sb3_distill.results.figures import COLOURS, make_axes, save_figure
 
 
-def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bits: int | None) -> QPD:
+def distil(
+    args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bits: int | None
+) -> QPD | PolicyDistillation:
     """Train one student; ``bits=None`` is full precision."""
+    shared: dict[str, Any] = {
+        "learning_rate": 2e-3,
+        "gradient_steps": 4,
+        "n_teacher_episodes": 0,
+        "seed": seed,
+        "batch_size": 64,
+    }
+    if bits is None and not teacher.has_distribution:
+        return PolicyDistillation(
+            "MlpPolicy",
+            args.env,
+            teacher,
+            temperature="auto",
+            policy_kwargs={"net_arch": [width], "activation_fn": nn.Tanh},
+            device="cpu",
+            **shared,
+        ).learn(args.n_steps)
     quantization: dict[str, Any] = {}
     if bits is not None:
         quantization = {key: bits for key in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")}
@@ -32,14 +54,11 @@ def distil(args: argparse.Namespace, teacher: Teacher, width: int, seed: int, bi
         "MlpPolicy",
         args.env,
         teacher,
-        learning_rate=2e-3,
-        gradient_steps=4,
         temperature=args.temperature,
         value_coef=args.value_coef,
-        n_teacher_episodes=0,
         policy_kwargs={"net_arch": {"pi": [width], "vf": [16]}},
-        seed=seed,
         device="cpu",
+        **shared,
         **quantization,
     )
     return model.learn(args.n_steps)
@@ -71,7 +90,7 @@ def main() -> None:
     """Entry point of ``python -m benchmarks.qpd_sizes``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--teacher", required=True, help="run folder or zip of a PPO, A2C or TRPO agent")
+    parser.add_argument("--teacher", required=True, help="run folder or zip of an agent with discrete actions")
     parser.add_argument("--widths", type=int, nargs="+", default=[4, 8, 16], help="units of the student's hidden layer")
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 4, 3, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -105,10 +124,10 @@ def main() -> None:
     for width in args.widths:
         for seed in args.seeds:
             full = distil(args, teacher, width, seed, None)
-            note("full", width, 32, seed, full.stored_bytes(), full)
+            note("full", width, 32, seed, load_teacher(full).n_bytes, full)
             for bits in args.bits:
                 few = distil(args, teacher, width, seed, bits)
-                note("qpd", width, bits, seed, few.stored_bytes(), few)
+                note("qpd", width, bits, seed, load_teacher(few).n_bytes, few)
                 after = quantize_agent(full, bits, bits)
                 note("ptq", width, bits, seed, after.n_bytes, after)
             if args.output is not None:
