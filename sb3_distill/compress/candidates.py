@@ -15,7 +15,6 @@ from torch import nn
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.base.cost import zip_bytes
-from sb3_distill.common.temperature import choose_temperature
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.networks.actor_critic_policies import ACTOR_CRITIC_POLICIES, actor_modules
 from sb3_distill.quantization.layers import set_blend
@@ -230,20 +229,6 @@ def weight_bits_text(params: Mapping[str, Any]) -> str:
     """
     names = ("first_bits", "hidden_bits", "last_bits")
     return "-".join(str(params[name]) for name in names if name in params)
-
-
-def natural_temperature(teacher: Teacher, observed: np.ndarray) -> float | None:
-    """
-    :param teacher: the agent that is compressed
-    :param observed: observations of its play
-    :return: the temperature of its answers that a search varies, see ``Space``
-    """
-    if isinstance(teacher.action_space, spaces.Box):
-        return None
-    if teacher.has_distribution:
-        return 1.0
-    obs, _ = teacher.policy.obs_to_tensor(observed)
-    return choose_temperature(teacher.answer(obs)[0])
 
 
 def kind_of(teacher: Teacher) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 from sb3_distill.base.cost import check_memory, check_room, duration_in_words, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
+from sb3_distill.common.files import write_whole
 from sb3_distill.common.utils import missing_extra
-from sb3_distill.compress.candidates import Params, Space, kind_of, natural_temperature, space_of
+from sb3_distill.compress.candidates import Params, Space, kind_of, space_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
 from sb3_distill.compress.outputs import Exports, describe, write_outputs
+from sb3_distill.compress.play import TEACHER, play_facts
 from sb3_distill.compress.search import (
     CompressError,
     Goal,
@@ -25,16 +27,13 @@ from sb3_distill.compress.search import (
     scored_front,
     search_seed,
 )
-from sb3_distill.compress.statistics import has_no_bounds, statistics_of
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
-from sb3_distill.evaluation.observations import record_observations
+from sb3_distill.results.tables import to_json
 from sb3_distill.study.backends import Backend, run_locally
 
 JOB = "sb3_distill.compress.job"
-# Observations of the teacher's play, by which temperatures and statistics are chosen
-N_OBSERVATIONS = 1_000
 # Share of the budget for the search; the rest is for the claim and the export.
 _SHARE = 0.8
 # By kind of network: length of a run for each second of the budget, and between which lengths
@@ -115,9 +114,9 @@ def compress(
         )
     env_id = find_env_id(teacher, env_id)
     kind = kind_of(teacher)
-    observed = record_observations(teacher, env_id, N_OBSERVATIONS).values
-    statistics = statistics_of(observed) if kind == "vector" and has_no_bounds(teacher, env_id) else None
-    space = space_of(teacher, natural_temperature(teacher, observed), statistics is not None)
+    facts = play_facts(teacher, env_id, kind, output)
+    statistics = facts["statistics"]
+    space = space_of(teacher, facts["temperature"], statistics is not None)
     _check_max_bytes(goal, space)
     if plan.n_timesteps is None:
         per_second, least, most = _LENGTHS[kind]
@@ -143,6 +142,7 @@ def compress(
     check_memory("The play of the runs", n_bytes, "Run fewer at the same time (-j), or take a shorter --budget.")
     check_room(output, "The students of a round", on_disk, "Make room, or name another folder with -o.")
     with only_search_in(output):
+        write_whole(output / TEACHER, to_json(facts))
         reference = score(teacher, env_id, plan.n_episodes, search_seed(plan))
         if reference.mean == 0:
             raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
@@ -160,8 +160,8 @@ def compress(
         if chosen is None:
             exports.clear()
         outcome = Compressed(search, tries, describe(chosen, search, goal, tries, exports.refused.values()))
-        facts = {"command": command, "budget": budget, "seconds": setup + sum(search.seconds)}
-        write_outputs(output, search, goal, tries, exports, facts)
+        how = {"command": command, "budget": budget, "seconds": setup + sum(search.seconds)}
+        write_outputs(output, search, goal, tries, exports, how)
     return outcome
 
 

@@ -23,7 +23,7 @@ from sb3_distill.common.losses import compare_actions
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.compress.candidates import Params, Space, space_of
-from sb3_distill.compress.statistics import normalize
+from sb3_distill.compress.play import normalize
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.loading import load_player
@@ -33,6 +33,8 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.study.job import end_with
 from sb3_distill.study.manifest import MANIFEST, SETTINGS
 
+# Version of how a student learns. Raise it with every change, so that a search does not go on with students of another.
+RECIPE = 2
 # Episodes that are played side by side
 N_ENVS = 25
 # Shares of the run after which students are compared with the teacher: at full precision, and at the final one
@@ -65,6 +67,7 @@ class Settings:
     :param first_seed: seed of the first of them
     :param teacher_kwargs: what is said of an ONNX file beside it
     :param statistics: by which observations are normalized, see ``statistics_of``; None: they are not
+    :param recipe: see ``RECIPE``
     """
 
     teacher: str
@@ -80,6 +83,7 @@ class Settings:
     first_seed: int = 0
     teacher_kwargs: Mapping[str, Any] = field(default_factory=dict)
     statistics: Mapping[str, Any] | None = None
+    recipe: int = RECIPE
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Outcome:
     :param traces: hashes of its episodes
     :param zip: its file, below the search's folder; empty if it was stopped
     :param seconds: seconds that its run took, with all students
+    :param learning_seconds: of these, until all had learned
     """
 
     params: Params
@@ -105,6 +110,7 @@ class Outcome:
     traces: Sequence[str] = ()
     zip: str = ""
     seconds: float = 0.0
+    learning_seconds: float = 0.0
 
 
 def score(agent: Teacher, env_id: str, n_episodes: int, first_seed: int) -> Score:
@@ -270,6 +276,7 @@ def run(folder: Path) -> None:
     teacher.facts = replace(teacher.facts, recipe=recipe_of(teacher, settings.env_id))
     space = space_of(teacher, settings.temperature, settings.statistics is not None)
     model, checks = learn_together(settings, teacher, space)
+    learned = time.time()
     statistics = model.get_vec_normalize_env()
     if statistics is not None:
         # Beside the zips, where an agent's statistics are looked for
@@ -286,8 +293,8 @@ def run(folder: Path) -> None:
             played = score(own, settings.env_id, settings.n_episodes, settings.first_seed)
             found = {"returns": played.returns, "traces": played.traces, "zip": path.name}
         outcomes.append(Outcome(params, **asdict(check), **found))
-    seconds = time.time() - start
-    write_whole(folder / MANIFEST, to_json([{**asdict(outcome), "seconds": seconds} for outcome in outcomes]))
+    times = {"seconds": time.time() - start, "learning_seconds": learned - start}
+    write_whole(folder / MANIFEST, to_json([{**asdict(outcome), **times} for outcome in outcomes]))
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:

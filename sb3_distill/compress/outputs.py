@@ -17,8 +17,8 @@ from sb3_distill.agents.files import ZOO_STATISTICS, AgentError
 from sb3_distill.common.files import file_name, model_zip, run_folder, whole_file, write_whole
 from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
+from sb3_distill.compress.play import NORMALIZE
 from sb3_distill.compress.search import Goal, Search, Student, scored_front
-from sb3_distill.compress.statistics import NORMALIZE
 from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.export.export import ExportError, export_agent
 from sb3_distill.results.figures import add_legend, make_axes, percent_label, save_figure, scale_by_size

@@ -151,6 +151,8 @@ class Search:
         self.n_rounds = 0
         # What decided the outcome of each run
         self.runs: list[Settings] = []
+        # Students of the last round
+        self.n_last = 0
         # Wall-clock seconds of the rounds, also of those before the search was killed
         self.seconds: list[float] = []
         starts = ((point, space.n_bytes(point)) for point in space.starts)
@@ -174,7 +176,9 @@ class Search:
         """About how long the next round takes, by the last one and the lengths of both."""
         if not self.seconds:
             return 0.0
-        return self.seconds[-1] * self.n_timesteps / self._length(len(self.seconds) - 1)
+        # The episodes that are scored are as many in a short round.
+        learning = max(student.outcome.learning_seconds for student in self.students[-self.n_last :])
+        return self.seconds[-1] + learning * (self.n_timesteps / self._length(len(self.seconds) - 1) - 1)
 
     def _length(self, index: int) -> int:
         assert self.plan.n_timesteps is not None
@@ -189,7 +193,8 @@ class Search:
             chosen, self._starts = self._starts[:n_wanted], self._starts[n_wanted:]
             self._repeats.update(map(_key, chosen))
         else:
-            chosen = list(itertools.islice(self._sampled(), n_wanted))
+            chosen = []
+        chosen += itertools.islice(self._sampled(), n_wanted - len(chosen))
         # The first one is never stopped: that should be the one of which most is to be expected.
         return sorted(chosen, key=self.space.n_bytes, reverse=True)
 
@@ -242,7 +247,7 @@ class Search:
         start = time.monotonic()
         size = self.plan.n_students
         runs = [self._settings(chosen[first : first + size], first) for first in range(0, len(chosen), size)]
-        keys = [f"{self.n_rounds:03d}-{_key(_deciding(settings))}" for settings in runs]
+        keys = [f"{self.n_rounds:03d}-{_key(asdict(settings))}" for settings in runs]
         waiting = [
             (key, json.dumps(asdict(settings)))
             for key, settings in zip(keys, runs, strict=True)
@@ -253,6 +258,7 @@ class Search:
                 raise CompressError(f"A run has failed: {problem} (see {self.folder / 'failed' / key}).")
         outcomes = [read_outcomes(self.folder / "cells" / key) for key in keys]
         self.runs += runs
+        self.n_last = sum(map(len, outcomes))
         self.students += [self._paired(outcome) for run in outcomes for outcome in run]
         # A search that is repeated has as many rounds, so it counts what they took at first.
         clock = self.folder / "cells" / keys[0] / ROUND
@@ -293,12 +299,6 @@ def search_seed(plan: Plan) -> int:
     :return: seed of the first episode of the scores of the search
     """
     return SEARCH_SEED + 1_000 * (plan.seed % 1_000)
-
-
-def _deciding(settings: Settings) -> dict[str, Any]:
-    """What decides the outcome of a run; searches of earlier versions go on, which had fewer settings."""
-    later = ("teacher_kwargs", "statistics")
-    return {name: value for name, value in asdict(settings).items() if name not in later or value}
 
 
 def _key(content: Any) -> str:

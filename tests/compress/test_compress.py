@@ -15,11 +15,12 @@ from gymnasium import spaces
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.cli import main
-from sb3_distill.compress.candidates import front_of, natural_temperature, space_of
+from sb3_distill.compress.candidates import front_of, space_of
 from sb3_distill.compress.claim import claim, episodes_needed, error_of
 from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.outputs import Exports
+from sb3_distill.compress.play import natural_temperature
 from sb3_distill.compress.search import CompressError, Goal, Plan, Search, Student
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.export.runner import PolicyRunner
