@@ -121,12 +121,20 @@ class QuantizingMixin:
         :param args: as SB3's ``load``: env, device, custom_objects
         :param kwargs: extra arguments to change the model when loading
         :return: new model instance with loaded parameters
-        :raises ValueError: bits are out of range, or differ from those of a student that is quantized already
+        :raises ValueError: bits are out of range, or differ from those of a student that is quantized already, or the
+            model has several students
         """
         bits = {name: kwargs.pop(name) for name in BITS if name in kwargs}
         model = super().load(path, *args, **kwargs)  # type: ignore[misc]
         changed = {name: value for name, value in bits.items() if value != model.bits[name]}
         check_new_bits(model.bits, changed)
+        further = list(getattr(model, "students", None) or ())
+        if changed and further:
+            raise ValueError(
+                f"{', '.join(changed)} would be those of one student, and this model has further ones: "
+                f"{', '.join(further)}. Load it without bits, save each with student_model(NAME).save(path), and load "
+                "those with bits."
+            )
         vars(model).update(changed)
         model._check_arguments()
         if changed and model.weight_bits is not None:

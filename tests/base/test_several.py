@@ -307,3 +307,41 @@ def test_a_trained_student_can_have_its_temperature_chosen(tmp_path: Path):
     model = PolicyDistillation.load(tmp_path / "student", env, teacher=pd()._teacher, temperature="auto")
     model.learn(200, reset_num_timesteps=False)
     assert isinstance(model.temperature, float) and model.student.loss.temperature == model.temperature
+
+
+class DropStudent(BaseCallback):
+    """Leaves a student out at a step."""
+
+    def __init__(self, name: str, at: int) -> None:
+        super().__init__()
+        self.name, self.at = name, at
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.n_calls >= self.at and self.name in self.model.students:
+            self.model.drop_student(self.name)
+
+
+def test_a_run_goes_on_without_the_student_that_it_left_out(tmp_path: Path):
+    def callbacks(folder: Path, stop: int):
+        return [CheckpointCallback(50, str(folder)), DropStudent("small", 60), StopAt(stop)]
+
+    kwargs = {"rollout_policy": "linear", "n_envs": 3}
+    whole = pd(PD_STUDENTS, **kwargs).learn(600, callbacks(tmp_path / "whole", 10_000))
+    pd(PD_STUDENTS, **kwargs).learn(600, callbacks(tmp_path / "parts", 120))
+    resumed = pd(PD_STUDENTS, **kwargs)
+    resumed.load_run_state(tmp_path / "parts" / RUN_STATE)
+    assert list(resumed.students) == ["warm"]
+    resumed.learn(600 - resumed.num_timesteps, callbacks(tmp_path / "parts", 10_000))
+    assert_same_students(whole, resumed)
+
+
+def test_bits_for_a_model_with_several_students_are_refused(tmp_path: Path):
+    model = qpd({"other": {"policy_kwargs": {"net_arch": {"pi": [4], "vf": []}}}})
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"weight_bits would be those of one student, .* further ones: other. Load it"):
+        QPD.load(tmp_path / "model", device="cpu", weight_bits=4)
+    model.student_model("other").save(tmp_path / "other")
+    assert QPD.load(tmp_path / "other", device="cpu", weight_bits=4).weight_bits == 4

@@ -25,12 +25,7 @@ from sb3_distill.common.formats import format_problem
 from sb3_distill.common.locks import locked
 from sb3_distill.envs.tape import install_tapes, restore_vec_env, vec_env_state, vec_wrapper_names
 from sb3_distill.state.file import NotPlainError, StateFileError, read_state, write_state
-from sb3_distill.state.generators import (
-    generator_state,
-    global_generators,
-    set_generator_state,
-    set_global_generators,
-)
+from sb3_distill.state.generators import generator_state, global_generators, set_generator_state, set_global_generators
 from sb3_distill.state.plain import attribute_marks, changed_attributes, set_plain_attributes, to_plain
 
 # What every state has, besides what ``_identity`` returns
@@ -179,7 +174,7 @@ class ResumableMixin(BaseAlgorithm):
             set_plain_attributes(self, {**state["attributes"], **chosen})
             for name in ("ep_info_buffer", "ep_success_buffer"):
                 setattr(self, name, deque(state["attributes"][name], maxlen=self._stats_window_size))
-            self.set_parameters(state["parameters"], exact_match=True, device=self.device)
+            self._restore_parameters(state["parameters"])
             self._restore_memory(state["replay_buffer"])
         except Exception as error:
             # Networks, optimizers and buffers raise many different types of exceptions.
@@ -188,8 +183,7 @@ class ResumableMixin(BaseAlgorithm):
                 "the run made it, with the same policy, policy_kwargs and buffer_size."
             ) from error
         # These have been restored, and can be large.
-        for name in ("parameters", "replay_buffer"):
-            del state[name]
+        del state["parameters"], state["replay_buffer"]
         self._pending_state = state
         self._checkpoint_states = frozenset({Path(path).resolve()})
 
@@ -229,6 +223,9 @@ class ResumableMixin(BaseAlgorithm):
     def _memory_state(self) -> dict[str, Any] | None:
         """What the next rollouts find from earlier ones: on-policy algorithms begin each with an empty memory."""
         return None
+
+    def _restore_parameters(self, parameters: dict[str, Any]) -> None:
+        self.set_parameters(parameters, exact_match=True, device=self.device)
 
     def _restore_memory(self, state: Any) -> None:
         """The opposite of ``_memory_state``."""

@@ -208,6 +208,13 @@ class SeveralStudentsMixin(DistillationAlgorithm):
             callbacks.append(evaluate_students_too(callbacks))
         return super()._init_callback(callbacks, progress_bar)
 
+    def _restore_parameters(self, parameters: dict[str, Any]) -> None:
+        left = {key.split(".")[1] for key in parameters if key.startswith("siblings.")}
+        for name in set(self.students) - left:
+            # The run has left it out, too.
+            self.drop_student(name)
+        super()._restore_parameters(parameters)
+
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
     ) -> None:
