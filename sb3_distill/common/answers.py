@@ -41,6 +41,16 @@ def scale_actions(actions: Array, action_space: spaces.Space | None) -> Array:
     return (actions - centre) / half
 
 
+def clip_scaled(scaled: th.Tensor, action_space: spaces.Box) -> th.Tensor:
+    """
+    :param scaled: the result of ``scale_actions``
+    :param action_space: the actions
+    :return: the same between -1 and 1; as they are in dimensions without bounds
+    """
+    bounded = th.as_tensor(_is_bounded(action_space), device=scaled.device)
+    return th.where(bounded, scaled.clamp(-1.0, 1.0), scaled)
+
+
 def unscale_actions(scaled: Array, action_space: spaces.Space | None) -> Array:
     """
     :param scaled: the result of ``scale_actions``
@@ -154,8 +164,7 @@ class Answers:
         if self.gaussian.squashed:
             return self.gaussian.mean.tanh()
         scaled = scale_actions(self.gaussian.mean, action_space)
-        bounded = th.as_tensor(_is_bounded(action_space), device=scaled.device)
-        return scaled + th.where(bounded, scaled.clamp(-1.0, 1.0) - scaled, 0.0).detach()
+        return scaled + (clip_scaled(scaled, action_space) - scaled).detach()
 
     def greedy(self, action_space: spaces.Space) -> np.ndarray:
         """

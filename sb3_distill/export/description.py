@@ -74,6 +74,7 @@ class Description:
     :param checked_against: the agent whose actions the files were compared with: as SB3 runs it, or as it was rebuilt
         from its weights, with spaces that are those of the environment
     :param files: the files that were written, by their names
+    :param outputs: what an agent with discrete actions answers: "q_values" or "logits"; None: they are continuous
     :param needs_masks: whether the agent was trained with action masks, and plays within them
     """
 
@@ -95,6 +96,7 @@ class Description:
     checked_against: str
     files: dict[str, ExportedFile]
     needs_masks: bool = False
+    outputs: str | None = None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Description":

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import onnx
 import pytest
@@ -327,3 +328,61 @@ def test_mtpd_is_told_by_task_what_files_do_not_say(tmp_path: Path) -> None:
     loaded = type(model).load(tmp_path / "student", env=model.get_env())
     loaded.learn(20)
     assert loaded.teacher_sha256 == model.teacher_sha256
+
+
+# --- Names, shapes and bounds that could be read in two ways
+
+
+class Reacher(gym.Env):
+    """Actions without bounds."""
+
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+    action_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+
+def test_actions_without_bounds_are_not_cut(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 3, 2, target="actions")
+    obs = np.full((5, 3), 9.0, np.float32)
+    actions = load_teacher(path, env=Reacher(), device="cpu").predict(obs)[0]
+    assert np.allclose(actions, obs @ weights_of(3, 2), atol=1e-5) and np.abs(actions).max() > 1
+
+
+def test_a_constant_deviation_of_a_file_for_one_observation(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 3, 2, target="mean", batch=1, log_std=[-1.0, -2.0])
+    teacher = load_teacher(path, env=Reacher(), device="cpu", teacher_kwargs={"log_std": "log_std"})
+    answers, _ = teacher.answer(th.zeros(4, 3))
+    assert answers.gaussian is not None
+    assert np.allclose(answers.gaussian.std.cpu(), np.exp([[-1.0, -2.0]] * 4), atol=1e-6)
+
+
+def test_two_outputs_that_could_follow_a_memory_are_named(tmp_path: Path) -> None:
+    path = gated(tmp_path / "policy.onnx", 1)
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Identity", ["h_out"], ["next_h_in"]))
+    model.graph.output.append(helper.make_tensor_value_info("next_h_in", FLOAT, [1, 1, 3]))
+    onnx.save(model, path)
+    with pytest.raises(AgentError, match=r"does not say which output follows h_in \(h_out or next_h_in\). Say it"):
+        load_teacher(path, env=make_vec_env("CartPole-v1"), device="cpu")
+    kwargs = {"memory": {"h_in": "h_out"}}
+    assert load_teacher(path, env=make_vec_env("CartPole-v1"), device="cpu", teacher_kwargs=kwargs).has_memory
+
+
+def test_a_next_observation_is_no_memory(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Identity", ["obs"], ["next_obs"]))
+    model.graph.output.append(helper.make_tensor_value_info("next_obs", FLOAT, ["N", 4]))
+    onnx.save(model, path)
+    teacher = load_teacher(path, env=make_vec_env("CartPole-v1"), device="cpu")
+    assert not teacher.has_memory and teacher.n_actions == 2
+
+
+@pytest.mark.parametrize("loss", ["mse", "kl"])
+def test_a_student_answers_alike_as_zip_and_as_onnx(loss: str, ppo_teacher: Any, tmp_path: Path) -> None:
+    PolicyDistillation("MlpPolicy", "CartPole-v1", ppo_teacher, loss=loss, **OFF_POLICY).save(tmp_path / "student")
+    own = load_teacher(tmp_path / "student.zip", device="cpu")
+    export_agent(tmp_path / "student.zip", tmp_path / "out", "CartPole-v1", n_observations=20, max_disagreement=1.0)
+    there = load_teacher(tmp_path / "out" / "policy.onnx", device="cpu")
+    assert there.has_distribution == own.has_distribution
+    kinds = [set(each.answer(th.zeros(2, 4))[0].arrays()) for each in (own, there)]
+    assert kinds[0] == kinds[1]

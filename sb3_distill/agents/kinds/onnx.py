@@ -19,7 +19,7 @@ from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.agents.metadata import MAX_FRAMES
-from sb3_distill.common.answers import Answers, Gaussian, scale_actions
+from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions
 from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.files import read_file
@@ -113,8 +113,9 @@ class OnnxTeacher(AnsweringTeacher):
         self._file, self._options = file, options
         self._ports = find_ports(file, options)
         answers = self._ports.answers
-        if answers == "logits" and options.answers is None and described.get("algo") in _VALUE_BASED:
-            answers = "q_values"
+        if answers == "logits" and options.answers is None:
+            # Exports of earlier versions do not say it.
+            answers = described.get("outputs") or ("q_values" if described.get("algo") in _VALUE_BASED else answers)
         self._answers = answers
         # Whether it takes images with the channels last, as TensorFlow's, and the environment gives them first
         self._channels_last = False
@@ -288,7 +289,8 @@ class OnnxTeacher(AnsweringTeacher):
                     "logarithm of a standard deviation."
                 )
             return Answers(gaussian=Gaussian(outputs, std), values=values)
-        return Answers(point=scale_actions(outputs, self._range).clamp(-1.0, 1.0), values=values)
+        assert self._range is not None
+        return Answers(point=clip_scaled(scale_actions(outputs, self._range), self._range), values=values)
 
     def _tensor(self, array: np.ndarray, name: str, shape: tuple[int, ...]) -> th.Tensor:
         if array.size != np.prod(shape):
@@ -333,6 +335,7 @@ def _read_description(path: Path) -> dict[str, Any]:
             "algo": str(content["algo"]),
             "dtype": np.dtype(str(observation["dtype"])),
             "needs_masks": content.get("needs_masks") is True,
+            "outputs": content["outputs"] if content.get("outputs") in ANSWERS[:2] else None,
             "recipe": _recipe_in(content, str(beside)),
         }
         if "n" in action:

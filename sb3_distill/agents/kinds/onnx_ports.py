@@ -72,9 +72,9 @@ class Memory:
             rows.append(file.session.run(outputs, {name: obs[row : row + 1], **feeds}))
         stacked = {each: np.stack([row[index] for row in rows]) for index, each in enumerate(outputs)}
         memories = {out.name for _, out in self.pairs}
-        # Of a batch of one, the batch
+        # Of a batch of one, the batch; a constant, such as the standard deviation of a Gaussian, has none.
         found = {
-            each: array if each in memories else array.reshape(len(obs), *array.shape[2:])
+            each: array if each in memories or array.shape[1:2] != (1,) else array.reshape(len(obs), *array.shape[2:])
             for each, array in stacked.items()
         }
         return found, {port.name: stacked[out.name] for port, out in self.pairs}
@@ -165,12 +165,7 @@ def _find_memory(
             if name not in known:
                 raise AgentError(f"{file.path}: teacher_kwargs, {option}: " + unknown_choice(kind, name, known))
     if memory is None:
-        pairs = [
-            (port, outputs[name])
-            for port in file.inputs
-            for name in dict.fromkeys((f"{port.name.removesuffix('_in')}_out", f"{port.name}_out", f"next_{port.name}"))
-            if name in outputs and name != port.name != observation
-        ]
+        pairs = _pairs_by_name(file, observation)
     else:
         pairs = [(inputs[name], outputs[other]) for name, other in memory.items()]
     paired = {port.name for port, _ in pairs}
@@ -190,6 +185,22 @@ def _find_memory(
         shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in file.inputs) or "none"
         raise AgentError(f"{file.path} has no input for a batch of observations; its inputs are {shapes}.")
     return left[0], tuple(pairs)
+
+
+def _pairs_by_name(file: OnnxFile, observation: str | None) -> list[tuple[Port, Port]]:
+    """The inputs and outputs whose names say that one follows the other; a next observation is no memory."""
+    outputs = {port.name: port for port in file.outputs}
+    if observation is None:
+        known = [port.name for port in file.inputs if port.name.lower() in _OBSERVATIONS]
+        observation = known[0] if len(known) == 1 else None
+    pairs = []
+    for port in file.inputs:
+        names = (f"{port.name.removesuffix('_in')}_out", f"{port.name}_out", f"next_{port.name}")
+        found = [name for name in dict.fromkeys(names) if name in outputs and name != port.name != observation]
+        if len(found) > 1:
+            raise _unclear(file, f"which output follows {port.name} ({' or '.join(found)})")
+        pairs += [(port, outputs[name]) for name in found]
+    return pairs
 
 
 def _observation_among(file: OnnxFile, left: list[Port], free: list[Port], named: str | None) -> Port:
