@@ -43,6 +43,10 @@ _FILES = (
 )
 
 
+# Bounds further apart say nothing of what an agent does.
+WIDEST = 1e4
+
+
 class ExportError(ValueError):
     """An exported policy does not do what the agent does."""
 
@@ -69,12 +73,14 @@ def disagreement(exported: np.ndarray, actions: np.ndarray, action_space: spaces
     :param action_space: their space
     :return: share of the observations at which the two choose another action; continuous actions differ where they are
         further apart than 1% of their range, or than a tenth of the standard deviation of the agent's own actions
-        (where bounds are wide, the range says nothing of what the agent does)
+        (where bounds are wide, the range says nothing of what the agent does). An action that is always the same has no
+        deviation: a ten-thousandth of their range is allowed, where it is at most ``WIDEST``
     """
     if isinstance(action_space, spaces.Box):
         own = actions.astype(np.float64)
         span = action_space.high.astype(np.float64) - action_space.low
-        tolerance = np.minimum(0.01 * span, 0.1 * own.std(axis=0))
+        least = np.where(span <= WIDEST, 1e-4 * span, 0.0)
+        tolerance = np.maximum(np.minimum(0.01 * span, 0.1 * own.std(axis=0)), least)
         # Beyond the rounding of float32
         apart = ~np.isclose(exported, own, rtol=1e-5, atol=tolerance + 1e-6)
         return float(apart.reshape(len(own), -1).any(axis=1).mean())
@@ -165,6 +171,7 @@ def _describe(
         checked_against=checked_against,
         files=files,
         needs_masks=agent.needs_masks,
+        outputs=("logits" if agent.has_distribution else "q_values") if agent.n_actions is not None else None,
     )
 
 

@@ -238,6 +238,10 @@ class IntegerPolicy:
             raise ValueError(f"An observation must have the shape {self.shape}, alone or in a batch, not {found}.")
         if self.inputs is None and observation.dtype.kind not in "iub":
             raise ValueError(f"Observations of this policy are bytes, 0 to 255, not {observation.dtype}.")
+        if self.inputs is None and observation.size and not 0 <= observation.min() <= observation.max() <= 255:
+            raise ValueError(
+                f"Observations of this policy are bytes, 0 to 255, not {observation.min()} to {observation.max()}."
+            )
         single = observation.ndim == len(self.shape)
         flat = observation.reshape(1 if single else len(observation), -1)
         outputs = self.outputs(flat if self.inputs is None else self.inputs.levels(flat))

@@ -24,6 +24,8 @@ INPUT_BITS = 12
 NARROW, WIDE = 2**31 - 1, 2**46
 # More than any input has, and within 16 bits: VecNormalize may clip far beyond the levels.
 MAX_LEVEL = 2**15 - 1
+# What the sums of a layer without any weights are held to be
+LEAST_SUM = 2**12
 # Binary places of biases, where sums leave room: with few bits the unit of a sum is coarse
 MAX_PLACES = 12
 # Activations with at most this many bits behind them are stairs: their borders take less room than the table.
@@ -166,14 +168,12 @@ class _Lowering:
 
     @staticmethod
     def _weights(block: _Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Integers of the weight, their step sizes and the biases."""
+        """Integers of the weight, their step sizes and the biases. Channels whose weights are all 0 have no scale."""
         layer = block.layer
         integers = layer.weight_integers().cpu().numpy().astype(np.int64)
         steps = layer.weight_quantizer.step_sizes().double().cpu().numpy()
         bias = np.zeros(len(integers)) if layer.bias is None else layer.bias.double().cpu().numpy()
-        # Channels whose weights are all 0 have no scale: one for which the bias has 20 bits
-        idle = ~integers.reshape(len(integers), -1).any(axis=1)
-        return integers, np.where(idle, np.maximum(np.abs(bias) / 2**20, 1e-8), steps), bias
+        return integers, steps, bias
 
     def set_inputs(self, inputs: Inputs, quantizer: Any) -> None:
         """Levels of floating-point observations. Weights of entries with steps of their own count these already."""
@@ -187,8 +187,11 @@ class _Lowering:
         block = self.blocks[index]
         integers, steps, bias = self._weights(block)
         rows = integers.reshape(len(integers), -1)
-        start = (bias - centre) / (steps * self.unit) + self.zero * rows.sum(axis=1)
         largest = (np.abs(rows) * self.largest).sum(axis=1)
+        # One with which the bias of a channel without weights is as large as the sums of the others
+        own = np.maximum(np.abs(bias - centre), 1e-8) / (self.unit * max(largest.max(), LEAST_SUM))
+        steps = np.where(rows.any(axis=1), steps, own)
+        start = (bias - centre) / (steps * self.unit) + self.zero * rows.sum(axis=1)
         places = math.floor(math.log2(NARROW / ((largest + np.abs(start)).max() + 1)))
         scale = 2 ** min(max(places, 0), MAX_PLACES)
         start = np.rint(start * scale)

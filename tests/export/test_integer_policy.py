@@ -4,9 +4,11 @@ import dataclasses
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -14,17 +16,27 @@ from gymnasium import spaces
 from sb3_contrib import QRDQN, CrossQ
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_distill import load_teacher
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.export import integer_policy as runner
+from sb3_distill.export.export import disagreement
 from sb3_distill.export.integer_policy import TANH, IntegerPolicy, rescale, tanh
 from sb3_distill.export.integers import _as_multiplier, integer_policy
 from sb3_distill.quantization.layers import quantized_layers
-from tests.export.integers import AGENTS, observations_of, quantize_randomly, student, vector_agent
+from tests.export.integers import (
+    AGENTS,
+    FRAMES,
+    VECTOR,
+    frame_agent,
+    observations_of,
+    quantize_randomly,
+    student,
+    vector_agent,
+)
 from tests.helpers import preferences, run_python
 
 
@@ -256,3 +268,43 @@ def test_the_runner_needs_numpy_alone(tmp_path: Path):
     result = run_python(tmp_path, "-c", code, "policy.npz", "observation.npy")
     assert result.stdout.split("\n")[:2] == [str(policy.predict(observations)[0]), "False"]
     assert "torch" in sys.modules
+
+
+class Valves(gym.Env):
+    """Actions from 0 to 10."""
+
+    observation_space = VECTOR
+    action_space = spaces.Box(0, 10, (3,), np.float32)
+
+
+def uneven_agent(idle: Sequence[int] = (), bias: float = 0.0) -> Teacher:
+    """Some of its actions do not depend on the observation."""
+    model = PPO("MlpPolicy", DummyVecEnv([Valves]), policy_kwargs={"net_arch": [8]}, device="cpu", seed=0)
+    agent = quantize_randomly(load_teacher(model, device="cpu"))
+    last = quantized_layers(nn.ModuleList(agent.acting_modules))[-1]
+    with th.no_grad():
+        last.bias += 5.0
+        for row in idle:
+            last.weight[row], last.bias[row] = 0.0, bias
+    return agent
+
+
+@pytest.mark.parametrize("bias", [0.0, 3.0, 9.7])
+def test_an_action_without_weights_costs_the_others_nothing(bias):
+    observations = observations_of(VECTOR, 300)
+    agent = uneven_agent([0], bias)
+    exported, expected = integer_policy(agent).predict(observations)[0], agent.predict(observations)[0]
+    assert np.abs(exported - expected).max() < 5e-3
+    assert disagreement(exported, expected, agent.action_space) < 0.005
+    assert integer_policy(agent).layers[-1].scale == integer_policy(uneven_agent()).layers[-1].scale
+
+
+def test_bytes_are_bytes_in_every_type_of_integers():
+    policy = integer_policy(frame_agent())
+    frames = observations_of(FRAMES, 3)
+    assert np.array_equal(policy.predict(frames.astype(np.int64))[1], policy.predict(frames)[1])
+    for wrong in (-1, 256):
+        frames = frames.astype(np.int64)
+        frames[0, 0, 0, 0] = wrong
+        with pytest.raises(ValueError, match=f"bytes, 0 to 255, not .*{wrong}"):
+            policy.predict(frames)

@@ -109,7 +109,7 @@ class CSource:
                 f"{source} cannot be exported as C: its Dict observations are stacked part by part, so that the newest "
                 "does not stand in a row. ONNX (--format onnx) takes them."
             )
-        self.parts = {_plain(key): size for key, size in (parts or {}).items()}
+        self.parts = [(_plain(key), size) for key, size in (parts or {}).items()]
         self.stack, self.inputs = stack, policy.inputs
         # Of floats the ring is undone when they are converted
         self.has_ring = stack > 1 and self.inputs is None
