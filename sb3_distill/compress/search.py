@@ -213,7 +213,15 @@ class Search:
             params = dict(student.outcome.params)
             known = {name: distributions[name] for name in params}
             percent = _STOPPED if student.pairs is None else student.percent
-            guided.add_trial(create_trial(params=params, distributions=known, values=[student.n_bytes, percent]))
+            # Of those that keep too little, the sampler prefers the ones that miss the least.
+            guided.add_trial(
+                create_trial(
+                    params=params,
+                    distributions=known,
+                    values=[student.n_bytes, percent],
+                    constraints={"keep": self.goal.keep - percent},
+                )
+            )
         # Larger ones are of no use any more, but one or two may be needed if the smallest fails its claim.
         most = 2 * self.good[0].n_bytes if self.good else None
         limits = [limit for limit in (most, self.goal.max_bytes) if limit is not None]
