@@ -12,6 +12,7 @@ from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.sources import find_agent
 from sb3_distill.algorithms import STUDENTS
+from sb3_distill.common.utils import unknown_choice
 from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.figures import (
     WIDTH,
@@ -267,7 +268,8 @@ def plot_bars(rows: Sequence[Row], by: str) -> Figure:
     contents = [{**row.settings, **row.conditions, **row.to_dict()} for row in compared]
     known = sorted(set.intersection(*map(set, contents))) if contents else []
     if by not in known:
-        raise ValueError(f"The results have no field {by!r} to compare by. They have {', '.join(known) or 'no rows'}.")
+        said = unknown_choice("field to compare by", by, known) if known else "no row has a percentage of a teacher"
+        raise ValueError(f"The results cannot be compared: {said}")
     names, groups = group_alike(compared, list(dict.fromkeys(["env", by])))
     labels = [name for row in compared for name in row.labels]
     # What all bars have in common need not stand below each of them.

@@ -386,3 +386,15 @@ def test_a_student_answers_alike_as_zip_and_as_onnx(loss: str, ppo_teacher: Any,
     assert there.has_distribution == own.has_distribution
     kinds = [set(each.answer(th.zeros(2, 4))[0].arrays()) for each in (own, there)]
     assert kinds[0] == kinds[1]
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    half = onnx.TensorProto.FLOAT16
+    nodes = [helper.make_node("MatMul", ["obs", "w"], ["logits"])]
+    weights = {"w": weights_of(4, 2).astype(np.float16)}
+    path = save(tmp_path / "policy.onnx", nodes, {"obs": (half, ["N", 4])}, {"logits": (half, ["N", 2])}, weights)
+    for env in (None, make_vec_env("CartPole-v1")):
+        teacher = load_teacher(path, env=env, device="cpu")
+        obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+        assert teacher.observation_space.dtype == np.float32 and teacher.n_bytes == 16
+        assert np.array_equal(teacher.predict(obs)[0], (obs @ weights_of(4, 2)).argmax(axis=1))

@@ -231,7 +231,7 @@ def test_sizes_and_bars_show_the_rows():
     assert np.allclose(games.axes[0].containers[0].lines[0].get_xydata(), [[100, 60]])
     with pytest.raises(ValueError, match="evaluate with the teacher"):
         plot_sizes([row_of(percent_of_teacher=None)])
-    with pytest.raises(ValueError, match=r"have no field 'colour' to compare by\. They have agent, algo"):
+    with pytest.raises(ValueError, match=r"Unknown field to compare by 'colour': choose one of agent, algo"):
         plot_bars(rows, "colour")
 
 

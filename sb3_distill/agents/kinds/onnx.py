@@ -165,6 +165,8 @@ class OnnxTeacher(AnsweringTeacher):
             dtype: Any = seen.dtype.type
         else:
             dtype = described.get("dtype", port.dtype) if self._options.scale is None else np.uint8
+        # Half precision is the file's own: nobody else observes in it.
+        dtype = np.float32 if dtype == np.float16 else dtype
         whole = np.dtype(dtype).kind in "ui"
         low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if whole else (-np.inf, np.inf)
         return spaces.Box(low, high, shape, np.dtype(dtype).type)

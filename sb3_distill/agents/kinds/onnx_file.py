@@ -18,6 +18,7 @@ _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 # Bits of the types of weights, by their numbers in the file format; others are indices and shapes
 _WEIGHT_BITS = {1: 32, 2: 8, 3: 8, 10: 16, 11: 64, 16: 16, 21: 4, 22: 4}
 _DTYPES = {
+    "tensor(float16)": np.float16,
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
@@ -47,7 +48,7 @@ class Port:
     @property
     def is_float(self) -> bool:
         """Whether it holds floating-point numbers."""
-        return self.kind in ("tensor(float)", "tensor(double)")
+        return self.kind in ("tensor(float16)", "tensor(float)", "tensor(double)")
 
 
 @dataclass(frozen=True)
