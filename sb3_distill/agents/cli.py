@@ -24,7 +24,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "sb3-distill teachers",
         "Print what trained agents are: algorithm, environment, spaces, layers, size, recorded score. Nothing is "
         "unpickled.",
-        "rl-trained-agents/dqn/CartPole-v1_1",
+        "zoo:dqn/CartPole-v1",
     )
     parser.add_argument(
         "paths",

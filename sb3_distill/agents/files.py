@@ -93,7 +93,9 @@ class AgentFiles:
         found = ", ".join(
             str(path.relative_to(place) if path.is_relative_to(place) else path) for path in read.values() if path
         )
-        missing = ", ".join(name for name, path in read.items() if path is None)
+        # Where a configuration is there, it says whether there should be statistics.
+        n_told = 2 if read["config.yml"] is not None else 3
+        missing = ", ".join(name for name, path in list(read.items())[:n_told] if path is None)
         return f"{self.zip_path}" + (f" with {found}" if found else "") + (f"; not found: {missing}" if missing else "")
 
 

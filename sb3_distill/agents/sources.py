@@ -140,11 +140,20 @@ def _around_zip(zip_path: Path) -> AgentFiles:
     return AgentFiles(zip_path, parent if _has_settings(parent) else None)
 
 
+def _what_else(folder: Path) -> str:
+    """What a folder without an agent can be: a run that has saved none, or a folder of runs."""
+    if any(folder.glob("*.monitor.csv")):
+        return "; this run was refused or stopped before it saved one"
+    runs = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.zip")))
+    return f"; it holds the runs {', '.join(runs[:5])}{' ...' if len(runs) > 5 else ''}" if runs else ""
+
+
 def _find_in_run_folder(folder: Path) -> AgentFiles:
     zips = sorted(path for path in folder.glob("*.zip") if path.name != RUN_STATE)
     if not zips:
         raise AgentNotFoundError(
-            f"{folder} holds no agent: no .zip in it. Pass a run folder such as rl-trained-agents/dqn/CartPole-v1_1."
+            f"{folder} holds no agent: no .zip in it{_what_else(folder)}. Pass a run folder such as "
+            "logs/pd/CartPole-v1_1."
         )
     # The last model before the best one, as in the Zoo; it may have been renamed.
     last = [path for path in zips if not _is_beside_last_model(path)]

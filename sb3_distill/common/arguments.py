@@ -8,15 +8,17 @@ from typing import Any
 from sb3_distill.common.utils import check_device, to_number
 
 
-def whole_number(least: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """
     :param least: the smallest accepted number
+    :param most: the largest one; None: there is none
     :return: an argparse type that accepts whole numbers from ``least`` on
     """
 
     def parse(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text}")
+        if not text.lstrip("-").isdigit() or int(text) < least or (most is not None and int(text) > most):
+            which = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {which}, not {text}")
         return int(text)
 
     return parse
@@ -71,16 +73,25 @@ def device(text: str) -> str:
 
 def keyword(text: str) -> tuple[str, Any]:
     """
-    :param text: ``key:value``, as in the Zoo; the value must be a Python literal, no code is run
+    :param text: ``key:value``, as in the Zoo; the value must be a Python literal, or a ``dict(...)`` of them: no code
+        is run
     :return: the key and the value
     """
     name, _, value = text.partition(":")
     try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError) as error:
+        return name, _literal(ast.parse(value.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise argparse.ArgumentTypeError(
-            f"must be key:value with a Python literal as the value, such as mode:1 or name:\"'text'\", not {text}"
+            "must be key:value with a Python literal as the value, such as mode:1, name:\"'text'\" or "
+            f'policy_kwargs:"dict(net_arch=[16])", not {text}'
         ) from error
+
+
+def _literal(expression: ast.expr) -> Any:
+    if isinstance(expression, ast.Call) and ast.unparse(expression.func) == "dict" and not expression.args:
+        # ``**`` has no name.
+        return {str(each.arg or ast.literal_eval("")): _literal(each.value) for each in expression.keywords}
+    return ast.literal_eval(expression)
 
 
 def add_teacher_kwargs(parser: Any) -> None:

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         "sb3-distill compress",
         "Search the smallest student that keeps the return of an agent, and export it. Repeat the command "
         "to go on with a search that was stopped.",
-        "rl-trained-agents/ppo/CartPole-v1_1 -o small/ --budget 10m",
+        "zoo:ppo/CartPole-v1 -o small/ --budget 10m",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name, an ONNX file, a function")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the outcome")

@@ -10,12 +10,22 @@ from typing import Any
 from sb3_distill.base.cost import check_memory, check_room, duration_in_words, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
-from sb3_distill.common.files import write_whole
+from sb3_distill.common.files import check_own_folder, write_whole
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.compress.candidates import Params, Space, kind_of, space_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
-from sb3_distill.compress.outputs import Exports, describe, write_outputs
+from sb3_distill.compress.outputs import (
+    EXPORT,
+    FIGURE,
+    FRONT,
+    RECORD,
+    REPORT,
+    STUDENT,
+    Exports,
+    describe,
+    write_outputs,
+)
 from sb3_distill.compress.play import TEACHER, play_facts
 from sb3_distill.compress.search import (
     CompressError,
@@ -97,13 +107,15 @@ def compress(
     :return: the outcome
     :raises AgentError: the agent cannot be loaded
     :raises ValueError: it is none that can be compressed, a run has failed, or ONNX is the target and not installed
-    :raises OSError: a file cannot be written, or another process searches in the folder
+    :raises OSError: a file cannot be written, the folder holds somebody else's files of these names, or another process
+        searches there
     """
     start = time.monotonic()
     output, goal, plan = Path(output), goal or Goal(), plan or Plan()
     problem = missing_extra("export", "onnx", "onnxruntime") if target == "onnx" else None
     if problem is not None:
         raise CompressError(f'{problem} --target c (target="c") needs neither onnx nor onnxruntime.')
+    check_own_folder(output, (RECORD, FRONT, FIGURE, REPORT, STUDENT, EXPORT), (TEACHER, RECORD, "cells"))
     trust_packages(gym_packages)
     check_teacher_kwargs(teacher_kwargs, [source])
     teacher = load_player(source, env_id, teacher_kwargs, device="cpu")

@@ -44,8 +44,8 @@ def add_disturbance_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--obs-bits",
-        type=whole_number(1),
-        help=f"round observations to 2^bits levels of the range (1 to {MAX_OBS_BITS})",
+        type=whole_number(1, MAX_OBS_BITS),
+        help=f"round observations to 2^bits levels of the range (1 to {MAX_OBS_BITS}; default: they are not rounded)",
     )
 
 

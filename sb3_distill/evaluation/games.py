@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.files import BEST_MODEL, AgentError
 from sb3_distill.evaluation.disturbance import Disturbance
 from sb3_distill.evaluation.environments import find_env_id, play_where_it_taught, recipe_of, shared_env_kwargs
 from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
@@ -143,15 +143,23 @@ def add_teachers(game: Game, named: str | None, device: str, teacher_kwargs: Map
     game.agents = players
 
 
+def _best_of(source: str) -> Path:
+    """The model of a run that its evaluations found best."""
+    path = Path(source) / f"{BEST_MODEL}.zip"
+    if not Path(source).is_dir():
+        raise AgentError(f"--best is for run folders, and {source} is none: leave it out, or name the folder.")
+    if not path.is_file():
+        raise AgentError(f"--best: {source} has no {path.name}, because the run made no evaluations: leave out --best.")
+    return path
+
+
 def group_by_game(args: argparse.Namespace) -> list[Game]:
     """
     :param args: the options
     :return: the games, each with its players
     :raises AgentError: an agent cannot be loaded, or names no environment; runs of one game differ in its arguments
     """
-    sources = [
-        Path(source) / "best_model.zip" if args.best and Path(source).is_dir() else source for source in args.agents
-    ]
+    sources: list[Any] = [_best_of(source) if args.best else source for source in args.agents]
     teacher_kwargs = dict(args.teacher_kwargs) or None
     check_teacher_kwargs(teacher_kwargs, [*sources, args.teacher])
     games: dict[str, Game] = {}

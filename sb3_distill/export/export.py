@@ -17,7 +17,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import chain_of, count_macs
 from sb3_distill.agents.load import load_teacher
-from sb3_distill.common.files import write_together
+from sb3_distill.common.files import check_own_folder, write_together
 from sb3_distill.common.locks import locked
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.envs.recipe import NamedWrapper
@@ -331,8 +331,10 @@ def export_agent(
     :raises ExportError: ONNX is asked for and not installed; or the agent is a student still in its transition; or it
         was rebuilt with other spaces than those of its environment; or a file would disagree with the agent more often:
         that one is not written, the others are where the folder holds no earlier export, which would stay
-    :raises OSError: a file cannot be written
+    :raises OSError: a file cannot be written, or the folder holds somebody else's files of these names
     """
+    folder = Path(folder)
+    check_own_folder(folder, _FILES, [DESCRIPTION_FILE])
     to_onnx = _onnx_writer(opset) if "onnx" in formats else None
     agent = load_teacher(source, device="cpu", allow_pickle=allow_pickle)
     transition = describe_transition(agent.policy)
@@ -376,7 +378,6 @@ def export_agent(
     candidates.add_integers(in_integers, env_id, formats)
 
     written, files, refused = candidates.written, candidates.files, candidates.refused
-    folder = Path(folder)
     description = _describe(agent, whole.sha256, parts, env_id, opset, checked, checked_against, written)
     files[DESCRIPTION_FILE] = (json.dumps({"format": FORMAT, **asdict(description)}, indent=2) + "\n").encode()
     with locked(folder, "exports", wait=True):

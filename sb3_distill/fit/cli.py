@@ -16,6 +16,7 @@ from sb3_distill.common.files import check_writable
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
+from sb3_distill.evaluation.loading import load_player
 from sb3_distill.evaluation.scoring import row_of, score_agent
 from sb3_distill.evaluation.table import cells_of, footnotes, header
 from sb3_distill.fit.fit import ALGORITHMS, N_PASSES, fit
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
         trust_packages(args.gym_packages, args.allow_import)
         check_there(args.data)
         kwargs = dict(args.teacher_kwargs) or None
-        teacher = load_teacher(args.teacher, device=args.device, env_id=args.env, teacher_kwargs=kwargs)
+        teacher = load_player(args.teacher, args.env, kwargs, args.device)
         env_id = None if args.env is None else find_env_id(teacher, args.env)
         if env_id is not None:
             check_playable(teacher, env_id, args.frame_stack)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sb3_distill.common.arguments import add_gym_packages, percentage
-from sb3_distill.common.files import write_together
+from sb3_distill.common.files import check_own_folder, write_together
 from sb3_distill.common.locks import locked
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
@@ -129,8 +129,9 @@ def write_report(
     :param exports: folders with a ``play.html`` (``export --format web``), whose students play in the report
     :raises StudyError: a folder holds no results
     :raises ValueError: a folder has no such page
-    :raises OSError: a file cannot be written
+    :raises OSError: a file cannot be written, or the folder holds somebody else's files of these names
     """
+    check_own_folder(output, ("index.html", "tables.md"), ["tables.tex"])
     plays = [read_play(folder) for folder in exports]
     sections = [describe_study(folder, margin) for folder in folders]
     latex = [to_latex(section.table, section.n_left, section.title) for section in sections if section.table]

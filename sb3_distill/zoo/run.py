@@ -2,7 +2,10 @@
 
 import runpy
 import sys
+import traceback
+from pathlib import Path
 
+import sb3_distill
 import sb3_distill_zoo
 from sb3_distill.common.verbs import find_verb
 
@@ -32,13 +35,24 @@ def main(argv: list[str]) -> int:
     sys.argv = [module, *argv[1:]]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except ValueError as error:
-        from sb3_distill.agents.files import AgentError
-        from sb3_distill.study.cell import StudyError
-
-        # What we refuse says why. Other errors are the Zoo's, or faults, and show where they come from.
-        if not isinstance(error, (AgentError, StudyError)):
+    except (ValueError, NameError) as error:
+        said = _refusal(error)
+        if said is None:
             raise
-        print(f"sb3-distill zoo {argv[0]}: {error}", file=sys.stderr)
+        print(f"sb3-distill zoo {argv[0]}: {said}", file=sys.stderr)
         return 1
     return 0
+
+
+def _refusal(error: Exception) -> str | None:
+    """
+    What our own code refuses says why. Other errors are the Zoo's, or faults, and show where they come from: None.
+    """
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(sb3_distill.__file__).parent
+    if isinstance(error, ValueError) and Path(last.filename).is_relative_to(ours) and "raise " in (last.line or ""):
+        return str(error)
+    # The Zoo evaluates values of its options.
+    if isinstance(error, NameError) and last.filename == "<string>":
+        return f"{error}. A text among -params needs quotes within quotes: NAME:\"'{error.name}'\"."
+    return None

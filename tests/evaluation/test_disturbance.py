@@ -244,5 +244,6 @@ def test_bad_options_are_refused_by_name(arguments, message, capsys):
 
 
 def test_too_many_bits_are_refused(pole, capsys):
-    assert main(["evaluate", str(pole), "--env", "CartPole-v1", "--obs-bits", "20"]) == 1
-    assert "obs_bits must be 1 to 16, not 20" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(pole), "--env", "CartPole-v1", "--obs-bits", "20"])
+    assert "--obs-bits: must be a whole number from 1 to 16, not 20" in capsys.readouterr().err

@@ -141,3 +141,22 @@ def test_a_file_in_the_place_of_the_folder_is_refused_before_the_agent_is_read(t
     (tmp_path / "notes").touch()
     assert export([str(tmp_path / "no_agent.zip"), "-o", str(tmp_path / "notes")]) == 1
     assert f"{tmp_path / 'notes'} is a file, not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["README.md", "policy.c", "runner.py"])
+def test_files_of_somebody_else_stay(name: str, tmp_path: Path, capsys):
+    DQN("MlpPolicy", "Bits-v0", buffer_size=10, device="cpu", policy_kwargs={"net_arch": [4]}).save(tmp_path / "agent")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    command = [str(tmp_path / "agent.zip"), "--env", "Bits-v0", "--n-observations", "8", "--max-disagreement", "1"]
+    assert export([*command, "-o", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert f"{folder} holds other files, of which {name} would be replaced: name a folder that is empty or new" in said
+    assert [path.name for path in folder.iterdir()] == [name] and (folder / name).read_text() == "mine"
+    # Our own are.
+    for _ in range(2):
+        assert export([*command, "-o", str(tmp_path / "own")]) == 0
+    with pytest.raises(SystemExit):
+        export([*command, "-o", str(tmp_path / "own"), "--opset", "5"])
+    assert "--opset must be between 18 and 21, not 5" in capsys.readouterr().err

@@ -350,6 +350,11 @@ def test_other_mistakes_are_named(
             main([*unread, "--params", f"{name}:1"])
         said = f"{name} is no argument of the algorithm here{option and f', say {option}'}"
         assert capsys.readouterr().err.endswith(f"{said}\n")
+    PPO("MlpPolicy", "Acrobot-v1", device="cpu").save(tmp_path / "other")
+    other = ["fit", str(log), "--teacher", str(tmp_path / "other.zip"), "-o", str(tmp_path / "s.zip")]
+    assert main([*other, "--env", "CartPole-v1"]) == 1
+    said = capsys.readouterr().err
+    assert "cannot play CartPole-v1: it was trained with observations" in said and "on CartPole-v1" not in said
     with pytest.raises(SystemExit):
         main([*common[:-1], str(tmp_path / "student")])
     assert "must end with .zip" in capsys.readouterr().err

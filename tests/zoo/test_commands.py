@@ -13,6 +13,8 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from sb3_distill import load_teacher
+from sb3_distill.agents.files import AgentError
 from sb3_distill.cli import main
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.reading.arrays import read_npz
@@ -74,8 +76,18 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
     said = capsys.readouterr().err
     assert "sb3-distill zoo train: --algo pd: Unknown setting 'temprature'" in said and "'temperature'" in said
     assert not (tmp_path / "logs").exists()
-    assert main([*command, "-params", "teacher:'nowhere.zip'", "n_envs:1"]) == 1
-    assert "sb3-distill zoo train: " in capsys.readouterr().err
+    refused = {
+        "teacher:'nowhere.zip'": "sb3-distill zoo train: ",
+        "temperature:-1": "sb3-distill zoo train: temperature must be a positive finite number",
+        "loss:nll": "name 'nll' is not defined. A text among -params needs quotes within quotes: NAME:\"'nll'\".",
+    }
+    for setting, message in refused.items():
+        assert main([*command, "-params", setting, "n_envs:1"]) == 1
+        said = capsys.readouterr().err
+        assert message in said and "Traceback" not in said
+    # A run that has saved nothing says so.
+    with pytest.raises(AgentError, match=r"no .zip in it; this run was refused or stopped before it saved one"):
+        load_teacher(tmp_path / "logs" / "pd" / "CartPole-v1_1")
 
 
 def test_train_takes_a_conf_file_and_evaluates_ten_times(train: Callable[..., str], tmp_path: Path) -> None:
