@@ -5,7 +5,6 @@ import sys
 import traceback
 from pathlib import Path
 
-import sb3_distill
 import sb3_distill_zoo
 from sb3_distill.common.verbs import find_verb
 
@@ -49,7 +48,7 @@ def _refusal(error: Exception) -> str | None:
     What our own code refuses says why. Other errors are the Zoo's, or faults, and show where they come from: None.
     """
     last = traceback.extract_tb(error.__traceback__)[-1]
-    ours = Path(sb3_distill.__file__).parent
+    ours = Path(__file__).parents[1]
     if isinstance(error, ValueError) and Path(last.filename).is_relative_to(ours) and "raise " in (last.line or ""):
         return str(error)
     # The Zoo evaluates values of its options.

@@ -233,7 +233,7 @@ def test_scores_say_under_what_they_were_measured(pole, tmp_path, capsys):
     [
         (["--obs-noise", "-0.1"], "--obs-noise: must be a share, between 0 and 1, not -0.1"),
         (["--action-delay", "1.5"], "--action-delay: must be a whole number"),
-        (["--obs-bits", "0"], "--obs-bits: must be a whole number of at least 1"),
+        (["--obs-bits", "0"], "--obs-bits: must be a whole number from 1 to 16"),
     ],
 )
 def test_bad_options_are_refused_by_name(arguments, message, capsys):

@@ -265,3 +265,15 @@ def test_frames_of_a_run_are_left_out_for_teachers_of_students_alone(monkeypatch
     play_where_it_taught(teacher, [student_of_own_keys(teacher, "a", "picture", wrappers=wrappers, frame_stack=4)])
     with closing(make_env_of(teacher, "Dot-v0")) as env:
         assert env.observation_space.shape == (1, 8)
+
+
+def test_best_is_for_runs_that_were_evaluated(tmp_path: Path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "agent.zip").touch()
+    for source, said in (
+        (tmp_path / "agent.zip", "is none: leave it out, or name the folder"),
+        ("zoo:ppo/CartPole-v1", "--best is for run folders, and zoo:ppo/CartPole-v1 is none"),
+        (tmp_path / "run", "has no best_model.zip, because the run made no evaluations"),
+    ):
+            assert main([str(source), "--best"]) == 1
+        assert said in capsys.readouterr().err

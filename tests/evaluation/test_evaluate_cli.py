@@ -149,17 +149,6 @@ def test_scores_are_not_lost_on_a_full_disk(student, tmp_path, capsys):
     assert content_of(tmp_path) == {"scores.json": b"old"}
 
 
-def test_best_is_for_runs_that_were_evaluated(student, tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    for source, said in (
-        (student / "best_model.zip", "is none: leave it out, or name the folder"),
-        ("zoo:ppo/CartPole-v1", "--best is for run folders, and zoo:ppo/CartPole-v1 is none"),
-        (tmp_path / "run", "has no best_model.zip, because the run made no evaluations"),
-    ):
-        assert main([str(source), "--best"]) == 1
-        assert said in capsys.readouterr().err
-
-
 def test_best_models_and_files(student, tmp_path, capsys):
     outputs = [tmp_path / "out" / f"scores.{ending}" for ending in ("json", "csv", "md")]
     assert main([str(student), "--best", "-n", "8", "-o", *map(str, outputs)]) == 0

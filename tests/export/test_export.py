@@ -222,8 +222,6 @@ def test_files_that_disagree_are_not_written(name, advice, tmp_path: Path):
         head = agent.policy.action_net if name == "ppo" else agent.network.q_net[-1]
         head.weight[1] = head.weight[0] + 5e-5 * th.randn(head.in_features, generator=th.Generator().manual_seed(0))
         head.bias[1] = head.bias[0]
-    # What an earlier export has left does not stay.
-    (tmp_path / INTEGER_FILE).touch()
     with pytest.raises(
         ExportError, match=rf"policy_int.onnx would choose another action .*; written: .*{FLOAT_FILE}"
     ) as error:
@@ -265,7 +263,9 @@ def test_errors_are_measured_by_what_the_agent_does(limit):
 def test_description_says_what_there_is(few_bits, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(few_bits.parent)
     agent = load_teacher("CartPole-v1", device="cpu")
-    (tmp_path / FLOAT_FILE).touch()
+    # What an earlier export has left does not stay.
+    for name in (FLOAT_FILE, "policy.json"):
+        (tmp_path / name).touch()
     description = export_agent(agent, tmp_path, n_observations=40, max_disagreement=1.0)
     assert not (tmp_path / FLOAT_FILE).exists() and list(description.files) == [INTEGER_FILE]
     assert description.source == str(few_bits.with_suffix("")) and description.sha256 == agent.sha256

@@ -171,7 +171,7 @@ def test_the_environment_of_the_score_is_checked_first(
         env_id="CartPole-v1",
         observation_space=VecFrameStack(DummyVecEnv([lambda: gym.make("CartPole-v1")]), 2).observation_space,
         action_space=spaces.Discrete(2),
-        facts=SimpleNamespace(recipe=EnvRecipe(frame_stack=2), student_keys=None),
+        facts=SimpleNamespace(recipe=EnvRecipe(frame_stack=2), student_keys=None, flat_keys=None),
     )
     check_playable(teacher, "CartPole-v1", 1)
     with pytest.raises(ValueError, match="--frame-stack 3: the teacher's observations in CartPole-v1 are 2 stacked"):
