@@ -275,5 +275,5 @@ def test_best_is_for_runs_that_were_evaluated(tmp_path: Path, capsys):
         ("zoo:ppo/CartPole-v1", "--best is for run folders, and zoo:ppo/CartPole-v1 is none"),
         (tmp_path / "run", "has no best_model.zip, because the run made no evaluations"),
     ):
-            assert main([str(source), "--best"]) == 1
+        assert main([str(source), "--best"]) == 1
         assert said in capsys.readouterr().err
