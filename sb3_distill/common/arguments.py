@@ -12,7 +12,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """
     :param least: the smallest accepted number
     :param most: the largest one; None: there is none
-    :return: an argparse type that accepts whole numbers from ``least`` on
+    :return: an argparse type that accepts whole numbers from ``least`` to ``most``
     """
 
     def parse(text: str) -> int:
@@ -80,7 +80,7 @@ def keyword(text: str) -> tuple[str, Any]:
     name, _, value = text.partition(":")
     try:
         return name, _literal(ast.parse(value.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise argparse.ArgumentTypeError(
             "must be key:value with a Python literal as the value, such as mode:1, name:\"'text'\" or "
             f'policy_kwargs:"dict(net_arch=[16])", not {text}'
@@ -89,8 +89,14 @@ def keyword(text: str) -> tuple[str, Any]:
 
 def _literal(expression: ast.expr) -> Any:
     if isinstance(expression, ast.Call) and ast.unparse(expression.func) == "dict" and not expression.args:
-        # ``**`` has no name.
-        return {str(each.arg or ast.literal_eval("")): _literal(each.value) for each in expression.keywords}
+        if any(each.arg is None for each in expression.keywords):
+            raise ValueError("** is no literal")
+        return {str(each.arg): _literal(each.value) for each in expression.keywords}
+    if isinstance(expression, ast.Dict):
+        keys = [ast.literal_eval(key) if key is not None else {} for key in expression.keys]
+        return dict(zip(keys, map(_literal, expression.values), strict=True))
+    if isinstance(expression, ast.List):
+        return list(map(_literal, expression.elts))
     return ast.literal_eval(expression)
 
 

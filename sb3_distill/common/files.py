@@ -281,17 +281,17 @@ def check_writable_folder(folder: Path) -> None:
         raise OSError(f"{folder} cannot be written (no right to write in {existing}): name another place with -o.")
 
 
-def check_own_folder(folder: Path, names: Iterable[str], marks: Iterable[str]) -> None:
+def check_own_folder(folder: Path, names: Iterable[str], is_ours: bool) -> None:
     """
     Refuse a folder in which files of somebody else would be replaced.
 
     :param folder: the folder, which need not exist
     :param names: files that would be written or removed there
-    :param marks: files of which one is there where an earlier call has written them
-    :raises FileExistsError: it holds one of them, and no mark
+    :param is_ours: whether what it holds says that an earlier call has written them
+    :raises FileExistsError: it holds one of them, and is not ours
     """
     theirs = [name for name in names if (folder / name).exists()]
-    if theirs and not any((folder / mark).exists() for mark in marks):
+    if theirs and not is_ours:
         raise FileExistsError(
             f"{folder} holds other files, of which {theirs[0]} would be replaced: name a folder that is empty or new."
         )

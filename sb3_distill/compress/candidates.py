@@ -251,8 +251,8 @@ def kind_of(teacher: Teacher) -> str:
     observations = teacher.observation_space
     if not isinstance(observations, spaces.Box) or len(observations.shape) not in (1, 2, 3):
         raise ValueError(
-            f"{teacher.source} observes {observations}: compress takes vectors, matrices, frames and grids, because "
-            "others cannot be exported. Distill it with --algo qpd."
+            f"{teacher.source} observes {observations}: compress takes vectors, matrices, frames and grids. "
+            "Distill it with --algo qpd, and export that student."
         )
     if len(observations.shape) < 3:
         # Of a matrix, MlpPolicy sees the entries in a row.

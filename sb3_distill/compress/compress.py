@@ -40,6 +40,7 @@ from sb3_distill.compress.search import (
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
+from sb3_distill.reading.text import has_json
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.backends import Backend, run_locally
 
@@ -115,7 +116,8 @@ def compress(
     problem = missing_extra("export", "onnx", "onnxruntime") if target == "onnx" else None
     if problem is not None:
         raise CompressError(f'{problem} --target c (target="c") needs neither onnx nor onnxruntime.')
-    check_own_folder(output, (RECORD, FRONT, FIGURE, REPORT, STUDENT, EXPORT), (TEACHER, RECORD, "cells"))
+    is_ours = has_json(output / TEACHER, ("sha256", "env", "recipe"))
+    check_own_folder(output, (RECORD, FRONT, FIGURE, REPORT, STUDENT, EXPORT, TEACHER), is_ours)
     trust_packages(gym_packages)
     check_teacher_kwargs(teacher_kwargs, [source])
     teacher = load_player(source, env_id, teacher_kwargs, device="cpu")

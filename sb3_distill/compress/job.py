@@ -23,7 +23,7 @@ from sb3_distill.common.losses import compare_actions
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.compress.candidates import Params, Space, space_of
-from sb3_distill.compress.play import normalize
+from sb3_distill.compress.play import RECIPE, normalize
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.loading import load_player
@@ -33,8 +33,6 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.study.job import end_with
 from sb3_distill.study.manifest import MANIFEST, SETTINGS
 
-# Version of how a student learns. Raise it with every change, so that a search does not go on with students of another.
-RECIPE = 2
 # Episodes that are played side by side
 N_ENVS = 25
 # Shares of the run after which students are compared with the teacher: at full precision, and at the final one

@@ -1,6 +1,5 @@
 """What a search takes from its teacher's play: a temperature, and statistics by which observations are normalized."""
 
-import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -15,9 +14,12 @@ from sb3_distill.common.temperature import choose_temperature
 from sb3_distill.evaluation.disturbance import has_bounds
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.observations import record_observations
+from sb3_distill.reading.text import has_json, read_json
 
 # Observations that both are from
 N_OBSERVATIONS = 1_000
+# Version of how a student learns. Raise it with every change, so that a search does not go on with students of another.
+RECIPE = 2
 # In the folder of the outcome: what was found, so that a search which goes on finds the same
 TEACHER = "teacher.json"
 # As the Zoo's hyperparameters write it: rewards stay as they are, for they are not learned from.
@@ -67,11 +69,11 @@ def play_facts(teacher: Teacher, env_id: str, kind: str, folder: Path) -> dict[s
     :param folder: folder of the outcome, in which a search that was killed has left them
     :return: its ``temperature`` and ``statistics``, each None where it is of no use, and whose they are
     """
-    whose = {"sha256": teacher.sha256, "env": env_id}
+    whose = {"sha256": teacher.sha256, "env": env_id, "made": str(recipe_of(teacher, env_id)), "recipe": RECIPE}
     path = folder / TEACHER
-    if path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text())
-        if {name: found.get(name) for name in whose} == whose:
+    if has_json(path, [*whose, "temperature", "statistics"]):
+        found: dict[str, Any] = read_json(path)
+        if {name: found[name] for name in whose} == whose:
             return found
     normalizes = kind == "vector" and is_to_normalize(teacher, env_id)
     is_discrete = not isinstance(teacher.action_space, spaces.Box)

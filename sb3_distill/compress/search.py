@@ -35,8 +35,6 @@ _N_RANDOM = 6
 _N_REPEATS = 3
 # So often is the sampler asked for one student that is new and small enough
 _N_ASKS = 50
-# A student that was stopped has no score. The sampler is told one that nobody wants.
-_STOPPED = 0.0
 # In the folder of the first run of a round: what the round took
 ROUND = "round.json"
 # Starts that nobody else has: evaluations begin at 0, step sizes at 10 and 20 million
@@ -209,10 +207,12 @@ class Search:
             optuna.create_study(directions=["minimize", "maximize"], sampler=sampler) for sampler in samplers
         )
         distributions = self.space.distributions
+        # A student that was stopped has no score. The sampler is told one that nobody wants.
+        worst = min([0.0, *(student.percent for student in self.students if student.pairs is not None)])
         for student in self.students:
             params = dict(student.outcome.params)
             known = {name: distributions[name] for name in params}
-            percent = _STOPPED if student.pairs is None else student.percent
+            percent = worst if student.pairs is None else student.percent
             # Of those that keep too little, the sampler prefers the ones that miss the least.
             guided.add_trial(
                 create_trial(

@@ -149,7 +149,9 @@ def _best_of(source: str) -> Path:
     if not Path(source).is_dir():
         raise AgentError(f"--best is for run folders, and {source} is none: leave it out, or name the folder.")
     if not path.is_file():
-        raise AgentError(f"--best: {source} has no {path.name}, because the run made no evaluations: leave out --best.")
+        raise AgentError(
+            f"--best: {source} has no {path.name}: it is a run that made no evaluations, or none. Leave out --best."
+        )
     return path
 
 

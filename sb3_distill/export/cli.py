@@ -7,6 +7,7 @@ from sb3_distill.common.arguments import add_import_options
 from sb3_distill.common.files import check_writable_folder
 from sb3_distill.common.verbs import Parser, close_match
 from sb3_distill.envs.imports import trust_packages
+from sb3_distill.export.description import OLDEST_OPSET, OPSET
 
 
 def main(argv: list[str]) -> int:
@@ -69,8 +70,8 @@ def _export(argv: list[str]) -> int:
         parser.error(f"--max-disagreement is a share, between 0 and 1, not {args.max_disagreement}")
     if args.bits is not None and not 2 <= args.bits <= 8:
         parser.error(f"--bits must be between 2 and 8, not {args.bits}")
-    if not 18 <= args.opset <= 21:
-        parser.error(f"--opset must be between 18 and 21, not {args.opset}")
+    if not OLDEST_OPSET <= args.opset <= OPSET:
+        parser.error(f"--opset must be between {OLDEST_OPSET} and {OPSET}, not {args.opset}")
     if "sb3" in args.format and len(set(args.format)) > 1:
         parser.error("--format sb3 is written by itself: leave out the others, or call it once more for them")
     from sb3_distill.export.export import export_agent

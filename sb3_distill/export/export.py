@@ -16,23 +16,24 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.chain import chain_of, count_macs
+from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import check_own_folder, write_together
 from sb3_distill.common.locks import locked
 from sb3_distill.common.utils import missing_extra
-from sb3_distill.envs.recipe import NamedWrapper
-from sb3_distill.envs.views import FlatView, ObservationView
+from sb3_distill.envs.views import ObservationView
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
 from sb3_distill.export.c.source import CSource, c_title
 from sb3_distill.export.description import FORMAT, OPSET, Description, ExportedFile, ObservationFormat
-from sb3_distill.export.flat import flattened, parts_of, sizes_of
+from sb3_distill.export.flat import flattened, parts_of, sizes_of, views_of
 from sb3_distill.export.integer_policy import IntegerPolicy
 from sb3_distill.export.integers import INPUT_BITS, integer_policy
 from sb3_distill.export.post_training import check_quantizable, quantize_on
 from sb3_distill.export.web.page import WEB_FILE, check_playable, web_page
 from sb3_distill.quantization.layers import describe_transition, quantized_layers
 from sb3_distill.quantization.quantizer import MAX_BITS, has_exact_input
+from sb3_distill.reading.text import has_json
 
 FLOAT_FILE, INTEGER_FILE, C_FILE, DESCRIPTION_FILE = "policy.onnx", "policy_int.onnx", "policy.c", "policy.json"
 # What an earlier export may have left
@@ -44,7 +45,7 @@ _FILES = (
 
 
 # Bounds further apart say nothing of what an agent does.
-WIDEST = 1e4
+WIDEST = 100.0
 
 
 class ExportError(ValueError):
@@ -73,14 +74,15 @@ def disagreement(exported: np.ndarray, actions: np.ndarray, action_space: spaces
     :param action_space: their space
     :return: share of the observations at which the two choose another action; continuous actions differ where they are
         further apart than 1% of their range, or than a tenth of the standard deviation of the agent's own actions
-        (where bounds are wide, the range says nothing of what the agent does). An action that is always the same has no
-        deviation: a ten-thousandth of their range is allowed, where it is at most ``WIDEST``
+        (where bounds are wide, the range says nothing of what the agent does). An action that is always the same, up
+        to a ten-thousandth of a range of at most ``WIDEST``, may be off by as much
     """
     if isinstance(action_space, spaces.Box):
         own = actions.astype(np.float64)
         span = action_space.high.astype(np.float64) - action_space.low
-        least = np.where(span <= WIDEST, 1e-4 * span, 0.0)
-        tolerance = np.maximum(np.minimum(0.01 * span, 0.1 * own.std(axis=0)), least)
+        deviation = own.std(axis=0)
+        is_constant = (deviation < 1e-4 * span) & (span <= WIDEST)
+        tolerance = np.where(is_constant, 1e-4 * span, np.minimum(0.01 * span, 0.1 * deviation))
         # Beyond the rounding of float32
         apart = ~np.isclose(exported, own, rtol=1e-5, atol=tolerance + 1e-6)
         return float(apart.reshape(len(own), -1).any(axis=1).mean())
@@ -157,7 +159,7 @@ def _describe(
         env_id=env_id,
         env_kwargs=dict(recipe.env_kwargs),
         env_wrapper=[wrapper.to_config() for wrapper in recipe.wrappers or ()],
-        vec_env_wrapper=[*(wrapper.to_config() for wrapper in recipe.vec_wrappers), *_view_of(agent)],
+        vec_env_wrapper=[*(wrapper.to_config() for wrapper in recipe.vec_wrappers), *views_of(agent)],
         observation=ObservationFormat(
             list(space.shape), str(space.dtype), _bound(space.low), _bound(space.high), parts
         ),
@@ -173,17 +175,6 @@ def _describe(
         needs_masks=agent.needs_masks,
         outputs=("logits" if agent.has_distribution else "q_values") if agent.n_actions is not None else None,
     )
-
-
-def _view_of(agent: Teacher) -> list[Any]:
-    """What stands around the environment where the agent sees keys of a Dict observation, or its parts in a row."""
-    keys, flat_keys = agent.facts.student_keys, agent.facts.flat_keys
-    views: list[tuple[type, dict[str, Any]]] = []
-    if keys is not None:
-        views.append((ObservationView, {"student_keys": keys}))
-    if flat_keys is not None:
-        views.append((FlatView, {"keys": list(flat_keys)}))
-    return [NamedWrapper(f"{view.__module__}.{view.__name__}", kwargs).to_config() for view, kwargs in views]
 
 
 def _advice(agent: Teacher, bits: int | None, written: Container[str]) -> str:
@@ -334,7 +325,8 @@ def export_agent(
     :raises OSError: a file cannot be written, or the folder holds somebody else's files of these names
     """
     folder = Path(folder)
-    check_own_folder(folder, _FILES, [DESCRIPTION_FILE])
+    is_ours = has_json(folder / DESCRIPTION_FILE, ("sha256", "files"))
+    check_own_folder(folder, (*_FILES, DESCRIPTION_FILE), is_ours)
     to_onnx = _onnx_writer(opset) if "onnx" in formats else None
     agent = load_teacher(source, device="cpu", allow_pickle=allow_pickle)
     transition = describe_transition(agent.policy)
@@ -344,6 +336,11 @@ def export_agent(
     if "web" in formats:
         check_playable(env_id, recipe_of(agent, env_id))
     whole, agent = agent, flattened(agent)
+    if agent.facts.flat_keys is not None and (recipe_of(agent, env_id).frame_stack or 1) > 1:
+        raise AgentError(
+            f"{agent.source} cannot be exported: its Dict observations are stacked part by part, so that one step does "
+            "not stand in a row. Train it on one key, or without frame_stack."
+        )
     # Raises for what cannot be exported
     chain_of(agent)
     if agent.facts.is_rebuilt:

@@ -13,7 +13,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.normalization import Normalization
-from sb3_distill.envs.views import space_in_a_row
+from sb3_distill.envs.recipe import NamedWrapper
+from sb3_distill.envs.views import FlatView, ObservationView, space_in_a_row
 
 
 def flattened(agent: Teacher) -> Teacher:
@@ -84,3 +85,18 @@ def parts_of(rows: np.ndarray, space: spaces.Space, sizes: Mapping[str, int]) ->
     ends = np.cumsum(list(sizes.values()))
     parts = zip(sizes, np.split(rows, ends[:-1], axis=1), strict=True)
     return {key: part.reshape(-1, *(space[key].shape or ())).astype(space[key].dtype) for key, part in parts}
+
+
+def views_of(agent: Teacher) -> list[Any]:
+    """
+    :param agent: an agent, see ``flattened``
+    :return: what stands around the environment where it sees keys of a Dict observation, or its parts in a row, as the
+        Zoo's configurations name it
+    """
+    keys, flat_keys = agent.facts.student_keys, agent.facts.flat_keys
+    views: list[tuple[type, dict[str, Any]]] = []
+    if keys is not None:
+        views.append((ObservationView, {"student_keys": keys}))
+    if flat_keys is not None:
+        views.append((FlatView, {"keys": list(flat_keys)}))
+    return [NamedWrapper(f"{view.__module__}.{view.__name__}", kwargs).to_config() for view, kwargs in views]

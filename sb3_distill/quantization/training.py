@@ -132,8 +132,8 @@ class QuantizingMixin:
         if changed and further:
             raise ValueError(
                 f"{', '.join(changed)} would be those of one student, and this model has further ones: "
-                f"{', '.join(further)}. Load it without bits, save each with student_model(NAME).save(path), and load "
-                "those with bits."
+                f"{', '.join(further)}. Load it without bits, and save each by itself (student_model(NAME).save(path); "
+                "the first one once the others are dropped, drop_student). Load those with bits."
             )
         vars(model).update(changed)
         model._check_arguments()

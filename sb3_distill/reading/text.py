@@ -1,7 +1,8 @@
 """Reads JSON and YAML up to limits of size, depth and aliases."""
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def parse_json(content: bytes | str) -> Any:
         if not level:
             return value
     raise ReadError(too_deep)
+
+
+def has_json(path: Path, keys: Iterable[str]) -> bool:
+    """
+    :param path: a file, which need not exist
+    :param keys: keys
+    :return: whether it is a JSON object with these keys
+    """
+    with suppress(OSError, ValueError):
+        content = read_json(path)
+        return isinstance(content, dict) and set(keys) <= content.keys()
+    return False
 
 
 def read_json(path: Path) -> Any:

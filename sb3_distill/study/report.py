@@ -116,6 +116,10 @@ def describe_study(folder: Path, margin: float = MARGIN) -> Section:
     )
 
 
+# In the head of every page
+GENERATOR = 'name="generator" content="sb3-distill"'
+
+
 def write_report(
     folders: Sequence[Path], output: Path, title: str, margin: float = MARGIN, exports: Sequence[Path] = ()
 ) -> None:
@@ -131,7 +135,9 @@ def write_report(
     :raises ValueError: a folder has no such page
     :raises OSError: a file cannot be written, or the folder holds somebody else's files of these names
     """
-    check_own_folder(output, ("index.html", "tables.md"), ["tables.tex"])
+    page = output / "index.html"
+    is_ours = page.is_file() and GENERATOR in page.read_text(errors="replace")[:1_000]
+    check_own_folder(output, ("index.html", "tables.md", "tables.tex"), is_ours)
     plays = [read_play(folder) for folder in exports]
     sections = [describe_study(folder, margin) for folder in folders]
     latex = [to_latex(section.table, section.n_left, section.title) for section in sections if section.table]

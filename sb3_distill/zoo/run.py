@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     sys.argv = [module, *argv[1:]]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except (ValueError, NameError) as error:
+    except (ValueError, TypeError, OSError, NameError) as error:
         said = _refusal(error)
         if said is None:
             raise
@@ -49,9 +49,11 @@ def _refusal(error: Exception) -> str | None:
     """
     last = traceback.extract_tb(error.__traceback__)[-1]
     ours = Path(__file__).parents[1]
-    if isinstance(error, ValueError) and Path(last.filename).is_relative_to(ours) and "raise " in (last.line or ""):
+    if not isinstance(error, NameError) and Path(last.filename).is_relative_to(ours) and "raise " in (last.line or ""):
         return str(error)
     # The Zoo evaluates values of its options.
     if isinstance(error, NameError) and last.filename == "<string>":
-        return f"{error}. A text among -params needs quotes within quotes: NAME:\"'{error.name}'\"."
+        return (
+            f"{error}. A text in an option needs quotes within quotes, NAME:\"'text'\"; classes are written as nn.ReLU."
+        )
     return None

@@ -19,6 +19,7 @@ from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import BEST_STATISTICS, RUN_STATE
 from sb3_distill.cli import main
+from sb3_distill.state.file import StateFileError
 from tests.helpers import same
 from tests.qpd.students import SMALL_STUDENTS
 
@@ -336,6 +337,10 @@ def test_a_run_goes_on_without_the_student_that_it_left_out(tmp_path: Path):
     assert list(resumed.students) == ["warm"]
     resumed.learn(600 - resumed.num_timesteps, callbacks(tmp_path / "parts", 10_000))
     assert_same_students(whole, resumed)
+    # A student that the run never had is not left out silently.
+    other = pd({"warm": PD_STUDENTS["warm"], "new": {"policy_kwargs": {"net_arch": [4]}}}, **kwargs)
+    with pytest.raises(StateFileError, match="does not fit this model"):
+        other.load_run_state(tmp_path / "parts" / RUN_STATE)
 
 
 def test_bits_for_a_model_with_several_students_are_refused(tmp_path: Path):

@@ -273,7 +273,7 @@ def test_best_is_for_runs_that_were_evaluated(tmp_path: Path, capsys):
     for source, said in (
         (tmp_path / "agent.zip", "is none: leave it out, or name the folder"),
         ("zoo:ppo/CartPole-v1", "--best is for run folders, and zoo:ppo/CartPole-v1 is none"),
-        (tmp_path / "run", "has no best_model.zip, because the run made no evaluations"),
+        (tmp_path / "run", "has no best_model.zip: it is a run that made no evaluations"),
     ):
         assert main([str(source), "--best"]) == 1
         assert said in capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_before_the_agent_is_read(t
     assert f"{tmp_path / 'notes'} is a file, not a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["README.md", "policy.c", "runner.py"])
+@pytest.mark.parametrize("name", ["README.md", "policy.c", "runner.py", "policy.json"])
 def test_files_of_somebody_else_stay(name: str, tmp_path: Path, capsys):
     DQN("MlpPolicy", "Bits-v0", buffer_size=10, device="cpu", policy_kwargs={"net_arch": [4]}).save(tmp_path / "agent")
     folder = tmp_path / "project"

@@ -264,8 +264,8 @@ def test_description_says_what_there_is(few_bits, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(few_bits.parent)
     agent = load_teacher("CartPole-v1", device="cpu")
     # What an earlier export has left does not stay.
-    for name in (FLOAT_FILE, "policy.json"):
-        (tmp_path / name).touch()
+    (tmp_path / FLOAT_FILE).touch()
+    (tmp_path / "policy.json").write_text('{"sha256": "", "files": {}}')
     description = export_agent(agent, tmp_path, n_observations=40, max_disagreement=1.0)
     assert not (tmp_path / FLOAT_FILE).exists() and list(description.files) == [INTEGER_FILE]
     assert description.source == str(few_bits.with_suffix("")) and description.sha256 == agent.sha256

@@ -79,7 +79,7 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
     refused = {
         "teacher:'nowhere.zip'": "sb3-distill zoo train: ",
         "temperature:-1": "sb3-distill zoo train: temperature must be a positive finite number",
-        "loss:nll": "name 'nll' is not defined. A text among -params needs quotes within quotes: NAME:\"'nll'\".",
+        "loss:nll": "name 'nll' is not defined. A text in an option needs quotes within quotes, NAME:\"'text'\"",
     }
     for setting, message in refused.items():
         assert main([*command, "-params", setting, "n_envs:1"]) == 1

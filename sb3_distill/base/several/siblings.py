@@ -48,11 +48,13 @@ class SeveralStudentsMixin(DistillationAlgorithm):
     # The arguments that a student can have for itself, and the attributes that change while it learns
     student_entries: ClassVar[tuple[str, ...]]
     student_state: ClassVar[tuple[str, ...]]
-    run_attributes: ClassVar[tuple[str, ...]] = (*DistillationAlgorithm.run_attributes, "_student_states")
+    run_attributes: ClassVar[tuple[str, ...]] = (*DistillationAlgorithm.run_attributes, "_student_states", "_left_out")
     # By name: the settings of each further student; at construction, as the user wrote them
     students: Any
     siblings: Any
     _student_states: dict[str, dict[str, Any]]
+    # Names of students that the run has dropped
+    _left_out: list[str]
 
     @classmethod
     def load(cls: type[SelfSeveralStudents], path: Any, *args: Any, **kwargs: Any) -> SelfSeveralStudents:
@@ -76,7 +78,7 @@ class SeveralStudentsMixin(DistillationAlgorithm):
         """Keep the argument, for ``_setup_model``."""
         if students is not None and not students:
             raise ValueError("students is empty: name at least one, such as {'small': {...}}, or leave it out.")
-        self.students, self._student_states = students or {}, {}
+        self.students, self._student_states, self._left_out = students or {}, {}, []
         self.siblings = SimpleNamespace()
 
     def _setup_model(self) -> None:
@@ -175,6 +177,7 @@ class SeveralStudentsMixin(DistillationAlgorithm):
         delattr(self.siblings, name)
         self._student_states.pop(name, None)
         del self.students[name]
+        self._left_out = sorted({*self._left_out, name})
 
     def _further_models(self) -> list[DistillationAlgorithm]:
         return list(self._siblings().values())
@@ -209,9 +212,7 @@ class SeveralStudentsMixin(DistillationAlgorithm):
         return super()._init_callback(callbacks, progress_bar)
 
     def _restore_parameters(self, parameters: dict[str, Any]) -> None:
-        left = {key.split(".")[1] for key in parameters if key.startswith("siblings.")}
-        for name in set(self.students) - left:
-            # The run has left it out, too.
+        for name in set(self.students) & set(self._left_out):
             self.drop_student(name)
         super()._restore_parameters(parameters)
 

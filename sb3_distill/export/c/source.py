@@ -104,11 +104,6 @@ class CSource:
     def __init__(
         self, policy: IntegerPolicy, title: str, stack: int, source: str, parts: Mapping[str, int] | None = None
     ) -> None:
-        if parts is not None and stack > 1:
-            raise AgentError(
-                f"{source} cannot be exported as C: its Dict observations are stacked part by part, so that the newest "
-                "does not stand in a row. ONNX (--format onnx) takes them."
-            )
         self.parts = [(_plain(key), size) for key, size in (parts or {}).items()]
         self.stack, self.inputs = stack, policy.inputs
         # Of floats the ring is undone when they are converted
