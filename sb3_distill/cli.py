@@ -19,7 +19,7 @@ VERBS = {
     "study": ("sb3_distill.study.cli", "run a grid of games, students, losses and seeds from a file"),
     "report": ("sb3_distill.study.report", "write the results of a study as one page, Markdown and LaTeX"),
     "push": ("sb3_distill.push.cli", "put an agent on the Hugging Face hub, with a model card"),
-    "resume": ("sb3_distill.zoo.resume", "go on with a run of the Zoo that was stopped, or say from where (--dry-run)"),
+    "resume": ("sb3_distill.resume.resume", "go on with a run that was stopped, or say from where (--dry-run)"),
     "zoo": ("sb3_distill.zoo.run", "run a command of the RL Baselines3 Zoo with the algorithms of sb3_distill"),
 }
 

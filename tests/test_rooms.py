@@ -22,7 +22,7 @@ TIERS = (
     ("evaluation",),
     ("base",),
     ("pd", "rtpd", "qpd", "mtpd", "ppd"),
-    ("export", "visualize", "fit"),
+    ("export", "visualize", "fit", "resume"),
     ("study",),
     ("compress", "push"),
     ("zoo", "cli"),

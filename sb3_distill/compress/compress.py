@@ -44,7 +44,7 @@ from sb3_distill.reading.text import has_json
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.backends import Backend, run_locally
 
-JOB = "sb3_distill.compress.job"
+JOB = ("sb3_distill.compress.job",)
 # Share of the budget for the search; the rest is for the claim and the export.
 _SHARE = 0.8
 # By kind of network: length of a run for each second of the budget, and between which lengths

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from sb3_distill.common.files import flush_all, write_whole
 from sb3_distill.study.cell import StudyError
-from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS
+from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS, can_go_on, stopped_in
 
 # A cell that fails is tried once more.
 N_ATTEMPTS = 2
 # Seconds between two checks whether the study was interrupted
 _PATIENCE = 0.2
-# What runs the cell of a study: ``python -m MODULE FOLDER PIPE``
-CELL = "sb3_distill.study.job"
+# What runs the cell of a study: ``python -m MODULE [OPTION …] FOLDER PIPE``
+CELL = ("sb3_distill.study.job",)
 
 
 def run_process(command: Sequence[str], environment: dict[str, str], stop: threading.Event) -> tuple[int, str]:
@@ -70,37 +70,45 @@ def describe_death(status: int) -> str:
     return f"killed by signal {-status} ({name}){hint}"
 
 
-def attempt(key: str, settings: str, study: str, n_threads: int, stop: threading.Event, module: str = CELL) -> str:
+def attempt(
+    key: str, settings: str, study: str, n_threads: int, stop: threading.Event, module: Sequence[str] = CELL
+) -> str:
     """
     Run one cell in its own process, in a folder with a temporary name. The folder is renamed to the cell's key when the
-    cell has finished, so a folder with this name is always complete.
+    cell has finished, so a folder with this name is always complete. A cell that was stopped goes on in its folder, if
+    it can.
 
     :param key: key of the cell
     :param settings: the cell as JSON
     :param study: the study's folder
     :param n_threads: number of threads of the process
     :param stop: event that is set when the study is interrupted
-    :param module: what the process runs; it writes the manifest last
+    :param module: the module that the process runs, and its options; it writes the manifest last
     :return: an empty string, or the reason why the cell failed
     """
     finished, failed = (Path(study).resolve() / place / key for place in ("cells", "failed"))
-    folder = finished.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
+    folder = stopped_in(Path(study).resolve(), key) or finished.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
     write_whole(folder / SETTINGS, settings)
     # The order of floating-point sums depends on the number of threads: fix it, so that results are bit-equal on all
     # machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
-    command = [sys.executable, "-m", module, str(folder)]
+    command = [sys.executable, "-m", *module, str(folder)]
     status, stderr = run_process(command, environment, stop)
     if stop.is_set() and not (folder / MANIFEST).is_file():
-        shutil.rmtree(folder)
+        if not can_go_on(folder):
+            shutil.rmtree(folder)
         return "interrupted"
     if status != 0 or not (folder / MANIFEST).is_file():
         said = (stderr.strip() or f"ended with status {status}").splitlines()[-1]
         problem = describe_death(status) if status < 0 else said
+        shutil.rmtree(failed, ignore_errors=True)
+        if status < 0 and can_go_on(folder):
+            # The next attempt goes on there.
+            write_whole(failed / PROBLEM, problem + "\n")
+            return problem
         write_whole(folder / "stderr.txt", stderr)
         write_whole(folder / PROBLEM, problem + "\n")
         # Keep the folder of the failed cell: it may hold a trained model whose evaluation failed.
-        shutil.rmtree(failed, ignore_errors=True)
         failed.parent.mkdir(exist_ok=True)
         folder.rename(failed)
         return problem
@@ -117,11 +125,11 @@ Job = tuple[str, str]
 Backend = Callable[[Sequence[Job], Path], Generator[tuple[str, str], None, None]]
 
 
-def run_locally(n_jobs: int, n_threads: int, module: str = CELL) -> Backend:
+def run_locally(n_jobs: int, n_threads: int, module: Sequence[str] = CELL) -> Backend:
     """
     :param n_jobs: number of cells that run at the same time
     :param n_threads: number of threads per cell
-    :param module: what runs a cell
+    :param module: the module that runs a cell, and its options
     :return: a backend that runs cells in local processes
     """
 
@@ -144,7 +152,7 @@ def run_locally(n_jobs: int, n_threads: int, module: str = CELL) -> Backend:
 
 
 def _try_again(
-    key: str, settings: str, study: str, n_threads: int, module: str, stop: threading.Event | None = None
+    key: str, settings: str, study: str, n_threads: int, module: Sequence[str], stop: threading.Event | None = None
 ) -> str:
     # On Ray, no event is passed: an interrupted study kills the workers.
     stop = stop or threading.Event()
@@ -156,12 +164,12 @@ def _try_again(
     return problem
 
 
-def run_on_ray(address: str | None, n_jobs: int, n_threads: int, module: str = CELL) -> Backend:
+def run_on_ray(address: str | None, n_jobs: int, n_threads: int, module: Sequence[str] = CELL) -> Backend:
     """
     :param address: address of a running cluster; None: start Ray on this machine
     :param n_jobs: number of cells that run at the same time, if Ray is started on this machine
     :param n_threads: number of threads per cell
-    :param module: what runs a cell
+    :param module: the module that runs a cell, and its options
     :return: a backend that runs cells on Ray; all workers must have access to the study's folder
     :raises StudyError: Ray is not installed
     """

@@ -14,10 +14,10 @@ from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import format_spread, format_table, interval_text
-from sb3_distill.study.backends import run_locally, run_on_ray
+from sb3_distill.study.backends import CELL, run_locally, run_on_ray
 from sb3_distill.study.cell import Study, StudyError
 from sb3_distill.study.file import read_study
-from sb3_distill.study.manifest import manifest_of, manifests_of
+from sb3_distill.study.manifest import manifest_of, manifests_of, stopped_in
 from sb3_distill.study.plan.needs import describe_needs
 from sb3_distill.study.run import (
     RESULTS,
@@ -44,7 +44,8 @@ def print_plan(study: Study, folder: Path) -> None:
     for cell in study.cells:
         finished = manifest_of(folder, cell)
         seconds = estimate_seconds(cell, manifests) if finished is None else finished.total_seconds
-        rows.append([*cell.labels.values(), "to do" if finished is None else "finished", format_seconds(seconds)])
+        state = "finished" if finished else "stopped" if stopped_in(folder, cell.key) else "to do"
+        rows.append([*cell.labels.values(), state, format_seconds(seconds)])
     print(format_table(rows, n_left=len(rows[0]) - 1))
 
 
@@ -135,6 +136,13 @@ def main(argv: list[str]) -> int:
         help="run cells anew whose teacher was replaced since; what they were is moved to FOLDER/replaced",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cells and what they need, run nothing")
+    parser.add_argument(
+        "--save-freq",
+        type=whole_number(1),
+        metavar="N",
+        help="steps between two checkpoints of a cell, from which cells that were stopped go on (default: they begin "
+        "anew); say it again when you repeat the command",
+    )
     machines = parser.add_argument_group("where the cells run")
     machines.add_argument("--backend", choices=["local", "ray"], default="local", help="processes here, or Ray")
     machines.add_argument("--address", help="address of a running Ray cluster (default: start Ray here)")
@@ -161,20 +169,22 @@ def main(argv: list[str]) -> int:
             if replaced:
                 print(f"Warning: {describe_replaced(replaced)}", file=sys.stderr)
             return 0
+        command = CELL if args.save_freq is None else (*CELL, "--save-freq", str(args.save_freq))
         if args.backend == "ray":
-            backend = run_on_ray(args.address, args.jobs, args.threads)
+            backend = run_on_ray(args.address, args.jobs, args.threads, command)
         else:
-            backend = run_locally(args.jobs, args.threads)
-        with only_study_in(folder):
+            backend = run_locally(args.jobs, args.threads, command)
+        with only_study_in(folder, study.cells):
             settle_replaced(study, folder, args.anew)
             print_needs(study, folder, args.jobs, args.backend == "local")
             try:
                 failures = run_study(study, folder, backend)
             except KeyboardInterrupt:
                 rows = collect(study, folder)
+                kept = "" if args.save_freq else " Cells under way begin anew: --save-freq keeps what they have done."
                 print(
                     f"sb3-distill study: interrupted. {folder / RESULTS} has the {len(rows)} rows of finished cells; "
-                    "to continue, repeat the command.",
+                    f"to continue, repeat the command.{kept}",
                     file=sys.stderr,
                 )
                 return 130

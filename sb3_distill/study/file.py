@@ -14,7 +14,7 @@ import gymnasium as gym
 
 from sb3_distill.algorithms import ALGORITHMS, arguments_of, resolve
 from sb3_distill.common.utils import to_number, unknown_choice
-from sb3_distill.envs.imports import why_not_made
+from sb3_distill.envs.imports import registered_spec, why_not_made
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.reading.yaml_keys import DuplicateKeyError
@@ -155,10 +155,13 @@ def _check_evaluation(where: str, evaluation: Mapping[str, Any], cells: Sequence
 
 
 def _check_cell(where: str, cell: Cell) -> None:
-    if ":" not in cell.env and cell.env not in gym.registry:
-        close = difflib.get_close_matches(cell.env, gym.registry, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise StudyError(f"{where}: there is no environment {cell.env!r}.{hint}")
+    if ":" not in cell.env:
+        try:
+            registered_spec(cell.env)
+        except gym.error.Error as error:
+            close = difflib.get_close_matches(cell.env, gym.registry, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise StudyError(f"{where}: there is no environment {cell.env!r}.{hint}") from error
     # Of several tasks, each one, too
     for env_id in (cell.env, *(cell.env_kwargs.get("env_ids") or ())):
         problem = why_not_made(env_id) if isinstance(env_id, str) else None

@@ -1,5 +1,6 @@
-"""Trains and evaluates one cell of a study: ``python -m sb3_distill.study.job FOLDER [PIPE]``."""
+"""Trains and evaluates one cell of a study: ``python -m sb3_distill.study.job [--save-freq N] FOLDER [PIPE]``."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -11,25 +12,31 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sb3_distill.agents.files import RUN_STATE
 from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.files import run_folder, write_whole
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.mtpd.callbacks import BestOfTasksCallback
+from sb3_distill.reading.text import read_json
 from sb3_distill.results.tables import to_json
+from sb3_distill.resume.resume import resume
 from sb3_distill.study.cell import MULTI_TASK, Cell, leaves_one_agent
-from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, Manifest, agent_of_cell, versions
+from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, TRAINED, Manifest, agent_of_cell, versions
 from sb3_distill.study.rows import agents_of, evaluation_of, load_references, rows_of
 from sb3_distill.study.values import as_argument
 
+# While a cell trains: seconds that it has trained in earlier stretches, and when this one began
+STRETCHES = "stretches.json"
 # Episodes of each evaluation by which the best model is selected, if the study does not say it
 N_EVAL_EPISODES = 10
 
 
-def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[str]:
+def train_arguments(cell: Cell, folder: Path, recording: Path | None, save_freq: int = -1) -> list[str]:
     """
     :param cell: the cell
     :param folder: folder in which the Zoo creates the run folder
     :param recording: folder with the recording of the teacher's play; None if the cell uses no recording
+    :param save_freq: steps between two checkpoints; -1: there are none
     :return: the arguments of ``rl_zoo3.train``
     """
     hyperparams = dict(cell.hyperparams)
@@ -54,6 +61,8 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None) -> list[st
         "--eval-episodes",
         str(cell.evaluation.get("eval_episodes", N_EVAL_EPISODES)),
     ]
+    if save_freq > 0:
+        arguments += ["--save-freq", str(save_freq)]
     if cell.n_timesteps is not None:
         arguments += ["-n", str(cell.n_timesteps)]
     if cell.gym_packages:
@@ -81,22 +90,28 @@ def _keeps_best(cell: Cell, folder: Path) -> dict[str, dict[str, Any]]:
     return {f"{BestOfTasksCallback.__module__}.{BestOfTasksCallback.__qualname__}": arguments}
 
 
-def train(cell: Cell, folder: Path, recording: Path | None) -> Path:
+def train(cell: Cell, folder: Path, recording: Path | None, save_freq: int = -1) -> None:
     """
-    Run ``rl_zoo3.train`` in this process.
+    Run ``rl_zoo3.train`` in this process, or go on with a run that was stopped.
 
     :param cell: the cell
     :param folder: folder in which the Zoo creates the run folder
     :param recording: folder with the recording of the teacher's play; None if the cell uses no recording
-    :return: the run folder
+    :param save_freq: steps between two checkpoints; -1: there are none
     """
+    run = run_folder(folder, cell.algo, cell.env)
+    if (run / RUN_STATE).is_file():
+        with (folder / LOG).open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+            resume(run)
+        return
+
     import sb3_distill_zoo
 
     sb3_distill_zoo.add_finder()
     from rl_zoo3.train import train as zoo_train
 
     arguments = sys.argv
-    sys.argv = ["rl_zoo3.train", *train_arguments(cell, folder, recording)]
+    sys.argv = ["rl_zoo3.train", *train_arguments(cell, folder, recording, save_freq)]
     try:
         with (folder / LOG).open("w", buffering=1) as log, contextlib.redirect_stdout(log):
             # Log the command with the cell's final folder instead of the temporary one, so that users can repeat it.
@@ -104,28 +119,56 @@ def train(cell: Cell, folder: Path, recording: Path | None) -> Path:
             zoo_train()
     finally:
         sys.argv = arguments
-    return run_folder(folder, cell.algo, cell.env)
 
 
-def run_cell(folder: Path) -> None:
+class _Stopwatch:
+    """
+    How long a cell has trained, in all its stretches if it was stopped.
+
+    :param folder: the cell's folder
+    :param run: its run folder
+    """
+
+    def __init__(self, folder: Path, run: Path) -> None:
+        self._trained, self._stretches = folder / TRAINED, folder / STRETCHES
+        self._start = time.time()
+        self._before = 0.0
+        if (run / RUN_STATE).is_file() and self._stretches.is_file():
+            # What came after its newest checkpoint is done again.
+            before, start = read_json(self._stretches)
+            self._before = before + max((run / RUN_STATE).stat().st_mtime - start, 0.0)
+        write_whole(self._stretches, to_json([self._before, self._start]))
+
+    def stop(self) -> None:
+        """Write down that the training is over."""
+        write_whole(self._trained, to_json(self._before + time.time() - self._start))
+        self._stretches.unlink()
+
+
+def run_cell(folder: Path, save_freq: int = -1) -> None:
     """
     Train and score a cell, and write its manifest. The manifest marks the cell as finished, so it is written last.
 
-    :param folder: the cell's folder, with its settings
+    :param folder: the cell's folder, with its settings; also one in which the cell was stopped
+    :param save_freq: steps between two checkpoints; -1: there are none
     """
-    start = time.time()
     cell = Cell(**json.loads((folder / SETTINGS).read_text()))
     study = folder.parent.parent
     key = cell.recording_key
     trust_packages(cell.gym_packages)
     load_references(cell, study)
-    run = train(cell, folder, None if key is None else study / "recordings" / key)
+    run = run_folder(folder, cell.algo, cell.env)
+    if not (folder / TRAINED).is_file():
+        watch = _Stopwatch(folder, run)
+        train(cell, folder, None if key is None else study / "recordings" / key, save_freq)
+        watch.stop()
     trained = time.time()
     rows = rows_of(cell, run, study)
     command = (folder / LOG).read_text().splitlines()[0]
-    seconds = {"train": trained - start, "evaluate": time.time() - trained}
+    seconds = {"train": read_json(folder / TRAINED), "evaluate": time.time() - trained}
     manifest = Manifest(cell, tuple(rows), seconds, command, versions(), agents_of(cell, run, study))
     write_whole(folder / MANIFEST, to_json(manifest.to_dict()))
+    (folder / TRAINED).unlink()
 
 
 def end_with(reader: int) -> None:
@@ -145,6 +188,11 @@ def end_with(reader: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        end_with(int(sys.argv[2]))
-    run_cell(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("pipe", type=int, nargs="?")
+    parser.add_argument("--save-freq", type=int, default=-1)
+    args = parser.parse_args()
+    if args.pipe is not None:
+        end_with(args.pipe)
+    run_cell(args.folder, args.save_freq)

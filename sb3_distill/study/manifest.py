@@ -1,9 +1,11 @@
-"""The files of a cell, and the manifest that is written when the cell has finished."""
+"""The files of a cell: what it leaves when it is stopped, and the manifest that is written when it has finished."""
 
 import contextlib
+import glob
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.archive import read_archive
+from sb3_distill.agents.files import RUN_STATE
 from sb3_distill.common.files import check_name, run_folder
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.schema import conform, read_fields
@@ -23,6 +26,8 @@ from sb3_distill.study.cell import Cell, StudyError
 # Commands that tell it, where Python does not
 _NAME_OF_PROCESSOR = {"Linux": ["lscpu"], "Darwin": ["sysctl", "machdep.cpu.brand_string"]}
 MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "problem.txt"
+# How long a cell has trained: written when it has, before its evaluation
+TRAINED = "trained.json"
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,40 @@ def manifests_of(study: Path, cells: Iterable[Cell]) -> list[Manifest]:
     :return: the manifests of those that have finished
     """
     return [manifest for cell in cells if (manifest := manifest_of(study, cell)) is not None]
+
+
+def can_go_on(folder: Path) -> bool:
+    """
+    :param folder: folder of a cell that has not finished
+    :return: whether its run has a state to go on from, or is complete and was to be evaluated
+    """
+    return (folder / TRAINED).is_file() or any(folder.glob(f"*/*/{RUN_STATE}"))
+
+
+def stopped_in(study: Path, key: str) -> Path | None:
+    """
+    :param study: a study's folder
+    :param key: key of a cell that does not run
+    :return: the folder in which it was stopped and can go on; None if there is none
+    """
+    return next(filter(can_go_on, sorted((study / "cells").glob(f".{glob.escape(key)}.*"))), None)
+
+
+def clear_stopped(study: Path, cells: Iterable[Cell]) -> None:
+    """
+    Delete what a study that was killed has left, but for cells that can go on, and the recordings that they write.
+
+    :param study: the study's folder, in which nothing runs
+    :param cells: the study's cells
+    """
+    stopped = {path: cell for cell in cells if (path := stopped_in(study, cell.key)) is not None}
+    kept = tuple(f".{cell.recording_key}." for cell in stopped.values() if cell.recording_key is not None)
+    for left in study.glob("cells/.*"):
+        if left not in stopped:
+            shutil.rmtree(left, ignore_errors=True)
+    for left in study.glob("recordings/*.partial"):
+        if not left.name.startswith(kept):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def agent_of_cell(study: Path, key: str) -> Path:

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +26,16 @@ from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
 from sb3_distill.study.cell import MULTI_TASK, OF_CELL, ZOO, Cell, Study
-from sb3_distill.study.manifest import MANIFEST, PROBLEM, Manifest, UsedAgent, manifest_of, manifests_of, teachers_in
+from sb3_distill.study.manifest import (
+    MANIFEST,
+    PROBLEM,
+    Manifest,
+    UsedAgent,
+    clear_stopped,
+    manifest_of,
+    manifests_of,
+    teachers_in,
+)
 from sb3_distill.study.rows import tasks_of_cell, teacher_algorithms
 
 RESULTS, TABLE = "results.json", "results.csv"
@@ -305,16 +313,17 @@ def put_aside(replaced: Iterable[Replaced], folder: Path) -> None:
 
 
 @contextmanager
-def only_study_in(folder: Path) -> Iterator[None]:
+def only_study_in(folder: Path, cells: Sequence[Cell]) -> Iterator[None]:
     """
-    Lock a study's folder for this process, and delete unfinished cells and recordings of a process that was killed.
+    Lock a study's folder for this process, and delete unfinished cells and recordings of a process that was killed, but
+    for those that can go on.
 
     :param folder: the study's folder
+    :param cells: the study's cells
     :raises InUseError: another process runs the study
     """
     with locked(folder, "runs the cells of a study"):
-        for left in [*folder.glob("cells/.*"), *folder.glob("recordings/*.partial")]:
-            shutil.rmtree(left, ignore_errors=True)
+        clear_stopped(folder, cells)
         yield
 
 
@@ -368,9 +377,9 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
                         state = f"{scores} of the teacher, {format_seconds(manifest.total_seconds)}"
                     collect(study, folder)
                     tell(n_done + len(failures))
-                    # Running cells have a folder with a temporary name.
-                    n_running = len(list(folder.glob("cells/.*")))
-                    n_waiting = max(len(phase) - n_ended - n_running, 0) + len(waiting)
-                    counts = f"{n_done:>{width}}/{len(study.cells)} done, {n_running} running, {n_waiting} waiting"
+                    # Running cells, and those that were stopped, have a folder with a temporary name.
+                    n_unfinished = len(list(folder.glob("cells/.*")))
+                    n_waiting = max(len(phase) - n_ended - n_unfinished, 0) + len(waiting)
+                    counts = f"{n_done:>{width}}/{len(study.cells)} done, {n_unfinished} under way, {n_waiting} waiting"
                     print(f"{format_seconds(time.time() - start)}  {counts}  {labels}: {state}", flush=True)
     return failures

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_distill import QPD, Answers, Gaussian, PolicyDistillation, ProximalPolicyDistillation, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.cli import main
-from sb3_distill.zoo.resume import resume
+from sb3_distill.resume.resume import resume
 from tests.agents.own_teachers import Counter, Plain, Swinger
 from tests.mtpd.students import make as make_mtpd
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from sb3_distill import QPD, OwnPicture, PolicyDistillation, load_teacher
 from sb3_distill.cli import main
 from sb3_distill.envs.imports import _named_packages
-from sb3_distill.zoo.resume import resume
+from sb3_distill.resume.resume import resume
 from tests.envs.pictures import Blind, Watcher, make_watcher, place_of, rendered_row, row_of_dot, small_screen
 
 ROW = "tests.envs.pictures:row_of_dot"

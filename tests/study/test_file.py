@@ -237,3 +237,14 @@ def test_environments_of_modules(tmp_path, capsys):
     path = write(tmp_path / "s.yml", **changes, published=None, evaluation={"starts_from": "random"})
     assert main([str(path), "--dry-run"]) == 1
     assert "names an environment that is not registered: " in capsys.readouterr().err
+
+
+def test_environments_of_the_zoo_are_known(tmp_path):
+    path = write(
+        tmp_path / "s.yml",
+        settings={"algo": "qpd", "env": "CartPoleNoVel-v1"},
+        published=None,
+        grid={"seed": [0]},
+        record=False,
+    )
+    assert read_study(path).cells[0].env == "CartPoleNoVel-v1"

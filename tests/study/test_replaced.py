@@ -64,7 +64,7 @@ def study(tmp_path) -> Path:
 
 
 def test_a_cell_of_another_teacher_is_no_seed_of_this_one(study, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sb3_distill.study.cli.run_locally", lambda n_jobs, n_threads: run_here)
+    monkeypatch.setattr("sb3_distill.study.cli.run_locally", lambda n_jobs, n_threads, module: run_here)
     out, teacher = tmp_path / "out", tmp_path / "teacher.zip"
     before = load_teacher(teacher, device="cpu").sha256
     (done,) = (out / "cells").iterdir()

@@ -147,7 +147,7 @@ def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, c
     assert len(results["agents"]) == 1 and len(list((tmp_path / "out" / "recordings").iterdir())) == 1
     (failure,) = results["failures"]
     assert failure["labels"]["temperature"] == "-1.0" and "temperature" in failure["problem"]
-    assert "or for a recording of its play: 1" in captured.out and "1/2 done, 0 running, 0 waiting" in captured.out
+    assert "or for a recording of its play: 1" in captured.out and "1/2 done, 0 under way, 0 waiting" in captured.out
     # The report names it, and what the grid compares though one value alone has come to its end.
     assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
@@ -221,7 +221,7 @@ def test_a_killed_study_leaves_no_worker_behind(study_file, tmp_path):
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
     # It can be run again.
-    with only_study_in(tmp_path / "out"):
+    with only_study_in(tmp_path / "out", ()):
         assert not list((tmp_path / "out" / "cells").iterdir())
 
 
@@ -263,7 +263,7 @@ def test_a_study_and_its_report_on_a_full_disk(finished, study_file, tmp_path, c
 def test_a_folder_is_of_one_study_at_a_time_and_cleared_of_what_was_killed(study_file, finished, capsys):
     for name in ("cells/.key.0123", "recordings/x.7.partial"):
         (finished / name).mkdir()
-    with only_study_in(finished):
+    with only_study_in(finished, ()):
         assert not list(finished.glob("*/*.partial")) and not list(finished.glob("cells/.*"))
         assert main([str(study_file), "-o", str(finished)]) == 1
     assert "another process runs the cells of a study there" in capsys.readouterr().err

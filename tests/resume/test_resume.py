@@ -10,8 +10,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_distill.agents.archive import FORMAT
 from sb3_distill.cli import main
+from sb3_distill.resume.resume import command_line
 from sb3_distill.state.file import write_state
-from sb3_distill.zoo.resume import command_line
 from tests.helpers import REPOSITORY, content_of, run_python
 
 ARGUMENTS = {

@@ -21,8 +21,8 @@ from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.common.locks import locked
 from sb3_distill.common.verbs import Parser
 from sb3_distill.reading.limits import ReadError
+from sb3_distill.resume.runs import StoppedRun, check_run_folder, find_stopped_run
 from sb3_distill.state.file import StateFileError
-from sb3_distill.zoo.runs import StoppedRun, check_run_folder, find_stopped_run
 
 # Arguments of the Zoo's train that the resumed run does not get: it has the hyperparameters of config.yml, which those
 # arguments have led to, and the folder of the run
