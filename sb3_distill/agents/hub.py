@@ -1,7 +1,10 @@
 """Agents on the Hugging Face hub."""
 
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from sb3_distill.agents.config import read_yaml
 from sb3_distill.agents.files import HUB_STATISTICS, AgentError, AgentFiles, AgentNotFoundError
@@ -39,13 +42,14 @@ def download(source: str, local_only: bool = False) -> AgentFiles:
     )
     try:
         with explained_wait(wait):
-            zip_path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=local_only))
+            cache_only = local_only or not _has_address()
+            zip_path = Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=cache_only))
             # Fetch the other files from the same commit, even if a newer one is pushed meanwhile.
             folder = zip_path.parent
             for filename in ("config.yml", "args.yml"):
-                _fetch_if_there(repository, filename, folder.name, local_only)
+                _fetch_if_there(repository, filename, folder.name, cache_only)
             if read_yaml(folder / "config.yml").get("normalize", True):
-                _fetch_if_there(repository, HUB_STATISTICS, folder.name, local_only)
+                _fetch_if_there(repository, HUB_STATISTICS, folder.name, cache_only)
     except AgentError:
         raise
     except LocalEntryNotFoundError as error:
@@ -63,6 +67,23 @@ def download(source: str, local_only: bool = False) -> AgentFiles:
             f"{source} could not be downloaded ({reason}). Check the connection, or give a local zip or run folder."
         ) from error
     return AgentFiles(zip_path, folder, None, algo, env_id)
+
+
+def _has_address() -> bool:
+    """
+    Whether the hub's name leads anywhere. Without a network it does not, and the hub's client would ask again for half a
+    minute.
+    """
+    from huggingface_hub import constants
+
+    if getproxies():
+        # The proxy looks it up.
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except socket.gaierror:
+        return False
+    return True
 
 
 def _fetch_if_there(repository: str, filename: str, commit: str, local_only: bool) -> None:

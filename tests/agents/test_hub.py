@@ -89,7 +89,7 @@ def hub(cartpole_teacher):
     server.server_close()
 
 
-def ask(folder, address, *names, offline=False):
+def ask(folder, address, *names, offline=False, finds=True):
     """What a process answers that began with this address, this cache, and online or not."""
     with pytest.MonkeyPatch.context() as begun:
         begun.chdir(folder)
@@ -98,7 +98,7 @@ def ask(folder, address, *names, offline=False):
         begun.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
         begun.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
         begun.setattr(constants, "HF_HUB_OFFLINE", offline)
-        answers = {"found": find_zoo_teacher("CartPole-v1", ["qrdqn", "dqn", "ppo"])}
+        answers = {"found": find_zoo_teacher("CartPole-v1", ["qrdqn", "dqn", "ppo"])} if finds else {}
         for name in names:
             try:
                 teacher = load_teacher(name)
@@ -151,3 +151,9 @@ def test_what_the_hub_does_not_have(online, name, message):
 
 def test_offline_without_a_cache(offline):
     assert "is not completely in the local cache, and the hub cannot be reached" in offline[NEVER_ASKED]
+
+
+def test_without_a_network_nothing_is_asked_again_and_again(online, offline, capfd):
+    answers = ask(online[0], "http://hub.invalid", *NAMES, PINNED, NEVER_ASKED, finds=False)
+    assert answers == {name: offline[name] for name in answers}
+    assert "Retrying" not in capfd.readouterr().err
