@@ -71,7 +71,7 @@ def download(source: str, local_only: bool = False) -> AgentFiles:
 
 def _has_address() -> bool:
     """
-    Whether the hub's name leads anywhere. Without a network it does not, and the hub's client would ask again for half a
+    Whether the name of the hub leads anywhere. Without a network it does not, and its client would ask again for half a
     minute.
     """
     from huggingface_hub import constants
