@@ -14,7 +14,9 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import RUN_STATE, AgentError, EvaluationScore
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import name_roots, zoo_roots
+from sb3_distill.common.arguments import add_gym_packages
 from sb3_distill.common.verbs import Parser
+from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.tables import format_table
 
 
@@ -33,6 +35,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "$RL_TRAINED_AGENTS)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list")
+    add_gym_packages(parser)
     return parser.parse_args(argv)
 
 
@@ -187,7 +190,8 @@ def print_one(facts: Facts) -> None:
     if facts.statistics_note is not None:
         print(f"  {'note':14} {facts.statistics_note}")
     print(f"  {'score':14} {score_text(facts.recorded_score)}")
-    print("  layers")
+    if facts.layers:
+        print("  layers")
     for name, layer in facts.layers.items():
         print(f"    {name:44} {layer.kind:10} {' x '.join(map(str, layer.shape))}")
 
@@ -200,6 +204,11 @@ def main(argv: list[str]) -> int:
     :return: exit status: 1 if any agent could not be read
     """
     args = parse_args(argv)
+    try:
+        trust_packages(args.gym_packages)
+    except ValueError as error:
+        print(f"sb3-distill teachers: {error}", file=sys.stderr)
+        return 1
     if not args.paths:
         args.paths = [str(root) for root in zoo_roots() if root.is_dir()]
     if not args.paths:
@@ -229,7 +238,7 @@ def main(argv: list[str]) -> int:
                 entry.env or "unknown",
                 score_text(entry.recorded_score),
                 f"{entry.n_parameters:,}",
-                f"{entry.zip_bytes:,}",
+                "-" if entry.zip_bytes is None else f"{entry.zip_bytes:,}",
             )
             for entry in facts
         ]

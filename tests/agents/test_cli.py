@@ -37,3 +37,16 @@ def test_a_state_is_no_agent_and_says_that_the_run_can_go_on(cartpole_teacher, t
         output = capsys.readouterr()
         assert "dqn" in output.out and f"`sb3-distill resume {run}` goes on with the run" in output.err
     assert not [warning for warning in recwarn if "run_state" in str(warning.message)]
+
+
+def test_an_object_needs_its_package(cartpole_teacher, capsys, monkeypatch):
+    name = "tests.agents.own_teachers:make_plain"
+    monkeypatch.setattr("sb3_distill.envs.imports._NAMED", set())
+    monkeypatch.setattr("sb3_distill.envs.imports._TRUSTED", {"sb3_distill"})
+    assert main(["teachers", name]) == 1
+    assert "if you trust it, pass --gym-packages tests" in capsys.readouterr().err
+    assert main(["teachers", name, "--gym-packages", "nothing_of_this_name"]) == 1
+    assert "--gym-packages: nothing_of_this_name cannot be imported" in capsys.readouterr().err
+    assert main(["teachers", name, str(cartpole_teacher), "--gym-packages", "tests.agents.own_teachers"]) == 0
+    (own,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(name))
+    assert own.split() == [name, "unknown", "none", "67", "-"]

@@ -171,6 +171,29 @@ def test_a_gaussian_and_its_bounds(tmp_path: Path) -> None:
     scaled = {"answers": "action", "low": -1.0, "high": 1.0}
     teacher = load_teacher(path, device="cpu", env_id="Pendulum-v1", teacher_kwargs={**scaled, "output": "mu"})
     assert np.allclose(teacher.predict(obs)[0], 2.0 * np.clip(mean, -1, 1), atol=1e-5)
+    # The deviation is scaled with the mean
+    scaled = {"answers": "mean", "log_std": "log_std", "low": -0.5, "high": 1.0}
+    teacher = load_teacher(path, device="cpu", env_id="Pendulum-v1", teacher_kwargs=scaled)
+    answers, _ = teacher.answer(th.as_tensor(obs))
+    assert answers.gaussian is not None and np.allclose(answers.gaussian.std, np.exp(-1.0) * 4 / 1.5)
+    assert np.allclose(answers.gaussian.mean, (mean + 0.5) * 4 / 1.5 - 2, atol=1e-5)
+    assert np.allclose(teacher.predict(obs)[0], np.clip((mean + 0.5) * 4 / 1.5 - 2, -2, 2), atol=1e-5)
+    # Without an environment, these are the actions.
+    teacher = load_teacher(path, device="cpu", teacher_kwargs=scaled)
+    answers, _ = teacher.answer(th.as_tensor(obs))
+    assert answers.gaussian is not None and np.allclose(answers.gaussian.mean, mean, atol=1e-5)
+    assert teacher.action_space == spaces.Box(-0.5, 1.0, (1,))
+
+
+@pytest.mark.parametrize("options", [{"answers": "action"}, {"answers": "mean", "log_std": "log_std"}])
+def test_bounds_that_cannot_be(options: dict[str, Any], tmp_path: Path) -> None:
+    path = linear(tmp_path / "mean.onnx", 3, 1, target="action", log_std=np.array([[-1.0]]))
+    with pytest.raises(AgentError, match=r"low must be below high, not \[1.\] and \[1.\]"):
+        load_teacher(path, env_id="Pendulum-v1", teacher_kwargs={**options, "low": 1.0, "high": 1.0})
+    seen = make_vec_env("Pendulum-v1").observation_space
+    env: Any = type("Env", (), {"observation_space": seen, "action_space": spaces.Box(-np.inf, np.inf, (1,))})
+    with pytest.raises(AgentError, match=r"have no bounds .*: leave low and high out"):
+        load_teacher(path, env=env, teacher_kwargs={**options, "low": -1.0, "high": 1.0})
 
 
 def test_pixels_are_scaled_where_the_user_says_so(tmp_path: Path) -> None:
@@ -398,3 +421,15 @@ def test_half_precision(tmp_path: Path) -> None:
         obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
         assert teacher.observation_space.dtype == np.float32 and teacher.n_bytes == 16
         assert np.array_equal(teacher.predict(obs)[0], (obs @ weights_of(4, 2)).argmax(axis=1))
+
+
+def test_a_memory_that_grows_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["obs", "w"], ["logits"]),
+        helper.make_node("Concat", ["h_in", "obs"], ["h_out"], axis=1),
+    ]
+    inputs = {"obs": (FLOAT, ["N", 4]), "h_in": (FLOAT, ["N", "before"])}
+    outputs = {"logits": (FLOAT, ["N", 2]), "h_out": (FLOAT, ["N", "after"])}
+    path = save(tmp_path / "policy.onnx", nodes, inputs, outputs, {"w": weights_of(4, 2)})
+    with pytest.raises(AgentError, match="A memory must keep its shapes: cut or pad it to a fixed length"):
+        load_teacher(path, device="cpu")

@@ -1,5 +1,6 @@
 """Objects of a user's own as teachers, and functions that make them."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -225,3 +226,10 @@ def test_a_name_that_is_no_function(name: str, message: str) -> None:
     with pytest.raises(AgentError, match=message):
         load_teacher(name)
     assert load_teacher(MAKER, device="cpu").source == MAKER
+
+
+def test_a_memory_that_grows_is_refused() -> None:
+    lengths = itertools.count(1)
+    own = answering(lambda n: (Answers(q_values=np.zeros((n, 2))), np.zeros((n, next(lengths)))))
+    with pytest.raises(AgentError, match=r"shapes \(1,\) after one observation, and \(2,\) later. A memory must keep"):
+        PolicyDistillation("MlpPolicy", "CartPole-v1", own, **OFF_POLICY)

@@ -24,6 +24,17 @@ class AnsweringTeacher(Teacher):
         """Whether its answers depend on what it saw before, which is in its state."""
         return self.state_form is not None
 
+    def _check_form(self, state: State) -> None:
+        """Called with the state after each observation of the first ones: it must keep its form."""
+        form = form_of(state)
+        if self.state_form is None:
+            self.state_form = form
+        elif form != self.state_form:
+            raise AgentError(
+                f"{self.source}: its state has the shapes {self.state_form} after one observation, and {form} later. A "
+                "memory must keep its shapes: cut or pad it to a fixed length."
+            )
+
     def _go_on(self, state: State, episode_start: np.ndarray | None, n_envs: int) -> State:
         """The state on the agent's device, with zeros where an episode begins."""
         if state is None:

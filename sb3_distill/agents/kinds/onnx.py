@@ -25,7 +25,7 @@ from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 from sb3_distill.reading.text import parse_json
-from sb3_distill.state.memory import State, form_of
+from sb3_distill.state.memory import State
 
 ANSWERS = ("q_values", "logits", "mean", "action")
 # What our own export writes beside the file
@@ -186,9 +186,12 @@ class OnnxTeacher(AnsweringTeacher):
                 f"its output {answer.name} is {self._answers!r}, and the environment's actions are {space}: say that "
                 "it holds logits or q_values, teacher_kwargs=dict(answers=...)."
             )
-        # A mean without a deviation is an action, too.
-        is_action = self._answers == "action" or options.log_std is None
-        if isinstance(space, spaces.Box) and (options.low is None or is_action):
+        if isinstance(space, spaces.Box):
+            if options.low is not None and not space.is_bounded():
+                raise self._say(
+                    f"the environment's actions have no bounds ({space}), to which those between low and high could "
+                    "be scaled: leave low and high out."
+                )
             return space
         low, high = options.low, options.high
         if low is None:
@@ -204,15 +207,19 @@ class OnnxTeacher(AnsweringTeacher):
         """Between which bounds the actions are that the file gives."""
         if not isinstance(space, spaces.Box) or self._options.low is None:
             return space if isinstance(space, spaces.Box) else None
-        return _box(self._options.low, self._options.high, space.shape)
+        found = _box(self._options.low, self._options.high, space.shape)
+        if not (found.low < found.high).all():
+            raise AgentError(f"teacher_kwargs: low must be below high, not {found.low} and {found.high}.")
+        return found
 
     def _try(self) -> None:
         """Ask once, so that what is wrong is said before anything is trained."""
         space = self.observation_space
         obs = th.zeros(2, *space.shape, dtype=th.as_tensor(np.zeros(1, space.dtype)).dtype)  # type: ignore[misc]
         _, state = self.answer(obs, None, np.ones(2, bool), with_values=True)
-        self.state_form = form_of(state)
-        self.answer(obs, state, np.zeros(2, bool))
+        self._check_form(state)
+        _, state = self.answer(obs, state, np.zeros(2, bool))
+        self._check_form(state)
 
     @property
     def network(self) -> nn.Module:
@@ -290,9 +297,19 @@ class OnnxTeacher(AnsweringTeacher):
                     f"its output {ports.log_std.name} goes from {log_std.min():g} to {log_std.max():g}, which is no "
                     "logarithm of a standard deviation."
                 )
-            return Answers(gaussian=Gaussian(outputs, std), values=values)
+            return Answers(gaussian=self._scaled(Gaussian(outputs, std)), values=values)
         assert self._range is not None
         return Answers(point=clip_scaled(scale_actions(outputs, self._range), self._range), values=values)
+
+    def _scaled(self, gaussian: Gaussian) -> Gaussian:
+        """The file's Gaussian between the bounds of the environment's actions."""
+        if self._options.low is None:
+            return gaussian
+        assert self._range is not None
+        bounds = (self._range.low, self._range.high, self._action_space.low, self._action_space.high)
+        low, high, own_low, own_high = (th.as_tensor(each.reshape(-1), device=self.device) for each in bounds)
+        factor = (own_high - own_low) / (high - low)
+        return Gaussian(own_low + (gaussian.mean - low) * factor, gaussian.std * factor)
 
     def _tensor(self, array: np.ndarray, name: str, shape: tuple[int, ...]) -> th.Tensor:
         if array.size != np.prod(shape):

@@ -20,7 +20,7 @@ from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.common.answers import Answers
 from sb3_distill.envs.imports import find_function
-from sb3_distill.state.memory import State, find_state_problem, form_of, map_state
+from sb3_distill.state.memory import State, find_state_problem, map_state
 
 _NEEDED = ("observation_space", "action_space", "answer")
 # A function that makes a teacher, as a user names it to the Zoo; "zoo:" and "hub:" are agents
@@ -214,8 +214,7 @@ class OwnTeacher(AnsweringTeacher):
                     f"{self._name}: answer(obs, state, episode_start) failed on {_N_ENVS} random observations of its "
                     f"observation_space ({type(error).__name__}: {error})."
                 ) from error
-            if step == 0:
-                self.state_form = form_of(state)
+            self._check_form(state)
             asked.append(answers.numpy().arrays())
             # One episode begins in between.
             starts = np.arange(_N_ENVS) == step
