@@ -7,10 +7,11 @@ python -m benchmarks.augmentation --env CartPole-v1 --teacher zoo:dqn/CartPole-v
 Each augmentation is a run of ``PolicyDistillation`` for each seed; all play the same episodes. Strengths are shares of
 the range of each entry, as those of ``sb3-distill evaluate --obs-noise``: its bounds, and where it has none the range
 in the student's memory, widened by half at both ends. Gradient steps know the student and its teacher's answers.
+Boolean observations have no noise.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,7 +66,9 @@ def make_env(env_id: str, shape: Any, n_envs: int) -> VecEnv:
     return transpose_for(make_eval_env(env_id, n_envs), shape)
 
 
-def scores_of(model: Any, teacher: Any, play: Callable[..., Any], can_be_noisy: bool) -> list[float]:
+def scores_of(
+    model: Any, teacher: Any, play: Callable[..., Any], can_be_noisy: bool, strengths: Sequence[float]
+) -> list[float]:
     """Mean scores of a student: clean, noisy, and for each strength of a gradient step."""
 
     def score(player: Player, **kwargs: Any) -> float:
@@ -74,7 +77,7 @@ def scores_of(model: Any, teacher: Any, play: Callable[..., Any], can_be_noisy: 
     def noisy() -> float:
         return score(model, wrapper=Disturbance(obs_noise=NOISE).wrapper(partial(play, model)))
 
-    attacked = [score(Attacked(model, teacher, strength)) for strength in STEPS]
+    attacked = [score(Attacked(model, teacher, strength)) for strength in strengths]
     return [score(model), noisy() if can_be_noisy else float("nan"), *attacked]
 
 
@@ -84,6 +87,7 @@ def main() -> None:
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--teacher", default="zoo:dqn/CartPole-v1", help="an agent with Discrete actions")
     parser.add_argument("--augmentations", nargs="+", default=["none", "adversarial"])
+    parser.add_argument("--strengths", nargs="+", type=float, default=STEPS, help="of the gradient steps")
     parser.add_argument("--policy", default="MlpPolicy")
     parser.add_argument("--params", nargs="*", default={}, action=StoreDict, help="settings of PolicyDistillation")
     parser.add_argument("-n", "--n-timesteps", type=int, default=20_000)
@@ -99,7 +103,7 @@ def main() -> None:
         return evaluate_paired(player, make, n_eval_episodes, seed=seed, **kwargs)
 
     print(f"{args.env}: the teacher {args.teacher} scores {play(teacher).mean:.1f}", flush=True)
-    steps = [f"gradient step {strength:g}" for strength in STEPS]
+    steps = [f"gradient step {strength:g}" for strength in args.strengths]
     rows = [["augmentation", "clean", f"noise {NOISE:g}", *steps]]
     for augmentation in args.augmentations:
         found = []
@@ -107,10 +111,11 @@ def main() -> None:
             settings = {"n_teacher_episodes": 0, **args.params, "augmentation": augmentation, "seed": seed}
             model = PolicyDistillation(args.policy, make(8), teacher, device="cpu", **settings)
             model.learn(args.n_timesteps)
-            found.append(scores_of(model, teacher, play, space.dtype != np.bool_))
+            found.append(scores_of(model, teacher, play, space.dtype != np.bool_, args.strengths))
             print(f"{augmentation}, seed {seed}: {' '.join(f'{score:.1f}' for score in found[-1])}", flush=True)
         means, stds = np.mean(found, axis=0), np.std(found, axis=0, ddof=min(1, len(found) - 1))
-        rows.append([augmentation, *(f"{mean:.1f} ± {std:.1f}" for mean, std in zip(means, stds, strict=True))])
+        texts = (f"{mean:.1f} ± {std:.1f}" for mean, std in zip(means, stds, strict=True))
+        rows.append([augmentation, *("-" if "nan" in text else text for text in texts)])
     print(format_markdown(rows, n_left=1))
 
 
