@@ -55,7 +55,7 @@ def keep_freed_memory() -> bool:
     """
     Let this process keep up to 256 MB of freed memory. The arrays of a minibatch of images are so large that glibc
     gives each back to the system, which must fill it with zeros, page by page, before it serves the next minibatch: a
-    quarter to two fifths of an update of 128 frames, on one thread (``docs/pd.md``). No result depends on it.
+    quarter to two fifths of an update of 128 frames, on one thread (``docs/pd_results.md``). No result depends on it.
 
     :return: whether it was done: by glibc alone, and where no environment variable says how memory is to be kept
     """

@@ -13,8 +13,8 @@ class FrameScaler(nn.Module):
     Until ``fit`` is called, this is SB3's division by 255. ``fit`` sets the mean and the standard deviation of the
     pixels: either one mean for all pixels, or a mean frame; the standard deviation is one number in both cases. A
     student whose frames are only divided by 255 can get stuck at predicting the teacher's average action distribution
-    (measured, see ``docs/pd.md``). The statistics are buffers, not parameters: they are saved with the policy, but not
-    trained.
+    (measured, see ``docs/pd_results.md``). The statistics are buffers, not parameters: they are saved with the policy,
+    but not trained.
 
     :param frame_shape: height and width of a frame, in pixels
     :param standardize: "scalar" (one mean), "frame" (a mean frame), or None (``fit`` does nothing)
