@@ -1,6 +1,14 @@
 """Settings of the documentation site (`make docs`)."""
 
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from sb3_distill import cli
 from sb3_distill.version import __version__
+from sb3_distill.visualize.cli import make_parser
 
 project = "sb3-distill"
 release = __version__
@@ -17,3 +25,32 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 # The tables of studies, which stand in reports too, begin at their second level
 suppress_warnings = ["myst.header"]
+
+FIGURES = next(action.choices for action in make_parser()._actions if isinstance(action.choices, dict))
+# The commands' own help: there is nothing else to keep up to date
+COMMANDS = [
+    *([verb] for verb in cli.VERBS),
+    ["export", "bench"],
+    *(["visualize", figure] for figure in FIGURES),
+]
+
+
+def help_of(command: list[str]) -> str:
+    """What ``sb3-distill COMMAND --help`` prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        cli.main([*command, "--help"])
+    return printed.getvalue().rstrip()
+
+
+def write_commands(app: Any) -> None:
+    """Write the page of the commands."""
+    os.environ["COLUMNS"] = "100"
+    parts = [f"## {' '.join(command)}\n\n```text\n{help_of(command)}\n```\n" for command in sorted(COMMANDS)]
+    page = Path(app.srcdir, "_generated", "commands.md")
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("\n".join(["# Commands\n\nWhat `sb3-distill COMMAND --help` says.\n", *parts]))
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", write_commands)

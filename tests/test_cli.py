@@ -46,6 +46,18 @@ def test_terminals_without_the_signs_of_a_table_lose_no_results(
     assert " ? " in shown and "CartPole-v1, 2 episodes" in shown
 
 
+def test_what_is_wrong_is_not_hidden_by_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "student.zip", "--n-episods", "3"])
+    first, *hints = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and first.endswith(
+        "unrecognized arguments: --n-episods 3, did you mean '--n-episodes'?"
+    )
+    assert (
+        hints[0].startswith("example: sb3-distill evaluate ") and hints[1] == "the options: sb3-distill evaluate --help"
+    )
+
+
 FIGURES = ("maps", "localization", "q-values", "sizes", "bars", "curves", "tsne")
 COMMANDS_WITH_HELP = [
     *([verb] for verb in VERBS if verb != "zoo"),

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -39,6 +39,10 @@ class Parser(argparse.ArgumentParser):
             mistyped = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
             self.error(f"unrecognized arguments: {' '.join(unknown)}{close_match(mistyped, options)}")
         return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Without the usage, which hides the message where there are many options."""
+        self.exit(2, f"{self.prog}: error: {message}\n{self.epilog}\nthe options: {self.prog} --help\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
