@@ -3,8 +3,10 @@
 import functools
 import inspect
 import math
+import shutil
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -101,6 +103,19 @@ def register_experiments(exp_manager: ModuleType) -> None:
                 self.eval_freq = self.args.eval_freq = n_calls * self.n_envs
         return processed
 
+    zoo_setup = manager.setup_experiment
+
+    @functools.wraps(zoo_setup)
+    def setup_or_leave_nothing(self: Any) -> Any:
+        folder = Path(self.save_path)
+        is_new = not folder.exists()
+        try:
+            return zoo_setup(self)
+        except Exception:
+            if is_ours(self.algo) and is_new:
+                _remove_if_never_used(folder)
+            raise
+
     zoo_save = manager.save_trained_model
 
     @functools.wraps(zoo_save)
@@ -109,4 +124,11 @@ def register_experiments(exp_manager: ModuleType) -> None:
             zoo_save(self, model)
 
     manager.__init__, manager.save_trained_model = init_with_our_defaults, save_before_the_state_goes
-    manager._preprocess_hyperparams = check_settings
+    manager._preprocess_hyperparams, manager.setup_experiment = check_settings, setup_or_leave_nothing
+
+
+def _remove_if_never_used(folder: Path) -> None:
+    """Remove a run folder in which there is nothing but the beginnings of Monitor files, so that it counts as no run."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if all(path.name.endswith("monitor.csv") for path in files):
+        shutil.rmtree(folder, ignore_errors=True)

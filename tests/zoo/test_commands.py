@@ -128,3 +128,18 @@ def test_plot_train(zoo: Callable[..., str], trained: Path) -> None:
     zoo(trained, "plot_train", "-a", "pd", "-e", "CartPole-v1", "-f", "logs")
     assert plt.get_fignums()
     plt.close("all")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(
+    tmp_path: Path, cartpole_teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    wrong = arguments_of(tmp_path / "no_teacher.zip", "-n", "100")
+    assert main(["zoo", "train", *wrong]) == 1
+    assert "no_teacher.zip" in capsys.readouterr().err and not list((tmp_path / "logs").rglob("*.csv"))
+    # Then the first run has the number 1; what is in its folder stays.
+    assert main(["zoo", "train", *arguments_of(cartpole_teacher, "-n", "200")]) == 0
+    assert (tmp_path / STUDENT).is_file()
+    assert main(["zoo", "train", *wrong]) == 1
+    assert [path.name for path in (tmp_path / "logs" / "pd").iterdir()] == ["CartPole-v1_1"]
