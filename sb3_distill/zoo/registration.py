@@ -5,6 +5,7 @@ import inspect
 import math
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -103,19 +104,6 @@ def register_experiments(exp_manager: ModuleType) -> None:
                 self.eval_freq = self.args.eval_freq = n_calls * self.n_envs
         return processed
 
-    zoo_setup = manager.setup_experiment
-
-    @functools.wraps(zoo_setup)
-    def setup_or_leave_nothing(self: Any) -> Any:
-        folder = Path(self.save_path)
-        is_new = not folder.exists()
-        try:
-            return zoo_setup(self)
-        except Exception:
-            if is_ours(self.algo) and is_new:
-                _remove_if_never_used(folder)
-            raise
-
     zoo_save = manager.save_trained_model
 
     @functools.wraps(zoo_save)
@@ -124,11 +112,23 @@ def register_experiments(exp_manager: ModuleType) -> None:
             zoo_save(self, model)
 
     manager.__init__, manager.save_trained_model = init_with_our_defaults, save_before_the_state_goes
-    manager._preprocess_hyperparams, manager.setup_experiment = check_settings, setup_or_leave_nothing
+    manager._preprocess_hyperparams = check_settings
+    manager.setup_experiment = _leaving_nothing(manager.setup_experiment, is_ours)
 
 
-def _remove_if_never_used(folder: Path) -> None:
-    """Remove a run folder in which there is nothing but the beginnings of Monitor files, so that it counts as no run."""
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
-    if all(path.name.endswith("monitor.csv") for path in files):
-        shutil.rmtree(folder, ignore_errors=True)
+def _leaving_nothing(zoo_setup: Callable[..., Any], is_ours: Callable[[str], bool]) -> Callable[..., Any]:
+    """The Zoo's setup of a run, but that one of ours that cannot begin leaves no folder, which would count as a run."""
+
+    @functools.wraps(zoo_setup)
+    def setup(self: Any) -> Any:
+        folder = Path(self.save_path)
+        is_new = not folder.exists()
+        try:
+            return zoo_setup(self)
+        except Exception:
+            # The Zoo has begun Monitor files, and nothing else.
+            if is_ours(self.algo) and is_new and all(path.suffix == ".csv" for path in folder.rglob("*.*")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    return setup

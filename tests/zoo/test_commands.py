@@ -85,7 +85,9 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
         assert main([*command, "-params", setting, "n_envs:1"]) == 1
         said = capsys.readouterr().err
         assert message in said and "Traceback" not in said
-    # A run that has saved nothing says so.
+        assert not list((tmp_path / "logs").rglob("*_1"))
+    # A run that was stopped before it saved anything says so.
+    (tmp_path / "logs" / "pd" / "CartPole-v1_1" / "CartPole-v1").mkdir(parents=True)
     with pytest.raises(AgentError, match=r"no .zip in it; this run was refused or stopped before it saved one"):
         load_teacher(tmp_path / "logs" / "pd" / "CartPole-v1_1")
 
