@@ -87,7 +87,8 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
         assert message in said and "Traceback" not in said
         assert not list((tmp_path / "logs").rglob("*_1"))
     # A run that was stopped before it saved anything says so.
-    (tmp_path / "logs" / "pd" / "CartPole-v1_1" / "CartPole-v1").mkdir(parents=True)
+    (tmp_path / "logs" / "pd" / "CartPole-v1_1").mkdir(parents=True)
+    (tmp_path / "logs" / "pd" / "CartPole-v1_1" / "0.monitor.csv").touch()
     with pytest.raises(AgentError, match=r"no .zip in it; this run was refused or stopped before it saved one"):
         load_teacher(tmp_path / "logs" / "pd" / "CartPole-v1_1")
 
