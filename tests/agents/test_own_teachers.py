@@ -183,7 +183,7 @@ def test_a_function_is_called_where_its_package_is_named(
     assert said in capsys.readouterr().err
     assert "strange_teachers" not in sys.modules
     zoo(tmp_path, "train", "--gym-packages", "strange_teachers", *run, *params)
-    student = tmp_path / "logs" / "pd" / "CartPole-v1_2" / "CartPole-v1.zip"
+    student = tmp_path / "logs" / "pd" / "CartPole-v1_1" / "CartPole-v1.zip"
     assert load_teacher(student).facts.taught_by is None
     capsys.readouterr()
     evaluate = ["evaluate", str(student), "-n", "2", "--teacher", strange, "--gym-packages", "strange_teachers"]
