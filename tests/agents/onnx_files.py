@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from gymnasium import spaces
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
@@ -65,3 +66,18 @@ def gated(path: Path, batch: Any, n_in: int = 4, width: int = 3, names: str = "h
     }
     inputs = {"obs": (FLOAT, [batch, n_in]), before: (FLOAT, shape)}
     return save(path, nodes, inputs, {"logits": (FLOAT, [batch, 2]), after: (FLOAT, shape)}, weights)
+
+
+# Settings of short runs
+OFF_POLICY: dict[str, Any] = {
+    "n_teacher_episodes": 1,
+    "learning_starts": 16,
+    "buffer_size": 100,
+    "device": "cpu",
+    "seed": 0,
+}
+
+
+def observations(n: int, space: spaces.Space) -> np.ndarray:
+    space.seed(0)
+    return np.clip(np.stack([space.sample() for _ in range(n)]), -5, 5)

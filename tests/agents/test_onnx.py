@@ -18,21 +18,8 @@ from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.cli import main
 from sb3_distill.export.export import export_agent
-from tests.agents.onnx_files import FLOAT, INT64, UINT8, linear, save, weights_of
+from tests.agents.onnx_files import FLOAT, INT64, OFF_POLICY, UINT8, linear, observations, save, weights_of
 from tests.mtpd.students import make as make_mtpd
-
-OFF_POLICY: dict[str, Any] = {
-    "n_teacher_episodes": 1,
-    "learning_starts": 16,
-    "buffer_size": 100,
-    "device": "cpu",
-    "seed": 0,
-}
-
-
-def observations(n: int, space: spaces.Space) -> np.ndarray:
-    space.seed(0)
-    return np.clip(np.stack([space.sample() for _ in range(n)]), -5, 5)
 
 
 @pytest.mark.parametrize("name", ["ppo_teacher", "gaussian_teacher"])

@@ -7,19 +7,13 @@ import numpy as np
 import onnx
 import pytest
 import torch as th
-from gymnasium import spaces
 from onnx import helper
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.agents.files import AgentError
-from tests.agents.onnx_files import FLOAT, gated, linear, save, weights_of
-
-
-def observations(n: int, space: spaces.Space) -> np.ndarray:
-    space.seed(0)
-    return np.clip(np.stack([space.sample() for _ in range(n)]), -5, 5)
+from tests.agents.onnx_files import FLOAT, OFF_POLICY, gated, linear, save, weights_of
 
 
 @pytest.mark.parametrize("batch", ["batch", 1])
