@@ -121,7 +121,7 @@ def compress(
     trust_packages(gym_packages)
     check_teacher_kwargs(teacher_kwargs, [source])
     teacher = load_player(source, env_id, teacher_kwargs, device="cpu")
-    if teacher.saved_source is None:
+    if not isinstance(source, (str, Path)):
         raise CompressError(
             f"{teacher.source} is in memory, and runs of the search load their teacher by its name: save it and pass "
             'the path, or pass "package.module:function" of a function that makes it, with gym_packages.'

@@ -148,6 +148,14 @@ class OnnxTeacher(AnsweringTeacher):
             if not isinstance(seen, spaces.Box) or len(seen.shape) != len(shape):
                 raise self._say(f"its input {port.name} leaves its shape open ({port.shape}): pass env=.")
             shape = seen.shape
+        if self._options.scale is not None and (
+            not port.is_float or (isinstance(seen, spaces.Box) and seen.dtype.kind == "f")
+        ):
+            raise self._say(
+                f"teacher_kwargs: scale divides bytes for a file that takes floats. Its input {port.name} takes "
+                f"{port.kind}, and the environment gives {'unknown observations' if seen is None else seen}: leave "
+                "scale out."
+            )
         if isinstance(seen, spaces.Box):
             if seen.dtype.kind in "ui" and port.is_float and self._options.scale is None:
                 raise self._say(
@@ -208,8 +216,8 @@ class OnnxTeacher(AnsweringTeacher):
         if not isinstance(space, spaces.Box) or self._options.low is None:
             return space if isinstance(space, spaces.Box) else None
         found = _box(self._options.low, self._options.high, space.shape)
-        if not (found.low < found.high).all():
-            raise AgentError(f"teacher_kwargs: low must be below high, not {found.low} and {found.high}.")
+        if not (found.low < found.high).all() or not found.is_bounded():
+            raise AgentError(f"teacher_kwargs: low must be below high, both finite, not {found.low} and {found.high}.")
         return found
 
     def _try(self) -> None:
@@ -282,6 +290,11 @@ class OnnxTeacher(AnsweringTeacher):
             n = int(space.n)
             if not ports.answer.is_float:
                 chosen = th.as_tensor(array.astype(np.int64).reshape(n_envs))
+                if not ((chosen >= 0) & (chosen < n)).all():
+                    raise self._say(
+                        f"its output {name} gives the actions {chosen.min()} to {chosen.max()}, and the environment "
+                        f"has 0 to {n - 1}."
+                    )
                 return Answers(q_values=nn.functional.one_hot(chosen, n).float().to(self.device), values=values)
             outputs = self._tensor(array, name, (n_envs, n))
             if self._answers == "q_values":

@@ -168,6 +168,10 @@ def _find_memory(
         pairs = _pairs_by_name(file, observation)
     else:
         pairs = [(inputs[name], outputs[other]) for name, other in memory.items()]
+        if len({out.name for _, out in pairs}) < len(pairs):
+            raise AgentError(
+                f"{file.path}: teacher_kwargs, memory: each input needs an output of its own, not {memory}."
+            )
     paired = {port.name for port, _ in pairs}
     left = [port for port in file.inputs if port.name not in paired]
     free = [port for port in file.outputs if port.name not in {out.name for _, out in pairs}]

@@ -1,5 +1,6 @@
 """Environments that show a teacher and its student different things, each under a key of its own."""
 
+import os
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,8 @@ def screen_of(env: gym.Env) -> np.ndarray:
     :param env: an environment that renders RGB arrays, whatever its render mode is
     :return: its picture of this moment ``(height, width, 3)``; that of an Atari game is the emulator's screen
     """
+    # Where SDL draws, it would catch the signal with which workers are ended, and their parent would wait for ever.
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
     game: Any = env.unwrapped
     # Also where the user looks at a window, or at nothing
     mode, game.render_mode = game.render_mode, "rgb_array"
