@@ -76,7 +76,7 @@ def _has_address() -> bool:
     """
     from huggingface_hub import constants
 
-    if getproxies():
+    if getproxies().keys() & {"http", "https", "all"}:
         # The proxy looks it up.
         return True
     try:

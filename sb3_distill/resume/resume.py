@@ -32,11 +32,12 @@ _NAMED = {"env_kwargs", "eval_env_kwargs"}
 _EXPECTED = (AgentError, StateFileError, RecordingError, ReadError, OSError, gym.error.Error)
 
 
-def resume(folder: Path) -> None:
+def resume(folder: Path, is_trusted: bool = False) -> None:
     """
     Go on with a run, in its folder. This runs its command line again.
 
     :param folder: the run folder
+    :param is_trusted: whether functions that its config.yml names as teachers may be called
     :raises AgentError: there is no run that can go on
     :raises StateFileError: its state is damaged
     :raises InUseError: another process saves models in the folder
@@ -48,11 +49,11 @@ def resume(folder: Path) -> None:
         run = find_stopped_run(folder.resolve())
         print(run or _complete(folder.resolve()))
         if run is not None:
-            _go_on(run)
+            _go_on(run, is_trusted)
 
 
-def _go_on(run: StoppedRun) -> None:
-    for name in ("teacher", "teachers"):
+def _go_on(run: StoppedRun, is_trusted: bool) -> None:
+    for name in () if is_trusted else ("teacher", "teachers"):
         refuse_function_name(run.config.get(name), f"{name} in the config.yml of {run.folder}")
     _go_where_it_was_started(run)
     agent = str(run.arguments.get("trained_agent") or "")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sb3_distill.common.files import flush_all, write_whole
 from sb3_distill.study.cell import StudyError
-from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS, can_go_on, stopped_in
+from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS, can_go_on, has_state, stopped_in
 
 # A cell that fails is tried once more.
 N_ATTEMPTS = 2
@@ -93,7 +93,9 @@ def attempt(
     # machines.
     environment = {**os.environ, "OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
     command = [sys.executable, "-m", *module, str(folder)]
-    status, stderr = run_process(command, environment, stop)
+    # A study that was killed at the end of a cell has left it to be renamed.
+    is_finished = (folder / MANIFEST).is_file()
+    status, stderr = (0, "") if is_finished else run_process(command, environment, stop)
     if stop.is_set() and not (folder / MANIFEST).is_file():
         if not can_go_on(folder):
             shutil.rmtree(folder)
@@ -102,8 +104,10 @@ def attempt(
         said = (stderr.strip() or f"ended with status {status}").splitlines()[-1]
         problem = describe_death(status) if status < 0 else said
         shutil.rmtree(failed, ignore_errors=True)
-        if status < 0 and can_go_on(folder):
-            # The next attempt goes on there.
+        if has_state(folder) or (status < 0 and can_go_on(folder)):
+            # The next attempt goes on there: what it has learned must not be lost by what may be mended.
+            problem += f" (its checkpoint stays in {folder}, from which it goes on; delete the folder to begin anew)"
+            write_whole(failed / "stderr.txt", stderr)
             write_whole(failed / PROBLEM, problem + "\n")
             return problem
         write_whole(folder / "stderr.txt", stderr)

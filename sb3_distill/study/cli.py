@@ -174,7 +174,7 @@ def main(argv: list[str]) -> int:
             backend = run_on_ray(args.address, args.jobs, args.threads, command)
         else:
             backend = run_locally(args.jobs, args.threads, command)
-        with only_study_in(folder, study.cells):
+        with only_study_in(folder):
             settle_replaced(study, folder, args.anew)
             print_needs(study, folder, args.jobs, args.backend == "local")
             try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import platform
 import re
@@ -141,12 +142,20 @@ def manifests_of(study: Path, cells: Iterable[Cell]) -> list[Manifest]:
     return [manifest for cell in cells if (manifest := manifest_of(study, cell)) is not None]
 
 
+def has_state(folder: Path) -> bool:
+    """
+    :param folder: folder of a cell that has not finished
+    :return: whether its run has a state to go on from
+    """
+    return any(folder.glob(f"*/*/{RUN_STATE}"))
+
+
 def can_go_on(folder: Path) -> bool:
     """
     :param folder: folder of a cell that has not finished
-    :return: whether its run has a state to go on from, or is complete and was to be evaluated
+    :return: whether its run has a state to go on from, or is complete and was to be evaluated, or only to be renamed
     """
-    return (folder / TRAINED).is_file() or any(folder.glob(f"*/*/{RUN_STATE}"))
+    return has_state(folder) or (folder / TRAINED).is_file() or (folder / MANIFEST).is_file()
 
 
 def stopped_in(study: Path, key: str) -> Path | None:
@@ -158,20 +167,21 @@ def stopped_in(study: Path, key: str) -> Path | None:
     return next(filter(can_go_on, sorted((study / "cells").glob(f".{glob.escape(key)}.*"))), None)
 
 
-def clear_stopped(study: Path, cells: Iterable[Cell]) -> None:
+def clear_stopped(study: Path) -> None:
     """
-    Delete what a study that was killed has left, but for cells that can go on, and the recordings that they write.
+    Delete what a study that was killed has left, but for cells that can go on, and the recordings that they write. They
+    may be those of another grid.
 
     :param study: the study's folder, in which nothing runs
-    :param cells: the study's cells
     """
-    stopped = {path: cell for cell in cells if (path := stopped_in(study, cell.key)) is not None}
-    kept = tuple(f".{cell.recording_key}." for cell in stopped.values() if cell.recording_key is not None)
+    kept = []
     for left in study.glob("cells/.*"):
-        if left not in stopped:
+        if can_go_on(left):
+            kept.append(Cell(**json.loads((left / SETTINGS).read_text())).recording_key)
+        else:
             shutil.rmtree(left, ignore_errors=True)
     for left in study.glob("recordings/*.partial"):
-        if not left.name.startswith(kept):
+        if not left.name.startswith(tuple(f".{key}." for key in kept if key is not None)):
             shutil.rmtree(left, ignore_errors=True)
 
 

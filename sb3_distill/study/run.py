@@ -313,17 +313,16 @@ def put_aside(replaced: Iterable[Replaced], folder: Path) -> None:
 
 
 @contextmanager
-def only_study_in(folder: Path, cells: Sequence[Cell]) -> Iterator[None]:
+def only_study_in(folder: Path) -> Iterator[None]:
     """
     Lock a study's folder for this process, and delete unfinished cells and recordings of a process that was killed, but
     for those that can go on.
 
     :param folder: the study's folder
-    :param cells: the study's cells
     :raises InUseError: another process runs the study
     """
     with locked(folder, "runs the cells of a study"):
-        clear_stopped(folder, cells)
+        clear_stopped(folder)
         yield
 
 

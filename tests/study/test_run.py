@@ -221,7 +221,7 @@ def test_a_killed_study_leaves_no_worker_behind(study_file, tmp_path):
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
     # It can be run again.
-    with only_study_in(tmp_path / "out", ()):
+    with only_study_in(tmp_path / "out"):
         assert not list((tmp_path / "out" / "cells").iterdir())
 
 
@@ -263,7 +263,7 @@ def test_a_study_and_its_report_on_a_full_disk(finished, study_file, tmp_path, c
 def test_a_folder_is_of_one_study_at_a_time_and_cleared_of_what_was_killed(study_file, finished, capsys):
     for name in ("cells/.key.0123", "recordings/x.7.partial"):
         (finished / name).mkdir()
-    with only_study_in(finished, ()):
+    with only_study_in(finished):
         assert not list(finished.glob("*/*.partial")) and not list(finished.glob("cells/.*"))
         assert main([str(study_file), "-o", str(finished)]) == 1
     assert "another process runs the cells of a study there" in capsys.readouterr().err

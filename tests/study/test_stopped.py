@@ -51,7 +51,7 @@ def test_a_stopped_cell_goes_on_from_its_checkpoint(stop, study_file, tmp_path, 
     # What it has written of the recording stays, too; what cannot go on does not.
     (out / "cells" / f".{cell.key}.0").mkdir()
     (out / "recordings" / ".another.host-1.partial").mkdir()
-    with only_study_in(out, study.cells):
+    with only_study_in(out):
         assert [path.name for path in out.glob("cells/*")] == [folder.name]
         assert len(list(out.glob("recordings/.*.partial"))) == 1
     assert main([*options, "--dry-run"]) == 0
@@ -94,6 +94,30 @@ def test_seconds_are_those_of_all_stretches(study_file, tmp_path):
     assert folder is not None
     before, start = json.loads((folder / "stretches.json").read_text())
     assert before == 0
-    (folder / "stretches.json").write_text(json.dumps([1_000.0, start]))
+    (state,) = folder.glob("pd/*/run_state.zip")
+    (folder / "stretches.json").write_text(json.dumps([1_000.0, state.stat().st_mtime - 500]))
+    assert start < state.stat().st_mtime
     assert main(options) == 0
-    assert 1_000 < json.loads((out / "cells" / cell.key / "manifest.json").read_text())["seconds"]["train"] < 1_100
+    assert 1_500 < json.loads((out / "cells" / cell.key / "manifest.json").read_text())["seconds"]["train"] < 1_600
+
+
+@pytest.mark.ci
+def test_a_checkpoint_outlives_what_can_be_mended(study_file, cartpole_teacher, tmp_path):
+    (cell,) = read_study(study_file).cells
+    out = tmp_path / "out"
+    options = [str(study_file), "-o", str(out), "-j", "1", "--save-freq", "500"]
+    process = subprocess.Popen([sys.executable, "-m", "sb3_distill", "study", *options])
+    while not list(out.glob("cells/.*/pd/*/run_state.zip")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    away = cartpole_teacher.rename(cartpole_teacher.with_name("away.zip"))
+    try:
+        assert main(options) == 1
+    finally:
+        away.rename(cartpole_teacher)
+    folder = stopped_in(out, cell.key)
+    assert folder is not None and list(folder.glob("pd/*/run_state.zip"))
+    assert str(folder) in (out / "failed" / cell.key / "problem.txt").read_text()
+    assert main(options) == 0 and not (out / "failed" / cell.key).exists()
+    assert "goes on at step" in (out / "cells" / cell.key / "train.log").read_text()
