@@ -239,6 +239,17 @@ def test_evaluate_plays_within_the_masks(tmp_path: Path, capsys: pytest.CaptureF
     assert len(record_observations(load_teacher(tmp_path / "Corridor-v0.zip"), "Corridor-v0", 20).values) == 20
 
 
+@pytest.mark.parametrize("verb", [["export"], ["visualize", "q-values"]])
+def test_verbs_name_an_environment_without_masks(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = MaskablePPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
+    model.save(tmp_path / "agent.zip")
+    out = tmp_path / ("out.png" if verb[0] == "visualize" else "out")
+    assert main([*verb, str(tmp_path / "agent.zip"), "--env", "CartPole-v1", "-o", str(out)]) == 1
+    assert "CartPole-v1 has no method action_masks()" in capsys.readouterr().err
+
+
 def test_an_environment_without_masks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Open(gym.ObservationWrapper):
         """Hides the masks."""

@@ -123,7 +123,7 @@ def test_a_gaussian_and_its_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"answers": "action"}, {"answers": "mean", "log_std": "log_std"}])
 def test_bounds_that_cannot_be(options: dict[str, Any], tmp_path: Path) -> None:
     path = linear(tmp_path / "mean.onnx", 3, 1, target="action", log_std=np.array([[-1.0]]))
-    with pytest.raises(AgentError, match=r"low must be below high, not \[1.\] and \[1.\]"):
+    with pytest.raises(AgentError, match=r"low must be below high, both finite, not \[1.\] and \[1.\]"):
         load_teacher(path, env_id="Pendulum-v1", teacher_kwargs={**options, "low": 1.0, "high": 1.0})
     seen = make_vec_env("Pendulum-v1").observation_space
     env: Any = type("Env", (), {"observation_space": seen, "action_space": spaces.Box(-np.inf, np.inf, (1,))})
@@ -328,3 +328,32 @@ def test_half_precision(tmp_path: Path) -> None:
         obs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
         assert teacher.observation_space.dtype == np.float32 and teacher.n_bytes == 16
         assert np.array_equal(teacher.predict(obs)[0], (obs @ weights_of(4, 2)).argmax(axis=1))
+
+
+def test_scale_is_for_bytes_alone(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    with pytest.raises(AgentError, match="scale divides bytes for a file that takes floats"):
+        load_teacher(path, env_id="CartPole-v1", teacher_kwargs={"scale": 255})
+    nodes = [
+        helper.make_node("Cast", ["x"], ["floats"], to=FLOAT),
+        helper.make_node("Flatten", ["floats"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["q_values"]),
+    ]
+    inputs, outputs = {"x": (UINT8, ["N", 1, 4, 4])}, {"q_values": (FLOAT, ["N", 2])}
+    path = save(tmp_path / "pixels.onnx", nodes, inputs, outputs, {"w": weights_of(16, 2)})
+    with pytest.raises(AgentError, match=r"Its input x takes .*uint8.*: leave scale out"):
+        load_teacher(path, teacher_kwargs={"scale": 255})
+
+
+def test_actions_that_the_environment_does_not_have(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["obs", "w"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["action"], axis=1, keepdims=0),
+    ]
+    inputs, outputs = {"obs": (FLOAT, ["N", 4])}, {"action": (INT64, ["N"])}
+    weights = np.zeros((4, 7), np.float32)
+    weights[:, 6] = 1.0
+    path = save(tmp_path / "policy.onnx", nodes, inputs, outputs, {"w": weights})
+    teacher = load_teacher(path, env_id="CartPole-v1", teacher_kwargs={"answers": "action"})
+    with pytest.raises(AgentError, match="its output action gives the actions 6 to 6, and the environment has 0 to 1"):
+        teacher.predict(np.ones((3, 4), np.float32))

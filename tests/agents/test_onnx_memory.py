@@ -105,3 +105,15 @@ def test_a_memory_that_grows_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "policy.onnx", nodes, inputs, outputs, {"w": weights_of(4, 2)})
     with pytest.raises(AgentError, match="A memory must keep its shapes: cut or pad it to a fixed length"):
         load_teacher(path, device="cpu")
+
+
+def test_an_output_follows_one_input(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["obs", "w"], ["logits"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+    ]
+    inputs = {"obs": (FLOAT, ["N", 4]), "a": (FLOAT, ["N", 3]), "b": (FLOAT, ["N", 3])}
+    outputs = {"logits": (FLOAT, ["N", 2]), "c": (FLOAT, ["N", 3])}
+    path = save(tmp_path / "policy.onnx", nodes, inputs, outputs, {"w": weights_of(4, 2)})
+    with pytest.raises(AgentError, match="memory: each input needs an output of its own"):
+        load_teacher(path, teacher_kwargs={"answers": "logits", "memory": {"a": "c", "b": "c"}})
