@@ -3,12 +3,14 @@
 import json
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import torch as th
 from gymnasium.envs.classic_control import CartPoleEnv
 from stable_baselines3 import PPO
 
+from sb3_distill import Answers
 from sb3_distill.compress import job
 from sb3_distill.study.backends import Job
 from sb3_distill.study.manifest import SETTINGS
@@ -50,3 +52,18 @@ class Here:
 
 def record_of(folder: Path) -> dict:
     return json.loads((folder / "compress.json").read_text())
+
+
+class Controller:
+    """The same linear controller, as an object that answers."""
+
+    observation_space = CartPoleEnv().observation_space
+    action_space = CartPoleEnv().action_space
+
+    def answer(self, obs: th.Tensor, state: Any, episode_start: Any) -> tuple[Answers, None]:
+        pushed = obs @ th.tensor([0.1, 0.5, 8.0, 4.0])
+        return Answers(log_probs=th.stack([-pushed, pushed], dim=1)), None
+
+
+def make_controller() -> Controller:
+    return Controller()

@@ -202,3 +202,21 @@ def test_students_play_in_the_environment_of_their_teacher(tmp_path: Path) -> No
     scored = [student for student in found.search.students if student.pairs is not None]
     assert scored and all(max(student.pairs.student) <= 20 == max(student.pairs.teacher) for student in scored)
     assert all(max(each.student_score.returns) <= 20 for each in found.tries)
+
+
+def test_a_function_makes_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_distill.envs.imports._NAMED", set())
+    found = compress(
+        "tests.compress.games:make_controller",
+        tmp_path / "out",
+        Goal(keep=10.0),
+        Plan(n_timesteps=800, n_students=2, n_episodes=6),
+        n_rounds=1,
+        target="c",
+        backend=Here(),
+        env_id=SHORT,
+        gym_packages=["tests.compress.games"],
+        say=lambda _: None,
+    )
+    assert found.chosen is not None, found.text
+    assert IntegerPolicy.load(tmp_path / "out" / "export" / "policy.npz").shape == (4,)
