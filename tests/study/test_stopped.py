@@ -26,14 +26,7 @@ def rows_in(folder: Path) -> list[dict]:
     return json.loads((folder / "results.json").read_text())["agents"]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_cell_goes_on_from_its_checkpoint(stop, study_file, tmp_path, capsys):
-    study = read_study(study_file)
-    (cell,) = study.cells
-    assert not run_study(study, tmp_path / "whole", run_here)
-    out = tmp_path / "out"
-    options = [str(study_file), "-o", str(out), "-j", "1", "--save-freq", "500"]
+def stop_after_a_checkpoint(options: list[str], out: Path, stop: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "sb3_distill", "study", *options],
         stderr=subprocess.PIPE,
@@ -46,6 +39,17 @@ def test_a_stopped_cell_goes_on_from_its_checkpoint(stop, study_file, tmp_path, 
     assert process.poll() is None
     process.send_signal(stop)
     process.communicate(timeout=60)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_cell_goes_on_from_its_checkpoint(stop, study_file, tmp_path, capsys):
+    study = read_study(study_file)
+    (cell,) = study.cells
+    assert not run_study(study, tmp_path / "whole", run_here)
+    out = tmp_path / "out"
+    options = [str(study_file), "-o", str(out), "-j", "1", "--save-freq", "500"]
+    stop_after_a_checkpoint(options, out, stop)
     folder = stopped_in(out, cell.key)
     assert folder is not None and not (out / "cells" / cell.key).exists()
     # What it has written of the recording stays, too; what cannot go on does not.
@@ -85,11 +89,7 @@ def test_seconds_are_those_of_all_stretches(study_file, tmp_path):
     (cell,) = study.cells
     out = tmp_path / "out"
     options = [str(study_file), "-o", str(out), "-j", "1", "--save-freq", "500"]
-    process = subprocess.Popen([sys.executable, "-m", "sb3_distill", "study", *options])
-    while not list(out.glob("cells/.*/pd/*/run_state.zip")) and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    stop_after_a_checkpoint(options, out, signal.SIGKILL)
     folder = stopped_in(out, cell.key)
     assert folder is not None
     before, start = json.loads((folder / "stretches.json").read_text())
@@ -106,11 +106,7 @@ def test_a_checkpoint_outlives_what_can_be_mended(study_file, cartpole_teacher, 
     (cell,) = read_study(study_file).cells
     out = tmp_path / "out"
     options = [str(study_file), "-o", str(out), "-j", "1", "--save-freq", "500"]
-    process = subprocess.Popen([sys.executable, "-m", "sb3_distill", "study", *options])
-    while not list(out.glob("cells/.*/pd/*/run_state.zip")) and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    stop_after_a_checkpoint(options, out, signal.SIGKILL)
     away = cartpole_teacher.rename(cartpole_teacher.with_name("away.zip"))
     try:
         assert main(options) == 1
