@@ -19,7 +19,7 @@ from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.agents.metadata import MAX_FRAMES
-from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions
+from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions, unscale_actions
 from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.files import read_file
@@ -318,11 +318,11 @@ class OnnxTeacher(AnsweringTeacher):
         """The file's Gaussian between the bounds of the environment's actions."""
         if self._options.low is None:
             return gaussian
-        assert self._range is not None
-        bounds = (self._range.low, self._range.high, self._action_space.low, self._action_space.high)
-        low, high, own_low, own_high = (th.as_tensor(each.reshape(-1), device=self.device) for each in bounds)
-        factor = (own_high - own_low) / (high - low)
-        return Gaussian(own_low + (gaussian.mean - low) * factor, gaussian.std * factor)
+        own, given = self._action_space, self._range
+        assert given is not None
+        mean = unscale_actions(scale_actions(gaussian.mean, given), own)
+        factor = ((own.high - own.low) / (given.high - given.low)).reshape(-1)
+        return Gaussian(mean, gaussian.std * th.as_tensor(factor, device=self.device))
 
     def _tensor(self, array: np.ndarray, name: str, shape: tuple[int, ...]) -> th.Tensor:
         if array.size != np.prod(shape):
