@@ -103,11 +103,14 @@ def action_masks_of(env: VecEnv) -> np.ndarray:
     """
     :param env: a vector environment with action masks
     :return: which actions are allowed now ``(n_envs, n_actions)``
-    :raises ValueError: its masks are of another shape, or allow no action
+    :raises ValueError: it has none, or they are of another shape, or allow no action
     """
     shape = env.num_envs, int(getattr(env.action_space, "n", 0))
     try:
         masks = np.stack(env.env_method("action_masks")).astype(bool)
+    except AttributeError:
+        check_masks(env, "An agent with action masks (MaskablePPO)")
+        raise
     except ValueError as error:
         raise ValueError(f"action_masks() of the environment must give an array of bool, not: {error}.") from error
     if masks.shape != shape or not masks.any(axis=1).all():

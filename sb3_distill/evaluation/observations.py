@@ -13,7 +13,6 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.common.log import progress_bar
 from sb3_distill.envs.episodes import EpisodeSchedule
-from sb3_distill.envs.inspection import check_masks
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.players import masks_for
@@ -85,8 +84,6 @@ def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[t
     schedule = EpisodeSchedule(n_episodes, n_episodes, seed)
     rng = np.random.default_rng(seed)
     with closing(make_env_of(agent, env_id, n_episodes)) as venv:
-        if agent.needs_masks:
-            check_masks(venv, agent.source)
         play_schedule(venv, schedule)
         venv.action_space.seed(seed)
         obs: Any = venv.reset()

@@ -11,7 +11,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.log import progress_bar
-from sb3_distill.envs.inspection import check_masks
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.players import masks_for, mix_random_actions
@@ -85,8 +84,6 @@ def _play(
             f"Only agents that see one vector, grid or image can be drawn; {env_id} has the observation space "
             f"{venv.observation_space}."
         )
-    if agent.needs_masks:
-        check_masks(venv, agent.source)
     assert isinstance(venv.unwrapped, DummyVecEnv)
     game = venv.unwrapped.envs[0]
     atari, n_actions = is_atari(env_id), int(venv.action_space.n)
