@@ -21,6 +21,7 @@ from sb3_distill.agents.rebuild.stock import stock_model
 from sb3_distill.base.callbacks import TeacherReferenceCallback, UpdateProgressBar, keep_statistics, list_callbacks
 from sb3_distill.base.reference import PlayRule, TeacherReferences
 from sb3_distill.base.resume.resuming import ResumableMixin
+from sb3_distill.base.several.callbacks import forget_best
 from sb3_distill.base.teaching import TeacherMixin, TeacherSource
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions, proximal_loss
@@ -267,7 +268,8 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
             self._update()
         if self.weight_bits is not None:
             # That of the next rollout and its updates
-            self._update_precision(self.rollout_buffer.some_observations)
+            if self._update_precision(self.rollout_buffer.some_observations):
+                forget_best(self._callbacks, "train")
             if self.transition_share is not None:
                 self.logger.record("train/quantized", self.transition_share)
 

@@ -19,6 +19,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.base.augmentation import AugmentingMixin
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.reference import PlayRule
+from sb3_distill.base.several.callbacks import forget_best
 from sb3_distill.base.several.siblings import SeveralStudentsMixin
 from sb3_distill.base.several.spec import StudentsArgument
 from sb3_distill.base.students import Student
@@ -308,7 +309,8 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
                 answers = self.replay_buffer.sample(1_000).answers
             print(describe_temperature(answers, self.student.loss.temperature))
         if self.weight_bits is not None:
-            self._update_precision(lambda: self.replay_buffer.sample_observations(1_000, env=self._normalizer))
+            if self._update_precision(lambda: self.replay_buffer.sample_observations(1_000, env=self._normalizer)):
+                forget_best(self._callbacks, self._heading)
             if self.transition_share is not None:
                 self._record("quantized", self.transition_share)
 

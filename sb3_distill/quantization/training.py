@@ -70,16 +70,18 @@ class QuantizingMixin:
         transition = 1.0 - self.full_precision_fraction - self.final_fraction
         return 1.0 if transition <= 0 else (progress - self.full_precision_fraction) / transition
 
-    def _update_precision(self, some_observations: Callable[[], Any]) -> None:
+    def _update_precision(self, some_observations: Callable[[], Any]) -> bool:
         """
         Set the precision of this moment of the run.
 
         :param some_observations: returns observations on which the step sizes are chosen when the transition begins
+        :return: whether the student has come to its final precision with this call
         """
+        before = self.transition_share
         progress = 1.0 - self._current_progress_remaining
         if self.transition_share is None:
             if progress < self.full_precision_fraction:
-                return
+                return False
             observations = some_observations()
             calibrate(self.policy, lambda: self.policy.answer(observations))
             self.transition_share = 0.0
@@ -88,6 +90,7 @@ class QuantizingMixin:
         set_precision(self.policy, self.quantization_schedule, self.transition_share)
         if self.transition_share == 1.0:
             freeze_steps(self.policy)
+        return before != 1.0 and self.transition_share == 1.0
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"

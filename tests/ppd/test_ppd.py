@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO, SAC, TD3
+from stable_baselines3.common.callbacks import ConvertCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.logger import Logger
@@ -293,6 +294,20 @@ def test_precision_falls_between_rollouts(schedule, ppo_teacher):
     assert seen[-1] == [(1.0, 5), (1.0, 5), (1.0, 6), (1.0, 6)]
     assert model.transition_share == 1.0 and not any(each.step.requires_grad for each in quantizers(model.policy))
     assert model.stored_bytes() < make(ppo_teacher).stored_bytes()
+
+
+def test_best_model_has_the_final_precision(ppo_teacher, tmp_path: Path):
+    evaluation = EvalCallback(make_vec_env("CartPole-v1"), eval_freq=16, best_model_save_path=str(tmp_path), verbose=0)
+
+    def claim_more_than_can_be_reached(local, _):
+        if local["self"].num_timesteps == 64:
+            evaluation.best_mean_reward = 1e6
+        return True
+
+    model = make(ppo_teacher, **BITS).learn(640, callback=[evaluation, ConvertCallback(claim_more_than_can_be_reached)])
+    assert 0 < evaluation.best_mean_reward <= 500 and model.transition_share == 1.0
+    best = ProximalPolicyDistillation.load(tmp_path / "best_model", device="cpu")
+    assert [int(quantizer.bits) for quantizer in quantizers(best.policy)] == [5, 5, 6, 6]
 
 
 def test_runs_that_end_before_the_final_precision(ppo_teacher):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.callbacks import ConvertCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_distill import QPD
@@ -65,6 +66,46 @@ def test_parameters_bring_their_precision(ppo_teacher, schedule, stop, tmp_path:
         # Nothing is fitted or trained anew.
         kept = zip(steps, quantizers(other.policy), strict=True)
         assert all(th.equal(old, quantizer.step_sizes()) for old, quantizer in kept)
+
+
+def test_best_model_has_the_final_precision(ppo_teacher, tmp_path: Path):
+    """Of every student, whatever was reached before; each comes to its own final precision at its own time."""
+    model = make(
+        ppo_teacher,
+        **{**BITS, "full_precision_fraction": 0.2, "final_fraction": 0.6, "rollout_policy": "teacher"},
+        students={"later": {"final_fraction": 0.2}, "full": {"weight_bits": None, "activation_bits": None}},
+    )
+    evaluation = EvalCallback(
+        make_vec_env("CartPole-v1"),
+        eval_freq=25,
+        n_eval_episodes=2,
+        log_path=str(tmp_path),
+        best_model_save_path=str(tmp_path / "best"),
+        verbose=0,
+    )
+    shares = []
+
+    def claim_more_than_can_be_reached(local, _):
+        further = evaluation.callback.callbacks[0]
+        if model.num_timesteps == 100:
+            evaluation.best_mean_reward = 1e6
+            further.best_mean_rewards.update(dict.fromkeys(model.students, 1e6))
+        known = {"train": evaluation.best_mean_reward, **further.best_mean_rewards}
+        final = {"train": model.transition_share, "later": model.student_model("later").transition_share}
+        if model.num_timesteps > 100:
+            shares.append(final)
+            assert all((known.get(name, 0.0) == 1e6) == (share != 1.0) for name, share in final.items())
+            assert known["full"] == 1e6
+        return True
+
+    model.learn(400, callback=[evaluation, ConvertCallback(claim_more_than_can_be_reached)])
+    assert shares[-1] == {"train": 1.0, "later": 1.0}
+    assert any(share["train"] == 1.0 != share["later"] for share in shares)
+    (later,) = (tmp_path / "students" / "later").rglob("best_model.zip")
+    for path in (tmp_path / "best" / "best_model.zip", later):
+        assert [state[:2] for state in precision_of(QPD.load(path, device="cpu"))] == [
+            (1.0, bits) for bits in (5, 5, 6, 6)
+        ]
 
 
 @pytest.mark.parametrize("exact_match", [True, False])

@@ -175,3 +175,17 @@ def evaluate_students_too(callbacks: list[BaseCallback]) -> StudentsCallback:
         own.writer, own.parent = writer, callback
         writer.evaluations.append(own)
     return writer
+
+
+def forget_best(callbacks: list[BaseCallback], heading: str) -> None:
+    """
+    Let a student's best model be chosen anew, from the evaluations to come: those so far were of another precision.
+
+    :param callbacks: the run's callbacks, and all that they call
+    :param heading: under which the student's updates are logged: the name of a further student, "train" for the first
+    """
+    for callback in callbacks:
+        if isinstance(callback, StudentsEvalCallback):
+            callback.best_mean_rewards.pop(heading, None)
+        elif isinstance(callback, EvalCallback) and heading == "train":
+            callback.best_mean_reward = -np.inf

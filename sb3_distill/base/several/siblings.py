@@ -28,6 +28,7 @@ _OF_THE_RUN = (
     "_n_collected",
     "_current_progress_remaining",
     "_total_timesteps",
+    "_callbacks",
     "_logger",
     "_teacher",
     "_vec_normalize_env",
