@@ -105,8 +105,11 @@ GAMES: dict[str, list[str]] = {
     "am_ablation": list(ABLATION),
     "qpd_figure1": ["Breakout"],
 }
+# The ten games of table 2 alone take more hours, and the choice of the temperature takes several.
 POLICY_DISTILLATION = {
     "n_timesteps": 500 * HOUR,
+    "temperature": 0.01,
+    "student_temperature": 1.0,
     "buffer_size": 10 * HOUR,
     "learning_rate": 2.5e-4,
     "rollout_policy": "teacher",
@@ -133,8 +136,12 @@ ACTOR_MIMIC_RUN = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "pd_table1": {**POLICY_DISTILLATION, "policy": "CnnPolicy"},
-    "pd_temperature": {**POLICY_DISTILLATION, "policy": "CnnPolicy", "loss": "kl"},
-    "pd_table_b1": {**POLICY_DISTILLATION, "loss": "kl", "temperature": 0.01},
+    "pd_temperature": {
+        **{name: value for name, value in POLICY_DISTILLATION.items() if name != "temperature"},
+        "policy": "CnnPolicy",
+        "loss": "kl",
+    },
+    "pd_table_b1": {**POLICY_DISTILLATION, "loss": "kl"},
     "pd_multitask": {"n_timesteps": 500 * HOUR, "policy": "MultiTaskCnnPolicy"},
     "pd_table2": {
         **POLICY_DISTILLATION,
@@ -153,7 +160,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "rtpd_table1": REAL_TIME_RUN,
     "rtpd_table2": {**REAL_TIME_RUN, "loss": "kl"},
-    # Of all phases
+    # Of all phases, see below
     "rtpd_time": {"optimizer": "CappedRMSprop"},
     "am_table1": {**ACTOR_MIMIC_RUN, "temperature": 0.01, "student_temperature": 0.01},
     "am_ablation": {"n_timesteps": 20_000_000},
@@ -171,10 +178,13 @@ GRIDS: dict[str, dict[str, list[str]]] = {
     "qpd_figure1": {"policy": list(NETS), "bits": ["32", "8", "4"], "seed": ["0", "1", "2"]},
     "am_ablation": {"learning": ["distilled", "alone"], "pool": ["max", "none"], "maps": ["same", "halved"]},
 }
-HELD_OUT = {"n_episodes": 100, "epsilon": 0.05, "starts_from": "random"}
+# No start states are recorded for students of several games.
+NO_OPS = {"n_episodes": 100, "epsilon": 0.05}
+HELD_OUT = {**NO_OPS, "starts_from": "random"}
 BEST_OF_EVALUATIONS = {"n_episodes": 100, "select": "best", "eval_freq": 500_000, "eval_episodes": 10}
 EVALUATIONS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("pd_table1", "pd_temperature", "pd_table_b1"), HELD_OUT),
+    **dict.fromkeys(("pd_multitask", "pd_table2"), NO_OPS),
     **dict.fromkeys(("am_table1", "am_ablation"), BEST_OF_EVALUATIONS),
 }
 
@@ -221,12 +231,30 @@ def test_published_numbers_are_the_papers(name):
     assert rows == PUBLISHED.get(name, {})
 
 
+@pytest.mark.parametrize(
+    "name", ["pd_table1", "pd_temperature", "pd_table_b1", "am_table1", "am_ablation", "qpd_figure1"]
+)
+def test_teachers_are_of_the_papers_kind(name):
+    """DQN agents of the game itself; an actor-critic for quantization-aware distillation."""
+    for cell in study_of(name).cells:
+        if cell.labels.get("learning") != "alone":
+            assert cell.hyperparams["teacher"] == f"zoo:{'ppo' if cell.algo == 'qpd' else 'dqn'}/{cell.env}"
+
+
 def test_teachers_and_students_of_several_games():
     three, ten = study_of("pd_multitask"), study_of("pd_table2")
     for study, games in ((three, ["Freeway", "Pong", "Qbert"]), (ten, list(B1))):
+        teachers = {game: f"zoo:dqn/{game}NoFrameskip-v4" for game in games}
         for cell in study.cells:
-            assert cell.env_kwargs["games"] == games and list(cell.evaluation["teachers"]) == games
+            assert cell.env_kwargs["games"] == games and cell.evaluation["teachers"] == teachers
+            if cell.algo == "mtpd":
+                assert {**POLICY_DISTILLATION, "n_timesteps": cell.n_timesteps}.items() <= settings_of(cell).items()
+                assert cell.hyperparams["teachers"] == teachers
     assert [cell.hyperparams.get("loss") for cell in three.cells] == [None, "nll", "kl"]
+    joint = three.cells[0]
+    # Games as DQN learns them
+    assert joint.algo == "mtdqn" and NATURE.items() <= settings_of(joint).items()
+    assert joint.env_kwargs["clip_reward"] and joint.env_kwargs["terminal_on_life_loss"]
 
 
 def test_students_that_learn_beside_a_teacher():
@@ -239,10 +267,18 @@ def test_students_that_learn_beside_a_teacher():
             assert {student: entry["policy"] for student, entry in students.items()} == {
                 net: f"{net.capitalize()}Policy" for net in expected
             }
+    online = settings_of(study_of("pd_figure5").cells[0])["students"]
+    assert [entry["policy"] for entry in online.values()] == ["CnnPolicy"]
     together, first, then = study_of("rtpd_time").cells
     # 2.5 million updates together or of the teacher alone, and 5 million of the same students afterwards
     assert together.n_timesteps == first.n_timesteps == 10_000_000 and then.n_timesteps == 500 * HOUR
-    assert first.hyperparams["students"] is None and list(then.hyperparams["students"]) == ["net2", "net3"]
+    assert first.hyperparams["students"] is None
+    beside, after = settings_of(together), settings_of(then)
+    assert [entry["policy"] for entry in beside["students"].values()] == list(NETS)
+    assert [after["policy"], *(entry["policy"] for entry in after["students"].values())] == list(NETS)
+    assert NATURE.items() <= beside.items() and POLICY_DISTILLATION.items() <= after.items()
+    # The times are those of learning: the two phases evaluate nothing, and the other run once, near its end.
+    assert 0.9 < beside["eval_freq"] / (10_000_000 / 4) < 1
     # The second phase distils what the first one has trained.
     assert then.teacher_cell == first.key
 
@@ -254,12 +290,20 @@ def test_networks_of_the_ablation():
         assert extractor["pool"] == (None if cell.labels["pool"] == "none" else "max")
         assert extractor["channels"] == ([32, 64, 64] if cell.labels["maps"] == "same" else [16, 32, 32])
         if cell.labels["learning"] == "distilled":
+            assert ACTOR_MIMIC_RUN.items() <= settings.items()
             assert settings["temperature"] == settings["student_temperature"]
-            assert (settings["rollout_policy"], settings["student_exploration"]) == ("student", "softmax")
         else:
+            # A DQN with the network of a student, from scratch
+            assert settings["policy"] == "StudentCnnPolicy" and settings.get("teacher") is None
             assert settings["students"] is None and NATURE.items() <= settings.items()
             # Networks that learn alone have per cent of the teacher of the distilled ones, too.
             assert cell.evaluation["teacher"] == f"zoo:dqn/{cell.env}"
+
+
+def test_bits_of_the_sizes():
+    for cell in study_of("qpd_figure1").cells:
+        bits = None if cell.labels["bits"] == "32" else int(cell.labels["bits"])
+        assert cell.hyperparams["weight_bits"] == cell.hyperparams["activation_bits"] == bits
 
 
 def test_a_dry_run_names_teachers_that_are_not_here(tmp_path, monkeypatch, capsys):
