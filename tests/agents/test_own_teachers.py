@@ -145,6 +145,16 @@ def test_what_is_wrong_is_said_at_once(own: Any, message: str) -> None:
         PolicyDistillation("MlpPolicy", "CartPole-v1", own, **OFF_POLICY)
 
 
+@pytest.mark.parametrize("n_actions", [2, 3, 4, 5])
+def test_the_axes_of_answers_are_told_apart(n_actions: int) -> None:
+    """Also where there are as many actions as environments."""
+    own = answering(
+        lambda n: (Answers(q_values=np.zeros((n_actions, n))), None), action_space=spaces.Discrete(n_actions)
+    )
+    with pytest.raises(AgentError, match=rf"q_values has the shape \({n_actions}, "):
+        load_teacher(own, device="cpu")
+
+
 def test_answers_are_checked_later_too() -> None:
     asked = iter(range(10_000))
     own = answering(lambda n: (Answers(q_values=np.full((n, 2), 0.0 if next(asked) < 8 else np.inf)), None))

@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,74 +16,20 @@ from sb3_distill.agents.agent import AgentFacts
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
+from sb3_distill.agents.kinds.onnx_options import ANSWERS, OnnxOptions
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions, unscale_actions
-from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 from sb3_distill.reading.text import parse_json
 from sb3_distill.state.memory import State
 
-ANSWERS = ("q_values", "logits", "mean", "action")
 # What our own export writes beside the file
 _DESCRIPTION = "policy.json"
 # Algorithms whose outputs are Q-values
 _VALUE_BASED = ("dqn", "qrdqn")
-
-
-@dataclass(frozen=True)
-class OnnxOptions:
-    """
-    What an ONNX file does not say of itself: the ``teacher_kwargs`` of such a teacher.
-
-    :param answers: "q_values", "logits", "mean" (of a Gaussian) or "action"; None: as an output is named
-    :param observation: name of the input with the observations; None: by its name or shape
-    :param memory: by input, the output that follows it: the parts of a memory; None: by their names or shapes
-    :param output: name of the output with the answers; None: the one that is named so, or the only one that can be
-    :param log_std: output with the logarithm of the standard deviation of a Gaussian
-    :param value: output with the value of the observation
-    :param low: the lowest action that the file gives, one number or one for each dimension; None: the environment's
-    :param high: the highest one
-    :param scale: by which pixels are divided, where the file takes floats and the environment gives bytes
-    """
-
-    answers: str | None = None
-    observation: str | None = None
-    memory: Mapping[str, str] | None = None
-    output: str | None = None
-    log_std: str | None = None
-    value: str | None = None
-    low: Any = None
-    high: Any = None
-    scale: float | None = None
-
-    @classmethod
-    def read(cls, teacher_kwargs: Mapping[str, Any]) -> "OnnxOptions":
-        """
-        :param teacher_kwargs: the options by name
-        :return: the options
-        :raises AgentError: there is no such option, or it has no such value
-        """
-        known = [field.name for field in fields(cls)]
-        for name in teacher_kwargs:
-            if name not in known:
-                raise AgentError("teacher_kwargs: " + unknown_choice("option", name, known))
-        options = cls(**teacher_kwargs)
-        if options.answers is not None and options.answers not in ANSWERS:
-            raise AgentError("teacher_kwargs: " + unknown_choice("answers", options.answers, ANSWERS))
-        if options.memory is not None and not isinstance(options.memory, Mapping):
-            raise AgentError(
-                f"teacher_kwargs: memory must map inputs to outputs, such as dict(h0='hn'), not {options.memory!r}."
-            )
-        if (options.low is None) != (options.high is None):
-            raise AgentError("teacher_kwargs: low and high go together: pass both bounds of the actions.")
-        if options.scale is not None and (
-            isinstance(options.scale, bool) or not 0 < to_number(options.scale) < math.inf
-        ):
-            raise AgentError(f"teacher_kwargs: scale must be a number above 0, such as 255, not {options.scale!r}.")
-        return options
 
 
 class OnnxTeacher(AnsweringTeacher):
@@ -182,7 +127,8 @@ class OnnxTeacher(AnsweringTeacher):
     def _find_action_space(self, described: Mapping[str, Any], env: Any) -> Any:
         options, answer = self._options, self._ports.answer
         space = getattr(env, "action_space", None)
-        width = answer.shape[1] if len(answer.shape) > 1 and isinstance(answer.shape[-1], int) else None
+        sizes = answer.shape[1:]
+        width = math.prod(sizes) if sizes and all(isinstance(size, int) for size in sizes) else None
         if self._answers in ("q_values", "logits") or not answer.is_float:
             n = width if answer.is_float else None
             n = n or described.get("n") or getattr(space, "n", None)
@@ -221,13 +167,15 @@ class OnnxTeacher(AnsweringTeacher):
         return found
 
     def _try(self) -> None:
-        """Ask once, so that what is wrong is said before anything is trained."""
+        """Ask at once, so that what is wrong is said before anything is trained."""
         space = self.observation_space
-        obs = th.zeros(2, *space.shape, dtype=th.as_tensor(np.zeros(1, space.dtype)).dtype)  # type: ignore[misc]
-        _, state = self.answer(obs, None, np.ones(2, bool), with_values=True)
-        self._check_form(state)
-        _, state = self.answer(obs, state, np.zeros(2, bool))
-        self._check_form(state)
+        # Two actions of two observations would not show which axis counts what.
+        for n_envs in (2, 3):
+            obs = th.zeros(n_envs, *space.shape, dtype=th.as_tensor(np.zeros(1, space.dtype)).dtype)  # type: ignore[misc]
+            _, state = self.answer(obs, None, np.ones(n_envs, bool), with_values=True)
+            self._check_form(state)
+            _, state = self.answer(obs, state, np.zeros(n_envs, bool))
+            self._check_form(state)
 
     @property
     def network(self) -> nn.Module:
@@ -274,6 +222,8 @@ class OnnxTeacher(AnsweringTeacher):
         before = memory.begin(len(seen)) if state is None else self._go_on(state, episode_start, len(seen))
         try:
             found, after = memory.run(self._file, port.name, seen.astype(port.dtype, copy=False), before)
+        except AgentError:
+            raise
         except Exception as error:
             # The runtime's own kinds of errors
             reason = " ".join(str(error).split())
@@ -284,27 +234,30 @@ class OnnxTeacher(AnsweringTeacher):
         space, ports = self._action_space, self._ports
         values = None
         if with_values and ports.value is not None:
-            values = self._tensor(found[ports.value.name], ports.value.name, (n_envs,))
-        name, array = ports.answer.name, found[ports.answer.name]
+            values = self._tensor(found, ports.value, (n_envs,)).reshape(n_envs)
         if isinstance(space, spaces.Discrete):
             n = int(space.n)
             if not ports.answer.is_float:
-                chosen = th.as_tensor(array.astype(np.int64).reshape(n_envs))
+                self._check_shape(found, ports.answer, (n_envs,))
+                chosen = th.as_tensor(found[ports.answer.name].astype(np.int64).reshape(n_envs))
                 if not ((chosen >= 0) & (chosen < n)).all():
                     raise self._say(
-                        f"its output {name} gives the actions {chosen.min()} to {chosen.max()}, and the environment "
-                        f"has 0 to {n - 1}."
+                        f"its output {ports.answer.name} gives the actions {chosen.min()} to {chosen.max()}, and the "
+                        f"environment has 0 to {n - 1}."
                     )
                 return Answers(q_values=nn.functional.one_hot(chosen, n).float().to(self.device), values=values)
-            outputs = self._tensor(array, name, (n_envs, n))
+            outputs = self._tensor(found, ports.answer, (n_envs, n)).reshape(n_envs, n)
             if self._answers == "q_values":
                 return Answers(q_values=outputs, values=values)
             return Answers(log_probs=outputs.log_softmax(dim=1), values=values)
         width = int(np.prod(space.shape))
-        outputs = self._tensor(array, name, (n_envs, width))
+        # In the form of the actions, or in a row
+        shapes = (n_envs, width), (n_envs, *space.shape)
+        outputs = self._tensor(found, ports.answer, *shapes).reshape(n_envs, width)
         if self._answers == "mean" and ports.log_std is not None:
-            log_std = np.broadcast_to(found[ports.log_std.name].reshape(-1, width), (n_envs, width))
-            std = self._tensor(log_std, ports.log_std.name, (n_envs, width)).exp()
+            # It can be the same for all observations.
+            log_std = self._tensor(found, ports.log_std, *shapes, (width,), space.shape).reshape(-1, width)
+            std = log_std.expand(n_envs, width).exp()
             if not (th.isfinite(std) & (std > 0)).all():
                 raise self._say(
                     f"its output {ports.log_std.name} goes from {log_std.min():g} to {log_std.max():g}, which is no "
@@ -324,12 +277,28 @@ class OnnxTeacher(AnsweringTeacher):
         factor = ((own.high - own.low) / (given.high - given.low)).reshape(-1)
         return Gaussian(mean, gaussian.std * th.as_tensor(factor, device=self.device))
 
-    def _tensor(self, array: np.ndarray, name: str, shape: tuple[int, ...]) -> th.Tensor:
-        if array.size != np.prod(shape):
-            raise self._say(f"its output {name} has the shape {array.shape}, not {shape}.")
-        if not np.isfinite(array).all():
-            raise self._say(f"its output {name} holds NaN or infinite numbers.")
-        return th.as_tensor(np.array(array, np.float32).reshape(shape), device=self.device)
+    def _check_shape(self, found: Mapping[str, np.ndarray], port: Port, *shapes: tuple[int, ...]) -> None:
+        """Whether an output has one of these shapes; axes of length 1 change nothing."""
+        given = found[port.name].shape
+        if _without_ones(given) not in map(_without_ones, shapes):
+            expected = " or ".join(map(str, dict.fromkeys(shapes)))
+            n_envs = shapes[0][0]
+            raise self._say(
+                f"its output {port.name} has the shape {given} for {n_envs} observations, which should be {expected}: "
+                "the first axis counts observations."
+            )
+
+    def _tensor(self, found: Mapping[str, np.ndarray], port: Port, *shapes: tuple[int, ...]) -> th.Tensor:
+        """An output, which has one of these shapes."""
+        self._check_shape(found, port, *shapes)
+        tensor = th.as_tensor(np.array(found[port.name])).to(self.device, th.float32)
+        if not tensor.isfinite().all():
+            raise self._say(f"its output {port.name} holds NaN or infinite numbers.")
+        return tensor
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def _box(low: Any, high: Any, shape: tuple[int, ...]) -> spaces.Box:

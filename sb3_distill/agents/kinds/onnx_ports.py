@@ -59,11 +59,19 @@ class Memory:
         :param obs: the observations
         :param state: the state before them
         :return: by name, the outputs, and the state after them
+        :raises AgentError: a part of the state has another shape than before
         """
         outputs = [port.name for port in file.outputs]
         if self.is_batched:
             feeds = {port.name: np.moveaxis(state[port.name], 0, self.axes[port.name]) for port, _ in self.pairs}
             found = dict(zip(outputs, file.session.run(outputs, {name: obs, **feeds}), strict=True))
+            for port, out in self.pairs:
+                given, expected = found[out.name].shape, feeds[port.name].shape
+                if given != expected:
+                    raise AgentError(
+                        f"{file.path}: its output {out.name} has the shape {given} for {len(obs)} observations, which "
+                        f"should be {expected}, as its input {port.name} has it: a memory keeps its shape."
+                    )
             after = {p.name: np.moveaxis(found[out.name], self.axes[p.name], 0) for p, out in self.pairs}
             return found, after
         rows = []

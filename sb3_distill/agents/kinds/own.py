@@ -175,6 +175,12 @@ class OwnTeacher(AnsweringTeacher):
         """Whether its answers hold values."""
         return self._has_values
 
+    @property
+    def _width(self) -> int:
+        """Numbers in an answer to one observation."""
+        space = self.action_space
+        return int(space.n) if isinstance(space, spaces.Discrete) else int(np.prod(space.shape))  # type: ignore[arg-type]
+
     def to(self, device: th.device | str) -> "OwnTeacher":
         """
         Move the object, if it can be moved; else its observations are on the processor.
@@ -196,9 +202,11 @@ class OwnTeacher(AnsweringTeacher):
         """Its answers to some observations of its space."""
         space = copy.deepcopy(self.policy.observation_space)
         space.seed(0)
-        starts, state, asked = np.ones(_N_ENVS, dtype=bool), None, []
+        # As many observations as actions would not show which axis counts what.
+        n_envs = _N_ENVS + (self._width == _N_ENVS)
+        starts, state, asked = np.ones(n_envs, dtype=bool), None, []
         for step in range(_N_STEPS):
-            sampled = [space.sample() for _ in range(_N_ENVS)]
+            sampled = [space.sample() for _ in range(n_envs)]
             if isinstance(space, spaces.Dict):
                 batch: Any = {key: np.stack([one[key] for one in sampled]) for key in space.spaces}
             else:
@@ -211,13 +219,13 @@ class OwnTeacher(AnsweringTeacher):
             except Exception as error:
                 # Anything can go wrong in what a user wrote.
                 raise AgentError(
-                    f"{self._name}: answer(obs, state, episode_start) failed on {_N_ENVS} random observations of its "
+                    f"{self._name}: answer(obs, state, episode_start) failed on {n_envs} random observations of its "
                     f"observation_space ({type(error).__name__}: {error})."
                 ) from error
             self._check_form(state)
             asked.append(answers.numpy().arrays())
             # One episode begins in between.
-            starts = np.arange(_N_ENVS) == step
+            starts = np.arange(n_envs) == step
         same = {name for arrays in asked for name in arrays}
         if any(arrays.keys() != same for arrays in asked):
             raise AgentError(f"{self._name} answers with {sorted(same)}, but not always with all of them.")
@@ -253,7 +261,6 @@ class OwnTeacher(AnsweringTeacher):
     def _checked(self, answers: Answers, n_envs: int, with_values: bool) -> Answers:
         """The answers as tensors of the right shapes."""
         space, arrays = self.action_space, {}
-        width = int(space.n) if isinstance(space, spaces.Discrete) else int(np.prod(space.shape))  # type: ignore[arg-type]
         if answers.is_continuous != isinstance(space, spaces.Box):
             raise AgentError(
                 f"{self._name}: its action_space is {space}, but it answers with {', '.join(answers.arrays())}. "
@@ -261,7 +268,7 @@ class OwnTeacher(AnsweringTeacher):
             )
         for name, array in answers.arrays().items():
             tensor = th.as_tensor(array).to(self.policy.device, th.float32).detach()
-            expected = (n_envs,) if name == "values" else (n_envs, width)
+            expected = (n_envs,) if name == "values" else (n_envs, self._width)
             if tuple(tensor.shape) != expected:
                 raise AgentError(f"{self._name}: {name} has the shape {tuple(tensor.shape)}, not {expected}.")
             if not tensor.isfinite().all():
