@@ -147,32 +147,6 @@ def test_pixels_are_scaled_where_the_user_says_so(tmp_path: Path) -> None:
     assert load_teacher(path, device="cpu").observation_space == spaces.Box(0, 255, (1, 4, 4), np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"answer": "logits"},
-            "teacher_kwargs: .*answer.*answers, observation, memory, output, log_std, value, low, high, scale",
-        ),
-        ({"answers": "action", "low": "low", "high": "high"}, "cannot be used as a teacher .ValueError"),
-        ({"scale": float("inf")}, "scale must be a number above 0"),
-        ({"scale": True}, "scale must be a number above 0"),
-        ({"answers": "policy"}, "teacher_kwargs: .*policy.*q_values"),
-        ({"output": "nothing"}, "teacher_kwargs, output: .*nothing.*logits"),
-        ({"low": -1.0}, "low and high go together"),
-        ({"scale": 0}, "scale must be a number above 0, such as 255, not 0"),
-    ],
-)
-def test_wrong_options(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(AgentError, match=message):
-        load_teacher(linear(tmp_path / "policy.onnx", 4, 2), device="cpu", teacher_kwargs=options)
-
-
-def test_options_of_what_is_no_onnx_file(cartpole_teacher: Path) -> None:
-    with pytest.raises(AgentError, match="teacher_kwargs say what an ONNX file does not"):
-        load_teacher(cartpole_teacher, teacher_kwargs={"answers": "logits"})
-
-
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files that are refused, with what is said of them."""
     folder.mkdir(exist_ok=True)

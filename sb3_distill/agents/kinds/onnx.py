@@ -62,6 +62,7 @@ class OnnxTeacher(AnsweringTeacher):
             # Exports of earlier versions do not say it.
             answers = described.get("outputs") or ("q_values" if described.get("algo") in _VALUE_BASED else answers)
         self._answers = answers
+        self._check_options()
         # Whether it takes images with the channels last, as TensorFlow's, and the environment gives them first
         self._channels_last = False
         observation_space = self._observation_space(described, env)
@@ -84,6 +85,22 @@ class OnnxTeacher(AnsweringTeacher):
 
     def _say(self, text: str) -> AgentError:
         return AgentError(f"{self._file.path}: {text}")
+
+    def _check_options(self) -> None:
+        """Refuse what has no meaning for such answers."""
+        options, answer = self._options, self._ports.answer
+        is_discrete = self._answers in ("q_values", "logits") or not answer.is_float
+        if options.log_std is not None and self._answers != "mean":
+            advice = "" if is_discrete else ", or say that it is a mean, teacher_kwargs=dict(answers='mean')"
+            raise self._say(
+                f"teacher_kwargs: log_std belongs to a mean, and the output {answer.name} holds {self._answers!r}: "
+                f"leave log_std out{advice}."
+            )
+        if options.low is not None and is_discrete:
+            raise self._say(
+                f"teacher_kwargs: low and high are bounds of continuous actions, and those of the output {answer.name} "
+                f"({self._answers!r}) are discrete: leave low and high out."
+            )
 
     def _observation_space(self, described: Mapping[str, Any], env: Any) -> spaces.Box:
         port: Port = self._ports.observation

@@ -146,6 +146,12 @@ def find_ports(file: OnnxFile, options: Options) -> Ports:
     for option, name in (("output", output), ("log_std", log_std), ("value", value)):
         if name is not None and name not in outputs:
             raise AgentError(f"{file.path}: teacher_kwargs, {option}: " + unknown_choice("output", name, outputs))
+    named = [name for name in (output, log_std, value) if name is not None]
+    if len(set(named)) < len(named):
+        raise AgentError(
+            f"{file.path}: teacher_kwargs: output, log_std and value must be outputs of their own, not "
+            f"{', '.join(named)}."
+        )
     taken = {out.name for _, out in pairs} | {log_std, value}
     left = [port for port in file.outputs if port.name not in taken]
     kind, answer = _find_answer(file, left, options.answers, None if output is None else outputs[output])
