@@ -118,6 +118,11 @@ def load_teacher(
     :return: the agent
     :raises AgentError: the agent cannot be found or cannot be used
     """
+    if teacher_kwargs is not None and not isinstance(teacher_kwargs, Mapping):
+        raise AgentError(
+            "teacher_kwargs must be a dictionary of options, such as dict(answers='logits'), not "
+            f"{teacher_kwargs!r:.200}."
+        )
     if is_onnx_file(source):
         return _from_onnx(Path(source), teacher_kwargs, env_id, env)
     if teacher_kwargs:

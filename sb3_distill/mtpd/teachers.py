@@ -52,12 +52,13 @@ def load_teachers(
     :raises ValueError: a task has no teacher, or a teacher is named for an unknown task
     """
     names = [task.name for task in tasks]
-    if not isinstance(teachers, Mapping):
-        raise ValueError(
-            f"teachers must be a dictionary from the names of tasks ({', '.join(names)}) to agents, not {teachers!r}."
-        )
     options = {} if teacher_kwargs is None else teacher_kwargs
-    for argument, named in (("teachers", teachers), ("teacher_kwargs", options)):
+    for argument, named, what in (("teachers", teachers, "agents"), ("teacher_kwargs", options, "their options")):
+        if not isinstance(named, Mapping):
+            raise ValueError(
+                f"{argument} must be a dictionary from the names of tasks ({', '.join(names)}) to {what}, not "
+                f"{named!r}."
+            )
         for name in named:
             if name not in names:
                 raise ValueError(f"{argument}: " + unknown_choice("task", name, names))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,11 @@ def gated(path: Path, batch: Any, n_in: int = 4, width: int = 3, names: str = "h
     }
     inputs = {"obs": (FLOAT, [batch, n_in]), before: (FLOAT, shape)}
     return save(path, nodes, inputs, {"logits": (FLOAT, [batch, 2]), after: (FLOAT, shape)}, weights)
+
+
+def env_of(actions: spaces.Space) -> Any:
+    """An environment that shows four numbers."""
+    return SimpleNamespace(observation_space=spaces.Box(-np.inf, np.inf, (4,)), action_space=actions)
 
 
 # Settings of short runs

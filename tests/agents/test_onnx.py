@@ -123,7 +123,7 @@ def test_a_gaussian_and_its_bounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"answers": "action"}, {"answers": "mean", "log_std": "log_std"}])
 def test_bounds_that_cannot_be(options: dict[str, Any], tmp_path: Path) -> None:
     path = linear(tmp_path / "mean.onnx", 3, 1, target="action", log_std=np.array([[-1.0]]))
-    with pytest.raises(AgentError, match=r"low must be below high, both finite, not \[1.\] and \[1.\]"):
+    with pytest.raises(AgentError, match=r"low must be below high, not 1\.0 and 1\.0"):
         load_teacher(path, env_id="Pendulum-v1", teacher_kwargs={**options, "low": 1.0, "high": 1.0})
     seen = make_vec_env("Pendulum-v1").observation_space
     env: Any = type("Env", (), {"observation_space": seen, "action_space": spaces.Box(-np.inf, np.inf, (1,))})

@@ -1,7 +1,6 @@
 """Outputs of ONNX files that have other shapes than those of answers."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,9 @@ from onnx import helper
 
 from sb3_distill import load_teacher
 from sb3_distill.agents.files import AgentError
-from tests.agents.onnx_files import FLOAT, INT64, gated, linear, save, weights_of
+from tests.agents.onnx_files import FLOAT, INT64, env_of, gated, linear, save, weights_of
 
 OBS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-
-
-def env_of(actions: spaces.Space) -> Any:
-    return SimpleNamespace(observation_space=spaces.Box(-np.inf, np.inf, (4,)), action_space=actions)
 
 
 def behind_scores(path: Path, operator: str, port: tuple[str, int, list[Any]], n: int = 2, **kwargs: Any) -> Path:

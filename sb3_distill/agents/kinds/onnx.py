@@ -49,10 +49,10 @@ class OnnxTeacher(AnsweringTeacher):
         self, path: Path, teacher_kwargs: Mapping[str, Any] | None = None, env_id: str | None = None, env: Any = None
     ) -> None:
         given = dict(teacher_kwargs or {})
-        if isinstance(given.get("memory"), Mapping):
-            # Its order decides nothing.
-            given["memory"] = dict(sorted(given["memory"].items()))
         options = OnnxOptions.read(given)
+        if options.memory is not None:
+            # Its order decides nothing.
+            given["memory"] = dict(sorted(options.memory.items()))
         file = open_onnx(path)
         described = _read_description(path)
         self._file, self._options = file, options
@@ -137,8 +137,10 @@ class OnnxTeacher(AnsweringTeacher):
             dtype = described.get("dtype", port.dtype) if self._options.scale is None else np.uint8
         # Half precision is the file's own: nobody else observes in it.
         dtype = np.float32 if dtype == np.float16 else dtype
-        whole = np.dtype(dtype).kind in "ui"
-        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if whole else (-np.inf, np.inf)
+        kind = np.dtype(dtype).kind
+        low, high = (0, 1) if kind == "b" else (-np.inf, np.inf)
+        if kind in "ui":
+            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
         return spaces.Box(low, high, shape, np.dtype(dtype).type)
 
     def _find_action_space(self, described: Mapping[str, Any], env: Any) -> Any:
@@ -165,23 +167,21 @@ class OnnxTeacher(AnsweringTeacher):
                 )
             return space
         low, high = options.low, options.high
-        if low is None:
-            low, high = described.get("low"), described.get("high")
+        if "low" in described:
+            low, high = (described["low"], described["high"]) if low is None else (low, high)
+            return _box(low, high, described["shape"])
         if low is None:
             raise self._say(
                 "it does not say the bounds of the actions: pass env=, or teacher_kwargs=dict(low=-1.0, high=1.0)."
             )
-        shape = tuple(described.get("shape") or np.shape(low) or ((width,) if width else (1,)))
-        return _box(low, high, shape)
+        shape = np.broadcast(low, high).shape
+        return _box(low, high, shape if shape and width in (None, math.prod(shape)) else (width or 1,))
 
     def _find_range(self, space: Any) -> spaces.Box | None:
         """Between which bounds the actions are that the file gives."""
         if not isinstance(space, spaces.Box) or self._options.low is None:
             return space if isinstance(space, spaces.Box) else None
-        found = _box(self._options.low, self._options.high, space.shape)
-        if not (found.low < found.high).all() or not found.is_bounded():
-            raise AgentError(f"teacher_kwargs: low must be below high, both finite, not {found.low} and {found.high}.")
-        return found
+        return _box(self._options.low, self._options.high, space.shape)
 
     def _try(self) -> None:
         """Ask at once, so that what is wrong is said before anything is trained."""
@@ -318,10 +318,16 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-def _box(low: Any, high: Any, shape: tuple[int, ...]) -> spaces.Box:
+def _box(low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]) -> spaces.Box:
     """Actions between bounds, of which each is one number or one for every dimension."""
-    bounds = [np.broadcast_to(np.asarray(each, np.float32), shape) for each in (low, high)]
-    return spaces.Box(bounds[0], bounds[1], dtype=np.float32)
+    for name, bound in (("low", low), ("high", high)):
+        if bound.size not in (1, math.prod(shape)):
+            raise AgentError(
+                f"teacher_kwargs: {name} has {bound.size} numbers, and the actions have the shape {shape}: pass one "
+                "number, or one for each dimension."
+            )
+    low, high = (np.broadcast_to(bound.reshape(shape if bound.size > 1 else ()), shape) for bound in (low, high))
+    return spaces.Box(low, high, dtype=np.float32)
 
 
 def _channels_first(shape: tuple[Any, ...]) -> tuple[Any, ...]:

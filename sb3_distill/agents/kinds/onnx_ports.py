@@ -202,6 +202,13 @@ def _find_memory(
     if not left or len(left[0].shape) < 2:
         shapes = ", ".join(f"{port.name} {list(port.shape)}" for port in file.inputs) or "none"
         raise AgentError(f"{file.path} has no input for a batch of observations; its inputs are {shapes}.")
+    n = left[0].shape[0]
+    if isinstance(n, int) and n != 1:
+        raise AgentError(
+            f"{file.path}: its input {left[0].name} {list(left[0].shape)} takes {n} observations at once, and a "
+            "teacher is asked about any number: export it with an open first axis (dynamic_axes or dynamic_shapes of "
+            "torch), or with a first axis of 1."
+        )
     return left[0], tuple(pairs)
 
 
