@@ -12,8 +12,8 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.base.distillation import DistillationAlgorithm
+from sb3_distill.common.finite import has_bounds
 from sb3_distill.common.utils import unknown_choice
-from sb3_distill.evaluation.disturbance import has_bounds
 
 NONE, SHIFT, ADVERSARIAL = "none", "shift", "adversarial"
 # By augmentation: the strength where the user names none

@@ -1,9 +1,32 @@
-"""Finds NaN and infinite numbers in what an environment gives."""
+"""Which numbers of an environment are finite: bounds of its spaces, and what it gives."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
+
+
+def bounded_sides(box: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param box: a space
+    :return: whether each entry has a lower, and an upper bound. The largest number of its type is none, but for whole
+        numbers of few bits, such as pixels
+    """
+    if np.issubdtype(box.dtype, np.floating):
+        largest = float(np.finfo(np.float32).max)
+    else:
+        largest = float(np.iinfo(box.dtype.name).max) if box.dtype.itemsize >= 4 else np.inf
+    return box.low > -largest, box.high < largest
+
+
+def has_bounds(box: spaces.Box) -> np.ndarray:
+    """
+    :param box: a space
+    :return: whether each entry has both bounds, see ``bounded_sides``
+    """
+    below, above = bounded_sides(box)
+    return below & above
 
 
 def find_not_finite(what: str, batch: Any) -> tuple[int, str] | None:

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.common.finite import has_bounds
 from sb3_distill.common.temperature import choose_temperature
-from sb3_distill.evaluation.disturbance import has_bounds
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.reading.text import has_json, read_json

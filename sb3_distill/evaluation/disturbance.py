@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.common.arguments import share, whole_number
+from sb3_distill.common.finite import has_bounds
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import EpisodeWrapper
 
@@ -128,15 +129,6 @@ class Disturbance:
                 known = {key: widened(boxes[key], *seen[key]) for key in boxes}
             self._ranges[str(space)] = known
         return known
-
-
-def has_bounds(box: spaces.Box) -> np.ndarray:
-    """
-    :param box: a space
-    :return: whether each entry has two bounds; the largest number of its type is none
-    """
-    largest = np.finfo(np.float32).max if np.issubdtype(box.dtype, np.floating) else np.inf
-    return (box.low > -largest) & (box.high < largest)
 
 
 def _bounded(box: spaces.Box) -> bool:

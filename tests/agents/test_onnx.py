@@ -126,9 +126,10 @@ def test_bounds_that_cannot_be(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(AgentError, match=r"low must be below high, not 1\.0 and 1\.0"):
         load_teacher(path, env_id="Pendulum-v1", teacher_kwargs={**options, "low": 1.0, "high": 1.0})
     seen = make_vec_env("Pendulum-v1").observation_space
-    env: Any = type("Env", (), {"observation_space": seen, "action_space": spaces.Box(-np.inf, np.inf, (1,))})
-    with pytest.raises(AgentError, match=r"have no bounds .*: leave low and high out"):
-        load_teacher(path, env=env, teacher_kwargs={**options, "low": -1.0, "high": 1.0})
+    for widest in (np.inf, np.finfo(np.float32).max):
+        env: Any = type("Env", (), {"observation_space": seen, "action_space": spaces.Box(-widest, widest, (1,))})
+        with pytest.raises(AgentError, match=r"have no bounds .*: leave low and high out"):
+            load_teacher(path, env=env, teacher_kwargs={**options, "low": -1.0, "high": 1.0})
 
 
 def test_pixels_are_scaled_where_the_user_says_so(tmp_path: Path) -> None:

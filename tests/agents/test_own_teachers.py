@@ -155,6 +155,52 @@ def test_the_axes_of_answers_are_told_apart(n_actions: int) -> None:
         load_teacher(own, device="cpu")
 
 
+LARGEST = np.finfo(np.float32).max
+
+
+class Sum:
+    """Q-values that follow from the sum of what it sees."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, space: spaces.Space, power: int = 1, factor: float = 1.0) -> None:
+        self.observation_space, self.power, self.factor = space, power, factor
+
+    def answer(self, obs: Any, state: Any, episode_start: np.ndarray) -> tuple[Answers, Any]:
+        parts = obs.values() if isinstance(obs, dict) else [obs]
+        total = sum(part.float().flatten(1).sum(dim=1) for part in parts)
+        return Answers(q_values=th.stack([total**self.power, (self.factor * total).tanh()], dim=1)), None
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-LARGEST, LARGEST, (4,)),
+        spaces.Box(np.float32([-1, -LARGEST, -np.inf, 0]), np.float32([LARGEST, 1, LARGEST, 1])),
+        spaces.Box(-np.finfo(np.float64).max, np.finfo(np.float64).max, (4,), np.float64),
+        spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (4,), np.int64),
+        spaces.Box(0, np.iinfo(np.int32).max, (4,), np.int32),
+        spaces.Dict({"a": spaces.Box(-LARGEST, LARGEST, (2,)), "b": spaces.MultiBinary(3)}),
+    ],
+    ids=str,
+)
+def test_it_is_not_asked_about_the_largest_numbers(space: spaces.Space) -> None:
+    """Their squares are infinite, and behind a tanh all of them are the same."""
+    assert load_teacher(Sum(space, 2), device="cpu").n_actions == 2
+    hashes = {load_teacher(Sum(space, factor=factor), device="cpu").sha256 for factor in (0.1, 0.2, 0.3)}
+    assert len(hashes) == 3
+
+
+def test_a_point_is_checked_in_each_dimension_with_bounds() -> None:
+    actions = spaces.Box(np.float32([-1, -np.inf]), np.float32([1, np.inf]))
+    point = np.array([[0.5, 9.0]], np.float32)
+    own = answering(lambda n: (Answers(point=np.repeat(point, n, axis=0)), None), action_space=actions)
+    assert np.array_equal(load_teacher(own, device="cpu").predict(np.zeros((1, 4), np.float32))[0], point)
+    point[0, 0] = 2.0
+    with pytest.raises(AgentError, match=r"point must be scaled from the bounds of the actions to \[-1, 1\]"):
+        load_teacher(own, device="cpu")
+
+
 def test_answers_are_checked_later_too() -> None:
     asked = iter(range(10_000))
     own = answering(lambda n: (Answers(q_values=np.full((n, 2), 0.0 if next(asked) < 8 else np.inf)), None))

@@ -20,6 +20,7 @@ from sb3_distill.agents.kinds.onnx_options import ANSWERS, OnnxOptions
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions, unscale_actions
+from sb3_distill.common.finite import has_bounds
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
@@ -160,7 +161,7 @@ class OnnxTeacher(AnsweringTeacher):
                 "it holds logits or q_values, teacher_kwargs=dict(answers=...)."
             )
         if isinstance(space, spaces.Box):
-            if options.low is not None and not space.is_bounded():
+            if options.low is not None and not has_bounds(space).all():
                 raise self._say(
                     f"the environment's actions have no bounds ({space}), to which those between low and high could "
                     "be scaled: leave low and high out."

@@ -18,7 +18,8 @@ from sb3_distill.agents.agent import AgentFacts
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
-from sb3_distill.common.answers import Answers
+from sb3_distill.common.answers import Answers, clip_scaled
+from sb3_distill.common.finite import bounded_sides
 from sb3_distill.envs.imports import find_function
 from sb3_distill.state.memory import State, find_state_problem, map_state
 
@@ -202,6 +203,10 @@ class OwnTeacher(AnsweringTeacher):
         """Its answers to some observations of its space."""
         space = copy.deepcopy(self.policy.observation_space)
         space.seed(0)
+        for part in space.values() if isinstance(space, spaces.Dict) else [space]:
+            if isinstance(part, spaces.Box):
+                # Not about numbers that no environment gives
+                part.bounded_below, part.bounded_above = bounded_sides(part)
         # As many observations as actions would not show which axis counts what.
         n_envs = _N_ENVS + (self._width == _N_ENVS)
         starts, state, asked = np.ones(n_envs, dtype=bool), None, []
@@ -278,7 +283,7 @@ class OwnTeacher(AnsweringTeacher):
                 )
             if name.endswith("std") and not (tensor > 0).all():
                 raise AgentError(f"{self._name}: {name} holds numbers that are not above 0.")
-            if name == "point" and np.isfinite([space.low, space.high]).all() and (tensor.abs() > 1.001).any():  # type: ignore[attr-defined]
+            if name == "point" and (clip_scaled(tensor, space) - tensor).abs().max() > 1e-3:  # type: ignore[arg-type]
                 raise AgentError(
                     f"{self._name}: point must be scaled from the bounds of the actions to [-1, 1], and goes to "
                     f"{float(tensor.abs().max()):g}."
