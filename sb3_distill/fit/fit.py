@@ -146,7 +146,12 @@ def fit(
     model.env_id = teacher.env_id
     if frame_stack > 1:
         model.frame_stack = frame_stack
-    alike = compare(load_teacher(model, device=device), teacher, other, frame_stack)
+    student = load_teacher(model, device=device)
+    if len(episodes) == 1:
+        # Memories and stacks go on over the cut.
+        alike = compare(student, teacher, episodes, frame_stack, n_kept)
+    else:
+        alike = compare(student, teacher, other, frame_stack)
     return Fit(model, teacher, len(other), sum(map(len, other)), alike)
 
 
@@ -170,22 +175,26 @@ def _environment(episodes: Sequence[Episode], teacher: Teacher, frame_stack: int
     return VecFrameStack(env, frame_stack) if frame_stack > 1 else env
 
 
-def compare(student: Teacher, teacher: Teacher, episodes: Sequence[Episode], frame_stack: int = 1) -> dict[str, float]:
+def compare(
+    student: Teacher, teacher: Teacher, episodes: Sequence[Episode], frame_stack: int = 1, first: int = 0
+) -> dict[str, float]:
     """
     :param student: the student
     :param teacher: its teacher
     :param episodes: observations of each episode
     :param frame_stack: how many observations the student sees at once
+    :param first: the step from which on they are compared; those before are only seen
     :return: how alike they act, see ``compare_actions``
     """
     view = ObservationView(_environment(episodes, teacher, frame_stack), student.facts.student_keys)
     view.show_teacher(teacher.observation_space)
     obs: Any = view.reset()
     state, starts, pairs = None, np.ones(1, dtype=bool), []
-    for _ in range(sum(map(len, episodes))):
+    for step in range(sum(map(len, episodes))):
         expected, state = teacher.answer(obs_as_tensor(view.teacher_obs(obs), teacher.device), state, starts)
-        answers, _ = student.answer(obs_as_tensor(obs, student.device))
-        pairs.append((expected, answers))
+        if step >= first:
+            answers, _ = student.answer(obs_as_tensor(obs, student.device))
+            pairs.append((expected, answers))
         obs, _, starts, _ = view.step(np.zeros((1, *(teacher.action_space.shape or ()))))
-    first, second = (Answers.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    return {name: float(number) for name, number in compare_actions(first, second, teacher.action_space).items()}
+    expected, answers = (Answers.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    return {name: float(number) for name, number in compare_actions(expected, answers, teacher.action_space).items()}

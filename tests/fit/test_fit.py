@@ -21,7 +21,7 @@ from sb3_distill.envs.recipe import EnvRecipe, NamedWrapper
 from sb3_distill.evaluation.table import header
 from sb3_distill.fit.cli import check_playable, score
 from sb3_distill.fit.env import LogEnv
-from sb3_distill.fit.fit import fit
+from sb3_distill.fit.fit import compare, fit
 from sb3_distill.fit.log import LogError, hold_out, read_log
 from tests.agents.own_teachers import Counter
 from tests.helpers import same
@@ -117,6 +117,33 @@ def test_a_memory_runs_along_each_episode(log: Path) -> None:
         len(other),
         sum(map(len, other)),
     )
+
+
+def test_a_memory_goes_on_over_the_cut_of_a_single_episode(tmp_path: Path) -> None:
+    """The teacher's best action is the parity of the step; the student finds it in what it sees."""
+
+    class Seen:
+        observation_space, action_space = CARTPOLE, spaces.Discrete(2)
+
+        def answer(self, obs: th.Tensor, state: Any, starts: Any) -> Any:
+            return Answers(q_values=th.stack([1 - obs[:, 0], obs[:, 0]], dim=1)), None
+
+    rows = np.zeros((10, 4), np.float32)
+    rows[:, 0] = np.arange(10) % 2
+    student, teacher = load_teacher(Seen(), device="cpu"), load_teacher(Counter(), device="cpu")
+    assert compare(student, teacher, [rows], first=7) == {"agreement": 1.0}
+    assert compare(student, teacher, [rows[7:]]) == {"agreement": 0.0}
+    asked = []
+
+    class Telling(Counter):
+        def answer(self, *args: Any) -> Any:
+            answers, state = super().answer(*args)
+            asked.append(answers.q_values[0, 0])
+            return answers, state
+
+    np.savez(tmp_path / "log.npz", observations=rows)
+    found = fit(tmp_path / "log.npz", Telling(), "pd", n_timesteps=14, held_out=0.3, device="cpu")
+    assert (found.n_episodes, found.n_steps) == (1, 3) and asked[-10:] == list(range(10))
 
 
 @pytest.mark.parametrize("algo", ["pd", "qpd"])
