@@ -266,7 +266,8 @@ class Teacher(ActingByAnswers):
             distribution is greedy always
         :param action_masks: which discrete actions are allowed ``(batch, n_actions)``; None: all of them
         :return: the actions and the next state
-        :raises ValueError: an observation holds NaN, and the policy cannot answer to it
+        :raises ValueError: an observation holds NaN, and the policy cannot answer to it; or the masks are not what they
+            should be, see ``read_masks``
         """
         if action_masks is not None:
             return self._act_by_answers(observation, state, episode_start, deterministic, action_masks)

@@ -23,6 +23,7 @@ from sb3_distill.envs.inspection import action_masks_of
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.evaluation.players import mix_random_actions
 from sb3_distill.export.bench import bench_folder, mean_return, open_file, read_description
+from tests.agents.own_teachers import Plain, Swinger
 
 N_ACTIONS = 4
 
@@ -293,6 +294,44 @@ def test_masks_of_another_form_are_refused(given: Any) -> None:
         one.allowed = np.array(given)
     with pytest.raises(ValueError, match=r"action_masks\(\) of the environment must give True.*of 4"):
         action_masks_of(env)
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (np.ones((3, 3), bool), r"action_masks have the shape \(3, 3\), and must have \(3, 2\): for each observation"),
+        (np.ones((2, 3), bool), r"shape \(2, 3\), and must have \(3, 2\)"),
+        (np.ones(2, bool), r"shape \(2,\), and must have \(3, 2\)"),
+        (np.ones(6, bool), r"shape \(6,\), and must have \(3, 2\)"),
+        ([[1, 0], [0, 0], [0, 0]], r"action_masks\[1\] allows no action: at least one must be allowed"),
+        ([[1], [1, 1], [1]], r"action_masks must be an array of bool \(3, 2\), true for each .* not \[\[1\], \[1, 1\]"),
+        ("all", r"must be an array of bool \(3, 2\), .* not 'all'"),
+        (np.full((3, 2), 7), r"must be an array of bool"),
+        (np.full((3, 2), np.nan), r"must be an array of bool"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["ppo_mask", "student", "object"])
+def test_masks_of_predict_are_checked(kind: str, masks: Any, message: str, cartpole_masked: dict[str, Any]) -> None:
+    teacher = load_teacher(cartpole_masked[kind], device="cpu")
+    obs = np.zeros((3, 4), np.float32)
+    for deterministic in (True, False):
+        with pytest.raises(ValueError, match=message):
+            teacher.predict(obs, action_masks=masks, deterministic=deterministic)
+    assert teacher.predict(obs, action_masks=[[0, 1], [1, 0], [0.0, 1.0]])[0].tolist() == [1, 0, 1]
+    assert teacher.predict(obs[0], action_masks=[False, True])[0] == 1
+
+
+@pytest.fixture(scope="module")
+def cartpole_masked() -> dict[str, Any]:
+    teacher = Plain()
+    student = PolicyDistillation("MlpPolicy", "CartPole-v1", teacher, n_teacher_episodes=0, device="cpu")
+    model = MaskablePPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu")
+    return {"ppo_mask": model, "student": student, "object": teacher}
+
+
+def test_masks_of_continuous_actions() -> None:
+    with pytest.raises(ValueError, match=r"action_masks are for Discrete actions, and the agent's are Box.*: leave"):
+        load_teacher(Swinger("point"), device="cpu").predict(np.zeros((1, 3), np.float32), action_masks=[[True]])
 
 
 def test_masked_answers_and_random_actions() -> None:

@@ -20,6 +20,39 @@ def n_observations(obs: PyTorchObs) -> int:
     return len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
 
 
+def read_masks(action_masks: Any, n: int, action_space: spaces.Space) -> np.ndarray:
+    """
+    :param action_masks: which actions are allowed, as a user passes it to ``predict``
+    :param n: number of observations
+    :param action_space: the actions
+    :return: the same as an array of bool ``(n, n_actions)``
+    :raises ValueError: the actions are continuous, the masks have another shape, or one of them allows no action
+    """
+    if not isinstance(action_space, spaces.Discrete):
+        raise ValueError(f"action_masks are for Discrete actions, and the agent's are {action_space}: leave them out.")
+    shape = n, int(action_space.n)
+    try:
+        masks = np.asarray(action_masks)
+    except (ValueError, TypeError):
+        # Lists of different lengths
+        masks = np.empty(0, dtype=object)
+    if masks.dtype.kind not in "biuf" or not np.isin(masks, (0, 1)).all():
+        raise ValueError(
+            f"action_masks must be an array of bool {shape}, true for each action that is allowed, not "
+            f"{action_masks!r:.200}."
+        )
+    if masks.shape != shape and (n, *masks.shape) != (1, *shape[1:]):
+        raise ValueError(
+            f"action_masks have the shape {masks.shape}, and must have {shape}: for each observation, true for each "
+            "action that is allowed."
+        )
+    masks = masks.reshape(shape).astype(bool)
+    if not masks.any(axis=1).all():
+        row = int((~masks.any(axis=1)).argmax())
+        raise ValueError(f"action_masks[{row}] allows no action: at least one must be allowed.")
+    return masks
+
+
 class ActingByAnswers(ABC):
     """Mixin of agents: how actions are chosen from ``answer``."""
 
@@ -54,6 +87,7 @@ class ActingByAnswers(ABC):
         :param episode_start: where an episode begins
         :param action_masks: which discrete actions are allowed ``(batch, n_actions)``; None: all of them
         :return: the actions and the next state
+        :raises ValueError: the masks are not what they should be, see ``read_masks``
         """
         return self._choose(self.policy.obs_to_tensor(observation)[0], rngs, state, episode_start, action_masks)
 
@@ -71,9 +105,10 @@ class ActingByAnswers(ABC):
     def _choose(
         self, obs: PyTorchObs, rngs: Any, state: Any, episode_start: Any, action_masks: Any
     ) -> tuple[np.ndarray, Any]:
+        masks = None if action_masks is None else read_masks(action_masks, n_observations(obs), self.action_space)
         answers, state = self.answer(obs, state, episode_start)
-        if action_masks is not None:
-            answers = answers.masked(action_masks)
+        if masks is not None:
+            answers = answers.masked(masks)
         if rngs is None:
             return answers.greedy(self.action_space), state
         actions = answers.sample(rngs, self.action_space)
