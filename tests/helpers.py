@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch as th
 from gymnasium import spaces
 
+from sb3_distill.cli import main
 from sb3_distill.common.answers import Answers
 
 REPOSITORY = Path(__file__).parents[1]
@@ -26,6 +28,14 @@ def same(first: th.nn.Module, second: th.nn.Module) -> bool:
     """Whether two networks have the same names and, bit for bit, the same values."""
     states = first.state_dict(), second.state_dict()
     return states[0].keys() == states[1].keys() and all(th.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def status_of(command: list[str]) -> int:
+    """With which status a command of ours ends that is refused as a wrong command line."""
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
 
 
 def run_python(

@@ -19,6 +19,7 @@ from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.study.cell import leaves_one_agent
 from sb3_distill.study.file import check_names, known_hyperparams
 from sb3_distill.study.plan.strict import with_paper
+from sb3_distill.zoo.refusals import in_one_line, option_in_one_line
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 # Of a run, where nobody says otherwise: the Zoo's steps between two evaluations are more than many of our runs have.
@@ -37,6 +38,8 @@ def register_algorithms(utils: ModuleType) -> None:
     vars(utils)["sb3_distill"] = sys.modules["sb3_distill"]
     for key in ALGORITHMS:
         utils.ALGOS.setdefault(key, resolve(key))
+    ours = tuple(key for key in ALGORITHMS if utils.ALGOS[key] is resolve(key))
+    utils.StoreDict.__call__ = option_in_one_line(utils.StoreDict.__call__, ours)
 
 
 def register_samplers(hyperparams_opt: ModuleType) -> None:
@@ -111,9 +114,11 @@ def register_experiments(exp_manager: ModuleType) -> None:
         with model.keeping_state(self.save_path) if isinstance(model, ResumableMixin) else nullcontext():
             zoo_save(self, model)
 
-    manager.__init__, manager.save_trained_model = init_with_our_defaults, save_before_the_state_goes
+    manager.__init__ = in_one_line(init_with_our_defaults)
+    manager.save_trained_model = save_before_the_state_goes
     manager._preprocess_hyperparams = check_settings
-    manager.setup_experiment = _leaving_nothing(manager.setup_experiment, is_ours)
+    manager.setup_experiment = in_one_line(_leaving_nothing(manager.setup_experiment, is_ours))
+    manager.hyperparameters_optimization = in_one_line(manager.hyperparameters_optimization)
 
 
 def _leaving_nothing(zoo_setup: Callable[..., Any], is_ours: Callable[[str], bool]) -> Callable[..., Any]:

@@ -2,11 +2,10 @@
 
 import runpy
 import sys
-import traceback
-from pathlib import Path
 
 import sb3_distill_zoo
 from sb3_distill.common.verbs import find_verb
+from sb3_distill.zoo.refusals import REFUSALS, refusal
 
 COMMANDS = {
     "train": ("rl_zoo3.train", "train an agent, or search for hyperparameters"),
@@ -34,26 +33,10 @@ def main(argv: list[str]) -> int:
     sys.argv = [module, *argv[1:]]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except (ValueError, TypeError, OSError, NameError) as error:
-        said = _refusal(error)
+    except REFUSALS as error:
+        said = refusal(error)
         if said is None:
             raise
         print(f"sb3-distill zoo {argv[0]}: {said}", file=sys.stderr)
         return 1
     return 0
-
-
-def _refusal(error: Exception) -> str | None:
-    """
-    What our own code refuses says why. Other errors are the Zoo's, or faults, and show where they come from: None.
-    """
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    ours = Path(__file__).parents[1]
-    if not isinstance(error, NameError) and Path(last.filename).is_relative_to(ours) and "raise " in (last.line or ""):
-        return str(error)
-    # The Zoo evaluates values of its options.
-    if isinstance(error, NameError) and last.filename == "<string>":
-        return (
-            f"{error}. A text in an option needs quotes within quotes, NAME:\"'text'\"; classes are written as nn.ReLU."
-        )
-    return None

@@ -18,6 +18,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.cli import main
 from sb3_distill.resume.resume import resume
 from tests.agents.own_teachers import Counter, Plain, Swinger
+from tests.helpers import status_of
 from tests.mtpd.students import make as make_mtpd
 
 QUICK: dict[str, Any] = {"n_teacher_episodes": 1, "device": "cpu", "seed": 0}
@@ -234,7 +235,7 @@ def test_a_function_is_called_where_its_package_is_named(
     monkeypatch.chdir(tmp_path)
     run = ["--algo", "pd", "--env", "CartPole-v1", "-n", 64, "--eval-freq", -1, "--seed", 1, "--save-freq", 40]
     params = ["-params", f"teacher:'{strange}'", "n_envs:1", "learning_starts:20", "n_teacher_episodes:1"]
-    assert main(["zoo", "train", *map(str, [*run, *params])]) == 1
+    assert status_of(["zoo", "train", *map(str, [*run, *params])]) == 2
     said = "Importing strange_teachers runs its code: if you trust it, pass --gym-packages"
     assert said in capsys.readouterr().err
     assert "strange_teachers" not in sys.modules

@@ -12,6 +12,7 @@ from sb3_distill import QPD, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.cli import main
 from sb3_distill.evaluation.environments import find_env_id
+from tests.helpers import status_of
 
 STUDY = """
 title: Cheetahs
@@ -60,7 +61,7 @@ def test_train_and_studies_name_the_extra_before_anything_is_made(
     monkeypatch.chdir(tmp_path)
     # The command sets it.
     monkeypatch.setattr(sys, "argv", sys.argv)
-    assert main(["zoo", "train", "--algo", "rtpd", "--env", env_id]) == 1
+    assert status_of(["zoo", "train", "--algo", "rtpd", "--env", env_id]) == 2
     assert re.search(rf"{env_id} needs .*sb3-distill\[{extra}\]", capsys.readouterr().err)
     (tmp_path / "study.yml").write_text(f"settings: {{algo: rtpd, env: {env_id}}}\ngrid: {{seed: [0]}}\n")
     assert main(["study", "study.yml", "--dry-run"]) == 1

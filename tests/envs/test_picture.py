@@ -19,6 +19,7 @@ from sb3_distill.cli import main
 from sb3_distill.envs.imports import _named_packages
 from sb3_distill.resume.resume import resume
 from tests.envs.pictures import Blind, Watcher, make_watcher, place_of, rendered_row, row_of_dot, small_screen
+from tests.helpers import status_of
 
 ROW = "tests.envs.pictures:row_of_dot"
 QUICK: dict[str, Any] = {"learning_starts": 16, "n_teacher_episodes": 1, "device": "cpu", "seed": 0}
@@ -84,7 +85,7 @@ def test_from_the_zoo_and_when_it_is_evaluated(
     params = ["-params", wrapper, "teacher_keys:'picture'", "student_keys:'state'", "frame_stack:4", "n_envs:1"]
     params += ["teacher:'tests.envs.pictures:make_watcher'", "learning_starts:20", "n_teacher_episodes:1"]
     monkeypatch.chdir(tmp_path)
-    assert main(["zoo", "train", *map(str, run), *params]) == 1
+    assert status_of(["zoo", "train", *map(str, run), *params]) == 2
     said = capsys.readouterr().err
     assert "function of OwnPicture is tests.envs" in said and "Importing tests runs its code" in said
     named = ["--gym-packages", "tests.envs.pictures"]

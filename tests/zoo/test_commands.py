@@ -13,12 +13,14 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+import sb3_distill_zoo
 from sb3_distill import load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.cli import main
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.reading.arrays import read_npz
 from sb3_distill.zoo import registration, samplers
+from tests.helpers import REPOSITORY, run_python, status_of
 
 STUDENT = "logs/pd/CartPole-v1_1/CartPole-v1.zip"
 
@@ -72,25 +74,46 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
     monkeypatch.setattr(sys, "argv", sys.argv)
     (tmp_path / "mine.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 300, temprature: 0.1}\n")
     command = ["zoo", "train", "--algo", "pd", "--env", "CartPole-v1"]
-    assert main([*command, "--conf-file", "mine.yml"]) == 1
+    assert status_of([*command, "--conf-file", "mine.yml"]) == 2
     said = capsys.readouterr().err
-    assert "sb3-distill zoo train: --algo pd: Unknown setting 'temprature'" in said and "'temperature'" in said
+    assert "train.py: error: --algo pd: Unknown setting 'temprature'" in said and "'temperature'" in said
     assert not (tmp_path / "logs").exists()
     refused = {
-        "teacher:'nowhere.zip'": "sb3-distill zoo train: ",
-        "temperature:-1": "sb3-distill zoo train: temperature must be a positive finite number",
+        "teacher:'nowhere.zip'": "train.py: error: There is no agent at nowhere.zip",
+        "temperature:-1": "train.py: error: temperature must be a positive finite number",
         "loss:nll": "name 'nll' is not defined. A text in an option needs quotes within quotes, NAME:\"'text'\"",
+        "teacher:zoo:dqn/CartPole-v1": "-params/--hyperparams: invalid syntax in 'zoo:dqn/CartPole-v1'",
+        "policy_kwargs:dict(activation_fn=nn.Relu)": "module 'torch.nn' has no attribute 'Relu'",
     }
     for setting, message in refused.items():
-        assert main([*command, "-params", setting, "n_envs:1"]) == 1
-        said = capsys.readouterr().err
-        assert message in said and "Traceback" not in said
+        assert status_of([*command, "-params", setting, "n_envs:1"]) == 2
+        # Warnings stand before it.
+        assert message in capsys.readouterr().err.splitlines()[-1]
         assert not list((tmp_path / "logs").rglob("*_1"))
     # A run that was stopped before it saved anything says so.
     (tmp_path / "logs" / "pd" / "CartPole-v1_1").mkdir(parents=True)
     (tmp_path / "logs" / "pd" / "CartPole-v1_1" / "0.monitor.csv").touch()
     with pytest.raises(AgentError, match=r"no .zip in it; this run was refused or stopped before it saved one"):
         load_teacher(tmp_path / "logs" / "pd" / "CartPole-v1_1")
+
+
+@pytest.mark.parametrize("setting", ["temperature:-1", "loss:nll", "temprature:0.1"])
+def test_the_zoo_s_own_command_refuses_in_one_line_too(setting: str, tmp_path: Path) -> None:
+    command = ["-m", "rl_zoo3.train", "--algo", "pd", "--env", "CartPole-v1", "-params", setting]
+    said = run_python(tmp_path, *command, status=2, PYTHONPATH=str(REPOSITORY)).stderr
+    assert said.splitlines()[-1].startswith("train.py: error: ") and "Traceback" not in said
+
+
+def test_who_calls_the_zoo_in_python_gets_the_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sb3_distill_zoo.add_finder()
+    from rl_zoo3.train import train
+
+    monkeypatch.chdir(tmp_path)
+    for setting, error in {"temperature:-1": ValueError, "loss:nll": NameError}.items():
+        command = ["train", "--algo", "pd", "--env", "CartPole-v1", "-params", setting]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(error):
+            train()
 
 
 def test_train_takes_a_conf_file_and_evaluates_ten_times(train: Callable[..., str], tmp_path: Path) -> None:
@@ -139,10 +162,10 @@ def test_a_run_that_cannot_begin_leaves_no_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
     wrong = arguments_of(tmp_path / "no_teacher.zip", "-n", "100")
-    assert main(["zoo", "train", *wrong]) == 1
+    assert status_of(["zoo", "train", *wrong]) == 2
     assert "no_teacher.zip" in capsys.readouterr().err and not list((tmp_path / "logs").rglob("*.csv"))
     # Then the first run has the number 1; what is in its folder stays.
     assert main(["zoo", "train", *arguments_of(cartpole_teacher, "-n", "200")]) == 0
     assert (tmp_path / STUDENT).is_file()
-    assert main(["zoo", "train", *wrong]) == 1
+    assert status_of(["zoo", "train", *wrong]) == 2
     assert [path.name for path in (tmp_path / "logs" / "pd").iterdir()] == ["CartPole-v1_1"]

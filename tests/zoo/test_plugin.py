@@ -1,3 +1,4 @@
+import argparse
 import pkgutil
 from pathlib import Path
 from types import ModuleType
@@ -90,7 +91,7 @@ def test_keys_that_are_taken_stay() -> None:
     theirs = {"pd": "somebody else's"}
     names = ("ALGOS", "HYPERPARAMS_SAMPLER", "HYPERPARAMS_CONVERTER")
     zoo = ModuleType("zoo")
-    vars(zoo).update({name: dict(theirs) for name in names})
+    vars(zoo).update({name: dict(theirs) for name in names}, StoreDict=type("StoreDict", (argparse.Action,), {}))
     registration.register_algorithms(zoo)
     registration.register_samplers(zoo)
     assert [vars(zoo)[name]["pd"] for name in names] == [theirs["pd"]] * 3
