@@ -15,7 +15,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, import_trusted, registered_spec, why_not_made
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, default_recipe
-from sb3_distill.envs.views import FlatView, ObservationView
+from sb3_distill.envs.views import FlatView, Keys, ObservationView
 
 
 def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
@@ -60,15 +60,24 @@ def recipe_of(agent: Teacher, env_id: str, env_kwargs: Mapping[str, Any] | None 
         otherwise none
     :return: how the environment is made; what the agent's files do not say is as the Zoo's default
     """
-    usual = default_recipe(env_id, agent.observation_space)
     own = agent.facts.recipe or EnvRecipe()
     if env_kwargs is None:
         env_kwargs = own.env_kwargs if agent.env_id == env_id else {}
+    return replace(complete_recipe(own, env_id, agent.observation_space), env_kwargs=env_kwargs)
+
+
+def complete_recipe(recipe: EnvRecipe, env_id: str, observation_space: spaces.Space | None = None) -> EnvRecipe:
+    """
+    :param recipe: how the environments of a run were made, as far as its files say it
+    :param env_id: id of the environment
+    :param observation_space: observations of the agent that is to play; None: whatever the environment gives
+    :return: the same, and what the files do not say is as the Zoo's default
+    """
+    usual = default_recipe(env_id, observation_space)
     return replace(
-        own,
-        env_kwargs=env_kwargs,
-        wrappers=usual.wrappers if own.wrappers is None else own.wrappers,
-        frame_stack=usual.frame_stack if own.frame_stack is None else own.frame_stack,
+        recipe,
+        wrappers=usual.wrappers if recipe.wrappers is None else recipe.wrappers,
+        frame_stack=usual.frame_stack if recipe.frame_stack is None else recipe.frame_stack,
     )
 
 
@@ -78,9 +87,11 @@ def play_where_it_taught(teacher: Teacher, students: Sequence[Teacher]) -> None:
     students' runs, and see what it saw there.
 
     :param teacher: the teacher
-    :param students: its students
-    :raises AgentError: it saw another thing in each run
+    :param students: its students, or others that are compared with it
+    :raises AgentError: it sees another thing in each run
     """
+    own = [each for each in students if each.facts.teacher_sha256 and teacher.is_agent(each.facts.teacher_sha256)]
+    students = own or students
     students = [each for each in students if each.facts.recipe is not None or each.facts.teacher_keys is not None]
     if not students or not _has_no_run(teacher) or teacher.facts.recipe is not None:
         return
@@ -88,9 +99,9 @@ def play_where_it_taught(teacher: Teacher, students: Sequence[Teacher]) -> None:
     for student in students:
         if (other := _what_taught(student)) != first:
             raise AgentError(
-                f"{students[0].source} and {student.source} learned from one teacher, {teacher.source}, which saw "
-                f"different things there ({_say(first)} in the first run, {_say(other)} in the other), but plays only "
-                "once here: evaluate each in a command of its own."
+                f"{students[0].source} and {student.source} are compared with one teacher, {teacher.source}, which "
+                f"sees different things there ({_say(first)} in the first run, {_say(other)} in the other), but plays "
+                "only once here: evaluate each in a command of its own."
             )
     facts = students[0].facts
     teacher.facts = replace(teacher.facts, recipe=facts.recipe, student_keys=facts.teacher_keys)
@@ -170,16 +181,25 @@ def transpose_for(venv: VecEnv, shape: Sequence[int] | None) -> VecEnv:
     return venv if fits else VecTransposeImage(venv)
 
 
-def _own_view(agent: Teacher, env_id: str, venv: VecEnv) -> VecEnv:
-    """What an agent sees of an environment."""
-    keys, flat_keys = agent.facts.student_keys, agent.facts.flat_keys
+def own_view(
+    source: str, env_id: str, venv: VecEnv, keys: Keys = None, flat_keys: Sequence[str] | None = None
+) -> VecEnv:
+    """
+    :param source: an agent, for the message
+    :param env_id: id of the environment in which it is to play
+    :param venv: this environment
+    :param keys: what it sees of Dict observations, see ``ObservationView``
+    :param flat_keys: what it sees of them in a row, see ``FlatView``
+    :return: what it sees of the environment
+    :raises ValueError: the environment has no such parts
+    """
     try:
         if keys is not None:
             venv = ObservationView(venv, keys)
         return venv if flat_keys is None else FlatView(venv, flat_keys)
     except ValueError as error:
         raise ValueError(
-            f"{agent.source} cannot play {env_id}: {error} A run folder of the Zoo says the wrappers of its run, a zip "
+            f"{source} cannot play {env_id}: {error} A run folder of the Zoo says the wrappers of its run, a zip "
             "alone does not: name the folder, or an environment that is registered with its wrappers (--env, "
             "--gym-packages)."
         ) from error
@@ -217,7 +237,7 @@ def make_env_of(
 def _make_env(agent: Teacher, env_id: str, n_envs: int, recipe: EnvRecipe, *options: Any) -> VecEnv:
     venv = make_eval_env(env_id, n_envs, recipe, *options)
     try:
-        venv = _own_view(agent, env_id, venv)
+        venv = own_view(agent.source, env_id, venv, agent.facts.student_keys, agent.facts.flat_keys)
         check_fits(agent, env_id, venv)
     except ValueError:
         venv.close()

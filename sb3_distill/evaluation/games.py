@@ -9,9 +9,10 @@ from typing import Any
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import BEST_MODEL, AgentError
+from sb3_distill.agents.load import is_onnx_file
 from sb3_distill.evaluation.disturbance import Disturbance
 from sb3_distill.evaluation.environments import find_env_id, play_where_it_taught, recipe_of, shared_env_kwargs
-from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
+from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player, load_teacher_of, student_of
 
 
 @dataclass
@@ -78,8 +79,7 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
                 return other
     try:
         # What a student's file names is no reason to ask the hub.
-        recipe = agent.facts.recipe if agent.facts.teacher_keys is None else None
-        found = load_player(source, agent.env_id, agent.facts.teacher_kwargs, device, local_only=True, recipe=recipe)
+        found = load_teacher_of(agent, source, device=device, local_only=True)
     except AgentError as error:
         raise AgentError(
             f"{agent.source} names the teacher {source}, which cannot be loaded from this machine: {error} Name the "
@@ -104,12 +104,13 @@ def add_teachers(game: Game, named: str | None, device: str, teacher_kwargs: Map
     :param named: the agent with which all are compared instead
     :param device: where teachers are loaded
     :param teacher_kwargs: what is said of ONNX files beside them; None: what the game's students say of their teacher
-    :raises AgentError: a teacher cannot be loaded, or saw different things in its students' runs
+    :raises AgentError: a teacher cannot be loaded, or sees different things in the runs of the others
     """
-    if teacher_kwargs is None:
-        said = (agent.facts.teacher_kwargs for agent in game.agents if agent.facts.taught_by == named)
-        teacher_kwargs = next(said, None)
-    teachers: list[Teacher] = [] if named is None else [load_player(named, game.env_id, teacher_kwargs, device)]
+    teachers: list[Teacher] = []
+    if named is not None:
+        others = [agent for agent in game.agents if agent.facts.teacher_sha256 is not None] or game.agents
+        student = student_of(named, game.agents) or others[0]
+        teachers.append(load_teacher_of(student, named, game.env_id, teacher_kwargs, device))
     own: dict[Teacher, Teacher | None] = {}
     taught: dict[Teacher, list[Teacher]] = {}
     for agent in game.agents:
@@ -155,6 +156,16 @@ def _best_of(source: str) -> Path:
     return path
 
 
+def _load_file(
+    source: Any, known: Sequence[Teacher], teacher_kwargs: Mapping[str, Any] | None, args: argparse.Namespace
+) -> Teacher:
+    """An ONNX file; what it leaves open, a student of it says that is named, too."""
+    student = student_of(source, known)
+    if student is None:
+        return load_player(source, args.env, teacher_kwargs, args.device)
+    return load_teacher_of(student, source, find_env_id(student, args.env), teacher_kwargs, args.device)
+
+
 def group_by_game(args: argparse.Namespace) -> list[Game]:
     """
     :param args: the options
@@ -165,8 +176,10 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
     teacher_kwargs = dict(args.teacher_kwargs) or None
     check_teacher_kwargs(teacher_kwargs, [*sources, args.teacher])
     games: dict[str, Game] = {}
+    agents = {source: load_player(source, device=args.device) for source in sources if not is_onnx_file(source)}
+    known = list(agents.values())
     for source in sources:
-        agent = load_player(source, args.env, teacher_kwargs, args.device)
+        agent = agents.get(source) or _load_file(source, known, teacher_kwargs, args)
         env_id = find_env_id(agent, args.env)
         games.setdefault(env_id, Game(env_id)).agents.append(agent)
     if args.teacher and len(games) > 1:

@@ -1,8 +1,8 @@
 """Loads agents that are to play: what an ONNX file leaves open, the environment says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,9 @@ from sb3_distill.agents.kinds.onnx import is_own_export
 from sb3_distill.agents.load import is_onnx_file, load_teacher
 from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.make import make_eval_env
-from sb3_distill.envs.recipe import EnvRecipe, is_atari
+from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.envs.views import Keys
+from sb3_distill.evaluation.environments import complete_recipe, own_view
 
 
 def load_player(
@@ -26,6 +28,7 @@ def load_player(
     device: Any = "auto",
     local_only: bool = False,
     recipe: EnvRecipe | None = None,
+    keys: Keys = None,
 ) -> Teacher:
     """
     Load an agent that is to play.
@@ -37,6 +40,7 @@ def load_player(
     :param device: see ``load_teacher``
     :param local_only: see ``load_teacher``
     :param recipe: how the environments of its student's run were made; None: as the Zoo does where a run says nothing
+    :param keys: what it saw there of Dict observations, see ``ObservationView``
     :return: the agent
     :raises AgentError: it cannot be loaded
     :raises ValueError: the environment cannot be made
@@ -48,11 +52,47 @@ def load_player(
     if is_own_export(source):
         # Its own wrappers can change what the environment gives.
         return load_teacher(source, device=device, env_id=env_id, env=SimpleNamespace(), teacher_kwargs=teacher_kwargs)  # type: ignore[arg-type]
-    if recipe is not None and not is_atari(env_id):
-        # It may see the newest of stacked observations alone.
-        recipe = replace(recipe, frame_stack=1)
-    with closing(_as_seen(make_eval_env(env_id, 1, recipe))) as env:
+    with closing(make_eval_env(env_id, 1, complete_recipe(recipe or EnvRecipe(), env_id))) as venv:
+        env = _as_seen(own_view(str(source), env_id, venv, keys))
         return load_teacher(source, device=device, env_id=env_id, env=env, teacher_kwargs=teacher_kwargs)
+
+
+def student_of(source: Any, agents: Iterable[Teacher]) -> Teacher | None:
+    """
+    :param source: where an agent is
+    :param agents: other agents
+    :return: the first of them that names it as its teacher; None if none does
+    """
+    named = [agent for agent in agents if agent.facts.taught_by is not None]
+    return next((agent for agent in named if Path(str(agent.facts.taught_by)) == Path(str(source))), None)
+
+
+def load_teacher_of(
+    student: Teacher,
+    source: Any,
+    env_id: str | None = None,
+    teacher_kwargs: Mapping[str, Any] | None = None,
+    device: Any = "auto",
+    local_only: bool = False,
+) -> Teacher:
+    """
+    Load an agent with which a student is compared. What an ONNX file leaves open, the student's run says.
+
+    :param student: the student
+    :param source: see ``load_teacher``
+    :param env_id: the environment in which it is to play; None: the student's own
+    :param teacher_kwargs: what is said of an ONNX file; None: what the student says of its teacher
+    :param device: see ``load_teacher``
+    :param local_only: see ``load_teacher``
+    :return: the agent
+    :raises AgentError: it cannot be loaded
+    :raises ValueError: the environment cannot be made
+    """
+    facts = student.facts
+    if teacher_kwargs is None and student_of(source, [student]) is not None:
+        teacher_kwargs = facts.teacher_kwargs
+    env_id = facts.env_id if env_id is None else env_id
+    return load_player(source, env_id, teacher_kwargs, device, local_only, facts.recipe, facts.teacher_keys)
 
 
 def _as_seen(venv: VecEnv) -> VecEnv:

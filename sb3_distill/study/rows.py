@@ -21,8 +21,8 @@ from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.algorithms import resolve
 from sb3_distill.common.files import file_name, model_zip, run_folder, write_whole
 from sb3_distill.envs.multitask import Task
-from sb3_distill.evaluation.environments import recipe_of
-from sb3_distill.evaluation.loading import load_player
+from sb3_distill.evaluation.environments import play_where_it_taught, recipe_of
+from sb3_distill.evaluation.loading import load_player, load_teacher_of
 from sb3_distill.evaluation.play import Score
 from sb3_distill.evaluation.players import RandomPlayer
 from sb3_distill.evaluation.scoring import compare, row_of, score_agent
@@ -41,6 +41,7 @@ from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QU
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import ZOO, Cell, StudyError, leaves_one_agent, plays_one_game
 from sb3_distill.study.manifest import UsedAgent, agent_of_cell, teachers_in
+from sb3_distill.study.plan.needs import taught_in
 
 # Settings of ``evaluation`` that name an agent, where a run leaves a single one
 _EVALUATION_AGENTS = ("teacher", "starts_from")
@@ -71,6 +72,8 @@ def score_path(cell: Cell, teacher: Teacher, folder: Path, starts: HeldOutStarts
     """
     parts = [file_name(cell.env), teacher.sha256[:12], *map(str, evaluation_of(cell).values())]
     about = [str(recipe_of(teacher, cell.env, cell.env_kwargs)), None if starts is None else starts.sha256]
+    if teacher.facts.student_keys is not None:
+        about.append(teacher.facts.student_keys)
     return folder / f"{'-'.join([*parts, _digest(about)])}.json"
 
 
@@ -179,6 +182,11 @@ def _evaluation_agents(cell: Cell, study: Path) -> dict[str, str | Path]:
     return {name: source for name, source in named.items() if source not in (None, "random")}
 
 
+def _load_named(cell: Cell, source: str | Path) -> Teacher:
+    """An agent that the evaluation names."""
+    return load_player(source, cell.env, _kwargs_of(cell), "cpu", False, *taught_in(cell))
+
+
 def load_references(cell: Cell, study: Path) -> None:
     """
     Load all agents that the evaluation names, so that a wrong name raises an error before the training.
@@ -189,7 +197,7 @@ def load_references(cell: Cell, study: Path) -> None:
     if _ROWS[cell.algo] is multi_task_rows:
         load_task_teachers(cell)
     for source in _evaluation_agents(cell, study).values():
-        load_player(source, cell.env, _kwargs_of(cell), device="cpu")
+        _load_named(cell, source)
 
 
 def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
@@ -205,10 +213,7 @@ def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
         own = {f"{prefix}.{name}": teacher for name, teacher in load_task_teachers(cell).items()}
     else:
         named = _evaluation_agents(cell, study)
-        own = {
-            f"evaluation.{name}": load_player(source, cell.env, _kwargs_of(cell), device="cpu")
-            for name, source in named.items()
-        }
+        own = {f"evaluation.{name}": _load_named(cell, source) for name, source in named.items()}
     used = {agent.setting: agent for agent in found}
     used |= {setting: UsedAgent(setting, teacher.source, teacher.sha256) for setting, teacher in own.items()}
     return tuple(used.values())
@@ -249,20 +254,11 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     # What a student's file names is no reason to ask the hub, or to call anything.
     by_file = source is not None and source == student.facts.taught_by and source != named
     kwargs = student.facts.teacher_kwargs if source == student.facts.taught_by else _kwargs_of(cell)
-    teacher = (
-        None
-        if source is None
-        else load_player(
-            source,
-            cell.env,
-            kwargs,
-            "cpu",
-            by_file,
-            student.facts.recipe if student.facts.teacher_keys is None else None,
-        )
-    )
+    teacher = None if source is None else load_teacher_of(student, source, cell.env, kwargs, "cpu", by_file)
     if teacher is not None and source == student.facts.taught_by:
         check_unchanged(teacher, student.facts.teacher_sha256)
+    if teacher is not None:
+        play_where_it_taught(teacher, [student])
     protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}
     starts = starts_of(cell, study)
     if starts is not None:

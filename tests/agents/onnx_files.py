@@ -74,6 +74,17 @@ def env_of(actions: spaces.Space) -> Any:
     return SimpleNamespace(observation_space=spaces.Box(-np.inf, np.inf, (4,)), action_space=actions)
 
 
+def right_where_it_sees(path: Path, kind: int = FLOAT, width: Any = 8) -> Path:
+    """Pictures of one row: the second action where there is anything in them, else the first."""
+    nodes = [
+        helper.make_node("Cast", ["obs"], ["floats"], to=FLOAT),
+        helper.make_node("Flatten", ["floats"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+    weights = {"w": np.stack([np.zeros(8), np.ones(8)], axis=1).astype(np.float32)}
+    return save(path, nodes, {"obs": (kind, ["N", 1, width])}, {"logits": (FLOAT, ["N", 2])}, weights)
+
+
 # Settings of short runs
 OFF_POLICY: dict[str, Any] = {
     "n_teacher_episodes": 1,

@@ -52,6 +52,17 @@ def row_of_dot(screen: np.ndarray) -> np.ndarray:
     return screen[8, ::2, 0].reshape(1, 8) / 255.0 + screen[8, 1::2, 0].reshape(1, 8) / 255.0
 
 
+def bytes_of_dot(screen: np.ndarray) -> np.ndarray:
+    return (255 * row_of_dot(screen)).astype(np.uint8)
+
+
+def always_right(seed: int) -> float:
+    """The return of an episode in which the dot goes to the right alone."""
+    game = Dot()
+    game.reset(seed=seed)
+    return float(sum(min(game.place + step, 15) for step in range(1, 13)))
+
+
 def place_of(env: gym.Env) -> np.ndarray:
     return np.array([env.get_wrapper_attr("place")], np.float64)
 

@@ -19,8 +19,9 @@ from sb3_distill.compress.compress import compress
 from sb3_distill.compress.search import Goal, Plan
 from sb3_distill.evaluation.loading import load_player
 from sb3_distill.export.export import export_agent
-from tests.agents.onnx_files import FLOAT, UINT8, linear, save, weights_of
+from tests.agents.onnx_files import FLOAT, UINT8, linear, right_where_it_sees, save, weights_of
 from tests.compress.games import SHORT, Here
+from tests.envs.pictures import always_right
 
 LOGITS = ["--teacher-kwargs", "answers:'logits'"]
 
@@ -183,3 +184,53 @@ def test_weights_that_are_not_beside_their_file(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(AgentError, match=r"has its weights in 'weights.bin', which is not beside it: copy both files"):
         load_teacher(path)
+
+
+@pytest.fixture
+def picture_run(zoo: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A teacher that goes to the right wherever it sees the dot, and its student, which does not see the picture."""
+    # The file says no size of its input, so that its environment must.
+    path = right_where_it_sees(tmp_path / "right.onnx", width="width")
+    wrapper = "env_wrapper:{'sb3_distill.OwnPicture': {'function': 'tests.envs.pictures:row_of_dot'}}"
+    params = [wrapper, "teacher_keys:'picture'", "student_keys:'state'", f"teacher:'{path}'"]
+    params += ["n_teacher_episodes:0", "learning_starts:20"]
+    options = ["-n", 40, "--eval-freq", -1, "--gym-packages", "tests.envs.pictures"]
+    zoo(tmp_path, "train", "--algo", "pd", "--env", "Dot-v0", *options, "-params", *params)
+    return tmp_path / "logs/pd/Dot-v0_1", path
+
+
+def test_a_file_plays_where_its_student_played_and_sees_its_own_part(
+    picture_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, path = picture_run
+    packages = ["--gym-packages", "tests.envs.pictures"]
+    expected = [always_right(seed) for seed in (0, 1)]
+    for named in ([run], [run, "--teacher", path], [path, run]):
+        teacher, student = scores(capsys, *named, *packages)
+        assert teacher["returns"] == expected and teacher["agent"] == str(path)
+        assert student["taught_by"] == str(path) and student["percent_of_teacher"] is not None
+
+
+def test_other_agents_beside_a_student_do_not_say_what_its_teacher_sees(
+    picture_run: tuple[Path, Path], zoo: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, path = picture_run
+    packages = ["--gym-packages", "tests.envs.pictures"]
+    zoo(tmp_path, "train", "--algo", "ppo", "--env", "Dot-v0", "-n", 40, "--eval-freq", -1, *packages)
+    rows = scores(capsys, tmp_path / "logs/ppo/Dot-v0_1", run, "--teacher", path, *packages)
+    assert [row["algo"] for row in rows] == ["onnx", "ppo", "pd"]
+    assert rows[0]["returns"] == [always_right(seed) for seed in (0, 1)]
+
+
+def test_a_file_of_stacked_observations_is_asked_what_it_was_asked_in_the_run(
+    zoo: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It sees all four, and its student too.
+    path = linear(tmp_path / "stacked.onnx", 16, 2)
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "width"
+    onnx.save(model, str(path))
+    params = ["frame_stack:4", f"teacher:'{path}'", "n_teacher_episodes:0", "learning_starts:20"]
+    zoo(tmp_path, "train", "--algo", "pd", "--env", "CartPole-v1", "-n", 40, "--eval-freq", -1, "-params", *params)
+    rows = scores(capsys, tmp_path / "logs/pd/CartPole-v1_1")
+    assert [row["algo"] for row in rows] == ["onnx", "pd"]

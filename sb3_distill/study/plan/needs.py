@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from sb3_distill.common.files import default_config
 from sb3_distill.envs.inspection import frame_stack_of
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, is_atari, read_wrappers
-from sb3_distill.envs.views import part_of_space, plain_keys
+from sb3_distill.envs.views import Keys, part_of_space, plain_keys
 from sb3_distill.reading.text import load_yaml
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.manifest import manifest_of
@@ -49,6 +49,21 @@ def settings_of(cell: Cell) -> dict[str, Any]:
     return {**own, **with_paper(cell.algo, cell.env, cell.hyperparams, cell.n_timesteps or 0)}
 
 
+def taught_in(cell: Cell) -> tuple[EnvRecipe, Keys]:
+    """
+    :param cell: a cell
+    :return: how the environments of its run are made, and what its teacher sees there of Dict observations
+    :raises ValueError: its settings contradict each other, or are of another form
+    """
+    settings = settings_of(cell)
+    return _recipe_of(settings, cell.env_kwargs), plain_keys(settings.get("teacher_keys"), "teacher_keys")
+
+
+def _recipe_of(settings: Mapping[str, Any], env_kwargs: Mapping[str, Any]) -> EnvRecipe:
+    wrappers = read_wrappers(settings.get("env_wrapper"), "env_wrapper")
+    return EnvRecipe(env_kwargs, wrappers, frame_stack=settings.get("frame_stack"))
+
+
 def memory_of(cell: Cell) -> int | None:
     """
     :param cell: a cell that has not run
@@ -72,9 +87,7 @@ def memory_of(cell: Cell) -> int | None:
 def _step_of(algo: str, env_id: str, made: str) -> tuple[int, int]:
     """Bytes of a step in memory, and the number of tasks."""
     env_kwargs, settings = json.loads(made)
-    wrappers = read_wrappers(settings["env_wrapper"], "env_wrapper")
-    recipe = EnvRecipe(env_kwargs, wrappers, frame_stack=settings["frame_stack"])
-    with closing(make_eval_env(env_id, recipe=recipe)) as made_env:
+    with closing(make_eval_env(env_id, recipe=_recipe_of(settings, env_kwargs))) as made_env:
         # As a model does, which puts the channels of images first
         env = OffPolicyAlgorithm._wrap_env(made_env, monitor_wrapper=False)
         space, keys = env.observation_space, plain_keys(settings["student_keys"], "student_keys")
