@@ -307,12 +307,14 @@ def plot_groups(groups: Sequence[Group]) -> Figure:
     """
     :param groups: groups of a study
     :return: a bar chart of the percentages of the teacher: bars for the means over seeds, points for single seeds,
-        lines for the paper's numbers
+        lines for the paper's numbers. Where these are given, and are of another definition, all bars are quotients, too
     """
+    quotients = any(group.published is not None and group.quotients for group in groups)
     bars = []
     for group in groups:
         *place, series = group.labels.values()
-        bars.append(Bar(tuple(place), series, group.percents, group.definition, group.published))
+        percents, definition = (group.quotients, None) if quotients else (group.percents, group.definition)
+        bars.append(Bar(tuple(place), series, percents, definition, group.published))
     return draw_bars(bars, list(groups[0].labels)[-1])
 
 

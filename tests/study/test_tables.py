@@ -7,7 +7,7 @@ import pytest
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT
 from sb3_distill.study.reporting.means import geometric_groups
-from sb3_distill.study.tables import describe_numbers, group_rows, plot_group_sizes, table_of
+from sb3_distill.study.tables import describe_numbers, group_rows, plot_group_sizes, plot_groups, table_of
 
 ROW = Row("A", "x", "pd", 100, 400, mean=1.0, teacher_mean=1.0, percent_of_teacher=90.0, seed=0, labels={"loss": "kl"})
 ONE_GAME = {"env": ["A"], "loss": ["kl", "nll"], "seed": ["0", "1"]}
@@ -69,6 +69,22 @@ def test_tables_have_the_papers_quotient_beside_another_percentage():
     assert line["% of teacher"] == "90.0, 90.0" and line["quotient %"] == "94.0, 96.5"
     assert "quotient: 100 student / teacher, as the papers have it" in describe_numbers(groups, 5.0)
     assert "quotient %" not in table_of(group_rows([ROW], ONE_GAME, []))[0]
+
+
+def test_bars_beside_the_papers_numbers_are_quotients():
+    tasks = {"Pong": None, "Qbert": 120.0, GEOMETRIC_MEAN: 120.0}
+    rows = [
+        replace(ROW, task=task, percent_of_teacher=70.0, percent_definition=NORMALIZED, quotient=quotient)
+        for task, quotient in tasks.items()
+    ]
+    published = [{"env": "A", "loss": "kl", "task": GEOMETRIC_MEAN, "percent": 116.9}]
+    for theirs, heights, label in (
+        ([], [70.0, 70.0, 70.0], "% between a random player\nand the teacher"),
+        # Pong, whose teacher has no positive score, has no quotient.
+        (published, [120.0, 120.0], "% of the teacher's return"),
+    ):
+        axes = plot_groups(group_rows(rows, ONE_GAME, theirs)).axes[0]
+        assert [bar.get_height() for bar in axes.patches] == heights and axes.get_ylabel() == label
 
 
 def test_geometric_means_say_which_tasks_they_leave_out():
