@@ -20,7 +20,7 @@ from sb3_distill.evaluation.loading import load_player
 from sb3_distill.evaluation.scoring import row_of, score_agent
 from sb3_distill.evaluation.table import cells_of, footnotes, header
 from sb3_distill.fit.fit import ALGORITHMS, N_PASSES, fit
-from sb3_distill.fit.log import check_there
+from sb3_distill.fit.log import check_share, check_there
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.tables import format_table
 
@@ -78,6 +78,7 @@ def main(argv: list[str]) -> int:
         check_writable(args.output)
         trust_packages(args.gym_packages, args.allow_import)
         check_there(args.data)
+        check_share(args.held_out)
         kwargs = dict(args.teacher_kwargs) or None
         teacher = load_player(args.teacher, args.env, kwargs, args.device)
         env_id = None if args.env is None else find_env_id(teacher, args.env)

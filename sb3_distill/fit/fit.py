@@ -23,7 +23,7 @@ from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.views import ObservationView, part_of_space, plain_keys
 from sb3_distill.fit.env import LogEnv
-from sb3_distill.fit.log import Episode, LogError, check_there, hold_out, read_log
+from sb3_distill.fit.log import Episode, LogError, check_share, check_there, hold_out, read_log
 from sb3_distill.pd import PolicyDistillation
 from sb3_distill.qpd import QPD
 
@@ -97,6 +97,7 @@ def fit(
     :raises ValueError: the log, the teacher or an argument cannot be used
     """
     check_there(source)
+    check_share(held_out)
     kwargs = None if isinstance(teacher, Teacher) else params.get("teacher_kwargs")
     teacher = load_teacher(teacher, device=device, teacher_kwargs=kwargs)
     space = teacher.observation_space

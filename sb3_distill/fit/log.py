@@ -60,6 +60,18 @@ def check_there(source: str | Path) -> None:
         raise LogError(f"The log {source} cannot be used: there is no such file, folder or Minari dataset.")
 
 
+def check_share(share: float) -> None:
+    """
+    :param share: see ``hold_out``
+    :raises LogError: it is no share of which something is left on both sides
+    """
+    if not 0.0 < share < 1.0:
+        raise LogError(
+            f"held_out (--held-out) must be above 0 and below 1, not {share}: the student learns from all other "
+            "episodes, and is compared with its teacher on these. At least one is held out, so take a small share."
+        )
+
+
 def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     """
     Read recorded observations. Nothing is unpickled.
@@ -81,6 +93,11 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
         if path.is_dir():
             episodes = [episode.observations[:-1] for episode in _open_recording(path).finished_episodes()]
         elif path.is_file():
+            if not zipfile.is_zipfile(path):
+                raise LogError(
+                    "it is no .npz, which holds arrays by name, or a damaged one: write one with "
+                    f"numpy.savez('log.npz', {OBSERVATIONS}=..., dones=...)"
+                )
             episodes = _split(read_npz(path), space)
         else:
             episodes = _read_minari(str(source))
@@ -129,12 +146,22 @@ def _split(arrays: dict[str, np.ndarray], space: spaces.Space) -> list[Episode]:
 
 
 def _read_minari(dataset_id: str) -> list[Episode]:
+    none = "there is no such file or folder"
     try:
         import minari
     except ImportError as error:
-        raise LogError("Minari is not installed: pip install 'sb3-distill[minari]'") from error
+        raise LogError(
+            f"{none}. If it is a Minari dataset: Minari is not installed, pip install 'sb3-distill[minari]'"
+        ) from error
+    try:
+        dataset = minari.load_dataset(dataset_id)
+    except FileNotFoundError as error:
+        raise LogError(
+            f"{none}, and no Minari dataset of this name on this machine: minari download {dataset_id} fetches it, if "
+            "there is one, and minari list local shows those that are here"
+        ) from error
     episodes: list[Episode] = []
-    for episode in minari.load_dataset(dataset_id).iterate_episodes():
+    for episode in dataset.iterate_episodes():
         found = episode.observations
         parts = found if isinstance(found, dict) else {"": found}
         if not all(isinstance(part, np.ndarray) and part.ndim > 0 for part in parts.values()):

@@ -98,7 +98,8 @@ def test_episodes_are_held_out() -> None:
     assert len(other) == 4 and sorted([*numbers[0], *numbers[1]]) == list(range(20))
     assert all(part == sorted(part) for part in numbers) and numbers[1] != [16, 17, 18, 19]
     # Something is left on both sides, also of one episode.
-    assert [len(part) for part in hold_out(episodes, 1.0, np.random.default_rng(0))] == [1, 19]
+    assert [len(part) for part in hold_out(episodes, 0.99, np.random.default_rng(0))] == [1, 19]
+    assert [len(part) for part in hold_out(episodes, 1e-9, np.random.default_rng(0))] == [19, 1]
     (kept,), (other,) = hold_out([observations()], 0.25, np.random.default_rng(0))
     assert len(other) == N // 4 and np.array_equal(np.concatenate([kept, other]), observations())
     with pytest.raises(LogError, match="single step"):
