@@ -8,7 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
-from sb3_distill.common.utils import earlier_versions
+from sb3_distill.common.utils import earlier_versions, setting
 from sb3_distill.envs.inspection import check_masks, describe_space_mismatch, frame_stack_of
 from sb3_distill.envs.views import ObservationView
 from sb3_distill.networks.actor_critic_policies import is_known_distribution
@@ -107,7 +107,7 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
                 "wrap it in gymnasium.wrappers.RescaleAction."
             )
         if not allow_env_mismatch:
-            raise ValueError(f"{problem} Pass allow_env_mismatch=True if this is intended.")
+            raise ValueError(f"{problem} Pass {setting('allow_env_mismatch', 'True')} if this is intended.")
         warnings.warn(problem)
 
 
@@ -144,8 +144,8 @@ def check_env_ids(who: str, trained_on: str | None, what: str, env_id: str | Non
         )
         return
     raise ValueError(
-        f"{who} was trained on {trained_on}, but the {what} is {env_id}. Pass allow_env_mismatch=True if this is "
-        "intended."
+        f"{who} was trained on {trained_on}, but the {what} is {env_id}. Pass "
+        f"{setting('allow_env_mismatch', 'True')} if this is intended."
     )
 
 
@@ -206,6 +206,6 @@ def check_temperature(teacher: Teacher, temperature: float | None) -> None:
     if temperature is None and isinstance(teacher.action_space, spaces.Discrete) and not teacher.has_distribution:
         raise ValueError(
             f"The teacher {teacher.source} ({teacher.algo}) answers with Q-values, which become a distribution over "
-            "actions at a temperature: pass temperature=, such as 0.1. The gap between its two best actions is the "
-            "scale (docs/pd.md, The temperature)."
+            f"actions at a temperature: pass one, such as {setting('temperature', '0.1')}. The gap between its two "
+            "best actions is the scale (docs/pd.md, The temperature)."
         )

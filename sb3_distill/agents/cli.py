@@ -12,9 +12,9 @@ import torch as th
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import RUN_STATE, AgentError, EvaluationScore
-from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.load import check_teacher_kwargs, is_onnx_file, load_teacher
 from sb3_distill.agents.sources import name_roots, zoo_roots
-from sb3_distill.common.arguments import add_gym_packages
+from sb3_distill.common.arguments import add_gym_packages, add_teacher_kwargs
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.tables import format_table
@@ -34,6 +34,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help="zips, run folders, collections of them, zoo: or hub: names (default: rl-trained-agents/ and "
         "$RL_TRAINED_AGENTS)",
     )
+    parser.add_argument("--env", help="environment of ONNX files, which says what they leave open")
+    add_teacher_kwargs(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     add_gym_packages(parser)
     return parser.parse_args(argv)
@@ -204,8 +206,10 @@ def main(argv: list[str]) -> int:
     :return: exit status: 1 if any agent could not be read
     """
     args = parse_args(argv)
+    teacher_kwargs = dict(args.teacher_kwargs) or None
     try:
         trust_packages(args.gym_packages)
+        check_teacher_kwargs(teacher_kwargs, args.paths)
     except ValueError as error:
         print(f"sb3-distill teachers: {error}", file=sys.stderr)
         return 1
@@ -217,10 +221,12 @@ def main(argv: list[str]) -> int:
     sources = [source for path in args.paths for source in expand(path)]
     facts, failed = [], False
     for source in sources:
+        said = {"env_id": args.env, "teacher_kwargs": teacher_kwargs} if is_onnx_file(source) else {}
         try:
-            facts.append(facts_of(load_teacher(source, device="cpu")))
+            facts.append(facts_of(load_teacher(source, device="cpu", **said)))
         except (AgentError, OSError) as error:
-            print(f"sb3-distill teachers: {error}", file=sys.stderr)
+            options = " (--env and --teacher-kwargs say what such a file leaves open.)" if said else ""
+            print(f"sb3-distill teachers: {error}{options}", file=sys.stderr)
             failed = True
         if Path(source, RUN_STATE).is_file():
             print(f"{source} is not complete: `sb3-distill resume {source}` goes on with the run.", file=sys.stderr)

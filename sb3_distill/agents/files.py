@@ -4,6 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+# How a user hands over an agent whose files cannot be used
+AS_MODEL = (
+    "as a loaded SB3 model (in a command: name a function that returns it, package.module:function, with "
+    "--gym-packages package)"
+)
 # Names of the file with VecNormalize's statistics, in the Zoo and on the hub
 ZOO_STATISTICS, HUB_STATISTICS = "vecnormalize.pkl", "vec_normalize.pkl"
 STATISTICS = (ZOO_STATISTICS, HUB_STATISTICS)

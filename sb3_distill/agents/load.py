@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from sb3_distill.agents.agent import (
 )
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_keywords, read_yaml
-from sb3_distill.agents.files import AgentError, AgentFiles, AgentNotFoundError
+from sb3_distill.agents.files import AS_MODEL, AgentError, AgentFiles, AgentNotFoundError
 from sb3_distill.agents.kinds.ars import ARSTeacher
 from sb3_distill.agents.kinds.maskable import MaskableTeacher
 from sb3_distill.agents.kinds.off_policy import DeterministicTeacher, SquashedGaussianTeacher
@@ -144,6 +144,19 @@ def is_onnx_file(source: Any) -> TypeGuard[str | Path]:
     return isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() == ".onnx"
 
 
+def check_teacher_kwargs(teacher_kwargs: Mapping[str, Any] | None, sources: Sequence[Any]) -> None:
+    """
+    :param teacher_kwargs: what a user says of ONNX files beside them
+    :param sources: the agents that the user names
+    :raises AgentError: none of them is an ONNX file
+    """
+    if teacher_kwargs and not any(map(is_onnx_file, sources)):
+        named = ", ".join(str(source) for source in sources if source is not None)
+        raise AgentError(
+            f"teacher_kwargs (--teacher-kwargs) say what an ONNX file does not, and none is named: {named}."
+        )
+
+
 def _from_object(source: Any, device: th.device | str, env_id: str | None, name: str | None = None) -> Teacher:
     if isinstance(source, Teacher):
         return source.to(device)
@@ -189,10 +202,10 @@ def _from_source(
         # The files can hold any nonsensical values, for which SB3's constructors raise many types of exceptions.
         reason = str(error).splitlines()[0] if str(error) else "no details"
         advice = (
-            "SB3's own load cannot read them: make the modules of the agent's own classes importable, or pass it as a "
-            "loaded SB3 model."
+            "SB3's own load cannot read them: make the modules of the agent's own classes importable, or pass it "
+            f"{AS_MODEL}."
             if allow_pickle
-            else "They are damaged, or the agent is of a kind that is not supported: pass it as a loaded SB3 model."
+            else f"They are damaged, or the agent is of a kind that is not supported: pass it {AS_MODEL}."
         )
         raise AgentError(
             f"{source} cannot be rebuilt from its files ({type(error).__name__}: {reason}). {advice}"
@@ -318,7 +331,8 @@ def _check_stock(kwargs: dict[str, Any]) -> None:
         if module and module not in _STOCK_MODULES and not module.startswith("sb3_distill."):
             raise AgentError(
                 f"Its {field} is not one of SB3's own ({name}), so it cannot be rebuilt from its weights. Pass the "
-                "agent as a loaded SB3 model, or, if you trust its file, pass allow_pickle=True to load_teacher."
+                f"agent {AS_MODEL}, or, if you trust its file, load it with allow_pickle=True (export: "
+                "--allow-pickle)."
             )
 
 

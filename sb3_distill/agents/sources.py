@@ -24,7 +24,7 @@ from sb3_distill.agents.hub import download
 from sb3_distill.agents.metadata import read_score
 from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.files import file_name
-from sb3_distill.common.utils import earlier_versions, unknown_choice
+from sb3_distill.common.utils import earlier_versions, setting, unknown_choice
 
 # If no teacher is named, agents of these algorithms are searched; where no scores are recorded, in this order.
 ZOO_ALGORITHMS = ("dqn", "qrdqn", "ppo", "a2c", "trpo", "ars")
@@ -218,7 +218,7 @@ def _find_in_zoo(source: str, local_only: bool) -> AgentFiles:
 def find_zoo_teacher(
     env_id: str | None,
     algos: Iterable[str] = ZOO_ALGORITHMS,
-    argument: str = "teacher=PATH",
+    argument: str | None = None,
     other_algos: str = "",
 ) -> str | Path:
     """
@@ -229,11 +229,12 @@ def find_zoo_teacher(
 
     :param env_id: the environment's id
     :param algos: algorithms in the order of preference
-    :param argument: the argument with which the user can name a teacher, for the error message
+    :param argument: the setting with which the user can name a teacher, for the error message; None: ``teacher``
     :param other_algos: what the student needs for agents of other algorithms, for the error message
     :return: a source for ``load_teacher``: a run folder, or a revision on the hub
     :raises AgentNotFoundError: no agent was found; the message says where it was searched
     """
+    argument = setting("teacher", "'PATH'") if argument is None else argument
     if env_id is None:
         raise AgentNotFoundError(
             f"No teacher was given, and the environment has no id by which to find one: pass {argument}."
@@ -319,7 +320,7 @@ def _similar(env_id: str, algo: str | None = None) -> str:
     found = [source for source, name in names.items() if _game(name) == _game(wanted)]
     if found:
         is_later = any(_version(names[source]) > _version(wanted) for source in found)
-        note = " (of later versions with allow_env_mismatch=True)" if is_later else ""
+        note = f", of later versions with {setting('allow_env_mismatch', 'True')}" if is_later else ""
         return f" At hand for this game: {', '.join(found)}{note}."
     close = difflib.get_close_matches(wanted, names.values(), n=1, cutoff=_TYPO)
     if not close:

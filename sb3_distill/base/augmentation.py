@@ -13,7 +13,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.common.finite import has_bounds
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import setting, unknown_choice
 
 NONE, SHIFT, ADVERSARIAL = "none", "shift", "adversarial"
 # By augmentation: the strength where the user names none
@@ -136,7 +136,7 @@ class AugmentingMixin(DistillationAlgorithm):
         if not found:
             raise ValueError(
                 f"augmentation={self.augmentation!r} needs observations with {needed}, and the student's are "
-                f"{self.observation_space}: pass augmentation='none'."
+                f"{self.observation_space}: pass {setting('augmentation', repr(NONE))}."
             )
 
     def _boxes(self) -> dict[str, spaces.Box]:

@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.common.utils import unchanged_randomness
+from sb3_distill.common.utils import setting, unchanged_randomness
 from sb3_distill.envs.copies import CopyError, copy_env
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.envs.views import Keys, ObservationView
@@ -114,7 +114,7 @@ class TeacherReferences:
             warnings.warn(
                 f"The teacher's score is not measured, since {described.partition(',')[0]} cannot be "
                 f"copied for it ({error}): register the environment with Gymnasium, or make it one that copy.deepcopy "
-                "copies, in a DummyVecEnv; or pass n_teacher_episodes=0."
+                f"copies, in a DummyVecEnv; or pass {setting('n_teacher_episodes', '0')}."
             )
             return None
         try:

@@ -19,7 +19,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.common.log import shown_messages
-from sb3_distill.common.utils import to_number
+from sb3_distill.common.utils import setting, to_number
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.envs.views import ObservationView
 
@@ -82,7 +82,9 @@ class TeacherMixin(RefusalsMixin):
         self.env_id = env_id = env_id_of(self._known_env())
         named = getattr(self, self.teacher_argument)
         if named is None and self.taught_by is None and self.teacher_sha256 is not None:
-            raise ValueError("This student's teacher was a model in memory, not a file: pass teacher= to go on.")
+            raise ValueError(
+                f"This student's teacher was a model in memory, not a file: pass {setting('teacher', '...')} to go on."
+            )
         if named is None:
             refuse_function_name(self.taught_by, "taught_by in the student's file")
         with shown_messages(sys.stdout) if self.verbose > 0 else nullcontext():

@@ -33,6 +33,7 @@ from sb3_distill.buffers.recording_meta import (
 from sb3_distill.buffers.recordings import BLACK, BLOCK, Recording
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.files import dead_partials, flush_all, naming_errors, partial_path
+from sb3_distill.common.utils import setting
 
 # In an unfinished recording: the mark by which the run that goes on with it knows it
 _TOKEN = "token"
@@ -64,7 +65,7 @@ class RecordingWriter:
         token: str | None = None,
     ) -> None:
         if isinstance(observation_space, spaces.Dict):
-            raise RecordingError("Dict observations cannot be recorded: learn without recording=.")
+            raise RecordingError("Dict observations cannot be recorded: leave recording out.")
         assert observation_space.shape is not None and observation_space.dtype is not None
         self.folder = folder
         self.settings = settings
@@ -221,7 +222,8 @@ class RecordingWriter:
             found = "no recording" if there is None else "a recording with other settings, of another run"
             raise RecordingError(
                 f"The recording cannot be written to {self.folder} ({error.strerror}): what is there is {found}. "
-                f"The recording is finished and was left in {kept}: move it, or pass recording={str(kept)!r}."
+                f"The recording is finished and was left in {kept}: move it, or pass "
+                f"{setting('recording', repr(str(kept)))}."
             ) from error
 
     def _write_rest(self, teacher_score: RecordedScore | None) -> None:

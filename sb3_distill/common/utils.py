@@ -32,6 +32,18 @@ def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
     return f"Unknown {field} {value!r}: choose one of {', '.join(choices)}.{hint}"
 
 
+def setting(name: str, value: str) -> str:
+    """
+    How a user sets a hyperparameter, for messages that are read in Python and on the Zoo's command line.
+
+    :param name: the argument of the algorithm
+    :param value: the value, as it is written in Python, or a word that stands for it
+    :return: both ways
+    """
+    word = value if re.fullmatch(r"[\w.+-]+", value) else f'"{value}"'
+    return f"{name}={value} (in the Zoo: -params {name}:{word})"
+
+
 def missing_extra(extra: str, *modules: str) -> str | None:
     """
     :param extra: one of this package's extras
@@ -121,7 +133,8 @@ def compile_or_same(function: Function) -> Function:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "no details"
             warnings.warn(
                 f"torch.compile failed ({type(error).__name__}: {reason}): training goes on without it, to the same "
-                "results but slower. Install what it needs, such as a C++ compiler, or pass compile_update=False."
+                "results but slower. Install what it needs, such as a C++ compiler, or pass "
+                f"{setting('compile_update', 'False')}."
             )
             return result
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sb3_distill.agents.load import check_teacher_kwargs
 from sb3_distill.base.cost import check_memory, check_room, duration_in_words, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
@@ -38,8 +39,7 @@ from sb3_distill.compress.search import (
     search_seed,
 )
 from sb3_distill.envs.imports import trust_packages
-from sb3_distill.evaluation.environments import find_env_id
-from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
+from sb3_distill.evaluation.loading import load_where_it_plays
 from sb3_distill.reading.text import has_json
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.backends import Backend, run_locally
@@ -120,13 +120,12 @@ def compress(
     check_own_folder(output, (RECORD, FRONT, FIGURE, REPORT, STUDENT, EXPORT, TEACHER), is_ours)
     trust_packages(gym_packages)
     check_teacher_kwargs(teacher_kwargs, [source])
-    teacher = load_player(source, env_id, teacher_kwargs, device="cpu")
+    teacher, env_id = load_where_it_plays(source, env_id, teacher_kwargs, device="cpu")
     if not isinstance(source, (str, Path)):
         raise CompressError(
             f"{teacher.source} is in memory, and runs of the search load their teacher by its name: save it and pass "
             'the path, or pass "package.module:function" of a function that makes it, with gym_packages.'
         )
-    env_id = find_env_id(teacher, env_id)
     kind = kind_of(teacher)
     facts = play_facts(teacher, env_id, kind, output)
     statistics = facts["statistics"]

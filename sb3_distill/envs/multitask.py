@@ -174,8 +174,8 @@ def _common_space(names: Sequence[str], own: Sequence[Any], pad: bool) -> spaces
     described = ", ".join(f"{name} {space.shape}" for name, space in zip(names, own, strict=True))
     if not pad:
         raise ValueError(
-            f"The tasks' observation spaces differ ({described}): choose tasks that share one, or pass pad=True to "
-            "fill shorter vectors, or grids of fewer channels, with zeros."
+            f"The tasks' observation spaces differ ({described}): choose tasks that share one, or pass pad=True (in "
+            "the Zoo: --env-kwargs pad:True) to fill shorter vectors, or grids of fewer channels, with zeros."
         )
     if any(len(space.shape) not in (1, 3) or space.shape[:-1] != own[0].shape[:-1] for space in own) or any(
         space.dtype != own[0].dtype or space.dtype == np.uint8 for space in own

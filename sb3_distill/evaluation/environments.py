@@ -30,7 +30,7 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
     if env_id is None:
         env_id = agent.env_id
         if env_id is None:
-            raise AgentError(f"{agent.source} does not say its environment: name it with --env (in Python, env_id=).")
+            raise unknown_env(agent.source)
         check_env_id(env_id, f"{agent.source}: the run's files")
     if env_id == agent.env_id:
         check_env_kwargs(agent.env_kwargs, f"{agent.source}: the run's files")
@@ -50,6 +50,14 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
     if problem is not None:
         raise AgentError(f"The environment {env_id} of {agent.source} cannot be made. {problem}")
     return env_id
+
+
+def unknown_env(source: Any) -> AgentError:
+    """
+    :param source: an agent whose files do not say where it plays
+    :return: the error that says so
+    """
+    return AgentError(f"{source} does not say its environment: name it with --env (in Python, env_id=).")
 
 
 def recipe_of(agent: Teacher, env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvRecipe:

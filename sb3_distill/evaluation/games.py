@@ -9,10 +9,10 @@ from typing import Any
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import BEST_MODEL, AgentError
-from sb3_distill.agents.load import is_onnx_file
+from sb3_distill.agents.load import check_teacher_kwargs, is_onnx_file
 from sb3_distill.evaluation.disturbance import Disturbance
 from sb3_distill.evaluation.environments import find_env_id, play_where_it_taught, recipe_of, shared_env_kwargs
-from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player, load_teacher_of, student_of
+from sb3_distill.evaluation.loading import load_player, load_teacher_of, load_where_it_plays, student_of
 
 
 @dataclass
@@ -162,7 +162,7 @@ def _load_file(
     """An ONNX file; what it leaves open, a student of it says that is named, too."""
     student = student_of(source, known)
     if student is None:
-        return load_player(source, args.env, teacher_kwargs, args.device)
+        return load_where_it_plays(source, args.env, teacher_kwargs, args.device)[0]
     return load_teacher_of(student, source, find_env_id(student, args.env), teacher_kwargs, args.device)
 
 

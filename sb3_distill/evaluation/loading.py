@@ -1,6 +1,6 @@
 """Loads agents that are to play: what an ONNX file leaves open, the environment says."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +11,13 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.onnx import is_own_export
 from sb3_distill.agents.load import is_onnx_file, load_teacher
 from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.envs.views import Keys
-from sb3_distill.evaluation.environments import complete_recipe, own_view
+from sb3_distill.evaluation.environments import complete_recipe, find_env_id, own_view, unknown_env
 
 
 def load_player(
@@ -55,6 +54,24 @@ def load_player(
     with closing(make_eval_env(env_id, 1, complete_recipe(recipe or EnvRecipe(), env_id))) as venv:
         env = _as_seen(own_view(str(source), env_id, venv, keys))
         return load_teacher(source, device=device, env_id=env_id, env=env, teacher_kwargs=teacher_kwargs)
+
+
+def load_where_it_plays(
+    source: Any, env_id: str | None = None, teacher_kwargs: Mapping[str, Any] | None = None, device: Any = "auto"
+) -> tuple[Teacher, str]:
+    """
+    :param source: see ``load_teacher``
+    :param env_id: id of the environment that the user names; None: the agent's own
+    :param teacher_kwargs: what is said of an ONNX file
+    :param device: see ``load_teacher``
+    :return: the agent, and the id of the environment in which it plays
+    :raises AgentError: it cannot be loaded, or the environment is neither named nor known
+    :raises ValueError: the environment cannot be made
+    """
+    if env_id is None and is_onnx_file(source) and Path(source).is_file() and not is_own_export(source):
+        raise unknown_env(source)
+    agent = load_player(source, env_id, teacher_kwargs, device)
+    return agent, find_env_id(agent, env_id)
 
 
 def student_of(source: Any, agents: Iterable[Teacher]) -> Teacher | None:
@@ -101,16 +118,3 @@ def _as_seen(venv: VecEnv) -> VecEnv:
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
         return VecTransposeImage(venv)
     return venv
-
-
-def check_teacher_kwargs(teacher_kwargs: Mapping[str, Any] | None, sources: Sequence[Any]) -> None:
-    """
-    :param teacher_kwargs: what a user says of ONNX files beside them
-    :param sources: the agents that the user names
-    :raises AgentError: none of them is an ONNX file
-    """
-    if teacher_kwargs and not any(map(is_onnx_file, sources)):
-        named = ", ".join(str(source) for source in sources if source is not None)
-        raise AgentError(
-            f"teacher_kwargs (--teacher-kwargs) say what an ONNX file does not, and none is named: {named}."
-        )

@@ -74,10 +74,16 @@ def _export(argv: list[str]) -> int:
         parser.error(f"--opset must be between {OLDEST_OPSET} and {OPSET}, not {args.opset}")
     if "sb3" in args.format and len(set(args.format)) > 1:
         parser.error("--format sb3 is written by itself: leave out the others, or call it once more for them")
+    from sb3_distill.agents.load import is_onnx_file
     from sb3_distill.export.export import export_agent
     from sb3_distill.export.stock import export_stock
 
     try:
+        if is_onnx_file(args.agent):
+            raise ValueError(
+                f"{args.agent} is an ONNX file already, and its layers are not known. Distill it (--algo qpd, or "
+                "sb3-distill compress), and export that student."
+            )
         check_writable_folder(Path(args.output))
         trust_packages(args.gym_packages, args.allow_import)
         if "sb3" in args.format:

@@ -21,7 +21,7 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, settle_temperature
-from sb3_distill.common.utils import unchanged_randomness, unknown_choice
+from sb3_distill.common.utils import setting, unchanged_randomness, unknown_choice
 from sb3_distill.envs.multitask import Task
 from sb3_distill.envs.views import Keys, part_of, part_of_space
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
@@ -232,7 +232,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         in_memory = [name for name, source in (self.taught_by or {}).items() if source is None]
         if self.teachers is None and in_memory:
             raise ValueError(
-                f"The teachers of {', '.join(in_memory)} were models in memory, not files: pass teachers= to go on."
+                f"The teachers of {', '.join(in_memory)} were models in memory, not files: pass "
+                f"{setting('teachers', f'{{{in_memory[0]!r}: ...}}')} to go on."
             )
         return super()._setup_teacher()
 

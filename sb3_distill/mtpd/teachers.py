@@ -16,7 +16,7 @@ from sb3_distill.agents.kinds.own import TeacherLike
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import find_zoo_teacher
 from sb3_distill.common.answers import TaskAnswers
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import setting, unknown_choice
 from sb3_distill.envs.inspection import describe_space_mismatch
 from sb3_distill.envs.multitask import Task
 from sb3_distill.state.memory import rows_of, with_rows
@@ -31,7 +31,8 @@ def find_task_teachers(tasks: Sequence[Task]) -> dict[str, Any]:
     :raises AgentNotFoundError: the Zoo has no agent for a task
     """
     return {
-        task.name: find_zoo_teacher(task.env_id, argument=f"teachers={{{task.name!r}: PATH, ...}}") for task in tasks
+        task.name: find_zoo_teacher(task.env_id, argument=setting("teachers", f"{{{task.name!r}: 'PATH', ...}}"))
+        for task in tasks
     }
 
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 
-from sb3_distill.common.utils import has_fast_bfloat16
+from sb3_distill.common.utils import has_fast_bfloat16, setting
 from sb3_distill.networks.layers import FrameScaler, GlobalMaxPool
 
 # Arguments of ``StudentCNN`` for the networks of the papers: Rusu et al. 2015, table A1 (the DQN network itself, net1
@@ -157,7 +157,7 @@ def set_train_dtype(policy: nn.Module, device: th.device, bf16: bool | None = No
     if bf16 and cnns and not has_fast_bfloat16(device):
         warnings.warn(
             "The student's features are computed in bfloat16, but this processor has no instructions for it, so "
-            "that updates are slow. Pass bf16=False to compute them in float32."
+            f"that updates are slow. Pass {setting('bf16', 'False')} to compute them in float32."
         )
     policy.to(memory_format=memory_format)  # type: ignore[call-overload]
 

@@ -7,6 +7,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_actions
+from sb3_distill.common.utils import setting
 
 # Why a temperature is not chosen from the teacher's answers
 NO_AUTO = (
@@ -56,6 +57,6 @@ def check_divergence(teacher: Teacher, env: VecEnv, policy: Any) -> None:
         its, own = ("squashes", "does not") if teacher.policy.squash_output else ("does not squash", "does")
         raise ValueError(
             f"{who} that {its} its actions, but the student {own}: there is no divergence between their distributions. "
-            f"Pass policy_kwargs=dict(squash_output={not policy.squash_output}), or take QPD (--algo qpd), which "
-            "compares actions."
+            f"Pass {setting('policy_kwargs', f'dict(squash_output={not policy.squash_output})')}, or take QPD "
+            "(--algo qpd), which compares actions."
         )

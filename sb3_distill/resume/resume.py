@@ -16,7 +16,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 
 import sb3_distill_zoo
 from sb3_distill.agents.files import AgentError
-from sb3_distill.agents.kinds.own import refuse_function_name
+from sb3_distill.agents.kinds.own import is_function_name
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.common.locks import locked
 from sb3_distill.common.verbs import Parser
@@ -54,7 +54,7 @@ def resume(folder: Path, is_trusted: bool = False) -> None:
 
 def _go_on(run: StoppedRun, is_trusted: bool) -> None:
     for name in () if is_trusted else ("teacher", "teachers"):
-        refuse_function_name(run.config.get(name), f"{name} in the config.yml of {run.folder}")
+        _refuse_functions(run, name)
     _go_where_it_was_started(run)
     agent = str(run.arguments.get("trained_agent") or "")
     if agent and not Path(agent).is_file():
@@ -76,6 +76,17 @@ def _go_on(run: StoppedRun, is_trusted: bool) -> None:
         raise AgentError(f"The settings of {run.folder} are refused: {error}") from error
     finally:
         train.ExperimentManager, train.argparse, sys.argv = zoo
+
+
+def _refuse_functions(run: StoppedRun, name: str) -> None:
+    sources = run.config.get(name)
+    for source in sources.values() if isinstance(sources, dict) else [sources]:
+        if is_function_name(source):
+            raise AgentError(
+                f"{name} in the config.yml of {run.folder} names the function {source}, which is not called because a "
+                "file says so. A run with such a teacher goes on in Python, with load_run_state and the teacher itself "
+                "(see docs/resume.md)."
+            )
 
 
 def _go_where_it_was_started(run: StoppedRun) -> None:

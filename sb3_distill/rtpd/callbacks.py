@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrappe
 from sb3_distill.agents.files import BEST_MODEL
 from sb3_distill.base.callbacks import save_best_statistics
 from sb3_distill.base.several.runs import write_student_run
-from sb3_distill.common.utils import show_whole_keys
+from sb3_distill.common.utils import setting, show_whole_keys
 from sb3_distill.envs.atari import NativeAtariVecEnv
 from sb3_distill.envs.inspection import describe_space_mismatch, env_arguments_of, env_id_of, monitor_folder, spec_of
 from sb3_distill.envs.make import make_eval_env
@@ -37,7 +37,7 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
     if env_id is None:
         raise ValueError(
             "Evaluations make a new environment, but the training environment has no registered id: register it with "
-            "gymnasium.register, or pass eval_freq=-1."
+            f"gymnasium.register, or pass {setting('eval_freq', '-1')}."
         )
     env_kwargs = env_arguments_of(env)
     atari = is_atari(env_id)
@@ -89,7 +89,7 @@ def eval_env_maker(env: VecEnv) -> Callable[[int], VecEnv]:
     if problem:
         raise ValueError(
             f"The training environment differs from a fresh {env_id}, on which evaluations would play: {problem} "
-            "Register the wrapped environment under its own id, or pass eval_freq=-1."
+            f"Register the wrapped environment under its own id, or pass {setting('eval_freq', '-1')}."
         )
     return make
 
@@ -147,7 +147,7 @@ class StudentEvalCallback(BaseCallback):
         if self.results_dir is None and isinstance(self.training_env.unwrapped, SubprocVecEnv):
             warnings.warn(
                 "The Monitor's folder is not known for environments in other processes: learning curves and students "
-                "are written only where results_dir= says: pass it."
+                f"are written only to a folder that is named: pass {setting('results_dir', repr('FOLDER'))}."
             )
         if self.evaluates:
             show_whole_keys(self.logger, [f"{name}_mean_reward" for name in self.run.students])

@@ -29,6 +29,7 @@ from sb3_distill.common.utils import (
     check_device,
     check_probability,
     has_fast_bfloat16,
+    setting,
     unchanged_randomness,
     unknown_choice,
 )
@@ -275,7 +276,10 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
         progress_bar: bool = False,
     ) -> SelfRealTimeDistillDQN:
         if not self.students:
-            warnings.warn("There are no students: this trains an ordinary DQN. Name them with students=.")
+            warnings.warn(
+                "There are no students: this trains an ordinary DQN. Name some, such as "
+                f"{setting('students', repr(['MlpPolicy']))}."
+            )
         self._known_env()
         if self.bf16 is None:
             # Kept by a run that goes on: another precision would be another run

@@ -12,15 +12,14 @@ import numpy as np
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
-from sb3_distill.agents.load import load_teacher
+from sb3_distill.agents.load import check_teacher_kwargs, load_teacher
 from sb3_distill.agents.sources import env_name_of_run
 from sb3_distill.common.arguments import add_import_options, add_teacher_kwargs, positive, share, whole_number
 from sb3_distill.common.files import check_writable, file_name
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
-from sb3_distill.evaluation.environments import find_env_id
-from sb3_distill.evaluation.loading import check_teacher_kwargs, load_player
+from sb3_distill.evaluation.loading import load_where_it_plays
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
 from sb3_distill.results.figures import check_format, save_figure
@@ -43,8 +42,7 @@ def load(source: str, env: str | None, teacher_kwargs: Sequence[tuple[str, Any]]
     :raises AgentError: the environment is neither given nor known
     """
     check_teacher_kwargs(dict(teacher_kwargs), [source])
-    agent = load_player(source, env, dict(teacher_kwargs) or None, device="cpu")
-    return agent, find_env_id(agent, env)
+    return load_where_it_plays(source, env, dict(teacher_kwargs) or None, device="cpu")
 
 
 def draw_maps(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from stable_baselines3 import DQN
 
 from sb3_distill.cli import main
+from tests.agents.onnx_files import linear
 
 
 def test_teachers_verb(cartpole_teacher, tmp_path, capsys):
@@ -50,3 +51,16 @@ def test_an_object_needs_its_package(cartpole_teacher, capsys, monkeypatch):
     assert main(["teachers", name, str(cartpole_teacher), "--gym-packages", "tests.agents.own_teachers"]) == 0
     (own,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(name))
     assert own.split() == [name, "unknown", "none", "67", "-"]
+
+
+def test_what_onnx_files_leave_open_is_said_by_options(cartpole_teacher, tmp_path, capsys):
+    unnamed = linear(tmp_path / "y.onnx", 4, 2, target="y")
+    actions = linear(tmp_path / "actions.onnx", 3, 1, target="actions")
+    for path in (unnamed, actions):
+        assert main(["teachers", str(path)]) == 1
+        assert "(--env and --teacher-kwargs say what such a file leaves open.)" in capsys.readouterr().err
+    assert main(["teachers", str(unnamed), "--teacher-kwargs", "answers:'logits'"]) == 0
+    assert main(["teachers", str(actions), "--env", "Pendulum-v1"]) == 0
+    assert "Box(-2.0, 2.0, (1,), float32)" in capsys.readouterr().out
+    assert main(["teachers", str(cartpole_teacher), "--teacher-kwargs", "answers:'logits'"]) == 1
+    assert "say what an ONNX file does not, and none is named" in capsys.readouterr().err

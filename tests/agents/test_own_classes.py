@@ -94,7 +94,9 @@ def test_own_classes_load_where_the_file_is_trusted(name, tmp_path):
     algo, make = AGENTS[name]
     model = make()
     model.save(tmp_path / "agent")
-    with pytest.raises(AgentError, match=r"is not one of SB3's own .*pass allow_pickle=True to load_teacher"):
+    with pytest.raises(
+        AgentError, match=r"is not one of SB3's own .*load it with allow_pickle=True .export: --allow-pickle"
+    ):
         load_teacher(tmp_path / "agent.zip")
     teacher = load_teacher(tmp_path / "agent.zip", allow_pickle=True, device="cpu")
     assert teacher.algo == algo

@@ -326,7 +326,7 @@ def test_the_memory_of_a_recording_is_what_python_needs(tmp_path, memory):
     said = r"The recording, which is kept in memory until the run ends, with the replay buffer \([\d.]+ KB\) needs"
     with pytest.warns(UserWarning, match=said) as caught:
         model.learn(40)
-    assert "Learn for fewer steps, without recording=, or with a smaller" in str(caught[-1].message)
+    assert "Learn for fewer steps, without a recording, or with a smaller" in str(caught[-1].message)
 
 
 def test_a_recording_and_the_replay_buffer_must_fit_together(tmp_path, memory):

@@ -21,3 +21,10 @@ def test_functions_that_cannot_be_compiled(monkeypatch):
     # An error of the function itself stays what it is.
     with pytest.raises(ZeroDivisionError):
         utils.compile_or_same(lambda x: 1 // 0)(th.tensor(1))
+
+
+def test_settings_are_said_as_in_python_and_as_in_the_zoo():
+    assert utils.setting("temperature", "0.1") == "temperature=0.1 (in the Zoo: -params temperature:0.1)"
+    assert utils.setting("loss", "'kl'") == "loss='kl' (in the Zoo: -params loss:\"'kl'\")"
+    said = utils.setting("policy_kwargs", "dict(squash_output=True)")
+    assert said.endswith('-params policy_kwargs:"dict(squash_output=True)")')

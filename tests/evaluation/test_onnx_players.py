@@ -234,3 +234,19 @@ def test_a_file_of_stacked_observations_is_asked_what_it_was_asked_in_the_run(
     zoo(tmp_path, "train", "--algo", "pd", "--env", "CartPole-v1", "-n", 40, "--eval-freq", -1, "-params", *params)
     rows = scores(capsys, tmp_path / "logs/pd/CartPole-v1_1")
     assert [row["algo"] for row in rows] == ["onnx", "pd"]
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate {}", "compress {} -o out", "visualize q-values {} -o q.png", "export {} -o out"]
+)
+def test_commands_name_their_options_where_an_environment_is_missing(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Only an environment says the bounds of its actions.
+    linear(tmp_path / "actions.onnx", 3, 1, target="actions")
+    assert main(command.format("actions.onnx").split()) == 1
+    said = capsys.readouterr().err
+    is_export = command.startswith("export")
+    assert ("is an ONNX file already" if is_export else "its environment: name it with --env") in said
+    assert "pass " not in said

@@ -169,7 +169,7 @@ def test_resume_finds_the_saved_teacher_again(teacher, tmp_path):
 def test_a_teacher_in_memory_must_be_given_again(teacher, tmp_path):
     make(teacher).learn(64).save(tmp_path / "student")
     loaded = PolicyDistillation.load(tmp_path / "student", env=make_vec_env("CartPole-v1", 1), device="cpu")
-    with pytest.raises(ValueError, match="pass teacher= to go on"):
+    with pytest.raises(ValueError, match=r"pass teacher=\.\.\. \(in the Zoo: -params teacher:\.\.\.\) to go on"):
         loaded.learn(64)
 
 

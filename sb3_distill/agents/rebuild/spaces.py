@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.files import AS_MODEL, AgentError
 from sb3_distill.reading.limits import MAX_SPACE_ELEMENTS, MAX_SPACE_TEXT, check_size
 
 # Keys and kinds of the parts of a Dict space
@@ -60,8 +60,9 @@ def read_space(data: dict[str, Any], name: str, env_id: str | None, env: Any = N
         # The bounds of floats change nothing that a policy computes; actions are clipped to theirs.
         return spaces.Box(-np.inf, np.inf, _shape_of(summary), _number_type(summary["dtype"]).type)
     raise AgentError(
-        f"The file does not state the {name} ({kind}), and its environment is not registered here: pass env_id= or "
-        "env= to load_teacher, or give the agent as a loaded SB3 model."
+        f"The file does not state the {name} ({kind}), and its environment is not registered here. Name "
+        "the package that registers it with --gym-packages (in Python: import it, or pass env_id= or env=), or pass "
+        f"the agent {AS_MODEL}."
     )
 
 

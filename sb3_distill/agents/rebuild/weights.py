@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.files import AS_MODEL, AgentError
 from sb3_distill.networks.extractors import GridCNN, StudentCNN
 from sb3_distill.reading.limits import MAX_LAYERS, check_size
 
@@ -36,8 +36,8 @@ def read_activation(name: Any, default: type[nn.Module]) -> type[nn.Module]:
     # Check the module too: a custom class may have the name of one of torch's.
     if short not in ACTIVATIONS or module not in ("", "nn", "th.nn", "torch.nn", "torch.nn.modules.activation"):
         raise AgentError(
-            f"The activation function {name!r} is not known; known are {', '.join(ACTIVATIONS)}. Pass the agent as a "
-            "loaded SB3 model."
+            f"The activation function {name!r} is not known; known are {', '.join(ACTIVATIONS)}. Pass the agent "
+            f"{AS_MODEL}."
         )
     return ACTIVATIONS[short]
 
@@ -151,8 +151,8 @@ def _load(make: Callable[[], Any], weights: Weights, what: str) -> Any:
         more = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise AgentError(
             f"The {what} agent does not have the stock architecture of its algorithm, so it cannot be rebuilt from its "
-            f"weights ({'; '.join(sorted(problems)[:8])}{more}). Pass an agent with custom layers as a loaded SB3 "
-            "model, or, if you trust its file, pass allow_pickle=True to load_teacher."
+            f"weights ({'; '.join(sorted(problems)[:8])}{more}). Pass an agent with custom layers "
+            f"{AS_MODEL}, or, if you trust its file, load it with allow_pickle=True (export: --allow-pickle)."
         )
     policy = make()
     policy.load_state_dict(weights)

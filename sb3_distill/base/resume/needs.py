@@ -126,7 +126,7 @@ def announce_recording(model: Any, recorder: RecordingWriter, n_kept: int) -> No
     )
     if model.verbose > 0:
         print(f"{what} take {in_words(n_bytes)} on disk.")
-    advice = "Make room, name another folder in recording=, or learn for fewer steps."
+    advice = "Make room, name another folder as recording, or learn for fewer steps."
     check_room(recorder.folder, what, n_bytes, advice)
     # They are written at the end, as are those with which a run went on.
     in_memory = recorder.memory_bytes(model.action_space)
@@ -134,7 +134,7 @@ def announce_recording(model: Any, recorder: RecordingWriter, n_kept: int) -> No
     check_memory(
         f"The recording, which is kept in memory until the run ends, with the replay buffer ({in_words(one * n_kept)})",
         in_memory * n_steps + one * n_kept,
-        "Learn for fewer steps, without recording=, or with a smaller buffer_size.",
+        "Learn for fewer steps, without a recording, or with a smaller buffer_size.",
         in_memory * recorder.n_steps + held,
     )
 

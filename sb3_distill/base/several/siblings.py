@@ -18,7 +18,7 @@ from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.several.callbacks import evaluate_students_too
 from sb3_distill.base.several.spec import StudentsArgument, check_policy, name_students, read_entries
 from sb3_distill.common.schedules import read_schedule
-from sb3_distill.common.utils import unchanged_randomness, unknown_choice
+from sb3_distill.common.utils import setting, unchanged_randomness, unknown_choice
 
 SelfSeveralStudents = TypeVar("SelfSeveralStudents", bound="SeveralStudentsMixin")
 # What siblings take over from the run before they learn or are saved
@@ -90,7 +90,7 @@ class SeveralStudentsMixin(DistillationAlgorithm):
             raise ValueError(
                 f"With rollout_policy={self.rollout_policy!r} each student plays in environments of its own, but there "
                 f"are {n_students} students and n_envs={self.n_envs}: make at least {n_students} environments, or pass "
-                "rollout_policy='teacher'."
+                f"{setting('rollout_policy', repr('teacher'))}."
             )
         super()._setup_model()
         self.siblings = SimpleNamespace()
