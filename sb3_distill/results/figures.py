@@ -2,15 +2,16 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from sb3_distill.common.files import whole_file
 from sb3_distill.results.statistics import NORMALIZED
@@ -99,16 +100,29 @@ def clip_outliers(axes: Axes, points: Sequence[tuple[float, float]], others: Seq
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """
-    :param axes: axes with sizes on a logarithmic x axis
+    Write the text of each point beside it, where it covers no other text, no other point, and stays inside, if it can.
+
+    :param axes: axes that show all points, with sizes on a logarithmic x axis
     :param points: x, y and text of each point
     """
     low, high = axes.get_xlim()
-    for index, (x, y, text) in enumerate(sorted(points)):
-        # Of two of one size the lower has its text below, the other above; those at the right edge stay inside.
-        is_right, is_low = x * x > low * high, index % 2 == 0
-        place: dict[str, Any] = {"ha": "right" if is_right else "left", "va": "top" if is_low else "bottom"}
-        offset = -4 if is_right else 4, -3 if is_low else 3
-        axes.annotate(text, (x, y), offset, textcoords="offset points", fontsize="x-small", color="0.25", **place)
+    marks = axes.transData.transform([(x, y) for x, y, _ in points]) if points else ()
+    texts: list[Bbox] = []
+    for x, y, text in sorted(points):
+        label = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize="x-small", color="0.25")
+
+        def put(place: tuple[str, str], label: Annotation = label) -> Bbox:
+            label.set(ha=place[0], va=place[1])
+            label.xyann = (4 if place[0] == "left" else -4, 3 if place[1] == "bottom" else -3)
+            return label.get_window_extent()
+
+        def n_covered(place: tuple[str, str], put: Callable[[tuple[str, str]], Bbox] = put) -> int:
+            box = put(place)
+            edges = [axes.bbox.contains(*corner) for corner in (box.min, box.max)]
+            return box.count_overlaps(texts) + box.count_contains(marks) + edges.count(False)
+
+        sides = ("right", "left") if x * x > low * high else ("left", "right")
+        texts.append(put(min(itertools.product(sides, ("top", "bottom")), key=n_covered)))
 
 
 def _colour(index: int) -> str:

@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 
 from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.curves import Curve, plot_learning_curves
-from sb3_distill.results.figures import COLOURS, bar_style, fill_style, line_style, marker_style, short_names
+from sb3_distill.results.figures import (
+    COLOURS,
+    bar_style,
+    fill_style,
+    label_points,
+    line_style,
+    make_axes,
+    marker_style,
+    short_names,
+)
 from sb3_distill.visualize.tsne import plot_tsne
 
 
@@ -54,6 +63,20 @@ def test_legends_tell_all_series_apart_and_fit(n_series, tmp_path):
         box, (width, height) = legend.get_window_extent(), figure.get_size_inches() * figure.dpi
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
         assert all(axes.get_position().height * figure.get_figheight() > 1.2 for axes in figure.axes)
+
+
+def test_texts_of_points_lie_apart():
+    """Sizes and scores of a study of nine students."""
+    sizes = [1_697_104, 426_672, 217_264, 446_160, 112_816, 59_440, 244_176, 61_872, 33_584]
+    percents = [116.6, 101.4, 89.4, 66.3, 77.2, 79.0, 63.4, 85.8, 68.5]
+    _, axes = make_axes("bytes", "%")
+    axes.set_xscale("log")
+    axes.plot(sizes, percents, "o")
+    label_points(axes, [(*point, f"student {index}") for index, point in enumerate(zip(sizes, percents, strict=True))])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    marks = axes.transData.transform(list(zip(sizes, percents, strict=True)))
+    assert len(boxes) == 9 and not any(box.count_contains(marks) for box in boxes)
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
 
 
 def test_bars_of_different_places_never_lie_on_each_other():
