@@ -46,7 +46,7 @@ def distil(
             device="cpu",
             **shared,
         ).learn(args.n_steps)
-    quantization: dict[str, Any] = {}
+    quantization: dict[str, Any] = {"weight_bits": None}
     if bits is not None:
         quantization = {key: bits for key in ("weight_bits", "activation_bits", "first_layer_bits", "last_layer_bits")}
         quantization["quantization_schedule"] = args.schedule

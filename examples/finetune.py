@@ -33,8 +33,8 @@ except AgentError as error:
     sys.exit(str(error))
 
 show("teacher", teacher)
-# Stopped early, so that there is something left to learn
-student = distill(teacher, 2_000)
+# In full precision, which a stock model has, and stopped early, so that there is something left to learn
+student = distill(teacher, 2_000, weight_bits=None)
 show("student", student)
 
 student.to_sb3().save("stock_student")

@@ -19,6 +19,7 @@ student = QPD(
     batch_size=256,
     gradient_steps=4,
     value_coef=0.0001,
+    weight_bits=None,  # full precision
     policy_kwargs={"net_arch": {"pi": [32, 32], "vf": [32]}},
     verbose=1,
     seed=0,

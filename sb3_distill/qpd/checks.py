@@ -76,6 +76,6 @@ def check_compile(weight_bits: Any, compile_update: bool | None) -> None:
     """
     if weight_bits is not None and compile_update:
         raise ValueError(
-            "compile_update=True does not go with weight_bits, because the precision changes during training: leave "
-            "one of them out."
+            f"compile_update=True does not go with weight_bits={weight_bits}, because the precision changes during "
+            "training: leave it out, or set weight_bits to None for full precision."
         )

@@ -62,12 +62,12 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         of continuous ones SAC, TQC, CrossQ, TD3, DDPG. None: the Zoo's actor-critic agent for the environment.
     :param temperature: sharpens (below 1) or softens (above 1) the teacher's distribution; None: 1. A teacher with
         Q-values is softmax(Q / temperature) and needs a number.
-    :param value_coef: coefficient of the critic's squared error
+    :param value_coef: coefficient of the critic's squared error, which is on the scale of returns
     :param ent_coef: coefficient of the student's entropy bonus, which is subtracted from the loss
     :param rollout_policy: who acts (see ``PolicyDistillation``); actions are sampled
     :param weight_bits: precision of the weights of the actor's layers between the first and the last: 2 to 8 bits, or a
         mapping from "conv" and "linear" to bits, with all kinds of layers that the actor has. None: distillation
-        without quantization
+        without quantization, of which ``activation_bits`` must be None, too
     :param activation_bits: precision of the inputs of these layers; None: 8 bits
     :param first_layer_bits: precision of the first layer (frames are not quantized): one number for weight and input,
         or ``{"weight": 3, "input": 8}``
@@ -114,7 +114,7 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         train_freq: int | tuple[int, str] = 4,
         gradient_steps: int = 1,
         temperature: float | None = None,
-        value_coef: float = 0.5,
+        value_coef: float = 0.01,
         ent_coef: float = 0.0,
         rollout_policy: RolloutPolicy = "linear",
         teacher_eps: float = 0.05,
@@ -126,7 +126,7 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         init_from_teacher: bool = False,
         students: StudentsArgument | None = None,
         max_grad_norm: float | None = 0.5,
-        weight_bits: Bits = None,
+        weight_bits: Bits = 8,
         activation_bits: Bits = None,
         first_layer_bits: LayerBits = 8,
         last_layer_bits: LayerBits = 8,
@@ -252,6 +252,7 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        self._known_env()
         models: list[Any] = [self, *self._further_models()]
         is_finished = all(model.weight_bits is None or model.transition_share == 1.0 for model in models)
         start = 0 if reset_num_timesteps else min(self.num_timesteps, self._n_observations)

@@ -1,10 +1,12 @@
 """Search spaces for the Zoo's ``--optimize-hyperparameters``, in the form of ``rl_zoo3.hyperparams_opt``."""
 
 import ast
+import inspect
 from typing import Any
 
 import optuna
 
+from sb3_distill.algorithms import resolve
 from sb3_distill.quantization.precision import BITS
 from sb3_distill.quantization.quantizer import MAX_BITS, MIN_BITS
 
@@ -194,13 +196,14 @@ def sample_qpd_params(
     hyperparams: dict[str, Any] = {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         "temperature": trial.suggest_float("temperature", 0.1, 1.0, log=True),
-        "value_coef": trial.suggest_categorical("value_coef", [0.0, 0.01, 0.1, 0.5]),
+        "value_coef": trial.suggest_categorical("value_coef", [0.0, 0.0001, 0.001, 0.01, 0.1]),
     }
-    return convert_qpd_params(hyperparams | _sample_bits(trial))
+    return convert_qpd_params(hyperparams | _sample_bits(trial, "qpd"))
 
 
-def _sample_bits(trial: optuna.Trial) -> dict[str, Any]:
-    if trial.study.user_attrs.get("weight_bits", "None") == "None":
+def _sample_bits(trial: optuna.Trial, algo: str) -> dict[str, Any]:
+    default = inspect.signature(resolve(algo)).parameters["weight_bits"].default
+    if trial.study.user_attrs.get("weight_bits", str(default)) == "None":
         return {}
     return {
         "bits": trial.suggest_int("bits", MIN_BITS, MAX_BITS),
@@ -230,7 +233,7 @@ def sample_ppd_params(
         "n_epochs": trial.suggest_categorical("n_epochs", [1, 5, 10, 20]),
         "ent_coef": trial.suggest_float("ent_coef", 1e-8, 0.1, log=True),
     }
-    return convert_qpd_params(hyperparams | _sample_bits(trial))
+    return convert_qpd_params(hyperparams | _sample_bits(trial, "ppd"))
 
 
 HYPERPARAMS_SAMPLER = {

@@ -1,5 +1,7 @@
 """The teacher's score, with which its students are compared."""
 
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from tests.helpers import same
 
 QUICK = {"learning_starts": 10_000, "buffer_size": 2_000, "n_teacher_episodes": 4, "device": "cpu", "seed": 0}
 KWARGS = {**QUICK, "teacher_eps": 0.0, "student_eps": 0.0}
+# Without a precision that these runs would be too short for
+FULL = partial(QPD, weight_bits=None)
 
 
 class FarApart(gym.Env):
@@ -67,7 +71,7 @@ def test_the_student_notices_nothing_of_the_teachers_games(teacher, evaluates, t
         folder = tmp_path / str(n_episodes)
         env = VecNormalize(make_vec_env(FarApart, 2, seed=0, monitor_dir=str(folder)), norm_reward=False)
         kwargs = {**QUICK, "n_teacher_episodes": n_episodes, "learning_starts": 50}
-        model = QPD("MlpPolicy", env, teacher, rollout_policy="linear", **kwargs)
+        model = FULL("MlpPolicy", env, teacher, rollout_policy="linear", **kwargs)
         eval_env = VecNormalize(make_vec_env(FarApart, 1, seed=1, monitor_dir=str(folder / "eval")), norm_reward=False)
         scores = EvalCallback(eval_env, eval_freq=40, deterministic=False, verbose=0)
         model.learn(200, callback=scores if evaluates else None)
@@ -92,7 +96,7 @@ class LongEpisodes(FarApart):
         return np.zeros(1, np.float32)
 
 
-@pytest.mark.parametrize("cls", [PolicyDistillation, QPD])
+@pytest.mark.parametrize("cls", [PolicyDistillation, FULL])
 @pytest.mark.parametrize("evaluates", [False, True])
 def test_learning_in_pieces_goes_on_in_the_same_episode(cls, evaluates, teacher, capsys):
     env = Monitor(LongEpisodes(), allow_early_resets=False)
@@ -136,9 +140,9 @@ def undecided(teacher):
         (PolicyDistillation, None, 15.0, "FarApart, greedy actions, 50% random"),
         (PolicyDistillation, True, 20.0, "FarApart, greedy actions"),
         (PolicyDistillation, False, 18.0, "FarApart, greedy actions, 20% random"),
-        (QPD, None, 11.0, "FarApart, sampled actions, 50% random"),
-        (QPD, True, 20.0, "FarApart, greedy actions"),
-        (QPD, False, 12.0, "FarApart, sampled actions"),
+        (FULL, None, 11.0, "FarApart, sampled actions, 50% random"),
+        (FULL, True, 20.0, "FarApart, greedy actions"),
+        (FULL, False, 12.0, "FarApart, sampled actions"),
     ],
 )
 def test_the_teacher_plays_by_the_rule_of_the_students_score(undecided, cls, deterministic, expected, rule):
@@ -157,8 +161,8 @@ def test_the_teacher_plays_by_the_rule_of_the_students_score(undecided, cls, det
     [
         (PolicyDistillation, {"rollout_policy": "teacher", "teacher_eps": 0.5}, False),
         (PolicyDistillation, {"rollout_policy": "linear", "teacher_eps": 0.5, "student_eps": 0.5}, False),
-        (QPD, {"rollout_policy": "teacher", "teacher_eps": 0.5}, True),
-        (QPD, {"rollout_policy": lambda _: 1.0, "teacher_eps": 0.0}, False),
+        (FULL, {"rollout_policy": "teacher", "teacher_eps": 0.5}, True),
+        (FULL, {"rollout_policy": lambda _: 1.0, "teacher_eps": 0.0}, False),
     ],
 )
 def test_a_student_that_plays_as_its_teacher_has_100_percent_in_rollouts(undecided, cls, kwargs, evaluates):
@@ -204,7 +208,7 @@ def log_rows(model):
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_the_percentage_stands_in_the_row_of_its_evaluation(undecided, inside):
-    model = QPD("MlpPolicy", make_vec_env(FarApart, 1, seed=0), undecided, **QUICK)
+    model = FULL("MlpPolicy", make_vec_env(FarApart, 1, seed=0), undecided, **QUICK)
     rows = log_rows(model)
     env, kwargs = make_vec_env(FarApart, 1, seed=1), {"n_eval_episodes": 3, "verbose": 0}
     if inside:

@@ -41,7 +41,7 @@ def pd(students=None, n_envs=2, **kwargs) -> PolicyDistillation:
 def qpd(students=None, env_id="CartPole-v1", n_envs=3, **kwargs) -> QPD:
     teacher = A2C("MlpPolicy", env_id, seed=3, device="cpu")
     env = make_vec_env(env_id, n_envs, seed=5, monitor_dir=kwargs.pop("folder", None))
-    arguments = {"policy_kwargs": {"net_arch": {"pi": [8, 8], "vf": [8]}}, **COMMON, **kwargs}
+    arguments = {"policy_kwargs": {"net_arch": {"pi": [8, 8], "vf": [8]}}, "weight_bits": None, **COMMON, **kwargs}
     return QPD("MlpPolicy", env, teacher, students=students, **arguments)
 
 

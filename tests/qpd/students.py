@@ -12,6 +12,8 @@ BITS = {"weight_bits": 3, "activation_bits": 4, "first_layer_bits": 5, "last_lay
 KWARGS: dict[str, Any] = {
     "learning_starts": 64,
     "n_teacher_episodes": 0,
+    # Full precision, where a test names no bits
+    "weight_bits": None,
     "seed": 0,
     "device": "cpu",
     "policy_kwargs": {"net_arch": {"pi": [8], "vf": [8]}},
