@@ -34,9 +34,10 @@ def _public(value: Any) -> Any:
     return public_name(value) if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def training_command(args: Mapping[str, Any]) -> str:
+def training_command(args: Mapping[str, Any], taught_by: str | None = None) -> str:
     """
     :param args: the content of a run's args.yml
+    :param taught_by: the teacher, which the run may have found by itself; None: the agent names none
     :return: the command of the Zoo that trains such an agent; empty if the run names none
     """
     if not args.get("algo") or not args.get("env"):
@@ -46,8 +47,9 @@ def training_command(args: Mapping[str, Any]) -> str:
         words += ["--seed", str(args["seed"])]
     if isinstance(args.get("n_timesteps"), int) and args["n_timesteps"] > 0:
         words += ["-n", str(args["n_timesteps"])]
-    for option, name in (("--env-kwargs", "env_kwargs"), ("-params", "hyperparams")):
-        values = args.get(name) or {}
+    found = {} if taught_by is None else {"teacher": public_name(taught_by)}
+    params = {**found, **(args.get("hyperparams") or {})}
+    for option, values in (("--env-kwargs", args.get("env_kwargs")), ("-params", params)):
         if values:
             words += [option, *(f"{key}:{_public(value)!r}" for key, value in values.items())]
     return " ".join(map(_quoted, words))
@@ -133,7 +135,8 @@ def write_card(
         "## How it was made",
         "",
     ]
-    made = training_command(args)
+    # In a real-time run, `teacher` is something else.
+    made = training_command(args, agent.facts.taught_by if args.get("algo") == agent.algo else None)
     if made:
         lines += [f"```bash\n{made}\n```", ""]
     lines += [

@@ -202,4 +202,8 @@ def test_the_command_of_a_run():
     assert training_command(args) == "python -m rl_zoo3.train --algo pd --env E-v0 --env-kwargs n:2"
     args = {"algo": "pd", "env": "E-v0", "hyperparams": {"teacher": "/home/me/logs/dqn/E-v0_1"}}
     assert training_command(args).endswith(""" -params "teacher:'dqn/E-v0_1'\"""")
+    # A teacher that the run has found is one that others may not find.
+    found = training_command({"algo": "pd", "env": "E-v0"}, "zoo:dqn/E-v0")
+    assert found == """python -m rl_zoo3.train --algo pd --env E-v0 -params "teacher:'zoo:dqn/E-v0'\""""
+    assert training_command(args, "zoo:dqn/E-v0").endswith(""" -params "teacher:'dqn/E-v0_1'\"""")
     assert training_command({}) == ""
