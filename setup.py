@@ -1,6 +1,9 @@
-"""Puts two things in the wheel that setup.cfg cannot name; everything else is declared there."""
+"""Puts in the wheel what setup.cfg cannot name; everything else is declared there."""
 
+import os
+import re
 from pathlib import Path
+from typing import Any
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -26,4 +29,17 @@ class BuildPy(build_py):
                     self.copy_file(str(file), str(root / "sb3_distill" / folder))
 
 
-setup(cmdclass={"build_py": BuildPy})
+def published() -> dict[str, Any]:
+    """What a package index shows: addresses, and a README whose links lead there. A release workflow knows them."""
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    if repository is None:
+        return {}
+    home, ref = f"{os.environ['GITHUB_SERVER_URL']}/{repository}", os.environ["GITHUB_REF_NAME"]
+    readme = Path("README.md").read_text()
+    readme = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\g<1>{home}/raw/{ref}/", readme)
+    readme = re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\g<1>{home}/blob/{ref}/", readme)
+    urls = {"Source": home, "Documentation": f"{home}/tree/{ref}/docs", "Changelog": f"{home}/blob/{ref}/CHANGELOG.md"}
+    return {"url": home, "project_urls": urls, "long_description": readme}
+
+
+setup(cmdclass={"build_py": BuildPy}, **published())

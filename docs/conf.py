@@ -18,6 +18,10 @@ html_show_copyright = False
 # Pages of `sb3-distill export --format web`, for the start page
 html_extra_path = ["live"]
 html_title = f"sb3-distill {release}"
+# The address of the repository is known where the published site is built.
+HOME = os.environ.get("READTHEDOCS_GIT_CLONE_URL", "").removesuffix(".git")
+REF = os.environ.get("READTHEDOCS_GIT_IDENTIFIER", "main")
+html_theme_options = {"source_repository": HOME, "source_branch": REF, "source_directory": "docs/"} if HOME else {}
 exclude_patterns = ["_build", "live"]
 # Links to headings of other pages, as GitHub makes them
 myst_heading_anchors = 4
@@ -51,6 +55,15 @@ def write_commands(app: Any) -> None:
     page.write_text("\n".join(["# Commands\n\nWhat `sb3-distill COMMAND --help` says.\n", *parts]))
 
 
+def add_colab(app: Any, page: str, source: list[str]) -> None:
+    """Put a link under the title of the tutorial that opens its notebook."""
+    if page == "tutorial" and HOME.startswith("https://github.com/"):
+        title, _, text = source[0].partition("\n")
+        path = f"{HOME.removeprefix('https://github.com/')}/blob/{REF}/docs/tutorial.ipynb"
+        source[0] = f"{title}\n\n[Open in Colab](https://colab.research.google.com/github/{path})\n{text}"
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_commands)
+    app.connect("source-read", add_colab)

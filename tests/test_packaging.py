@@ -1,5 +1,6 @@
 """What a user gets from ``pip install``: checked in fresh environments, with the literal commands of the Zoo."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -32,6 +33,18 @@ def test_wheel_has_what_it_needs_and_nothing_beside(wheel: Path) -> None:
     for ending in ("j2", "js", "json"):
         expected |= {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob(f"sb3_distill/**/*.{ending}")}
     assert set(names) == expected
+
+
+def test_a_release_has_the_addresses_of_its_repository(checkout: Path, tmp_path: Path) -> None:
+    github = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "me/it", "GITHUB_REF_NAME": "v1"}
+    command = ["setup.py", "--quiet", "dist_info", "--output-dir", str(tmp_path)]
+    run_python(checkout, *command, **github)
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    text = metadata.read_text()
+    assert "Project-URL: Source, https://github.com/me/it\n" in text
+    assert "](https://github.com/me/it/blob/v1/docs/pd.md)" in text
+    assert "](https://github.com/me/it/raw/v1/docs/figures/pong_maps.gif)" in text
+    assert set(re.findall(r"\]\((.{6})", text)) == {"https:"}
 
 
 @pytest.mark.ci
