@@ -357,7 +357,7 @@ def test_the_memory_of_steps_of_a_recording(n_envs, space, tmp_path):
 def test_a_recording_that_cannot_fit_is_refused(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=100))
-    with pytest.raises(ValueError, match=r"The steps of a recording need up to .* name another folder in recording="):
+    with pytest.raises(ValueError, match=r"The steps of a recording need up to .* name another folder as recording"):
         pd(cartpole(), n_teacher_episodes=0, recording=tmp_path / "play")().learn(40)
     assert not (tmp_path / "play").exists()
 

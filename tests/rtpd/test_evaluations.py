@@ -87,7 +87,7 @@ def test_students_are_written_without_evaluations_and_when_stopped(tmp_path: Pat
 
 def test_environments_that_hide_their_folder_are_said(tmp_path: Path):
     env = in_other_processes(tmp_path)
-    with pytest.warns(UserWarning, match="only where results_dir= says"):
+    with pytest.warns(UserWarning, match="only to a folder that is named: pass results_dir="):
         make(env=env).learn(50)
     env.close()
 
