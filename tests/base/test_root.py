@@ -92,7 +92,8 @@ def test_teachers_of_another_kind_need_an_empty_memory(dqn, ppo_teacher):
 def test_critics_are_asked_only_where_they_are_distilled(cls, stored, shared):
     teacher = PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"share_features_extractor": shared}, n_steps=64, seed=0)
     calls = []
-    model = student(teacher, cls=cls, learning_starts=50).learn(0)
+    full_precision = {"weight_bits": None} if cls is QPD else {}
+    model = student(teacher, cls=cls, learning_starts=50, **full_precision).learn(0)
     model._teacher.policy.value_net.register_forward_hook(lambda *_: calls.append(1))
     model.learn(40)
     assert list(model.replay_buffer.answers) == stored
