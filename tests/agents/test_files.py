@@ -172,7 +172,7 @@ def test_runs_with_a_uuid_are_found_by_algorithm_and_environment(run, monkeypatc
     expected = facts_of(run)
     run.rename(run.with_name(f"CartPole-v1_1{UUID}"))
     assert facts_of("zoo:ppo/CartPole-v1") == expected and find_zoo_teacher("CartPole-v1").name.endswith(UUID)
-    with pytest.raises(AgentError, match=r"At hand for this game: zoo:ppo/CartPole-v1 "):
+    with pytest.raises(AgentError, match=r"At hand for this game: zoo:ppo/CartPole-v1, of later"):
         find_zoo_teacher("CartPole-v0", ["ppo"])
 
 

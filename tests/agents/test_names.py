@@ -39,7 +39,7 @@ def hoppers(agents: Path) -> Path:
         ("zoo:dqn/CartPol-v1", "Did you mean zoo:dqn/CartPole-v1?"),
         ("zoo:dqm/CartPole-v1", "Unknown algorithm 'dqm': choose one of dqn, "),
         ("zoo:dqm/CartPole-v1", "Did you mean 'dqn'? At hand for this game: zoo:dqn/CartPole-v1."),
-        ("zoo:ppo/CartPole-v0", "At hand for this game: zoo:dqn/CartPole-v1 (of later versions with"),
+        ("zoo:ppo/CartPole-v0", "At hand for this game: zoo:dqn/CartPole-v1, of later versions with"),
         ("zoo:dqn/ALE/Pong-v5", "At hand for this game: zoo:dqn/PongNoFrameskip-v4."),
         ("zoo:dqn/Pong-v4", "At hand for this game: zoo:dqn/PongNoFrameskip-v4."),
         ("rl-trained-agents/dqn/CartPole-v1_1", "It is in $RL_TRAINED_AGENTS: "),

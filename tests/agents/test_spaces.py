@@ -144,7 +144,7 @@ def test_constructors_know_the_space_of_their_own_environment(tmp_path):
         student = cls.load(tmp_path / "student", env=Still(unstated()))
         # The student finds its teacher again.
         student.learn(4)
-        with pytest.raises(AgentError, match="pass env_id= or env= to load_teacher"):
+        with pytest.raises(AgentError, match="in Python: import it, or pass env_id= or env="):
             load_teacher(tmp_path / "student.zip")
         assert load_teacher(tmp_path / "student.zip", env=Still(unstated())).observation_space == unstated()
     # An environment of other spaces says nothing.

@@ -277,7 +277,7 @@ def test_agents_of_other_algorithms_are_hinted_at(tmp_path: Path, monkeypatch):
     monkeypatch.delenv("RL_TRAINED_AGENTS", raising=False)
     with pytest.raises(AgentError) as caught:
         make(None)
-    assert "zoo:ppo/CartPole-v2 (of later versions with" in str(caught.value)
+    assert "zoo:ppo/CartPole-v2, of later versions with" in str(caught.value)
     assert "zoo:dqn/CartPole-v1, " in str(caught.value) and "with a temperature, or take --algo pd" in str(caught.value)
 
 
