@@ -314,21 +314,28 @@ def plot_learning_curves(
     """
     figure, axes = make_axes("steps (thousands)", "mean return")
     if teacher:
-        axes.axhline(teacher[0], color="0.35", linewidth=1, label="teacher")
+        label = "teacher (band: 95%)" if len(teacher) == 3 else "teacher"
+        axes.axhline(teacher[0], color="0.35", linewidth=1, label=label)
         if len(teacher) == 3:
             axes.axhspan(*teacher[1:], color="0.35", alpha=0.15, linewidth=0)
-    for index, name in enumerate(dict.fromkeys(label for label, _ in curves)):
+    names = list(dict.fromkeys(label for label, _ in curves))
+    for index, name in enumerate(names):
         members, style, label = [curve for own, curve in curves if own == name], line_style(index), name
         if len(members) > 1:
             for curve in members:
                 axes.plot(curve.steps / 1000, curve.returns, **style, linewidth=0.7, alpha=0.3)
             mean, band = average(members)
-            label = f"{name}, mean of {len(members)} seeds (band: 95%)"
+            label = f"{name}: mean of {len(members)} seeds"
             axes.fill_between(mean.steps / 1000, *band, color=style["color"], alpha=0.15, linewidth=0)
             members = [mean]
         (curve,) = members
         # A line with a single point is invisible without a marker.
         marker = "o" if len(curve.steps) == 1 else None
         axes.plot(curve.steps / 1000, curve.returns, **style, marker=marker, linewidth=1.5, label=label)
+    if len(names) < len(curves):
+        # What is pale means the same of every series.
+        color = line_style(0)["color"] if len(names) == 1 else "0.35"
+        axes.plot([], [], color=color, linewidth=0.7, alpha=0.5, label="a single seed")
+        axes.fill_between([], [], color=color, alpha=0.15, linewidth=0, label="95% interval of the mean")
     add_legend(figure, below=True)
     return figure

@@ -74,18 +74,31 @@ def _seed_of(folder: Path) -> object:
 def name_runs(folders: Sequence[Path]) -> list[str]:
     """
     :param folders: run folders
-    :return: a name for each; those that differ in their seed alone have the name of the first of them
+    :return: a name for each, with the folder of its algorithm; those that differ in their seed alone have one name
     """
-    names = distinct_names([folder.resolve() for folder in folders])
+    paths = [folder.resolve() for folder in folders]
+    names = distinct_names(paths)
+    names = [name if "/" in name else f"{path.parent.name}/{name}" for name, path in zip(names, paths, strict=True)]
     kinds: dict[str | None, list[int]] = {}
     for index, folder in enumerate(folders):
         kinds.setdefault(_kind_of(folder), []).append(index)
     for kind, members in kinds.items():
         # The same seed twice is no second run.
         if kind is not None and len({str(_seed_of(folders[index])) for index in members}) == len(members):
-            for index in members[1:]:
-                names[index] = names[members[0]]
+            shared = _name_of_seeds([names[index] for index in members])
+            for index in members:
+                names[index] = shared
     return names
+
+
+def _name_of_seeds(names: Sequence[str]) -> str:
+    """One name for runs that differ in their seed: pd/CartPole-v1_1, 2, 3 where the Zoo has numbered them."""
+    if len(names) == 1:
+        return names[0]
+    bases, _, numbers = zip(*(name.rpartition("_") for name in names), strict=True)
+    if len(set(bases)) == 1 and all(map(str.isdigit, numbers)):
+        return f"{bases[0]}_{', '.join(numbers)}"
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def plot_runs(folders: Sequence[Path], teacher: Sequence[float] = ()) -> Figure:

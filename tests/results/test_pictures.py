@@ -30,11 +30,12 @@ def test_seeds_of_one_kind_are_pale_with_their_mean_and_interval():
     curves = [("pd", Curve(steps, np.array(own))) for own in ([0.0, 3.0, 10.0], [2.0, 3.0, 9.0], [1.0, 3.0, 8.0])]
     axes = plot_learning_curves([*curves, ("alone", curves[0][1])], teacher=(9.0, 8.5, 9.5)).axes[0]
     shown = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
-    assert list(shown) == ["teacher", "pd, mean of 3 seeds (band: 95%)", "alone"]
-    assert shown["pd, mean of 3 seeds (band: 95%)"].get_ydata().tolist() == [1.0, 3.0, 9.0]
+    assert list(shown) == ["teacher (band: 95%)", "pd: mean of 3 seeds", "alone", "a single seed"]
+    assert shown["pd: mean of 3 seeds"].get_ydata().tolist() == [1.0, 3.0, 9.0]
+    assert [texts.get_text() for texts in axes.figure.legends[0].get_texts()][-1] == "95% interval of the mean"
     assert len([line for line in axes.lines if line.get_alpha() == 0.3]) == 3
     low, high = t_interval([10.0, 9.0, 8.0])
-    band = axes.collections[-1].get_datalim(axes.transData)
+    band = axes.collections[0].get_datalim(axes.transData)
     assert (band.y0, band.y1) == pytest.approx((t_interval([0.0, 2.0, 1.0])[0], high)) and low > band.y0
     # The teacher's interval
     assert [patch.get_extents().height > 0 for patch in axes.patches] == [True]
@@ -76,10 +77,12 @@ def test_runs_that_differ_in_their_seed_alone_are_one_series(tmp_path):
     runs = [make_run(pd / f"CartPole-v1_{seed}", seed) for seed in (1, 2, 9)]
     other = make_run(pd / "CartPole-v1_4", 4, loss="mse")
     names = name_runs([*runs, other])
-    assert names[:3] == [names[0]] * 3 and names[3] != names[0]
+    assert names == ["pd/CartPole-v1_1, 2, 9"] * 3 + ["pd/CartPole-v1_4"]
     # The same seed twice says nothing of others.
     again = make_run(tmp_path / "again" / "pd" / "CartPole-v1_1", 1)
     assert len(set(name_runs([runs[0], again]))) == 2
+    elsewhere = make_run(tmp_path / "elsewhere" / "pd" / "CartPole-v1_1", 2)
+    assert name_runs([again, elsewhere]) == ["again/pd/CartPole-v1_1 and 1 more"] * 2
     axes = plot_runs([*runs, other]).axes[0]
     band = axes.collections[0].get_datalim(axes.transData)
     # Not beyond the highest return that was seen

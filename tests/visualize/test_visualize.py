@@ -254,7 +254,7 @@ def test_curves(tmp_path):
     assert curves_of_run(run)[""].returns.tolist() == [2, 5]
     np.savez(run / "evaluations.npz", timesteps=[10], results=[[1.0, 3.0]])
     (line,) = plot_runs([run]).axes[0].lines
-    assert line.get_marker() == "o" and line.get_label() == "CartPole-v1_1"
+    assert line.get_marker() == "o" and line.get_label() == "pd/CartPole-v1_1"
     other = tmp_path / "pd" / "Acrobot-v1_1"
     other.mkdir()
     with pytest.raises(ValueError, match="of Acrobot-v1, CartPole-v1"):
