@@ -72,7 +72,7 @@ def test_defaults_in_python_and_in_the_file(algo: str) -> None:
         assert differing - OF_THE_ZOO <= named, section
 
 
-@pytest.mark.parametrize("algo", ["qpd", "ppd"])
+@pytest.mark.parametrize("algo", ["pd", "qpd", "ppd"])
 def test_defaults_of_arguments_that_are_explained(algo: str) -> None:
     ((_, rows),) = [each for each in tables(DOCS / f"{algo}.md") if each[0][:2] == ["argument", "default"]]
     defaults = defaults_of(algo)
