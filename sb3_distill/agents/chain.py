@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
@@ -11,6 +12,8 @@ from torch import nn
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.answering import AnsweringTeacher
+from sb3_distill.agents.kinds.onnx import OnnxTeacher
+from sb3_distill.agents.kinds.own import OwnTeacher
 from sb3_distill.networks.extractors import GridCNN, StudentCNN
 from sb3_distill.networks.layers import ChannelsFirst, Scale
 
@@ -53,12 +56,20 @@ def chain_of(agent: Teacher) -> list[nn.Module]:
     return layers
 
 
-def count_macs(agent: Teacher) -> int:
+def count_macs(agent: Teacher) -> int | None:
     """
     :param agent: a loaded agent
     :return: number of multiplications that the agent needs to compute the action for one observation; a critic is not
-        counted
+        counted. None where it is not known: of an object of a user's own, of layers that are not counted, and of some
+        ONNX files
     """
+    if isinstance(agent, OnnxTeacher):
+        return agent.n_macs
+    counted = nn.Conv2d, nn.Linear, nn.LSTM
+    layers = [layer for module in agent.acting_modules for layer in module.modules()]
+    matrices = (layer for layer in layers if any(weight.ndim > 1 for weight in layer.parameters(recurse=False)))
+    if isinstance(agent, OwnTeacher) or not all(isinstance(layer, counted) for layer in matrices):
+        return None
     total = 0
 
     def count(layer: Any, inputs: Any, output: th.Tensor) -> None:
@@ -68,10 +79,17 @@ def count_macs(agent: Teacher) -> int:
         else:
             total += layer.weight.numel() * (output.shape[2] * output.shape[3] if output.ndim == 4 else 1)
 
-    layers = [layer for module in agent.acting_modules for layer in module.modules()]
-    counted = nn.Conv2d, nn.Linear, nn.LSTM
     handles = [layer.register_forward_hook(count) for layer in layers if isinstance(layer, counted)]
-    agent.predict(agent.observation_space.sample())
+    space = agent.observation_space
+    # What it sees changes nothing.
+    agent.predict(
+        {key: _zeros(part) for key, part in space.items()} if isinstance(space, spaces.Dict) else _zeros(space)
+    )
     for handle in handles:
         handle.remove()
     return total
+
+
+def _zeros(space: spaces.Space) -> np.ndarray:
+    assert space.shape is not None
+    return np.zeros(space.shape, space.dtype)

@@ -159,7 +159,8 @@ def compress(
         reference = score(teacher, env_id, plan.n_episodes, search_seed(plan))
         if reference.mean == 0:
             raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
-        say(f"The teacher: {teacher.n_bytes:,} bytes, {reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
+        size = f"{teacher.n_bytes:,} bytes, " if teacher.n_bytes else ""
+        say(f"The teacher: {size}{reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
         search = Search(teacher, env_id, gym_packages, space, reference, goal, plan, output, teacher_kwargs, statistics)
         setup = time.monotonic() - start
         run_search(

@@ -31,10 +31,11 @@ def cells_of(row: Row) -> list[str]:
     return [
         row.agent,
         row.algo,
-        f"{row.n_parameters:,}",
-        f"{row.n_bytes:,}",
+        # An object can have weights that nobody sees.
+        f"{row.n_parameters:,}" if row.n_parameters else "unknown",
+        f"{row.n_bytes:,}" if row.n_bytes else "unknown",
         "" if row.percent_of_teacher_bytes is None else f"{row.percent_of_teacher_bytes:.3g}",
-        f"{row.n_macs:,}",
+        "unknown" if row.n_macs is None else f"{row.n_macs:,}",
         f"{n_episodes} ({row.n_distinct} distinct)" if repeats else f"{n_episodes}",
         format_spread(row.mean, row.std),
         f"{row.median:.2f}",

@@ -151,7 +151,9 @@ def _describe(
     files: dict[str, ExportedFile],
 ) -> Description:
     space, recipe = agent.observation_space, recipe_of(agent, env_id)
-    assert isinstance(space, spaces.Box)
+    macs = count_macs(agent)
+    # Layers that are not counted are not exported.
+    assert isinstance(space, spaces.Box) and macs is not None
     return Description(
         source=_source_of(agent),
         sha256=sha256,
@@ -165,7 +167,7 @@ def _describe(
         ),
         frame_stack=recipe.frame_stack or 1,
         n_parameters=agent.n_parameters,
-        macs=count_macs(agent),
+        macs=macs,
         opset=opset,
         action=_describe_actions(agent.action_space, env_id, recipe.env_kwargs),
         n_observations=len(checked.values),

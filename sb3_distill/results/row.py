@@ -11,9 +11,10 @@ from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.schema import conform, read_fields
 from sb3_distill.reading.text import parse_json
 
-# Comparisons with the teacher, each with another field. If that field is known and the comparison is not, ``to_dict``
-# writes the comparison as null; all other unknown fields are left out.
+# Fields that need not be known, each with another field. If that other field is known and the first is not, ``to_dict``
+# writes the first as null; all other unknown fields are left out.
 _NULL_BESIDE = {
+    "n_macs": "agent_sha256",
     "percent_of_teacher_bytes": "n_macs",
     "teacher_mean": "mean",
     "percent_of_teacher": "env",

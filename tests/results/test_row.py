@@ -19,6 +19,7 @@ ROW = Row("A", "cell", "pd", 1, 4, percent_of_teacher=90.0, teacher_sha256=FIRST
     [
         {"mean": 3.0, "mean_interval": [1.0, 5.0], "teacher_mean": None, "percent_of_teacher": None},
         {"percent_of_teacher_bytes": None, "n_macs": 8, "percent_of_teacher": 90.0, "returns": [1.0], "lengths": [2]},
+        {"agent_sha256": FIRST, "n_macs": None, "percent_of_teacher": 90.0, "returns": [1.0]},
         {"player": "small", "percent_of_teacher": 90.0, "max_percent": None, "loss": "kl", "seed": "0"},
         {"task": "Pong", "percent_of_teacher": 90.0, "percent_interval": [80.0, 95.0], "seed": 0, "labels": "a label"},
     ],

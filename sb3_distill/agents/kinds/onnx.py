@@ -16,6 +16,7 @@ from sb3_distill.agents.agent import AgentFacts
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
+from sb3_distill.agents.kinds.onnx_macs import count_onnx_macs
 from sb3_distill.agents.kinds.onnx_options import ANSWERS, OnnxOptions
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.agents.metadata import MAX_FRAMES
@@ -214,6 +215,17 @@ class OnnxTeacher(AnsweringTeacher):
     def n_bytes(self) -> int:
         """Size of the weights in the file."""
         return self._file.n_weight_bytes
+
+    @property
+    def n_macs(self) -> int | None:
+        """Multiplications for one observation; None where they are not known."""
+        shape: Any = self.observation_space.shape
+        shape = (shape[1:] + shape[:1]) if self._channels_last else shape
+        memory = self._ports.memory
+        inputs = {self._ports.observation.name: (1, *shape)}
+        for name, part in memory.begin(1).items():
+            inputs[name] = np.moveaxis(part, 0, memory.axes[name]).shape if memory.is_batched else part.shape[1:]
+        return count_onnx_macs(self._file.model, inputs)
 
     @property
     def has_critic(self) -> bool:

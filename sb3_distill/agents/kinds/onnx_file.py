@@ -64,6 +64,7 @@ class OnnxFile:
     :param n_file_bytes: its size
     :param n_parameters: number of weights
     :param n_weight_bytes: their size
+    :param model: its content
     """
 
     path: Path
@@ -74,6 +75,7 @@ class OnnxFile:
     n_file_bytes: int
     n_parameters: int
     n_weight_bytes: int
+    model: Any
 
 
 def open_onnx(path: Path) -> OnnxFile:
@@ -131,7 +133,9 @@ def open_onnx(path: Path) -> OnnxFile:
         tuple(Port(each.name, each.type, tuple(each.shape)) for each in side)
         for side in (session.get_inputs(), session.get_outputs())
     )
-    return OnnxFile(path, session, inputs, outputs, digest.hexdigest(), len(data), n_parameters, (n_bits + 7) // 8)
+    return OnnxFile(
+        path, session, inputs, outputs, digest.hexdigest(), len(data), n_parameters, (n_bits + 7) // 8, model
+    )
 
 
 def _walk(message: Any) -> Iterator[Any]:
