@@ -82,12 +82,14 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     seen = env.teacher_space if isinstance(env, ObservationView) else env.observation_space
     problem = describe_space_mismatch(teacher.observation_space, seen)
     if problem:
-        whole = env.venv.observation_space if isinstance(env, ObservationView) else None
         hint = ""
-        if isinstance(whole, spaces.Dict):
-            hint = f" The environment has the keys {', '.join(whole)}: name with teacher_keys what the teacher sees."
-            mine, n_stack = teacher.observation_space, frame_stack_of(env) or 1
-            if n_stack > 1 and isinstance(mine, spaces.Dict) and _is_stacked(mine, whole, n_stack):
+        if isinstance(env, ObservationView) and isinstance(whole := env.venv.observation_space, spaces.Dict):
+            keys, mine, n_stack = ", ".join(whole), teacher.observation_space, frame_stack_of(env) or 1
+            if not isinstance(seen, spaces.Dict):
+                hint = f" The environment has the keys {keys}, and teacher_keys={env.teacher_keys!r} names this one."
+            elif not isinstance(mine, spaces.Dict) or set(mine) != set(seen):
+                hint = f" The environment has the keys {keys}: name with teacher_keys what the teacher sees."
+            elif n_stack > 1 and _is_stacked(mine, whole, n_stack):
                 hint = (
                     f" VecFrameStack stacks {n_stack} of them. Of a stack, a teacher sees the newest only where it "
                     "sees a single key (teacher_keys): leave out VecFrameStack, or take a teacher trained with it."

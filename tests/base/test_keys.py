@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -13,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_distill import QPD, PolicyDistillation, StackedEntries, load_teacher
+from sb3_distill import QPD, Answers, PolicyDistillation, StackedEntries, load_teacher
 from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.envs.views import ObservationView
@@ -155,6 +156,28 @@ def test_statistics_are_those_of_the_key(gaussian_teacher: A2C, tmp_path: Path) 
 def test_bad_keys_are_named(cartpole_teacher: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(cartpole_teacher, **keys)
+
+
+def test_teacher_keys_are_asked_for_where_they_help() -> None:
+    """Where only a shape differs, they are named already, or the keys are the same."""
+
+    class Parts(gym.Env):
+        observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (4,))})
+        action_space = spaces.Discrete(2)
+
+    def refusal(observed: spaces.Space, **keys: Any) -> str:
+        own: Any = type("Own", (), {"observation_space": observed, "action_space": Parts.action_space})()
+        own.answer = lambda obs, state, starts: (Answers(q_values=np.zeros((len(starts), 2))), None)
+        with pytest.raises(ValueError, match="differ in their observations") as caught:
+            PolicyDistillation("MultiInputPolicy", Parts(), own, n_teacher_episodes=0, device="cpu", **keys)
+        return str(caught.value)
+
+    hint = "The environment has the keys a, b: name with teacher_keys what the teacher sees."
+    box = spaces.Box(-1, 1, (4,))
+    assert refusal(box).endswith(hint) and refusal(spaces.Dict({"a": box})).endswith(hint)
+    assert refusal(spaces.Dict({"a": box, "b": box})).endswith("Key 'a': the shape (4,) against (3,).")
+    named = "the shape (4,) against (3,). The environment has the keys a, b, and teacher_keys='a' names this one."
+    assert refusal(box, teacher_keys="a").endswith(named)
 
 
 def test_keys_need_a_dict(cartpole_teacher: Path) -> None:
