@@ -162,6 +162,11 @@ def _from_object(source: Any, device: th.device | str, env_id: str | None, name:
         return source.to(device)
     if isinstance(source, BaseAlgorithm):
         return _from_model(source, env_id).to(device)
+    if isinstance(source, type) and issubclass(source, BaseAlgorithm):
+        raise AgentError(
+            f"The class {source.__name__} was passed as a teacher, not a model: pass {source.__name__}.load(PATH), or "
+            "the path."
+        )
     if is_teacher_like(source):
         return OwnTeacher(source, name, env_id, device)
     raise AgentError(

@@ -106,16 +106,15 @@ class AugmentingMixin(DistillationAlgorithm):
     def _check_augmentation(self) -> None:
         if not isinstance(self.augmentation, str) or self.augmentation not in USUAL_STRENGTH:
             raise ValueError(unknown_choice("augmentation", self.augmentation, USUAL_STRENGTH))
-        if self.augmentation == NONE and self.augmentation_strength is not None:
-            warnings.warn(
-                f"augmentation_strength={self.augmentation_strength!r} has no effect without an augmentation: pass "
-                f"augmentation= ({', '.join(name for name in USUAL_STRENGTH if name != NONE)}) with it."
-            )
         strength, n_steps = self._strength, self.augmentation_steps
         if isinstance(strength, bool) or not isinstance(strength, numbers.Real) or not 0 <= strength < math.inf:
             raise ValueError(f"augmentation_strength must be a number of at least 0, or None, not {strength!r}.")
         if isinstance(n_steps, bool) or not isinstance(n_steps, numbers.Integral) or n_steps < 1:
             raise ValueError(f"augmentation_steps must be a whole number of at least 1, not {n_steps!r}.")
+        if self.augmentation == NONE and self.augmentation_strength is not None:
+            self._warn_of_no_effect("augmentation_strength", SHIFT, ADVERSARIAL)
+        if self.augmentation != ADVERSARIAL and n_steps > 1:
+            self._warn_of_no_effect("augmentation_steps", ADVERSARIAL)
         if self.augmentation == SHIFT:
             sizes = [size for box in self._images().values() for size in box.shape[-2:]]
             self._refuse_others(sizes, "images as bytes, channels first")
@@ -131,6 +130,12 @@ class AugmentingMixin(DistillationAlgorithm):
                     f"augmentation_strength={strength:g} is a share of an observation's range with "
                     "augmentation='adversarial', and must be between 0 and 1; 0.01 is one per cent."
                 )
+
+    def _warn_of_no_effect(self, argument: str, *needed: str) -> None:
+        warnings.warn(
+            f"{argument}={getattr(self, argument)!r} has no effect with augmentation={self.augmentation!r}: leave it "
+            f"out, or pass {' or '.join(setting('augmentation', repr(name)) for name in needed)} with it."
+        )
 
     def _refuse_others(self, found: list[Any], needed: str) -> None:
         if not found:

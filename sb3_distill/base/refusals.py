@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -13,7 +14,7 @@ from sb3_distill.algorithms import arguments_of
 from sb3_distill.common.finite import check_finite
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.imports import why_not_made
-from sb3_distill.envs.inspection import check_counts_from_zero
+from sb3_distill.envs.inspection import check_counts_from_zero, check_kind
 
 
 class RefusalsMixin:
@@ -36,6 +37,9 @@ class RefusalsMixin:
         if unknown:
             choices = sorted(arguments_of(type(self)) - {"_init_setup_model"})
             raise TypeError(unknown_choice(f"argument of {type(self).__name__}", min(unknown), choices))
+        if isinstance(env, (gym.Env, VecEnv)):
+            # SB3's own words for some of them name no space.
+            check_kind(env.observation_space)
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
         if self.env is not None:
             check_counts_from_zero(self.env.observation_space, "the environment's observation_space")
@@ -69,6 +73,7 @@ class RefusalsMixin:
             raise ValueError(
                 f"{type(self).__name__} needs an environment, which says what is observed and done: pass env=."
             )
+        check_kind(self.observation_space)
         is_for_dict = self.policy_class is self.policy_aliases.get("MultiInputPolicy")
         if is_for_dict and not isinstance(self.observation_space, spaces.Dict):
             raise ValueError(

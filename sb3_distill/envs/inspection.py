@@ -121,6 +121,20 @@ def action_masks_of(env: VecEnv) -> np.ndarray:
     return masks
 
 
+def check_kind(space: spaces.Space) -> None:
+    """
+    :param space: an environment's observations
+    :raises ValueError: they are of a kind that Stable-Baselines3 does not know, such as a Tuple
+    """
+    for part in space.spaces.values() if isinstance(space, spaces.Dict) else [space]:
+        if not isinstance(part, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+            raise ValueError(
+                f"The environment's observations are {space}: Stable-Baselines3 takes Box, Discrete, MultiDiscrete and "
+                "MultiBinary spaces, and a Dict of these. Wrap the environment, for example in "
+                "gymnasium.wrappers.FlattenObservation (env_wrapper in the Zoo)."
+            )
+
+
 def check_counts_from_zero(space: spaces.Space, what: str) -> None:
     """
     :param space: a space of an environment, or a part of one

@@ -9,10 +9,10 @@ from typing import Any
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import BEST_MODEL, AgentError
-from sb3_distill.agents.load import check_teacher_kwargs, is_onnx_file
+from sb3_distill.agents.load import check_teacher_kwargs, is_onnx_file, load_teacher
 from sb3_distill.evaluation.disturbance import Disturbance
-from sb3_distill.evaluation.environments import find_env_id, play_where_it_taught, recipe_of, shared_env_kwargs
-from sb3_distill.evaluation.loading import load_player, load_teacher_of, load_where_it_plays, student_of
+from sb3_distill.evaluation.environments import play_where_it_taught, recipe_of, shared_env_kwargs
+from sb3_distill.evaluation.loading import load_teacher_of, load_where_it_plays, student_of
 
 
 @dataclass
@@ -71,12 +71,12 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
     :raises AgentError: the file that was its teacher cannot be loaded
     """
     source, sha256 = agent.facts.taught_by, agent.facts.teacher_sha256
-    if source is None:
-        return None
     if sha256 is not None:
         for other in known:
             if other.is_agent(sha256):
                 return other
+    if source is None:
+        return None
     try:
         # What a student's file names is no reason to ask the hub.
         found = load_teacher_of(agent, source, device=device, local_only=True)
@@ -94,6 +94,27 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
         file=sys.stderr,
     )
     return None
+
+
+def _tell_of_another(agent: Teacher, teacher: Teacher | None, named: str | None) -> None:
+    """Say where an agent is not compared with the one from which it learned, as far as its file tells."""
+    source, sha256 = agent.facts.taught_by, agent.facts.teacher_sha256
+    if sha256 is None or (teacher is not None and teacher.is_agent(sha256)):
+        return
+    note = None
+    if source is None and named is None:
+        without = "no percentage is given" if teacher is None else f"it is compared with {teacher.source}"
+        note = (
+            f"{agent.source} learned from an agent that its file does not name, such as a function or a model in "
+            f"memory, so {without}. Say with --teacher who is 100%."
+        )
+    elif source is not None and named is not None and teacher is not None:
+        note = (
+            f"{agent.source} learned from another agent (sha256 {sha256[:12]}) than --teacher {named} (sha256 "
+            f"{teacher.sha256[:12]})."
+        )
+    if note is not None:
+        print(f"Note: {note}", file=sys.stderr)
 
 
 def add_teachers(game: Game, named: str | None, device: str, teacher_kwargs: Mapping[str, Any] | None = None) -> None:
@@ -118,12 +139,6 @@ def add_teachers(game: Game, named: str | None, device: str, teacher_kwargs: Map
             own[agent] = teacher = find_teacher(agent, [*teachers, *game.agents], device)
             if teacher is not None and teacher not in teachers:
                 teachers.append(teacher)
-        elif agent.facts.taught_by is not None and not teachers[0].is_agent(agent.facts.teacher_sha256):
-            print(
-                f"Note: {agent.source} learned from another agent (sha256 {str(agent.facts.teacher_sha256)[:12]}) than "
-                f"--teacher {named} (sha256 {teachers[0].sha256[:12]}).",
-                file=sys.stderr,
-            )
     only = teachers[0] if len(teachers) == 1 else None
     game.teachers = {teacher: teacher for teacher in teachers}
     players: list[Teacher] = []
@@ -131,6 +146,7 @@ def add_teachers(game: Game, named: str | None, device: str, teacher_kwargs: Map
         teacher = own.get(agent)
         if teacher is None and (named is not None or agent.facts.taught_by is None):
             teacher = next((other for other in teachers if is_same(other, agent)), only)
+        _tell_of_another(agent, teacher, named)
         if teacher is not None and teacher not in players:
             players.append(teacher)
         player = next((other for other in players if other in teachers and is_same(other, agent)), agent)
@@ -156,16 +172,6 @@ def _best_of(source: str) -> Path:
     return path
 
 
-def _load_file(
-    source: Any, known: Sequence[Teacher], teacher_kwargs: Mapping[str, Any] | None, args: argparse.Namespace
-) -> Teacher:
-    """An ONNX file; what it leaves open, a student of it says that is named, too."""
-    student = student_of(source, known)
-    if student is None:
-        return load_where_it_plays(source, args.env, teacher_kwargs, args.device)[0]
-    return load_teacher_of(student, source, find_env_id(student, args.env), teacher_kwargs, args.device)
-
-
 def group_by_game(args: argparse.Namespace) -> list[Game]:
     """
     :param args: the options
@@ -176,11 +182,10 @@ def group_by_game(args: argparse.Namespace) -> list[Game]:
     teacher_kwargs = dict(args.teacher_kwargs) or None
     check_teacher_kwargs(teacher_kwargs, [*sources, args.teacher])
     games: dict[str, Game] = {}
-    agents = {source: load_player(source, device=args.device) for source in sources if not is_onnx_file(source)}
-    known = list(agents.values())
+    known = {source: load_teacher(source, device=args.device) for source in sources if not is_onnx_file(source)}
     for source in sources:
-        agent = agents.get(source) or _load_file(source, known, teacher_kwargs, args)
-        env_id = find_env_id(agent, args.env)
+        found = known.get(source, source)
+        agent, env_id = load_where_it_plays(found, args.env, teacher_kwargs, args.device, list(known.values()))
         games.setdefault(env_id, Game(env_id)).agents.append(agent)
     if args.teacher and len(games) > 1:
         raise AgentError(f"--teacher is one agent, but the runs are of {len(games)} games: {', '.join(games)}.")

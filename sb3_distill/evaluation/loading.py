@@ -1,6 +1,6 @@
 """Loads agents that are to play: what an ONNX file leaves open, the environment says."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,17 +57,26 @@ def load_player(
 
 
 def load_where_it_plays(
-    source: Any, env_id: str | None = None, teacher_kwargs: Mapping[str, Any] | None = None, device: Any = "auto"
+    source: Any,
+    env_id: str | None = None,
+    teacher_kwargs: Mapping[str, Any] | None = None,
+    device: Any = "auto",
+    others: Sequence[Teacher] = (),
 ) -> tuple[Teacher, str]:
     """
     :param source: see ``load_teacher``
     :param env_id: id of the environment that the user names; None: the agent's own
     :param teacher_kwargs: what is said of an ONNX file
     :param device: see ``load_teacher``
+    :param others: agents that are named with it; a student of an ONNX file says what it leaves open
     :return: the agent, and the id of the environment in which it plays
     :raises AgentError: it cannot be loaded, or the environment is neither named nor known
     :raises ValueError: the environment cannot be made
     """
+    student = student_of(source, others) if is_onnx_file(source) else None
+    if student is not None:
+        env_id = find_env_id(student, env_id)
+        return load_teacher_of(student, source, env_id, teacher_kwargs, device), env_id
     if env_id is None and is_onnx_file(source) and Path(source).is_file() and not is_own_export(source):
         raise unknown_env(source)
     agent = load_player(source, env_id, teacher_kwargs, device)

@@ -19,6 +19,7 @@ from sb3_distill.common.files import check_writable, file_name
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
+from sb3_distill.evaluation.environments import play_where_it_taught
 from sb3_distill.evaluation.loading import load_where_it_plays
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
@@ -26,23 +27,28 @@ from sb3_distill.results.figures import check_format, save_figure
 from sb3_distill.results.row import Row, parse_rows
 from sb3_distill.results.tables import format_table
 from sb3_distill.visualize.activations import is_pooled
-from sb3_distill.visualize.episodes import play_episodes
+from sb3_distill.visualize.episodes import play_episodes, see_again
 
 
 class VisualizeError(ValueError):
     """The figure that the user asked for cannot be drawn."""
 
 
-def load(source: str, env: str | None, teacher_kwargs: Sequence[tuple[str, Any]] = ()) -> tuple[Teacher, str]:
+def load(
+    source: str, env: str | None, teacher_kwargs: Sequence[tuple[str, Any]] = (), students: Sequence[Teacher] = ()
+) -> tuple[Teacher, str]:
     """
     :param source: source of an agent (see ``load_teacher``)
     :param env: id of the environment; None: the environment on which the agent was trained
     :param teacher_kwargs: what an ONNX file does not say of itself
+    :param students: its students, which say what it leaves open
     :return: the agent and the id of its environment
     :raises AgentError: the environment is neither given nor known
     """
     check_teacher_kwargs(dict(teacher_kwargs), [source])
-    return load_where_it_plays(source, env, dict(teacher_kwargs) or None, device="cpu")
+    agent, env_id = load_where_it_plays(source, env, dict(teacher_kwargs) or None, "cpu", students)
+    play_where_it_taught(agent, students)
+    return agent, env_id
 
 
 def draw_maps(args: argparse.Namespace) -> None:
@@ -99,19 +105,19 @@ def draw_q_values(args: argparse.Namespace) -> None:
     """Draw frames with the teacher's Q-values, its targets, and the students' probabilities."""
     from sb3_distill.visualize.figures import plot_q_values, targets_temperature
 
-    teacher, env_id = load(args.teacher, args.env, args.teacher_kwargs)
     students = [load_teacher(source, device="cpu") for source in args.students]
+    teacher, env_id = load(args.teacher, args.env, args.teacher_kwargs, students)
     for student in students:
-        spaces = student.observation_space.shape, student.n_actions
-        if spaces != (teacher.observation_space.shape, teacher.n_actions):
+        if student.n_actions != teacher.n_actions:
             raise VisualizeError(
-                f"{student.source} has other observations or actions ({student.observation_space}, "
-                f"{student.action_space}) than the teacher ({teacher.observation_space}, {teacher.action_space}): "
-                "one figure shows one game."
+                f"{student.source} has other actions ({student.action_space}) than the teacher "
+                f"({teacher.action_space}): one figure shows one game."
             )
     temperature = targets_temperature(students) if args.temperature is None else args.temperature
     (episode,) = play_episodes(teacher, env_id, 1, args.epsilon, args.seed, args.max_steps)
-    write(plot_q_values(teacher, students, episode, temperature), args.output)
+    # A student can see other things than its teacher.
+    seen = [see_again(student, env_id, episode, args.seed) for student in students]
+    write(plot_q_values(teacher, students, [episode, *seen], temperature), args.output)
 
 
 def read_rows(paths: list[Path], env: str | None) -> list[Row]:

@@ -66,8 +66,50 @@ def play_episodes(
     return episodes
 
 
+class _Again:
+    """
+    Takes given actions, one after the other.
+
+    :param actions: the actions
+    """
+
+    def __init__(self, actions: Sequence[int]) -> None:
+        self._actions = iter(actions)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's ``predict``, in one environment."""
+        return np.array([next(self._actions)]), None
+
+
+def see_again(agent: Teacher, env_id: str, episode: Episode, seed: int = 0) -> Episode:
+    """
+    What an agent sees of an episode that another one has played: the same actions, in the environment of its own run.
+
+    :param agent: the agent
+    :param env_id: id of the environment
+    :param episode: the first of ``play_episodes``
+    :param seed: its seed
+    :return: the same episode with the agent's observations
+    :raises ValueError: it is another game there
+    """
+    env_kwargs = {**recipe_of(agent, env_id).env_kwargs, "render_mode": "rgb_array"}
+    actions = episode.actions
+    with closing(make_env_of(agent, env_id, 1, env_kwargs)) as venv:
+        venv.seed(seed)
+        seen = _play(_Again(actions), env_id, venv, 0.0, np.random.default_rng(seed), len(actions), lambda _: None)
+    if not np.array_equal(seen.frames, episode.frames):
+        raise ValueError(
+            f"The game of {agent.source} is another one than that of the first agent: from the same start, the same "
+            "actions lead to other pictures. One figure shows one game: name agents of the same environment and "
+            "arguments."
+        )
+    return seen
+
+
 def _play(
-    agent: Teacher,
+    agent: Any,
     env_id: str,
     venv: VecEnv,
     epsilon: float,

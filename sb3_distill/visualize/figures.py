@@ -87,8 +87,9 @@ def targets_temperature(students: Sequence[Teacher]) -> float:
     return next(iter(trained_at.values()), 0.01)
 
 
-def _preferences(agent: Teacher, observations: th.Tensor) -> th.Tensor:
-    """An agent's one number per action, for the observations of one episode in their order."""
+def _preferences(agent: Teacher, episode: Episode) -> th.Tensor:
+    """An agent's one number per action, for its observations of one episode in their order."""
+    observations = th.as_tensor(np.stack(episode.observations), device=agent.device)
     if not agent.has_memory:
         return agent.answer(observations)[0].preferences.cpu()
     state, found = None, []
@@ -99,7 +100,7 @@ def _preferences(agent: Teacher, observations: th.Tensor) -> th.Tensor:
 
 
 def plot_q_values(
-    teacher: Teacher, students: Sequence[Teacher], episode: Episode, temperature: float, n_moments: int = 4
+    teacher: Teacher, students: Sequence[Teacher], episodes: Sequence[Episode], temperature: float, n_moments: int = 4
 ) -> Figure:
     """
     Figure 1 of Rusu et al. 2015: frames of a game, the teacher's outputs for all actions, the targets (their softmax
@@ -107,19 +108,21 @@ def plot_q_values(
 
     :param teacher: a DQN, QR-DQN or actor-critic agent
     :param students: agents with the same actions
-    :param episode: the episode from which the frames are chosen, from clear to unclear choices of the teacher
+    :param episodes: the episode from which the frames are chosen, from clear to unclear choices of the teacher: as it
+        sees it, then as each student does
     :param temperature: temperature of the targets
     :param n_moments: number of frames
     :return: the figure
     """
-    observations = th.as_tensor(np.stack(episode.observations), device=teacher.device)
-    outputs = _preferences(teacher, observations)
+    episode = episodes[0]
+    outputs = _preferences(teacher, episode)
     targets = (outputs / temperature).softmax(dim=1)
     order = np.argsort(-targets.max(dim=1).values.numpy(), kind="stable")
     moments = np.sort(order[np.linspace(0, len(order) - 1, n_moments).round().astype(int)])
     answers = [("targets", targets)]
-    for name, student in zip(distinct_names([student.source for student in students]), students, strict=True):
-        own = _preferences(student, observations.to(student.device))
+    names = distinct_names([student.source for student in students])
+    for name, student, seen in zip(names, students, episodes[1:], strict=True):
+        own = _preferences(student, seen)
         probabilities = (own / temperature_of(student, temperature)).softmax(dim=1)
         answers.append((f"{name} ({student.n_parameters:,})", probabilities))
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")

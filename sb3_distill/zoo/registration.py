@@ -117,8 +117,28 @@ def register_experiments(exp_manager: ModuleType) -> None:
     manager.__init__ = in_one_line(init_with_our_defaults)
     manager.save_trained_model = save_before_the_state_goes
     manager._preprocess_hyperparams = check_settings
-    manager.setup_experiment = in_one_line(_leaving_nothing(manager.setup_experiment, is_ours))
+    manager.learn = _naming_dead_environments(manager.learn, is_ours)
+    setup = _naming_dead_environments(manager.setup_experiment, is_ours)
+    manager.setup_experiment = in_one_line(_leaving_nothing(setup, is_ours))
     manager.hyperparameters_optimization = in_one_line(manager.hyperparameters_optimization)
+
+
+def _naming_dead_environments(zoo_method: Callable[..., Any], is_ours: Callable[[str], bool]) -> Callable[..., Any]:
+    """What the Zoo does, but that it says where an environment's process has ended, of which this one hears no more."""
+
+    @functools.wraps(zoo_method)
+    def call(self: Any, *args: Any) -> Any:
+        try:
+            return zoo_method(self, *args)
+        except (EOFError, ConnectionResetError, BrokenPipeError) as error:
+            if not is_ours(self.algo):
+                raise
+            raise ChildProcessError(
+                "The process of an environment has ended. Its error stands above; with --vec-env dummy, all "
+                "environments are in one process, and the error ends the run itself."
+            ) from error
+
+    return call
 
 
 def _leaving_nothing(zoo_setup: Callable[..., Any], is_ours: Callable[[str], bool]) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """Objects of a user's own as teachers, and functions that make them."""
 
 import itertools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,7 @@ TWO = {"q_values": lambda n: np.zeros((n, 2))}
             "std holds numbers that are not above 0",
         ),
         (answering(lambda n: 1 / 0), r"failed on 4 random observations .*\(ZeroDivisionError: division by zero\)"),
+        (PPO, r"class PPO was passed as a teacher, not a model: pass PPO.load\(PATH\), or the path"),
         (object(), "or an object with observation_space, action_space and answer"),
     ],
 )
@@ -245,6 +247,16 @@ def test_a_function_is_called_where_its_package_is_named(
     capsys.readouterr()
     evaluate = ["evaluate", str(student), "-n", "2", "--teacher", strange, "--gym-packages", "strange_teachers"]
     assert main(evaluate) == 0 and "strange_teachers:make_plain" in capsys.readouterr().out
+    # Its file does not name the function.
+    assert main(["evaluate", str(student), "-n", "2"]) == 0
+    said = (
+        "its file does not name, such as a function or a model in memory, so no percentage is given. Say with --teach"
+    )
+    assert said in capsys.readouterr().err
+    beside = ["evaluate", str(student), strange, "--env", "CartPole-v1", "-n", "2", "--json"]
+    assert main([*beside, "--gym-packages", "strange_teachers"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["agents"][1]["percent_of_teacher"] is not None and "Note" not in printed.err
     # What a file says is no reason to call anything, whoever named the package before.
     (student.parent / "CartPole-v1.zip").unlink()
     with pytest.raises(AgentError, match=r"config.yml of .* names the function strange_teachers:make_plain"):

@@ -150,6 +150,14 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     assert student("shift", Frames(), augmentation_strength=np.int32(3)).augmentation_strength == 3
 
 
-def test_a_strength_without_an_augmentation_is_said() -> None:
-    with pytest.warns(UserWarning, match="augmentation_strength=0.1 has no effect without an augmentation"):
-        student("none", "CartPole-v1", augmentation_strength=0.1)
+@pytest.mark.parametrize(
+    ("augmentation", "kwargs", "message"),
+    [
+        ("none", {"augmentation_strength": 0.1}, r"augmentation_strength=0.1 has no effect .*'shift' .*'adversarial'"),
+        ("none", {"augmentation_steps": 5}, r"augmentation_steps=5 has no effect with augmentation='none': .*'adver"),
+        ("shift", {"augmentation_steps": 5}, r"augmentation_steps=5 has no effect with augmentation='shift': .*'adver"),
+    ],
+)
+def test_what_has_no_effect_is_said(augmentation: str, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        student(augmentation, Frames(), **kwargs)

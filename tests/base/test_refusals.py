@@ -19,6 +19,7 @@ from sb3_distill import (
     load_teacher,
 )
 from sb3_distill.algorithms import resolve
+from sb3_distill.cli import main
 from sb3_distill.evaluation.play import evaluate_paired
 
 QUICK = {"learning_starts": 20, "buffer_size": 500, "device": "cpu", "seed": 0, "policy_kwargs": {"net_arch": [8]}}
@@ -154,6 +155,27 @@ def test_tasks_that_do_not_count_from_zero():
             gym.make("sb3_distill:MultiTask-v0", env_ids=["Shifted-v0"])
     finally:
         del gym.registry["Shifted-v0"]
+
+
+PAIR = spaces.Tuple((VECTOR, spaces.Discrete(2)))
+
+
+@pytest.mark.parametrize("space", [PAIR, spaces.Text(5), spaces.Dict(a=PAIR), spaces.Dict(a=spaces.Dict(b=VECTOR))])
+@pytest.mark.parametrize("cls", ALGORITHMS[:4])
+def test_observations_of_an_unknown_kind(cls, space):
+    with pytest.raises(ValueError, match=r"observations are .*: Stable-Baselines3 takes Box, .*FlattenObservation"):
+        cls("MlpPolicy", Broken(space))
+
+
+def test_observations_of_an_unknown_kind_in_the_zoo(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [])
+    gym.register("Pair-v0", entry_point=lambda: Broken(PAIR))
+    try:
+        assert main(["zoo", "train", "--algo", "pd", "--env", "Pair-v0", "-n", "10"]) == 1
+    finally:
+        del gym.registry["Pair-v0"]
+    assert "FlattenObservation (env_wrapper in the Zoo)" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("cls", ALGORITHMS)

@@ -63,6 +63,16 @@ def always_right(seed: int) -> float:
     return float(sum(min(game.place + step, 15) for step in range(1, 13)))
 
 
+def fails(screen: np.ndarray) -> np.ndarray:
+    raise KeyError("ball")
+
+
+def fails_at_the_border(screen: np.ndarray) -> np.ndarray:
+    if screen[8, 0, 0] or screen[8, 15, 0]:
+        raise KeyError("ball")
+    return row_of_dot(screen)
+
+
 def place_of(env: gym.Env) -> np.ndarray:
     return np.array([env.get_wrapper_attr("place")], np.float64)
 

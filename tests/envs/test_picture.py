@@ -199,3 +199,31 @@ def test_the_first_reset_of_an_atari_game_is_a_real_one() -> None:
 
     atari = [AtariWrapper(gym.make("BreakoutNoFrameskip-v4")) for _ in range(2)]
     assert np.array_equal(first(OwnPicture(atari[0], small_screen))["state"], first(atari[1]))
+
+
+@pytest.mark.parametrize(
+    ("function", "vec_env"),
+    [
+        ("fails", "dummy"),
+        ("fails_at_the_border", "dummy"),
+        pytest.param("fails", "subproc", marks=pytest.mark.ci),
+        pytest.param("fails_at_the_border", "subproc", marks=pytest.mark.ci),
+    ],
+)
+def test_a_function_that_fails_is_named_with_its_reason(
+    function: str, vec_env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The command sets it.
+    monkeypatch.setattr("sys.argv", [])
+    named = f"tests.envs.pictures:{function}"
+    command = ["--algo", "pd", "--env", "Dot-v0", "--gym-packages", "tests.envs.pictures", "-n", "100"]
+    command += ["--vec-env", vec_env, "--eval-freq", "-1", "-params"]
+    command += [f"env_wrapper:{{'sb3_distill.OwnPicture': {{'function': '{named}'}}}}", "n_teacher_episodes:0"]
+    command += ["teacher:'tests.envs.pictures:make_watcher'", "teacher_keys:'picture'", "student_keys:'state'"]
+    assert main(["zoo", "train", *command]) == 1
+    said = f"{named}, the function of OwnPicture, failed (KeyError: 'ball')."
+    if vec_env == "subproc":
+        # That one is said by the process itself, where this test does not hear it.
+        said = "The process of an environment has ended. Its error stands above; with --vec-env dummy"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"sb3-distill zoo train: {said}")

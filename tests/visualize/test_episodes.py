@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image
+from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
-from sb3_distill import load_teacher
+from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.base.students import student_model
 from sb3_distill.visualize.activations import feature_maps
 from sb3_distill.visualize.cli import main
-from sb3_distill.visualize.episodes import play_episodes
+from sb3_distill.visualize.episodes import play_episodes, see_again
 
 
 def test_environments_without_pictures(monkeypatch):
@@ -113,3 +115,38 @@ def test_help_of_the_verb(capsys):
     with pytest.raises(SystemExit) as exit:
         main(["--help"])
     assert exit.value.code == 0 and "in % of the teacher" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def stacked_run(tmp_path):
+    """A teacher with a memory, and the run of a student that sees four observations at once."""
+    policy = {"lstm_hidden_size": 4, "net_arch": [4]}
+    teacher = RecurrentPPO("MlpLstmPolicy", "CartPole-v1", n_steps=8, policy_kwargs=policy, device="cpu")
+    teacher.save(tmp_path / "CartPole-v1.zip")
+    env = VecFrameStack(make_vec_env("CartPole-v1"), 4)
+    kwargs = {"learning_starts": 10, "n_teacher_episodes": 0, "device": "cpu"}
+    run = tmp_path / "pd" / "CartPole-v1_1"
+    PolicyDistillation("MlpPolicy", env, tmp_path / "CartPole-v1.zip", **kwargs).learn(30).save(run / "CartPole-v1")
+    (run / "CartPole-v1").mkdir()
+    (run / "CartPole-v1" / "config.yml").write_text("frame_stack: 4\n")
+    (run / "CartPole-v1" / "args.yml").write_text("algo: pd\nenv: CartPole-v1\n")
+    return tmp_path / "CartPole-v1.zip", run
+
+
+def test_a_student_sees_the_episode_in_its_own_way(stacked_run):
+    teacher, student = (load_teacher(source, device="cpu") for source in stacked_run)
+    (episode,) = play_episodes(teacher, "CartPole-v1", epsilon=0.5, seed=3)
+    seen = see_again(student, "CartPole-v1", episode, seed=3)
+    assert len(seen.observations) == len(episode.observations) > 4
+    for step, observation in enumerate(seen.observations):
+        newest = episode.observations[max(step - 3, 0) : step + 1]
+        expected = np.concatenate([np.zeros(16 - 4 * len(newest), np.float32), *newest])
+        assert np.array_equal(observation, expected)
+    with pytest.raises(ValueError, match="is another one than that of the first agent: from the same start, the same"):
+        see_again(student, "CartPole-v1", episode, seed=4)
+
+
+def test_values_of_a_teacher_with_a_memory_beside_its_student(stacked_run, tmp_path):
+    teacher, run = map(str, stacked_run)
+    assert main(["q-values", teacher, run, "--max-steps", "9", "-o", str(tmp_path / "q.png")]) == 0
+    assert (tmp_path / "q.png").is_file()

@@ -307,7 +307,7 @@ def test_q_values_show_every_student_at_its_own_temperature(cartpole_teacher, tm
         targets_temperature([load_teacher(hot, device="cpu"), *students])
     teacher = load_teacher(cartpole_teacher, device="cpu")
     (episode,) = play_episodes(teacher, "CartPole-v1", max_steps=20)
-    figure = plot_q_values(teacher, students, episode, 0.01)
+    figure = plot_q_values(teacher, students, [episode] * 4, 0.01)
     n_parameters = students[0].n_parameters
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["targets", *(f"{name}/student.zip ({n_parameters:,})" for name in "abc")]
@@ -366,7 +366,7 @@ def test_command_line(student, cartpole_teacher, tmp_path, capsys):
         (["maps", "{student}", "--env", "BreakoutNoFrameskip-v4", "-o", "{tmp}/m.png"], "cannot play Breakout"),
         (["maps", "{student}", "--first", "5", "--max-steps", "3", "-o", "{tmp}/m.png"], "3 steps were played"),
         (["localization", "{student}", "--max-steps", "3"], "too few for a measurement"),
-        (["q-values", "{cartpole}", "{student}", "-o", "{tmp}/q.png"], "has other observations or actions"),
+        (["q-values", "{cartpole}", "{student}", "-o", "{tmp}/q.png"], "has other actions (Discrete(6)) than"),
         (["q-values", "{cartpole}", "--env", "Pendulum-v1", "-o", "{tmp}/q.png"], "cannot play Pendulum-v1"),
         (["q-values", "nowhere.zip", "-o", "{student}/q.png"], ".zip is a file, not a folder"),
         (["q-values", "nowhere.zip", "-o", "{tmp}/q.xyz"], "figures are written as one of"),

@@ -35,7 +35,7 @@ class OwnPicture(WithHistory):
         called when the wrapper is made: the game has been reset by then, but not the wrappers inside of this one.
     :param of: what the function gets: "screen", the raw RGB screen ``(height, width, 3)``; or "env", the environment
     :param key: the key of the picture; the environment's observations are under "state"
-    :raises ValueError: the function cannot be imported, or makes no such picture; or there is no screen
+    :raises ValueError: the function cannot be imported, fails, or makes no such picture; or there is no screen
     """
 
     def __init__(
@@ -61,7 +61,13 @@ class OwnPicture(WithHistory):
         super().__init__(env, key, space, n_stack=1)
 
     def _draw(self, env: gym.Env) -> np.ndarray:
-        picture = np.asarray(self._function(screen_of(env) if self._of_screen else env))
+        seen = screen_of(env) if self._of_screen else env
+        try:
+            picture = np.asarray(self._function(seen))
+        except Exception as error:
+            # Whatever the user's code raises
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self._name}, the function of OwnPicture, failed ({reason}).") from error
         if np.issubdtype(picture.dtype, np.floating):
             picture = picture.astype(np.float32)
         if picture.dtype not in (np.uint8, np.float32) or picture.ndim == 0:
