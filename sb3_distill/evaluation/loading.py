@@ -11,7 +11,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.kinds.onnx import is_own_export
+from sb3_distill.agents.kinds.onnx_options import is_own_export
 from sb3_distill.agents.load import is_onnx_file, load_teacher
 from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.make import make_eval_env

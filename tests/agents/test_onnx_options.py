@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
 from onnx import TensorProto, helper
+from stable_baselines3 import DQN, PPO, SAC
 
 from sb3_distill import load_teacher
 from sb3_distill.agents.files import AgentError
+from sb3_distill.export.export import export_agent
 from tests.agents.onnx_files import FLOAT, INT64, env_of, gated, linear, save, weights_of
 from tests.agents.own_teachers import Plain
 from tests.mtpd.students import make as make_mtpd
@@ -126,6 +129,46 @@ def test_options_without_a_meaning(target: str, options: dict[str, Any], message
     actions = spaces.Box(-1, 1, (2,)) if target in ("actions", "mean") else spaces.Discrete(2)
     with pytest.raises(AgentError, match=message):
         load_teacher(path, env=env_of(actions), device="cpu", teacher_kwargs=options)
+
+
+def test_what_our_own_export_says_of_itself(tmp_path: Path) -> None:
+    """Its output is called logits, whatever they are."""
+    agents: dict[str, Any] = {
+        "q_values": DQN("MlpPolicy", "CartPole-v1", buffer_size=10, device="cpu"),
+        "logits": PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, device="cpu"),
+        "action": SAC("MlpPolicy", "Pendulum-v1", buffer_size=10, device="cpu"),
+    }
+    for kind, agent in agents.items():
+        path = tmp_path / kind / "policy.onnx"
+        export_agent(agent, path.parent, n_observations=20, max_disagreement=1.0)
+        for options in ({}, {"answers": kind}, {"answers": "action"}):
+            found = load_teacher(path, device="cpu", teacher_kwargs=options)
+            assert found.has_distribution == (kind == "logits" and options != {"answers": "action"})
+        said = {"action": "the means of actions before they are squashed or clipped"}.get(
+            kind, f"the {kind} of the agent"
+        )
+        for options in (
+            {"answers": "logits"},
+            {"answers": "q_values", "output": "logits"},
+            {"answers": "mean", "output": "logits"},
+        ):
+            if options["answers"] != kind:
+                with pytest.raises(
+                    AgentError, match=rf"logits holds {said}, as policy\.json .* leave answers and output"
+                ):
+                    load_teacher(path, device="cpu", teacher_kwargs=options)
+        # Alone, it is a file of anybody's.
+        (path.parent / "policy.json").unlink()
+        found = load_teacher(path, device="cpu", env=agent.get_env(), teacher_kwargs={"answers": kind})
+        obs = np.zeros((1, *agent.observation_space.shape), np.float32)
+        field = {"logits": "log_probs", "action": "point"}.get(kind, kind)
+        assert list(found.answer(th.as_tensor(obs))[0].arrays()) == [field]
+
+
+def test_discrete_answers_of_continuous_actions(tmp_path: Path) -> None:
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    with pytest.raises(AgentError, match=r"logits holds 'logits' of discrete actions, and the environment's are Box"):
+        load_teacher(path, env=env_of(spaces.Box(-1, 1, (2,))), device="cpu")
 
 
 def test_bounds_of_numbered_actions(tmp_path: Path) -> None:

@@ -17,21 +17,11 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_macs import count_onnx_macs
-from sb3_distill.agents.kinds.onnx_options import ANSWERS, OnnxOptions
+from sb3_distill.agents.kinds.onnx_options import OnnxOptions, read_description
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
-from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions, unscale_actions
 from sb3_distill.common.finite import has_bounds
-from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
-from sb3_distill.reading.files import read_file
-from sb3_distill.reading.limits import MAX_DATA_BYTES
-from sb3_distill.reading.text import parse_json
 from sb3_distill.state.memory import State
-
-# What our own export writes beside the file
-_DESCRIPTION = "policy.json"
-# Algorithms whose outputs are Q-values
-_VALUE_BASED = ("dqn", "qrdqn")
 
 
 class OnnxTeacher(AnsweringTeacher):
@@ -56,14 +46,10 @@ class OnnxTeacher(AnsweringTeacher):
             # Its order decides nothing.
             given["memory"] = dict(sorted(options.memory.items()))
         file = open_onnx(path)
-        described = _read_description(path)
+        described = read_description(path)
         self._file, self._options = file, options
         self._ports = find_ports(file, options)
-        answers = self._ports.answers
-        if answers == "logits" and options.answers is None:
-            # Exports of earlier versions do not say it.
-            answers = described.get("outputs") or ("q_values" if described.get("algo") in _VALUE_BASED else answers)
-        self._answers = answers
+        self._answers = answers = self._find_answers(described)
         self._check_options()
         # Whether it takes images with the channels last, as TensorFlow's, and the environment gives them first
         self._channels_last = False
@@ -87,6 +73,22 @@ class OnnxTeacher(AnsweringTeacher):
 
     def _say(self, text: str) -> AgentError:
         return AgentError(f"{self._file.path}: {text}")
+
+    def _find_answers(self, described: Mapping[str, Any]) -> str:
+        """The kind of answers: what is said of our own exports beside them, else what the user says or a name tells."""
+        port, answers = self._ports.answer.name, self._options.answers
+        known = described.get("outputs")
+        if port != "logits" or known is None:
+            return self._ports.answers
+        if known == "mean" or answers not in (None, known):
+            meant = (
+                "means of actions before they are squashed or clipped" if known == "mean" else f"{known} of the agent"
+            )
+            raise self._say(
+                f"its output {port} holds the {meant}, as policy.json beside it says: leave answers and output out of "
+                "teacher_kwargs."
+            )
+        return known
 
     def _check_options(self) -> None:
         """Refuse what has no meaning for such answers."""
@@ -151,6 +153,11 @@ class OnnxTeacher(AnsweringTeacher):
         sizes = answer.shape[1:]
         width = math.prod(sizes) if sizes and all(isinstance(size, int) for size in sizes) else None
         if self._answers in ("q_values", "logits") or not answer.is_float:
+            if isinstance(space, spaces.Box):
+                raise self._say(
+                    f"its output {answer.name} holds {self._answers!r} of discrete actions, and the environment's are "
+                    f"{space}: say that it holds a mean or an action, teacher_kwargs=dict(answers=...)."
+                )
             n = width if answer.is_float else None
             n = n or described.get("n") or getattr(space, "n", None)
             if n is None:
@@ -158,8 +165,8 @@ class OnnxTeacher(AnsweringTeacher):
             return spaces.Discrete(int(n))
         if isinstance(space, spaces.Discrete):
             raise self._say(
-                f"its output {answer.name} is {self._answers!r}, and the environment's actions are {space}: say that "
-                "it holds logits or q_values, teacher_kwargs=dict(answers=...)."
+                f"its output {answer.name} holds {self._answers!r}, and the environment's actions are {space}: say "
+                "that it holds logits or q_values, teacher_kwargs=dict(answers=...)."
             )
         if isinstance(space, spaces.Box):
             if options.low is not None and not has_bounds(space).all():
@@ -345,52 +352,3 @@ def _box(low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]) -> spaces.Bo
 
 def _channels_first(shape: tuple[Any, ...]) -> tuple[Any, ...]:
     return (shape[-1], *shape[:-1])
-
-
-def is_own_export(path: str | Path) -> bool:
-    """
-    :param path: an ONNX file
-    :return: whether our own export wrote it and says everything of it beside it
-    :raises AgentError: what is beside it is damaged
-    """
-    return bool(_read_description(Path(path)))
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    """What our own export says beside its file: environment, algorithm, actions; nothing of other files."""
-    beside = path.parent / _DESCRIPTION
-    if not beside.is_file() or not path.name.startswith("policy"):
-        return {}
-    try:
-        content = parse_json(read_file(beside, MAX_DATA_BYTES))
-        if not isinstance(content, dict) or not {"action", "observation", "algo", "env_id"} <= content.keys():
-            # Another program's
-            return {}
-        action, observation = content["action"], content["observation"]
-        found = {
-            "env_id": str(content["env_id"]),
-            "algo": str(content["algo"]),
-            "dtype": np.dtype(str(observation["dtype"])),
-            "needs_masks": content.get("needs_masks") is True,
-            "outputs": content["outputs"] if content.get("outputs") in ANSWERS[:2] else None,
-            "recipe": _recipe_in(content, str(beside)),
-        }
-        if "n" in action:
-            return {**found, "n": int(action["n"])}
-        shape = tuple(int(size) for size in action["shape"])
-        bounds = {name: np.array(action[name], np.float32).reshape(shape) for name in ("low", "high")}
-        return {**found, "shape": shape, **bounds}
-    except Exception as error:
-        # A stranger's file can hold anything.
-        raise AgentError(f"{beside} does not describe {path.name} ({type(error).__name__}: {error}).") from error
-
-
-def _recipe_in(content: Mapping[str, Any], where: str) -> EnvRecipe:
-    """How the environment was made that checked our own export."""
-    frame_stack = content.get("frame_stack")
-    return EnvRecipe(
-        env_kwargs=dict(content.get("env_kwargs") or {}),
-        wrappers=read_wrappers(content.get("env_wrapper"), f"{where}, env_wrapper"),
-        vec_wrappers=read_wrappers(content.get("vec_env_wrapper"), f"{where}, vec_env_wrapper"),
-        frame_stack=frame_stack if isinstance(frame_stack, int) and 0 < frame_stack <= MAX_FRAMES else None,
-    )

@@ -1,17 +1,27 @@
-"""What a user says of an ONNX file beside it."""
+"""What is said of an ONNX file beside it: by a user, and by our own export."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.metadata import MAX_FRAMES
 from sb3_distill.common.utils import unknown_choice
+from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
+from sb3_distill.reading.files import read_file
+from sb3_distill.reading.limits import MAX_DATA_BYTES
+from sb3_distill.reading.text import parse_json
 
 ANSWERS = ("q_values", "logits", "mean", "action")
+# What our own export writes beside the file
+_DESCRIPTION = "policy.json"
+# Algorithms whose outputs are Q-values
+_VALUE_BASED = ("dqn", "qrdqn")
 # Names that the options could have, for messages
 _NAMED = {"answers": "logits", "observation": "obs", "output": "actions", "log_std": "log_std", "value": "value"}
 
@@ -100,3 +110,58 @@ def _numbers(name: str, value: Any) -> np.ndarray:
             f"not {value!r:.200}."
         )
     return found
+
+
+def is_own_export(path: str | Path) -> bool:
+    """
+    :param path: an ONNX file
+    :return: whether our own export wrote it and says everything of it beside it
+    :raises AgentError: what is beside it is damaged
+    """
+    return bool(read_description(Path(path)))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """
+    :param path: an ONNX file
+    :return: what our own export says beside it: environment, algorithm, actions, and what its output "logits" holds
+        (``outputs``; None: an earlier version did not say it); nothing of other files
+    :raises AgentError: what is beside it is damaged
+    """
+    beside = path.parent / _DESCRIPTION
+    if not beside.is_file() or not path.name.startswith("policy"):
+        return {}
+    try:
+        content = parse_json(read_file(beside, MAX_DATA_BYTES))
+        if not isinstance(content, dict) or not {"action", "observation", "algo", "env_id"} <= content.keys():
+            # Another program's
+            return {}
+        action, observation = content["action"], content["observation"]
+        found = {
+            "env_id": str(content["env_id"]),
+            "algo": str(content["algo"]),
+            "dtype": np.dtype(str(observation["dtype"])),
+            "needs_masks": content.get("needs_masks") is True,
+            "recipe": _recipe_in(content, str(beside)),
+        }
+        if "n" in action:
+            known = "q_values" if found["algo"] in _VALUE_BASED else None
+            outputs = content["outputs"] if content.get("outputs") in ANSWERS[:2] else known
+            return {**found, "n": int(action["n"]), "outputs": outputs}
+        shape = tuple(int(size) for size in action["shape"])
+        bounds = {name: np.array(action[name], np.float32).reshape(shape) for name in ("low", "high")}
+        return {**found, "shape": shape, **bounds, "outputs": "mean"}
+    except Exception as error:
+        # A stranger's file can hold anything.
+        raise AgentError(f"{beside} does not describe {path.name} ({type(error).__name__}: {error}).") from error
+
+
+def _recipe_in(content: Mapping[str, Any], where: str) -> EnvRecipe:
+    """How the environment was made that checked our own export."""
+    frame_stack = content.get("frame_stack")
+    return EnvRecipe(
+        env_kwargs=dict(content.get("env_kwargs") or {}),
+        wrappers=read_wrappers(content.get("env_wrapper"), f"{where}, env_wrapper"),
+        vec_wrappers=read_wrappers(content.get("vec_env_wrapper"), f"{where}, vec_env_wrapper"),
+        frame_stack=frame_stack if isinstance(frame_stack, int) and 0 < frame_stack <= MAX_FRAMES else None,
+    )

@@ -266,7 +266,9 @@ def _find_answer(file: OnnxFile, left: list[Port], answers: str | None, output: 
     shown = ", ".join(f"{port.name} {list(port.shape)}" for port in left) or "none"
     named = [port for port in left if _NAMES.get(port.name.lower()) is not None]
     if output is None and answers is not None:
-        found = [port for port in named if _NAMES[port.name.lower()] == answers] or left
+        found = [port for port in named if _NAMES[port.name.lower()] == answers]
+        # Numbers of actions are whole, all other answers are not.
+        found = found or [port for port in left if port.is_float or answers == "action"] or left
     elif output is None:
         # A file that gives both chose its actions by these numbers.
         found = [port for port in named if port.is_float and _NAMES[port.name.lower()] != "action"] or named or left
