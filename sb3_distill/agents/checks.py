@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
 from sb3_distill.common.utils import earlier_versions, setting
 from sb3_distill.envs.inspection import check_masks, describe_space_mismatch, frame_stack_of
-from sb3_distill.envs.views import ObservationView
+from sb3_distill.envs.views import FLAT_VIEW, ObservationView
 from sb3_distill.networks.actor_critic_policies import is_known_distribution
 
 
@@ -89,6 +89,10 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
                 hint = f" The environment has the keys {keys}, and teacher_keys={env.teacher_keys!r} names this one."
             elif not isinstance(mine, spaces.Dict) or set(mine) != set(seen):
                 hint = f" The environment has the keys {keys}: name with teacher_keys what the teacher sees."
+                if _sees_a_row(teacher):
+                    hint = (
+                        " Pass its path, or load it with env=: it then takes the parts, and puts them in a row itself."
+                    )
             elif n_stack > 1 and _is_stacked(mine, whole, n_stack):
                 hint = (
                     f" VecFrameStack stacks {n_stack} of them. Of a stack, a teacher sees the newest only where it "
@@ -159,6 +163,12 @@ def same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:
     """
     known = np.isfinite(mine.low).all() and np.isfinite(mine.high).all()
     return not known or (np.allclose(mine.low, its.low) and np.allclose(mine.high, its.high))
+
+
+def _sees_a_row(teacher: Teacher) -> bool:
+    """Whether it is our own export for Dict observations, which was loaded without an environment."""
+    recipe = teacher.facts.recipe
+    return recipe is not None and any(wrapper.name == FLAT_VIEW for wrapper in recipe.vec_wrappers)
 
 
 def _is_stacked(single: spaces.Dict, stacked: spaces.Dict, n_stack: int) -> bool:

@@ -124,6 +124,10 @@ class FlatView(VecEnvWrapper):
         return np.concatenate([np.asarray(obs[key]).reshape(n, -1) for key in self.keys], axis=1)
 
 
+# As configurations name it
+FLAT_VIEW = f"{FlatView.__module__}.{FlatView.__name__}"
+
+
 def _n_stacked(venv: VecEnv) -> int:
     """The number of observations that an environment stacks."""
     n = 1

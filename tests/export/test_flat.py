@@ -12,7 +12,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_distill import QPD, load_teacher
+from sb3_distill.agents.chain import count_macs
 from sb3_distill.agents.files import AgentError
+from sb3_distill.cli import main
 from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.export.bench import bench_folder, mean_return, read_description
@@ -167,3 +169,61 @@ def test_what_has_no_row_is_refused_by_name(tmp_path: Path):
     for form in ("onnx", "c"):
         with pytest.raises(AgentError, match="Dict observations are stacked part by part"):
             export_agent(run, tmp_path / "out", n_observations=40, formats=(form,))
+
+
+QUICK = {
+    "learning_starts": 10,
+    "buffer_size": 60,
+    "n_teacher_episodes": 1,
+    "value_coef": 0.0,
+    "device": "cpu",
+    "seed": 0,
+}
+
+
+def test_what_takes_the_parts_in_a_row_comes_back_as_a_teacher(tmp_path, capsys):
+    model = PPO("MultiInputPolicy", "Parts-v0", **PPO_KWARGS)
+    path = tmp_path / "out" / "policy.onnx"
+    described = export_agent(model, path.parent, n_observations=40, max_disagreement=1.0)
+    student = QPD("MultiInputPolicy", "Parts-v0", str(path), **QUICK).learn(30)
+    obs = {key: np.array(part[:20, 0]) for key, part in student.replay_buffer.stores.items()}
+    expected = model.predict(obs, deterministic=True)[0]
+    assert np.allclose(2 * student.replay_buffer.answers["point"][:20, 0], expected, atol=1e-5)
+    # With an environment it takes the parts, wherever it plays; without one a row, in the wrappers of its export.
+    whole, row = load_teacher(path, env_id="Parts-v0", device="cpu"), load_teacher(path, device="cpu")
+    assert whole.observation_space == model.observation_space and row.observation_space.shape == (4,)
+    assert whole.sha256 == row.sha256 and count_macs(whole) == count_macs(row) == described.macs
+    assert np.allclose(whole.predict(obs)[0], expected, atol=1e-5)
+    played = [
+        evaluate_paired(each, lambda n, each=each: make_env_of(each, "Parts-v0", n), 2, seed=0).returns
+        for each in (whole, row)
+    ]
+    assert played[0] == played[1]
+    student.save(tmp_path / "student")
+    assert main(["evaluate", str(tmp_path / "student.zip"), "--env", "Parts-v0", "-n", "2"]) == 0
+    assert "policy.onnx" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="Pass its path, or load it with env=: it then takes the parts"):
+        QPD("MultiInputPolicy", "Parts-v0", row, **QUICK)
+
+
+def test_a_file_for_other_parts_is_refused(tmp_path):
+    model = QPD(
+        "MultiInputPolicy",
+        "Parts-v0",
+        PPO("MultiInputPolicy", "Parts-v0", **PPO_KWARGS),
+        **QUICK,
+        student_keys=["speed", "angle"],
+    )
+    model.save(tmp_path / "student")
+    path = tmp_path / "out" / "policy_int.onnx"
+    export_agent(tmp_path / "student.zip", path.parent, "Parts-v0", n_observations=40, max_disagreement=1.0)
+    # It sees two of three keys.
+    with pytest.raises(ValueError, match="angle, speed, useless: name with teacher_keys what the teacher sees"):
+        QPD("MultiInputPolicy", "Parts-v0", str(path), **QUICK)
+    assert QPD("MultiInputPolicy", "Parts-v0", str(path), **QUICK, teacher_keys=["speed", "angle"]).learn(20)._n_updates
+    said = r"takes these parts of Dict observations in a row \(with so many numbers\): angle \(2\), speed \(1\)\."
+    with pytest.raises(AgentError, match=said):
+        QPD("MultiInputPolicy", "Parts-v0", str(path), **QUICK, teacher_keys=["speed", "useless"])
+    stacked = VecFrameStack(make_vec_env("Parts-v0", 2), 2)
+    with pytest.raises(AgentError, match=said):
+        QPD("MultiInputPolicy", stacked, str(path), **QUICK)

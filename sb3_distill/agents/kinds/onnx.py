@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from sb3_distill.agents.agent import AgentFacts
 from sb3_distill.agents.files import AgentError
+from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.agents.kinds.onnx_file import Port, open_onnx
 from sb3_distill.agents.kinds.onnx_macs import count_onnx_macs
@@ -21,6 +23,8 @@ from sb3_distill.agents.kinds.onnx_options import OnnxOptions, read_description
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions, unscale_actions
 from sb3_distill.common.finite import has_bounds
+from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.envs.views import FLAT_VIEW, space_in_a_row
 from sb3_distill.state.memory import State
 
 
@@ -53,9 +57,16 @@ class OnnxTeacher(AnsweringTeacher):
         self._check_options()
         # Whether it takes images with the channels last, as TensorFlow's, and the environment gives them first
         self._channels_last = False
+        # The parts of Dict observations that it takes in a row
+        self._keys: tuple[str, ...] = ()
         observation_space = self._observation_space(described, env)
         self._action_space = self._find_action_space(described, env)
         self._range = self._find_range(self._action_space)
+        recipe: EnvRecipe | None = described.get("recipe")
+        if recipe is not None and self._keys:
+            # The parts are put in a row here.
+            views = [wrapper for wrapper in recipe.vec_wrappers if wrapper.name != FLAT_VIEW]
+            recipe = replace(recipe, vec_wrappers=views)
         # Options are a part of what it answers.
         sha256 = hashlib.sha256(f"{file.sha256} {sorted(given.items())}".encode()).hexdigest() if given else file.sha256
         facts = AgentFacts(
@@ -64,7 +75,7 @@ class OnnxTeacher(AnsweringTeacher):
             sha256,
             env_id or described.get("env_id"),
             zip_bytes=file.n_file_bytes,
-            recipe=described.get("recipe"),
+            recipe=recipe,
         )
         super().__init__(NoPolicy(observation_space, self._action_space, squash_output=False), facts)
         self.needs_masks = described.get("needs_masks", False)
@@ -106,9 +117,22 @@ class OnnxTeacher(AnsweringTeacher):
                 f"({self._answers!r}) are discrete: leave low and high out."
             )
 
-    def _observation_space(self, described: Mapping[str, Any], env: Any) -> spaces.Box:
+    def _in_a_row(self, parts: Mapping[str, int], seen: spaces.Dict) -> spaces.Dict:
+        """The parts of an environment's observations that our own export takes in a row."""
+        if any(key not in seen.spaces or math.prod(seen[key].shape or ()) != size for key, size in parts.items()):
+            wanted = ", ".join(f"{key} ({size})" for key, size in parts.items())
+            raise self._say(
+                f"it takes these parts of Dict observations in a row (with so many numbers): {wanted}. The environment "
+                f"shows it {seen}: take one with these parts, or name them with teacher_keys."
+            )
+        self._keys = tuple(parts)
+        return spaces.Dict({key: seen[key] for key in parts})
+
+    def _observation_space(self, described: Mapping[str, Any], env: Any) -> spaces.Space:
         port: Port = self._ports.observation
         seen = getattr(env, "observation_space", None)
+        if described.get("parts") and isinstance(seen, spaces.Dict):
+            return self._in_a_row(described["parts"], seen)
         shape = port.shape[1:]
         if any(not isinstance(size, int) for size in shape):
             if not isinstance(seen, spaces.Box) or len(seen.shape) != len(shape):
@@ -195,9 +219,11 @@ class OnnxTeacher(AnsweringTeacher):
     def _try(self) -> None:
         """Ask at once, so that what is wrong is said before anything is trained."""
         space = self.observation_space
+        parts: dict[str, Any] = space.spaces if isinstance(space, spaces.Dict) else {"": space}
         # Two actions of two observations would not show which axis counts what.
         for n_envs in (2, 3):
-            obs = th.zeros(n_envs, *space.shape, dtype=th.as_tensor(np.zeros(1, space.dtype)).dtype)  # type: ignore[misc]
+            zeros = {key: th.as_tensor(np.zeros((n_envs, *part.shape), part.dtype)) for key, part in parts.items()}
+            obs = zeros if isinstance(space, spaces.Dict) else zeros[""]
             _, state = self.answer(obs, None, np.ones(n_envs, bool), with_values=True)
             self._check_form(state)
             _, state = self.answer(obs, state, np.zeros(n_envs, bool))
@@ -226,7 +252,8 @@ class OnnxTeacher(AnsweringTeacher):
     @property
     def n_macs(self) -> int | None:
         """Multiplications for one observation; None where they are not known."""
-        shape: Any = self.observation_space.shape
+        space: Any = self.observation_space
+        shape = space_in_a_row(space, self._keys).shape if isinstance(space, spaces.Dict) else space.shape
         shape = (shape[1:] + shape[:1]) if self._channels_last else shape
         memory = self._ports.memory
         inputs = {self._ports.observation.name: (1, *shape)}
@@ -248,7 +275,8 @@ class OnnxTeacher(AnsweringTeacher):
 
         :raises AgentError: the file gives other shapes than it says, or numbers that are not finite
         """
-        assert isinstance(obs, th.Tensor)
+        if isinstance(obs, dict):
+            obs = th.cat([obs[key].reshape(n_observations(obs), -1) for key in self._keys], dim=1)
         seen = obs.cpu().numpy()
         port = self._ports.observation
         if self._channels_last:

@@ -141,6 +141,7 @@ def read_description(path: Path) -> dict[str, Any]:
             "env_id": str(content["env_id"]),
             "algo": str(content["algo"]),
             "dtype": np.dtype(str(observation["dtype"])),
+            "parts": {str(key): int(size) for key, size in (observation.get("parts") or {}).items()},
             "needs_masks": content.get("needs_masks") is True,
             "recipe": _recipe_in(content, str(beside)),
         }
