@@ -82,6 +82,7 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
     run_attributes: ClassVar[tuple[str, ...]] = (
         *ResumableOffPolicyMixin.run_attributes,
+        "teacher_sha256",
         "_n_collected",
         "_rollout_rng",
         "_teacher_state",
