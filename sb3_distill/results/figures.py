@@ -87,6 +87,9 @@ def clip_outliers(axes: Axes, points: Sequence[tuple[float, float]], others: Seq
     # Few are many where they are a third of the rest, and the rest is not flat where it fills half of the gap.
     if len(rest) < 4 or len(outside) > len(rest) / 3 or span >= gap / 2:
         return
+    # 98 is not far from 100, however close the others are to each other.
+    if gap < 0.1 * max(map(abs, heights)):
+        return
     room = 0.25 * span or 1.0
     edge, end = (low - room, high + room) if from_below else (high + room, low - room)
     axes.set_ylim(min(edge, end), max(edge, end))

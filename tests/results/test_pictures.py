@@ -97,7 +97,8 @@ def test_one_point_far_away_does_not_flatten_the_rest():
     low, high = axes.get_ylim()
     assert 90 < low < 95 and 100 < high < 105 and texts_of(figure) == ["-310"]
     # Half of the points are no outliers, and nor is what lies near.
-    for heights in ([1.0, 2.0, 3.0, 4.0, 101.0, 102.0, 103.0, 104.0], [95.0, 97.0, 99.0, 100.0, 92.0], [], [5.0]):
+    alike, near = [1.0, 2.0, 3.0, 4.0, 101.0, 102.0, 103.0, 104.0], [95.0, 97.0, 99.0, 100.0, 92.0]
+    for heights in (alike, near, [100.0, 100.0, 100.0, 100.0, 98.0], [], [5.0]):
         figure, axes = make_axes("", "")
         clip_outliers(axes, [(0.0, y) for y in heights])
         assert texts_of(figure) == []

@@ -276,6 +276,13 @@ WHOLE_EPISODE = """() => {
 }"""
 
 
+USUAL_FIGURES_FIT = """() => {
+    const isUsual = (each) => each.style.getPropertyValue("--inches") <= 5.5;
+    const usual = [...document.querySelectorAll("figure")].filter(isUsual);
+    return usual.length > 0 && usual.every((each) => each.firstChild.scrollWidth <= each.firstChild.clientWidth);
+}"""
+
+
 @pytest.mark.ci
 def test_report_in_a_browser(real_time_study, tmp_path):
     for name in ("one", "two"):
@@ -305,6 +312,8 @@ def test_report_in_a_browser(real_time_study, tmp_path):
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
             assert tab.locator("td").first.is_visible() and not errors
+            # Figures of usual width are seen as a whole.
+            assert tab.evaluate(USUAL_FIGURES_FIT)
             students = tab.frames[1:]
             assert [each.locator("h1").inner_text() for each in students] == ["<one>", "<two>"]
             for student in students:
