@@ -78,10 +78,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
     other_teachers: ClassVar[str] = checks.OTHER_TEACHERS
     run_attributes: ClassVar[tuple[str, ...]] = (
-        *ResumableMixin.run_attributes,
-        "teacher_sha256",
-        "transition_share",
-        "_teacher_state",
+        *(*ResumableMixin.run_attributes, "teacher_sha256", "transition_share", "_teacher_state"),
     )
     policy: ActorCriticMlpPolicy
     rollout_buffer: Any

@@ -259,7 +259,8 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         if not is_finished and start + total_timesteps <= self.learning_starts:
             raise ValueError(
                 f"learning_starts={self.learning_starts} leaves no update in {total_timesteps} timesteps, so that the "
-                "student never reaches its final precision: lower learning_starts or learn for longer."
+                "student never reaches its final precision: lower learning_starts, learn for longer, or set "
+                "weight_bits and activation_bits to None for full precision."
             )
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # What refuses: our constructors, files, and values of options that are no Python
-REFUSALS = (ValueError, TypeError, OSError, NameError)
+REFUSALS = (ValueError, TypeError, OSError, NameError, SyntaxError)
 
 
 def refusal(error: Exception) -> str | None:
@@ -24,7 +24,8 @@ def refusal(error: Exception) -> str | None:
     if not isinstance(error, NameError) and Path(last.filename).is_relative_to(ours) and "raise " in (last.line or ""):
         return str(error)
     # The Zoo evaluates texts of its configurations.
-    if isinstance(error, NameError) and last.filename == "<string>":
+    place = error.filename if isinstance(error, SyntaxError) else last.filename
+    if isinstance(error, NameError | SyntaxError) and place == "<string>":
         return as_text(error)
     return None
 
@@ -81,7 +82,9 @@ def option_in_one_line(store: Callable[..., None], ours: tuple[str, ...]) -> Cal
             store(action, parser, namespace, values, option_string)
         # A text can be wrong in any way.
         except Exception as error:
-            if not _is_program() or getattr(namespace, "algo", None) not in ours:
+            # The algorithm may stand behind its settings.
+            named = {getattr(namespace, "algo", None), *(word.removeprefix("--algo=") for word in sys.argv)}
+            if not _is_program() or not named & set(ours):
                 raise
             stop(f"argument {'/'.join(action.option_strings)}: {as_text(error)}")
 
@@ -89,6 +92,11 @@ def option_in_one_line(store: Callable[..., None], ours: tuple[str, ...]) -> Cal
 
 
 def _is_program() -> bool:
-    """Whether this process is a command of the Zoo, and not a program of somebody else that uses it."""
+    """
+    Whether this process is a command of the Zoo. A program of somebody else that uses it hears exceptions, and so does
+    ``sb3-distill zoo``, which says them itself.
+    """
+    if "sb3_distill.zoo.run" in sys.modules:
+        return False
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec is not None and spec.name.startswith("rl_zoo3.")

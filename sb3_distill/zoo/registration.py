@@ -5,6 +5,7 @@ import inspect
 import math
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +25,8 @@ from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 # Of a run, where nobody says otherwise: the Zoo's steps between two evaluations are more than many of our runs have.
 _N_EVALUATIONS, _EVAL_FREQ = 10, 25_000
+# Through it, environments in other processes are heard.
+_TO_PROCESSES = str(Path("multiprocessing", "connection.py"))
 
 
 def register_algorithms(utils: ModuleType) -> None:
@@ -127,11 +130,12 @@ def _naming_dead_environments(zoo_method: Callable[..., Any], is_ours: Callable[
     """What the Zoo does, but that it says where an environment's process has ended, of which this one hears no more."""
 
     @functools.wraps(zoo_method)
-    def call(self: Any, *args: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return zoo_method(self, *args)
+            return zoo_method(self, *args, **kwargs)
         except (EOFError, ConnectionResetError, BrokenPipeError) as error:
-            if not is_ours(self.algo):
+            frames = traceback.extract_tb(error.__traceback__)
+            if not is_ours(self.algo) or not any(frame.filename.endswith(_TO_PROCESSES) for frame in frames):
                 raise
             raise ChildProcessError(
                 "The process of an environment has ended. Its error stands above; with --vec-env dummy, all "

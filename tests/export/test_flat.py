@@ -213,6 +213,7 @@ def test_a_file_for_other_parts_is_refused(tmp_path):
         PPO("MultiInputPolicy", "Parts-v0", **PPO_KWARGS),
         **QUICK,
         student_keys=["speed", "angle"],
+        weight_bits=None,
     )
     model.save(tmp_path / "student")
     path = tmp_path / "out" / "policy_int.onnx"

@@ -68,6 +68,15 @@ def test_parameters_bring_their_precision(ppo_teacher, schedule, stop, tmp_path:
         assert all(th.equal(old, quantizer.step_sizes()) for old, quantizer in kept)
 
 
+def test_updates_without_a_run(ppo_teacher):
+    """As a benchmark makes them."""
+    model = make(ppo_teacher, **BITS, full_precision_fraction=0.0, final_fraction=1.0).learn(100)
+    fresh = make(ppo_teacher, **BITS, full_precision_fraction=0.0, final_fraction=1.0)
+    fresh.replay_buffer, fresh._logger, fresh._n_collected = model.replay_buffer, model.logger, 100
+    fresh.train(2, 32)
+    assert fresh.transition_share == 1.0
+
+
 def test_best_model_has_the_final_precision(ppo_teacher, tmp_path: Path):
     """Of every student, whatever was reached before; each comes to its own final precision at its own time."""
     model = make(

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -62,7 +62,7 @@ class ResumableMixin(BaseAlgorithm):
     _time_to_go: TimeToGo
     _is_running = False
     # The callbacks of the run, and marks of their attributes when it began
-    _callbacks: list[BaseCallback]
+    _callbacks: Sequence[BaseCallback] = ()
     _callback_marks: list[dict[str, bytes]]
     # Where the state is to be written when the rollout is over, and where those of the newest checkpoints are
     _states_due: frozenset[Path] = frozenset()
@@ -295,7 +295,7 @@ class ResumableMixin(BaseAlgorithm):
             try:
                 # Later rows are cut off when the run goes on, because it writes them again.
                 sizes = {file.name: flushed_size(file) for file in sorted(path.parent.glob("*monitor.csv"))}
-                write_state(path, {**self._run_state(self._callbacks), "monitor_files": sizes})
+                write_state(path, {**self._run_state([*self._callbacks]), "monitor_files": sizes})
             except (OSError, NotPlainError) as error:
                 # The run is worth more than its state.
                 warnings.warn(f"{error}. Until it can be, the run can be resumed only from an earlier state.")

@@ -1,12 +1,17 @@
 """Evaluates and writes the further students of a run."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    EvalCallback,
+    StopTrainingOnNoModelImprovement,
+)
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
@@ -177,7 +182,7 @@ def evaluate_students_too(callbacks: list[BaseCallback]) -> StudentsCallback:
     return writer
 
 
-def forget_best(callbacks: list[BaseCallback], heading: str) -> None:
+def forget_best(callbacks: Sequence[BaseCallback], heading: str) -> None:
     """
     Let a student's best model be chosen anew, from the evaluations to come: those so far were of another precision.
 
@@ -189,3 +194,5 @@ def forget_best(callbacks: list[BaseCallback], heading: str) -> None:
             callback.best_mean_rewards.pop(heading, None)
         elif isinstance(callback, EvalCallback) and heading == "train":
             callback.best_mean_reward = -np.inf
+        elif isinstance(callback, StopTrainingOnNoModelImprovement) and heading == "train":
+            callback.last_best_mean_reward, callback.no_improvement_evals = -np.inf, 0
