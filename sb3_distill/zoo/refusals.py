@@ -45,7 +45,9 @@ def stop(message: str) -> NoReturn:
 
     :param message: what is wrong
     """
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    script = Path(sys.argv[0])
+    program = f"sb3-distill zoo {script.stem}" if "sb3_distill.zoo.run" in sys.modules else script.name
+    print(f"{program}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -92,11 +94,6 @@ def option_in_one_line(store: Callable[..., None], ours: tuple[str, ...]) -> Cal
 
 
 def _is_program() -> bool:
-    """
-    Whether this process is a command of the Zoo. A program of somebody else that uses it hears exceptions, and so does
-    ``sb3-distill zoo``, which says them itself.
-    """
-    if "sb3_distill.zoo.run" in sys.modules:
-        return False
+    """Whether this process is a command of the Zoo, and not a program of somebody else that uses it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec is not None and spec.name.startswith("rl_zoo3.")

@@ -19,8 +19,8 @@ from sb3_distill import (
     load_teacher,
 )
 from sb3_distill.algorithms import resolve
-from sb3_distill.cli import main
 from sb3_distill.evaluation.play import evaluate_paired
+from tests.helpers import status_of
 
 QUICK = {"learning_starts": 20, "buffer_size": 500, "device": "cpu", "seed": 0, "policy_kwargs": {"net_arch": [8]}}
 ALGORITHMS = [
@@ -172,7 +172,7 @@ def test_observations_of_an_unknown_kind_in_the_zoo(tmp_path, capsys, monkeypatc
     monkeypatch.setattr("sys.argv", [])
     gym.register("Pair-v0", entry_point=lambda: Broken(PAIR))
     try:
-        assert main(["zoo", "train", "--algo", "pd", "--env", "Pair-v0", "-n", "10"]) == 1
+        assert status_of(["zoo", "train", "--algo", "pd", "--env", "Pair-v0", "-n", "10"]) == 2
     finally:
         del gym.registry["Pair-v0"]
     assert "FlattenObservation (env_wrapper in the Zoo)" in capsys.readouterr().err.splitlines()[-1]

@@ -76,11 +76,11 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
     command = ["zoo", "train", "--algo", "pd", "--env", "CartPole-v1"]
     assert status_of([*command, "--conf-file", "mine.yml"]) == 2
     said = capsys.readouterr().err
-    assert "train.py: error: --algo pd: Unknown setting 'temprature'" in said and "'temperature'" in said
+    assert "sb3-distill zoo train: error: --algo pd: Unknown setting 'temprature'" in said and "'temperature'" in said
     assert not (tmp_path / "logs").exists()
     refused = {
-        "teacher:'nowhere.zip'": "train.py: error: There is no agent at nowhere.zip",
-        "temperature:-1": "train.py: error: temperature must be a positive finite number",
+        "teacher:'nowhere.zip'": "sb3-distill zoo train: error: There is no agent at nowhere.zip",
+        "temperature:-1": "sb3-distill zoo train: error: temperature must be a positive finite number",
         "loss:nll": "name 'nll' is not defined. A text in an option needs quotes within quotes, NAME:\"'text'\"",
         "teacher:zoo:dqn/CartPole-v1": "-params/--hyperparams: invalid syntax in 'zoo:dqn/CartPole-v1'",
         "policy_kwargs:dict(activation_fn=nn.Relu)": "module 'torch.nn' has no attribute 'Relu'",
