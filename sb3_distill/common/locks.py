@@ -11,6 +11,7 @@ class InUseError(OSError):
     """Another process writes to the folder."""
 
 
+_LOCK = ".lock"
 # Folders whose lock this process holds for the code within
 _lent: set[Path] = set()
 
@@ -29,7 +30,7 @@ def locked(folder: Path, doing: str, wait: bool = False, lend: bool = False) -> 
     """
     # The code within may go to another folder.
     own = folder.resolve()
-    path = own / ".lock"
+    path = own / _LOCK
     if own in _lent:
         yield
         return
@@ -53,3 +54,21 @@ def locked(folder: Path, doing: str, wait: bool = False, lend: bool = False) -> 
         # While it is held: whoever has opened it meanwhile sees that it is gone, and tries again.
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """
+    :param folder: a folder
+    :return: whether a process has locked it at this moment
+    """
+    path = folder / _LOCK
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        # It cannot be written, so nobody here can have locked it.
+        return False

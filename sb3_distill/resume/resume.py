@@ -7,6 +7,8 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -32,12 +34,13 @@ _NAMED = {"env_kwargs", "eval_env_kwargs"}
 _EXPECTED = (AgentError, StateFileError, RecordingError, ReadError, OSError, gym.error.Error)
 
 
-def resume(folder: Path, is_trusted: bool = False) -> None:
+def resume(folder: Path, is_trusted: bool = False, hyperparams: Mapping[str, Any] | None = None) -> None:
     """
     Go on with a run, in its folder. This runs its command line again.
 
     :param folder: the run folder
     :param is_trusted: whether functions that its config.yml names as teachers may be called
+    :param hyperparams: settings that take the place of those in its config.yml, such as folders that were moved since
     :raises AgentError: there is no run that can go on
     :raises StateFileError: its state is damaged
     :raises InUseError: another process saves models in the folder
@@ -49,7 +52,7 @@ def resume(folder: Path, is_trusted: bool = False) -> None:
         run = find_stopped_run(folder.resolve())
         print(run or _complete(folder.resolve()))
         if run is not None:
-            _go_on(run, is_trusted)
+            _go_on(replace(run, config={**run.config, **(hyperparams or {})}), is_trusted)
 
 
 def _go_on(run: StoppedRun, is_trusted: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sb3_distill.common.files import flush_all, write_whole
 from sb3_distill.study.cell import StudyError
-from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS, can_go_on, has_state, stopped_in
+from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS, STDERR, can_go_on, has_state, stopped_in
 
 # A cell that fails is tried once more.
 N_ATTEMPTS = 2
@@ -24,7 +24,9 @@ _PATIENCE = 0.2
 CELL = ("sb3_distill.study.job",)
 
 
-def run_process(command: Sequence[str], environment: dict[str, str], stop: threading.Event) -> tuple[int, str]:
+def run_process(
+    command: Sequence[str], environment: dict[str, str], stop: threading.Event, log: Path
+) -> tuple[int, str]:
     """
     Run a process in its own process group, so that Ctrl-C reaches only the study, which then kills the whole group.
     (If Ctrl-C reached the Zoo, it would stop the training and save the model as if it were finished.)
@@ -32,29 +34,32 @@ def run_process(command: Sequence[str], environment: dict[str, str], stop: threa
     :param command: the command to run; it gets one more argument, for ``end_with``
     :param environment: environment variables of the process
     :param stop: event that is set when the study is interrupted
+    :param log: file to which its standard error output is appended
     :return: exit status, and the standard error output
     """
     # The process reads the end of this pipe when this process has ended, however it ended (see ``end_with``).
     reader, writer = os.pipe()
     try:
-        process = subprocess.Popen(
-            [*command, str(reader)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            pass_fds=[reader],
-        )
-        while True:
-            try:
-                _, stderr = process.communicate(timeout=_PATIENCE)
-                return process.returncode, stderr
-            except subprocess.TimeoutExpired:
-                if stop.is_set():
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
+        # A file, so that what was said is there whoever is killed.
+        with log.open("a+", errors="replace") as file:
+            before = file.tell()
+            process = subprocess.Popen(
+                [*command, str(reader)],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
+                pass_fds=[reader],
+            )
+            while True:
+                try:
+                    status = process.wait(timeout=_PATIENCE)
+                    file.seek(before)
+                    return status, file.read()
+                except subprocess.TimeoutExpired:
+                    if stop.is_set():
+                        with suppress(ProcessLookupError):
+                            os.killpg(process.pid, signal.SIGKILL)
     finally:
         os.close(reader)
         os.close(writer)
@@ -95,7 +100,11 @@ def attempt(
     command = [sys.executable, "-m", *module, str(folder)]
     # A study that was killed at the end of a cell has left it to be renamed.
     is_finished = (folder / MANIFEST).is_file()
-    status, stderr = (0, "") if is_finished else run_process(command, environment, stop)
+    status, stderr = (0, "") if is_finished else run_process(command, environment, stop, folder / STDERR)
+    if finished.exists():
+        # Another process has finished it meanwhile.
+        shutil.rmtree(folder, ignore_errors=True)
+        return ""
     if stop.is_set() and not (folder / MANIFEST).is_file():
         if not can_go_on(folder):
             shutil.rmtree(folder)
@@ -107,20 +116,18 @@ def attempt(
         if has_state(folder) or (status < 0 and can_go_on(folder)):
             # The next attempt goes on there: what it has learned must not be lost by what may be mended.
             problem += f" (its checkpoint stays in {folder}, from which it goes on; delete the folder to begin anew)"
-            write_whole(failed / "stderr.txt", stderr)
+            write_whole(failed / STDERR, stderr)
             write_whole(failed / PROBLEM, problem + "\n")
             return problem
-        write_whole(folder / "stderr.txt", stderr)
         write_whole(folder / PROBLEM, problem + "\n")
         # Keep the folder of the failed cell: it may hold a trained model whose evaluation failed.
         failed.parent.mkdir(exist_ok=True)
         folder.rename(failed)
         return problem
-    if finished.exists():
-        shutil.rmtree(folder)
-    else:
-        flush_all(folder, finished)
-        folder.rename(finished)
+    if not is_finished and not (folder / STDERR).stat().st_size:
+        (folder / STDERR).unlink()
+    flush_all(folder, finished)
+    folder.rename(finished)
     shutil.rmtree(failed, ignore_errors=True)
     return ""
 

@@ -17,18 +17,16 @@ from sb3_distill.results.tables import format_spread, format_table, interval_tex
 from sb3_distill.study.backends import CELL, run_locally, run_on_ray
 from sb3_distill.study.cell import Study, StudyError
 from sb3_distill.study.file import read_study
-from sb3_distill.study.manifest import manifest_of, manifests_of, stopped_in
+from sb3_distill.study.manifest import clear_stopped, is_running, manifest_of, manifests_of, stopped_in
 from sb3_distill.study.plan.needs import describe_needs
+from sb3_distill.study.plan.replaced import describe_replaced, find_replaced, put_aside
 from sb3_distill.study.run import (
     RESULTS,
     collect,
     describe_missing,
-    describe_replaced,
     estimate_seconds,
-    find_replaced,
     format_seconds,
     only_study_in,
-    put_aside,
     run_study,
 )
 from sb3_distill.study.tables import PARTS
@@ -44,9 +42,16 @@ def print_plan(study: Study, folder: Path) -> None:
     for cell in study.cells:
         finished = manifest_of(folder, cell)
         seconds = estimate_seconds(cell, manifests) if finished is None else finished.total_seconds
-        state = "finished" if finished else "stopped" if stopped_in(folder, cell.key) else "to do"
+        state = "finished" if finished else _state_of(folder, cell.key)
         rows.append([*cell.labels.values(), state, format_seconds(seconds)])
     print(format_table(rows, n_left=len(rows[0]) - 1))
+
+
+def _state_of(folder: Path, key: str) -> str:
+    """The state of a cell that has not finished."""
+    if is_running(folder, key):
+        return "running"
+    return "stopped" if stopped_in(folder, key) else "to do"
 
 
 def print_needs(study: Study, folder: Path, n_jobs: int, is_here: bool) -> None:
@@ -90,6 +95,8 @@ def settle_replaced(study: Study, folder: Path, anew: bool) -> None:
             "folder with -o."
         )
     put_aside(replaced, folder)
+    # What they were recording goes with them.
+    clear_stopped(folder)
     print(f"{describe_replaced(replaced)}\nThese are made anew; what they were is in {folder / 'replaced'}.")
 
 

@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch as th
+
 from sb3_distill.agents.files import RUN_STATE
 from sb3_distill.algorithms import STUDENTS
 from sb3_distill.common.files import run_folder, write_whole
+from sb3_distill.common.locks import locked
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.mtpd.callbacks import BestOfTasksCallback
 from sb3_distill.reading.text import read_json
@@ -25,8 +28,11 @@ from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, TRAINED, Manifes
 from sb3_distill.study.rows import agents_of, evaluation_of, load_references, rows_of
 from sb3_distill.study.values import as_argument
 
-# While a cell trains: seconds that it has trained in earlier stretches, and when this one began
+# Until a cell has finished: seconds that it has trained in earlier stretches, when this one began, and the versions of
+# all of them
 STRETCHES = "stretches.json"
+# What the Zoo calls the models that it saves under way
+_CHECKPOINTS = "rl_model_*_steps.*"
 # Episodes of each evaluation by which the best model is selected, if the study does not say it
 N_EVAL_EPISODES = 10
 
@@ -39,19 +45,12 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None, save_freq:
     :param save_freq: steps between two checkpoints; -1: there are none
     :return: the arguments of ``rl_zoo3.train``
     """
-    hyperparams = dict(cell.hyperparams)
-    if cell.teacher_cell is not None:
-        hyperparams["teacher"] = str(agent_of_cell(folder.parent.parent, cell.teacher_cell))
-    if recording is not None:
-        hyperparams["recording"] = str(recording)
+    hyperparams = {**cell.hyperparams, **_places(cell, folder, recording)}
     if cell.algo in STUDENTS:
         # The study scores the teacher once for all cells, so no run needs to.
         hyperparams.setdefault("n_teacher_episodes", 0)
     if cell.algo == "mtpd":
         hyperparams.setdefault("n_eval_episodes", 0)
-    if cell.algo in MULTI_TASK and cell.selects_best:
-        own = hyperparams.get("callback") or []
-        hyperparams["callback"] = [*(own if isinstance(own, list) else [own]), _keeps_best(cell, folder)]
     # Real-time and multi-task runs do their own evaluations, instead of the Zoo's.
     eval_freq = cell.evaluation.get("eval_freq", -1) if leaves_one_agent(cell.algo, cell.hyperparams) else -1
     arguments = ["--algo", cell.algo, "--env", cell.env, "--seed", str(cell.seed), "-f", str(folder)]
@@ -75,6 +74,19 @@ def train_arguments(cell: Cell, folder: Path, recording: Path | None, save_freq:
     if hyperparams:
         arguments += ["-params", *(f"{name}:{as_argument(name, value)}" for name, value in hyperparams.items())]
     return arguments
+
+
+def _places(cell: Cell, folder: Path, recording: Path | None) -> dict[str, Any]:
+    """Settings that name places in the study's folder, wherever that is now."""
+    places: dict[str, Any] = {}
+    if cell.teacher_cell is not None:
+        places["teacher"] = str(agent_of_cell(folder.parent.parent, cell.teacher_cell))
+    if recording is not None:
+        places["recording"] = str(recording)
+    if cell.algo in MULTI_TASK and cell.selects_best:
+        own = cell.hyperparams.get("callback") or []
+        places["callback"] = [*(own if isinstance(own, list) else [own]), _keeps_best(cell, folder)]
+    return places
 
 
 def _keeps_best(cell: Cell, folder: Path) -> dict[str, dict[str, Any]]:
@@ -103,7 +115,7 @@ def train(cell: Cell, folder: Path, recording: Path | None, save_freq: int = -1)
     if (run / RUN_STATE).is_file():
         with (folder / LOG).open("a", buffering=1) as log, contextlib.redirect_stdout(log):
             # The study file has named its teacher, and the user the packages.
-            resume(run, is_trusted=True)
+            resume(run, is_trusted=True, hyperparams=_places(cell, folder, recording))
         return
 
     import sb3_distill_zoo
@@ -122,28 +134,38 @@ def train(cell: Cell, folder: Path, recording: Path | None, save_freq: int = -1)
         sys.argv = arguments
 
 
-class _Stopwatch:
+class _Stretches:
     """
-    How long a cell has trained, in all its stretches if it was stopped.
+    How long a cell has trained and with which versions, in all its stretches if it was stopped.
 
     :param folder: the cell's folder
     :param run: its run folder
     """
 
     def __init__(self, folder: Path, run: Path) -> None:
-        self._trained, self._stretches = folder / TRAINED, folder / STRETCHES
+        self._trained = folder / TRAINED
         self._start = time.time()
         self._before = 0.0
-        if (run / RUN_STATE).is_file() and self._stretches.is_file():
-            # What came after its newest checkpoint is done again.
-            before, start = read_json(self._stretches)
-            self._before = before + max((run / RUN_STATE).stat().st_mtime - start, 0.0)
-        write_whole(self._stretches, to_json([self._before, self._start]))
+        earlier: list[dict[str, str]] = []
+        if (run / RUN_STATE).is_file() and (folder / STRETCHES).is_file():
+            # What came after its newest checkpoint is done again. (Earlier versions wrote no versions.)
+            before, start, *known = read_json(folder / STRETCHES)
+            seconds = (run / RUN_STATE).stat().st_mtime - start
+            self._before = before + max(seconds, 0.0)
+            earlier = known[0] if known else []
+            if seconds < 0:
+                # The last one has left nothing.
+                earlier = earlier[:-1]
+        write_whole(folder / STRETCHES, to_json([self._before, self._start, [*earlier, _versions()]]))
 
     def stop(self) -> None:
         """Write down that the training is over."""
         write_whole(self._trained, to_json(self._before + time.time() - self._start))
-        self._stretches.unlink()
+
+
+def _versions() -> dict[str, str]:
+    """On which the bits of this process depend."""
+    return {**versions(), "threads": str(th.get_num_threads())}
 
 
 def run_cell(folder: Path, save_freq: int = -1) -> None:
@@ -153,6 +175,13 @@ def run_cell(folder: Path, save_freq: int = -1) -> None:
     :param folder: the cell's folder, with its settings; also one in which the cell was stopped
     :param save_freq: steps between two checkpoints; -1: there are none
     """
+    # A process of a study that was killed may still be about to end.
+    with locked(folder, "runs this cell", wait=True):
+        if not (folder / MANIFEST).is_file():
+            _run_cell(folder, save_freq)
+
+
+def _run_cell(folder: Path, save_freq: int) -> None:
     cell = Cell(**json.loads((folder / SETTINGS).read_text()))
     study = folder.parent.parent
     key = cell.recording_key
@@ -160,16 +189,22 @@ def run_cell(folder: Path, save_freq: int = -1) -> None:
     load_references(cell, study)
     run = run_folder(folder, cell.algo, cell.env)
     if not (folder / TRAINED).is_file():
-        watch = _Stopwatch(folder, run)
+        clock = _Stretches(folder, run)
         train(cell, folder, None if key is None else study / "recordings" / key, save_freq)
-        watch.stop()
+        clock.stop()
     trained = time.time()
     rows = rows_of(cell, run, study)
     command = (folder / LOG).read_text().splitlines()[0]
     seconds = {"train": read_json(folder / TRAINED), "evaluate": time.time() - trained}
-    manifest = Manifest(cell, tuple(rows), seconds, command, versions(), agents_of(cell, run, study))
+    written = read_json(folder / STRETCHES) if (folder / STRETCHES).is_file() else []
+    stretches = tuple(written[2]) if len(written) > 2 else ()
+    manifest = Manifest(cell, tuple(rows), seconds, command, _versions(), agents_of(cell, run, study), stretches)
+    # They were there to go on from.
+    for checkpoint in run.glob(_CHECKPOINTS):
+        checkpoint.unlink()
     write_whole(folder / MANIFEST, to_json(manifest.to_dict()))
     (folder / TRAINED).unlink()
+    (folder / STRETCHES).unlink(missing_ok=True)
 
 
 def end_with(reader: int) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.files import RUN_STATE
+from sb3_distill.agents.kinds.own import is_function_name
 from sb3_distill.common.files import check_name, run_folder
+from sb3_distill.common.locks import is_locked
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.schema import conform, read_fields
 from sb3_distill.reading.text import read_json
@@ -27,6 +29,8 @@ from sb3_distill.study.cell import Cell, StudyError
 # Commands that tell it, where Python does not
 _NAME_OF_PROCESSOR = {"Linux": ["lscpu"], "Darwin": ["sysctl", "machdep.cpu.brand_string"]}
 MANIFEST, SETTINGS, LOG, PROBLEM = "manifest.json", "cell.json", "train.log", "problem.txt"
+# What the processes of a cell have written to the standard error output
+STDERR = "stderr.txt"
 # How long a cell has trained: written when it has, before its evaluation
 TRAINED = "trained.json"
 
@@ -57,6 +61,8 @@ class Manifest:
     :param command: the command that repeats the training
     :param versions: versions of packages and hardware, on which the results depend
     :param agents: the agents on which the results depend; empty in manifests of earlier versions
+    :param stretches: versions of each stretch of a training that was stopped and went on; empty in manifests of earlier
+        versions, whose ``versions`` are those of the last one
     """
 
     cell: Cell
@@ -65,6 +71,7 @@ class Manifest:
     command: str
     versions: dict[str, str]
     agents: tuple[UsedAgent, ...] = ()
+    stretches: tuple[dict[str, str], ...] = ()
 
     @property
     def total_seconds(self) -> float:
@@ -102,17 +109,20 @@ class Manifest:
         return {**asdict(self), "rows": [row.to_dict() for row in self.rows]}
 
 
-def teachers_in(model: Path) -> list[UsedAgent]:
+def teachers_in(model: Path, cell: Cell) -> list[UsedAgent]:
     """
     :param model: zip of a run's model
-    :return: the agents that taught it, as the zip names them; none if they were models in memory
+    :param cell: the cell of the run
+    :return: the agents that taught it, as the zip names them, or, of functions, the cell; none if they were models in
+        memory
     """
     data = read_archive(model).data
     sources, hashes = data.get("taught_by"), data.get("teacher_sha256")
     if isinstance(sources, dict) and isinstance(hashes, dict):
         named = [(f"teachers.{task}", source, hashes.get(task)) for task, source in sources.items()]
     else:
-        named = [("teacher", sources, hashes)]
+        own = cell.hyperparams.get("teacher")
+        named = [("teacher", own if sources is None and is_function_name(own) else sources, hashes)]
     return [
         UsedAgent(setting, source, sha256)
         for setting, source, sha256 in named
@@ -158,13 +168,26 @@ def can_go_on(folder: Path) -> bool:
     return has_state(folder) or (folder / TRAINED).is_file() or (folder / MANIFEST).is_file()
 
 
+def _unfinished_in(study: Path, key: str) -> list[Path]:
+    return sorted((study / "cells").glob(f".{glob.escape(key)}.*"))
+
+
 def stopped_in(study: Path, key: str) -> Path | None:
     """
     :param study: a study's folder
     :param key: key of a cell that does not run
     :return: the folder in which it was stopped and can go on; None if there is none
     """
-    return next(filter(can_go_on, sorted((study / "cells").glob(f".{glob.escape(key)}.*"))), None)
+    return next(filter(can_go_on, _unfinished_in(study, key)), None)
+
+
+def is_running(study: Path, key: str) -> bool:
+    """
+    :param study: a study's folder
+    :param key: key of a cell
+    :return: whether a process runs it at this moment
+    """
+    return any(map(is_locked, _unfinished_in(study, key)))
 
 
 def clear_stopped(study: Path) -> None:
@@ -176,7 +199,8 @@ def clear_stopped(study: Path) -> None:
     """
     kept = []
     for left in study.glob("cells/.*"):
-        if can_go_on(left):
+        # A process whose study was killed may end a moment later.
+        if can_go_on(left) or is_locked(left):
             kept.append(Cell(**json.loads((left / SETTINGS).read_text())).recording_key)
         else:
             shutil.rmtree(left, ignore_errors=True)
@@ -212,10 +236,14 @@ def describe_versions(manifests: Sequence[Manifest]) -> list[str]:
     :param manifests: manifests of finished cells
     :return: versions and hardware as text, one entry per combination; if there are several, with their numbers of cells
     """
-    found = Counter(
-        ", ".join(f"{name} {version}" for name, version in manifest.versions.items()) for manifest in manifests
-    )
+    described = [[_described(own) for own in (*manifest.stretches, manifest.versions)] for manifest in manifests]
+    # Those of a cell that was stopped can be several.
+    found = Counter(own for each in described for own in dict.fromkeys(each))
     return [versions if len(found) == 1 else f"{versions} (cells: {count})" for versions, count in found.items()]
+
+
+def _described(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def versions() -> dict[str, str]:

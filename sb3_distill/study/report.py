@@ -14,11 +14,11 @@ from sb3_distill.export.web.page import read_play
 from sb3_distill.results.comparison import MARGIN
 from sb3_distill.results.tables import escape_markdown, format_markdown
 from sb3_distill.study.manifest import describe_versions
+from sb3_distill.study.plan.replaced import describe_replaced, find_replaced
 from sb3_distill.study.reporting.legend import describe_legend
 from sb3_distill.study.reporting.means import geometric_groups
 from sb3_distill.study.reporting.pictures import Picture, draw_figures, draw_videos
 from sb3_distill.study.reporting.results import load_results
-from sb3_distill.study.run import describe_replaced, find_replaced
 from sb3_distill.study.tables import describe_numbers, group_rows, table_of, to_latex
 
 

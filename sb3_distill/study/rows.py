@@ -182,8 +182,12 @@ def _evaluation_agents(cell: Cell, study: Path) -> dict[str, str | Path]:
     return {name: source for name, source in named.items() if source not in (None, "random")}
 
 
-def _load_named(cell: Cell, source: str | Path) -> Teacher:
-    """An agent that the evaluation names."""
+def load_named(cell: Cell, source: str | Path) -> Teacher:
+    """
+    :param cell: a cell
+    :param source: an agent that it names
+    :return: the agent; what an ONNX file leaves open, the cell's settings and environment say
+    """
     return load_player(source, cell.env, _kwargs_of(cell), "cpu", False, *taught_in(cell))
 
 
@@ -197,7 +201,7 @@ def load_references(cell: Cell, study: Path) -> None:
     if _ROWS[cell.algo] is multi_task_rows:
         load_task_teachers(cell)
     for source in _evaluation_agents(cell, study).values():
-        _load_named(cell, source)
+        load_named(cell, source)
 
 
 def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
@@ -207,13 +211,13 @@ def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
     :param study: the study's folder
     :return: the agents on which its results depend
     """
-    found = teachers_in(model_zip(run, cell.env))
+    found = teachers_in(model_zip(run, cell.env), cell)
     if _ROWS[cell.algo] is multi_task_rows:
         prefix = "evaluation.teachers" if cell.evaluation.get("teachers") else "teachers"
         own = {f"{prefix}.{name}": teacher for name, teacher in load_task_teachers(cell).items()}
     else:
         named = _evaluation_agents(cell, study)
-        own = {f"evaluation.{name}": _load_named(cell, source) for name, source in named.items()}
+        own = {f"evaluation.{name}": load_named(cell, source) for name, source in named.items()}
     used = {agent.setting: agent for agent in found}
     used |= {setting: UsedAgent(setting, teacher.source, teacher.sha256) for setting, teacher in own.items()}
     return tuple(used.values())

@@ -1,23 +1,18 @@
 """Runs the cells of a study that have not finished, and collects the results."""
 
 import functools
-import itertools
 import json
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError, AgentNotFoundError
-from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_agent
 from sb3_distill.algorithms import STUDENTS
-from sb3_distill.buffers.recording_meta import RecordingError
-from sb3_distill.buffers.recordings import Recording
-from sb3_distill.common.files import model_zip, write_whole
+from sb3_distill.common.files import write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.common.log import progress_bar
 from sb3_distill.common.utils import earlier_versions
@@ -29,12 +24,11 @@ from sb3_distill.study.cell import MULTI_TASK, OF_CELL, ZOO, Cell, Study
 from sb3_distill.study.manifest import (
     MANIFEST,
     PROBLEM,
+    STDERR,
     Manifest,
-    UsedAgent,
     clear_stopped,
     manifest_of,
     manifests_of,
-    teachers_in,
 )
 from sb3_distill.study.rows import tasks_of_cell, teacher_algorithms
 
@@ -43,8 +37,6 @@ RESULTS, TABLE = "results.json", "results.csv"
 # for the time of a study of which no cell has finished
 _STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "ppd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
 _ATARI_STEPS_PER_SECOND = 50
-# A message about cells names so many of them.
-_N_NAMED = 3
 
 
 def _awaited(cell: Cell) -> list[str]:
@@ -134,76 +126,6 @@ def collect(study: Study, folder: Path) -> list[Row]:
     return rows
 
 
-@dataclass(frozen=True)
-class Replaced:
-    """
-    An agent that is another one than when a cell or a recording was made.
-
-    :param folder: folder of the cell or of the recording
-    :param source: where the agent is
-    :param before: its hash when they were made
-    :param now: its hash now
-    """
-
-    folder: Path
-    source: str
-    before: str
-    now: str
-
-
-class _AgentsNow:
-    """By source, the agents as they are now, each loaded once; None for those that are not there any more."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[str, Teacher | None] = {}
-
-    def __getitem__(self, source: str) -> Teacher | None:
-        if source not in self._loaded:
-            try:
-                self._loaded[source] = load_teacher(source, device="cpu")
-            except (AgentError, OSError):
-                self._loaded[source] = None
-        return self._loaded[source]
-
-
-def _used_agents(manifest: Manifest, study: Path) -> Sequence[UsedAgent]:
-    if manifest.agents:
-        return manifest.agents
-    # Earlier versions did not write them down, but the run's zip knows its teacher.
-    try:
-        return teachers_in(model_zip(manifest.run_in(study), manifest.cell.env))
-    except (AgentError, OSError):
-        return ()
-
-
-def find_replaced(folder: Path, manifests: Iterable[Manifest], cells: Iterable[Cell] = ()) -> list[Replaced]:
-    """
-    :param folder: a study's folder
-    :param manifests: manifests of finished cells
-    :param cells: cells whose recordings are looked at, too
-    :return: the agents on which they depend and which are others now; agents that are not there any more are none of
-        them
-    """
-    now, replaced = _AgentsNow(), []
-    recorded_by = {cell.recording_key: cell.hyperparams.get("teacher") for cell in cells}
-    for manifest in manifests:
-        used = _used_agents(manifest, folder)
-        for source, before in {agent.source: agent.sha256 for agent in used}.items():
-            agent = now[source]
-            if agent is not None and not agent.is_agent(before):
-                replaced.append(Replaced(folder / "cells" / manifest.rows[0].agent, source, before, agent.sha256))
-        for own in used:
-            if own.setting == "teacher" and manifest.cell.recording_key in recorded_by:
-                recorded_by[manifest.cell.recording_key] = own.source
-    for key, teacher in recorded_by.items():
-        path = folder / "recordings" / str(key)
-        agent = now[teacher] if teacher is not None and path.is_dir() else None
-        with suppress(RecordingError):
-            if agent is not None and (before := Recording(path).settings.teacher) != agent.sha256:
-                replaced.append(Replaced(path, str(teacher), before, agent.sha256))
-    return replaced
-
-
 def _choices_of(cell: Cell) -> list[tuple[str, ...]]:
     """The agents that a cell needs, each with those that may stand for it if none is named."""
     named = [settings.get("teacher") for settings in (cell.hyperparams, cell.evaluation)]
@@ -279,39 +201,6 @@ def _how_to_get(source: str) -> str:
     )
 
 
-def describe_replaced(replaced: Sequence[Replaced]) -> str:
-    """
-    :param replaced: agents that are others now
-    :return: one line for each, with what was made with it
-    """
-    folders: dict[tuple[str, str, str], list[str]] = {}
-    for entry in replaced:
-        place = f"{entry.folder.parent.name}/{entry.folder.name}"
-        folders.setdefault((entry.source, entry.before, entry.now), []).append(place)
-    lines = []
-    for (source, before, now), places in folders.items():
-        more = f" and {len(places) - _N_NAMED} more" if len(places) > _N_NAMED else ""
-        named = f"{', '.join(places[:_N_NAMED])}{more}"
-        lines.append(f"{source} is another agent now (sha256 {now[:12]}) than for {named} (sha256 {before[:12]}).")
-    return "\n".join(lines)
-
-
-def put_aside(replaced: Iterable[Replaced], folder: Path) -> None:
-    """
-    Move cells and recordings that were made with other agents into the study's folder ``replaced``, so that they are
-    made anew.
-
-    :param replaced: agents that are others now
-    :param folder: the study's folder
-    """
-    # A cell can depend on several agents.
-    for path, before in {entry.folder: entry.before for entry in replaced}.items():
-        place = folder / "replaced" / path.parent.name
-        place.mkdir(parents=True, exist_ok=True)
-        names = (f"{path.name}-{before[:8]}-{number}" for number in itertools.count(1))
-        path.rename(next(place / name for name in names if not (place / name).exists()))
-
-
 @contextmanager
 def only_study_in(folder: Path) -> Iterator[None]:
     """
@@ -374,6 +263,10 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
                         percents = [row.percent_of_teacher for row in manifest.rows]
                         scores = " ".join("-" if percent is None else f"{percent:.1f}%" for percent in percents)
                         state = f"{scores} of the teacher, {format_seconds(manifest.total_seconds)}"
+                        said = folder / "cells" / key / STDERR
+                        if len(manifest.stretches) > 1 and said.is_file():
+                            # Such as that an environment could not be brought back to where it was
+                            state += f"; it went on after a stop, and said more in {said}"
                     collect(study, folder)
                     tell(n_done + len(failures))
                     # Running cells, and those that were stopped, have a folder with a temporary name.

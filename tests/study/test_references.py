@@ -13,8 +13,9 @@ from sb3_distill.study import rows
 from sb3_distill.study.cell import StudyError
 from sb3_distill.study.file import read_study
 from sb3_distill.study.manifest import manifest_of
+from sb3_distill.study.plan.replaced import find_replaced
 from sb3_distill.study.rows import load_references
-from sb3_distill.study.run import collect, describe_missing, find_replaced, ready_cells, run_study
+from sb3_distill.study.run import collect, describe_missing, ready_cells, run_study
 from tests.study.studies import run_here
 
 ALONE = {"algo": "rtpd", "students": None, "learning_starts": 50, "policy_kwargs": {"net_arch": [8]}}

@@ -18,10 +18,11 @@ from sb3_distill.study.cell import Cell, StudyError
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
 from sb3_distill.study.manifest import MANIFEST, Manifest
+from sb3_distill.study.plan.replaced import find_replaced
 from sb3_distill.study.report import main as report
 from sb3_distill.study.reporting.means import geometric_groups
 from sb3_distill.study.rows import agents_of, rows_of
-from sb3_distill.study.run import collect, find_replaced
+from sb3_distill.study.run import collect
 from sb3_distill.study.tables import group_rows, table_of
 from tests.envs.tasks import make_env
 from tests.mtpd.students import make

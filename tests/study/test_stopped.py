@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sb3_distill.common.locks import locked
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
 from sb3_distill.study.manifest import TRAINED, stopped_in
@@ -39,6 +40,10 @@ def stop_after_a_checkpoint(options: list[str], out: Path, stop: signal.Signals)
     assert process.poll() is None
     process.send_signal(stop)
     process.communicate(timeout=60)
+    for folder in out.glob("cells/.*"):
+        # The cell's own process may end a moment later.
+        with locked(folder, "waits for its end", wait=True):
+            pass
 
 
 @pytest.mark.ci
@@ -81,24 +86,6 @@ def test_a_cell_that_was_stopped_while_it_was_scored_is_not_trained_again(study_
     assert (finished / "train.log").read_text() == before
     assert json.loads((finished / "manifest.json").read_text())["seconds"]["train"] == 12.5
     assert [row.to_dict() for row in collect(study, tmp_path / "out")] == rows
-
-
-@pytest.mark.ci
-def test_seconds_are_those_of_all_stretches(study_file, tmp_path):
-    study = read_study(study_file)
-    (cell,) = study.cells
-    out = tmp_path / "out"
-    options = [str(study_file), "-o", str(out), "-j", "1", "--save-freq", "500"]
-    stop_after_a_checkpoint(options, out, signal.SIGKILL)
-    folder = stopped_in(out, cell.key)
-    assert folder is not None
-    before, start = json.loads((folder / "stretches.json").read_text())
-    assert before == 0
-    (state,) = folder.glob("pd/*/run_state.zip")
-    (folder / "stretches.json").write_text(json.dumps([1_000.0, state.stat().st_mtime - 500]))
-    assert start < state.stat().st_mtime
-    assert main(options) == 0
-    assert 1_500 < json.loads((out / "cells" / cell.key / "manifest.json").read_text())["seconds"]["train"] < 1_600
 
 
 @pytest.mark.ci
