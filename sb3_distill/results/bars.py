@@ -41,10 +41,11 @@ class Bar:
     published: float | None = None
 
 
-def draw_bars(bars: Sequence[Bar], series: str) -> Figure:
+def draw_bars(bars: Sequence[Bar], series: str, places_differ_in: str = "") -> Figure:
     """
     :param bars: the bars, no two of them with the same place and series
     :param series: what the bars of one place differ in, for the legend
+    :param places_differ_in: what the places differ in, for the axis, where their names do not say it
     :return: a bar chart: bars show means over runs, points show single runs, lines show the paper's numbers
     """
     definitions = {bar.definition for bar in bars}
@@ -55,7 +56,9 @@ def draw_bars(bars: Sequence[Bar], series: str) -> Figure:
     ]
     outer, inner = list(dict.fromkeys(places)), list(dict.fromkeys(bar.series for bar in bars))
     # Widen the figure if there are many bars.
-    figure, axes = make_axes("", percent_label(definitions), max(WIDTH, 0.18 * len(outer) * (len(inner) + 1) + 1.5))
+    figure, axes = make_axes(
+        places_differ_in, percent_label(definitions), max(WIDTH, 0.18 * len(outer) * (len(inner) + 1) + 1.5)
+    )
     width = 0.8 / len(inner)
     labels = dict(zip(inner, short_names([(name,) for name in inner]), strict=True))
     places_of_points: list[tuple[float, float]] = []

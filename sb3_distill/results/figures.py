@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from sb3_distill.common.files import whole_file
@@ -58,8 +58,9 @@ def scale_by_size(axes: Axes) -> None:
     """
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    # Labels of three decades with all of these would lie on each other.
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
+    # All three of three decades would lie on each other. Within a factor of five there may be one of them alone.
+    subs = (1, 2, 5) if high < 500 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs) if high > 5 * low else MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -315,7 +315,9 @@ def plot_groups(groups: Sequence[Group]) -> Figure:
         *place, series = group.labels.values()
         percents, definition = (group.quotients, None) if quotients else (group.percents, group.definition)
         bars.append(Bar(tuple(place), series, percents, definition, group.published))
-    return draw_bars(bars, list(groups[0].labels)[-1])
+    *places, series = groups[0].labels
+    # An environment says that it is one.
+    return draw_bars(bars, series, ", ".join(name for name in places if name != "env"))
 
 
 def plot_factors(groups: Sequence[Group]) -> Figure | None:

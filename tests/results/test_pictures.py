@@ -1,5 +1,6 @@
 """Figures answer their question: bands over seeds, what lies far away, names at points, what a factor does."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.comparison import t_interval
 from sb3_distill.results.curves import Curve, average, plot_learning_curves, read_curves, read_episodes
 from sb3_distill.results.factors import draw_factors
-from sb3_distill.results.figures import clip_outliers, make_axes
+from sb3_distill.results.figures import clip_outliers, make_axes, scale_by_size
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.tables import Group, plot_group_sizes
@@ -102,6 +103,22 @@ def test_one_point_far_away_does_not_flatten_the_rest():
         figure, axes = make_axes("", "")
         clip_outliers(axes, [(0.0, y) for y in heights])
         assert texts_of(figure) == []
+
+
+@pytest.mark.parametrize(("low", "high"), [(74, 148), (100, 2_000), (100, 200_000)])
+def test_sizes_have_several_labels_that_do_not_lie_on_each_other(low, high):
+    figure, axes = make_axes("bytes", "")
+    axes.plot([low, high], [0.0, 1.0])
+    scale_by_size(axes)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    inside = [box for box in boxes if axes.bbox.x0 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1]
+    assert len(inside) >= 3 and all(one.x1 < other.x0 for one, other in itertools.pairwise(inside))
+
+
+def test_bars_name_what_their_places_differ_in():
+    bars = [Bar((units,), "2", [99.0]) for units in ("4", "8")]
+    assert draw_bars(bars, "bits", "units").axes[0].get_xlabel() == "units"
 
 
 def test_bars_far_below_are_cut_and_their_runs_named():
