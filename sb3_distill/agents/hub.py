@@ -76,14 +76,21 @@ def _has_address() -> bool:
     """
     from huggingface_hub import constants
 
+    if constants.HF_HUB_OFFLINE:
+        # Nobody will be asked.
+        return False
     if getproxies().keys() & {"http", "https", "all"}:
         # The proxy looks it up.
         return True
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-    except socket.gaierror:
-        return False
-    return True
+    host = urlsplit(constants.ENDPOINT).hostname
+    for _ in range(2):
+        try:
+            socket.getaddrinfo(host, None)
+            return True
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_AGAIN:
+                break
+    return False
 
 
 def _fetch_if_there(repository: str, filename: str, commit: str, local_only: bool) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -157,3 +158,34 @@ def test_without_a_network_nothing_is_asked_again_and_again(online, offline, cap
     answers = ask(online[0], "http://hub.invalid", *NAMES, PINNED, NEVER_ASKED, finds=False)
     assert answers == {name: offline[name] for name in answers}
     assert "Retrying" not in caplog.text
+
+
+@pytest.fixture
+def lookups(monkeypatch):
+    """Names that were looked up; the first ones without success, by the codes of this list."""
+    asked, failures, look_up = [], [], socket.getaddrinfo
+
+    def answer(host, *args, **kwargs):
+        asked.append(host)
+        if failures:
+            raise socket.gaierror(failures.pop(0), "not found")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    return asked, failures
+
+
+def test_a_name_is_looked_up_once_more_where_the_resolver_says_so(hub, tmp_path, lookups):
+    lookups[1].append(socket.EAI_AGAIN)
+    name = f"hub:{REPOSITORY}"
+    assert ask(tmp_path, hub[0], name, finds=False)[name][0] == "dqn"
+    for code, n_lookups in ((socket.EAI_AGAIN, 2), (socket.EAI_NONAME, 1)):
+        lookups[0].clear()
+        lookups[1].extend([code] * n_lookups)
+        assert "the hub cannot be reached" in ask(tmp_path, hub[0], NEVER_ASKED, finds=False)[NEVER_ASKED]
+        assert len(lookups[0]) == n_lookups
+
+
+def test_whoever_says_offline_waits_for_no_resolver(online, lookups):
+    ask(online[0], "http://hub.invalid", *NAMES, NEVER_ASKED, offline=True)
+    assert not lookups[0]
