@@ -204,7 +204,7 @@ def warn_of_missing_statistics(teacher: Teacher, env: VecEnv) -> None:
             f"The student's environment normalises observations (VecNormalize), but the teacher {teacher.source} has "
             "no statistics of its own, so it gets raw observations. That is right only if it was trained on raw "
             "observations. If it was trained behind VecNormalize, put its vecnormalize.pkl beside its zip and pass the "
-            "zip; or load the model together with its environment: PPO.load(path, "
+            "zip; or, in Python, load the model together with its environment: PPO.load(path, "
             "env=VecNormalize.load(statistics, venv))."
         )
 

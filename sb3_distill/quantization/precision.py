@@ -38,7 +38,7 @@ def check_precision(
         if weight_bits is None:
             raise ValueError(
                 f"activation_bits={activation_bits} needs weight_bits too: set it, or set both to None for "
-                "full precision (-params weight_bits:None activation_bits:None)."
+                "full precision (in the Zoo: -params weight_bits:None activation_bits:None)."
             )
     for field, bits in (("first_layer_bits", first_layer_bits), ("last_layer_bits", last_layer_bits)):
         check_bits(field, bits, PARTS)
