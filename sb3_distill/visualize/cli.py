@@ -116,7 +116,7 @@ def draw_q_values(args: argparse.Namespace) -> None:
     temperature = targets_temperature(students) if args.temperature is None else args.temperature
     (episode,) = play_episodes(teacher, env_id, 1, args.epsilon, args.seed, args.max_steps)
     # A student can see other things than its teacher.
-    seen = [see_again(student, env_id, episode, args.seed) for student in students]
+    seen = [see_again(student, teacher, env_id, episode, args.seed) for student in students]
     write(plot_q_values(teacher, students, [episode, *seen], temperature), args.output)
 
 

@@ -83,17 +83,22 @@ class _Again:
         return np.array([next(self._actions)]), None
 
 
-def see_again(agent: Teacher, env_id: str, episode: Episode, seed: int = 0) -> Episode:
+def see_again(agent: Teacher, player: Teacher, env_id: str, episode: Episode, seed: int = 0) -> Episode:
     """
-    What an agent sees of an episode that another one has played: the same actions, in the environment of its own run.
+    What an agent sees of an episode that another one has played. Where its run was made otherwise, the same actions are
+    taken again in the environment of its own run.
 
     :param agent: the agent
+    :param player: the one that has played
     :param env_id: id of the environment
     :param episode: the first of ``play_episodes``
     :param seed: its seed
     :return: the same episode with the agent's observations
     :raises ValueError: it is another game there
     """
+    has_same_shape = agent.observation_space.shape == player.observation_space.shape
+    if has_same_shape and (agent.facts.recipe is None or _view(agent, env_id) == _view(player, env_id)):
+        return episode
     env_kwargs = {**recipe_of(agent, env_id).env_kwargs, "render_mode": "rgb_array"}
     actions = episode.actions
     with closing(make_env_of(agent, env_id, 1, env_kwargs)) as venv:
@@ -106,6 +111,12 @@ def see_again(agent: Teacher, env_id: str, episode: Episode, seed: int = 0) -> E
             "arguments."
         )
     return seen
+
+
+def _view(agent: Teacher, env_id: str) -> Any:
+    """What decides on an agent's observations."""
+    recipe = recipe_of(agent, env_id)
+    return list(recipe.wrappers or ()), list(recipe.vec_wrappers), recipe.frame_stack, agent.facts.student_keys
 
 
 def _play(

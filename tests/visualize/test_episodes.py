@@ -136,14 +136,17 @@ def stacked_run(tmp_path):
 def test_a_student_sees_the_episode_in_its_own_way(stacked_run):
     teacher, student = (load_teacher(source, device="cpu") for source in stacked_run)
     (episode,) = play_episodes(teacher, "CartPole-v1", epsilon=0.5, seed=3)
-    seen = see_again(student, "CartPole-v1", episode, seed=3)
+    seen = see_again(student, teacher, "CartPole-v1", episode, seed=3)
     assert len(seen.observations) == len(episode.observations) > 4
     for step, observation in enumerate(seen.observations):
         newest = episode.observations[max(step - 3, 0) : step + 1]
         expected = np.concatenate([np.zeros(16 - 4 * len(newest), np.float32), *newest])
         assert np.array_equal(observation, expected)
     with pytest.raises(ValueError, match="is another one than that of the first agent: from the same start, the same"):
-        see_again(student, "CartPole-v1", episode, seed=4)
+        see_again(student, teacher, "CartPole-v1", episode, seed=4)
+    # A zip alone does not say otherwise, and one of a run that was made alike sees the same.
+    assert see_again(load_teacher(stacked_run[0]), teacher, "CartPole-v1", episode) is episode
+    assert see_again(student, student, "CartPole-v1", episode) is episode
 
 
 def test_values_of_a_teacher_with_a_memory_beside_its_student(stacked_run, tmp_path):
