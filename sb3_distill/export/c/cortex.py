@@ -12,7 +12,7 @@ from sb3_distill.export.c.build import Footprint, measure, run_tool
 TARGETS = {"cortex-m0": "mps2-an385", "cortex-m3": "mps2-an385", "cortex-m4": "mps2-an386"}
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
 # One tick of the boards' timer, in instructions: they run at 25 MHz, and -icount makes one last a nanosecond.
-_TICK = 40
+TICK = 40
 _N_ACTIONS = 200
 _LINKER_SCRIPT = """
 ENTRY(_start)
@@ -80,17 +80,33 @@ def measure_cortex(folder: Path, target: str, discrete: bool) -> Footprint:
     flags = (f"-mcpu={target}", "-mthumb")
     footprint = measure(folder, target, COMPILER, "arm-none-eabi-size", flags)
     act = "policy_act(part)" if discrete else "{ int16_t action_[POLICY_ACTIONS]; policy_act(part, action_); }"
+    options = (*flags, f"-DN_ACTIONS={_N_ACTIONS}", f"-DACT(part)={act}", f"-I{folder.resolve()}")
     with tempfile.TemporaryDirectory() as name:
-        build = Path(name)
-        (build / "main.c").write_text(_MAIN)
-        (build / "link.ld").write_text(_LINKER_SCRIPT)
-        defines = (f"-DN_ACTIONS={_N_ACTIONS}", f"-DACT(part)={act}", f"-I{folder.resolve()}")
-        libraries = ("--specs=rdimon.specs", "-lc", "-lrdimon", "-T", "link.ld", "-Wl,--gc-sections")
-        sources = ("main.c", folder.resolve() / "policy.c")
-        run_tool(
-            COMPILER, *flags, "-Os", "-ffunction-sections", *defines, *sources, *libraries, "-o", "image", folder=build
-        )
-        options = ("-nographic", "-semihosting", "-icount", "shift=0")
-        printed = run_tool(EMULATOR, "-M", TARGETS[target], *options, "-kernel", "image", folder=build)
+        build_image(Path(name), _MAIN, *options, folder.resolve() / "policy.c")
+        printed = run_image(Path(name), target)
     ticks = int(re.findall(r"(\d+) ticks", printed)[0])
-    return replace(footprint, instructions=round(ticks * _TICK / _N_ACTIONS))
+    return replace(footprint, instructions=round(ticks * TICK / _N_ACTIONS))
+
+
+def build_image(build: Path, main: str, *arguments: str | Path) -> None:
+    """
+    :param build: folder in which ``image`` is written, a program that prints through the emulator
+    :param main: its C source, with the table of vectors
+    :param arguments: options and further sources for the compiler
+    :raises BuildError: the compiler fails
+    """
+    (build / "main.c").write_text(main)
+    (build / "link.ld").write_text(_LINKER_SCRIPT)
+    libraries = ("--specs=rdimon.specs", "-lc", "-lrdimon", "-T", "link.ld", "-Wl,--gc-sections")
+    run_tool(COMPILER, "-Os", "-ffunction-sections", "main.c", *arguments, *libraries, "-o", "image", folder=build)
+
+
+def run_image(build: Path, target: str) -> str:
+    """
+    :param build: folder with ``image``
+    :param target: one of ``TARGETS``
+    :return: what it prints on the emulated board
+    :raises BuildError: the emulator fails
+    """
+    options = ("-nographic", "-semihosting", "-icount", "shift=0")
+    return run_tool(EMULATOR, "-M", TARGETS[target], *options, "-kernel", "image", folder=build)
