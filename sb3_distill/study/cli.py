@@ -64,13 +64,13 @@ def print_needs(study: Study, folder: Path, n_jobs: int, is_here: bool) -> None:
     """
     manifests = manifests_of(folder, study.cells)
     remaining = [estimate_seconds(cell, manifests) for cell in study.cells if manifest_of(folder, cell) is None]
-    when = "unknown"
+    when = "time known when cells have finished"
     known = [seconds for seconds in remaining if seconds is not None]
     if len(known) == len(remaining):
         total = max([sum(known) / n_jobs, *known])
-        when = f"about {format_seconds(total)} with {n_jobs} at the same time"
-    basis = "finished cells" if manifests else "a rough guess; finished cells give a better one"
-    print(f"{len(study.cells)} cells, {len(remaining)} to do, time {when} (from {basis})")
+        basis = "finished cells" if manifests else "a rough guess; finished cells give a better one"
+        when = f"time about {format_seconds(total)} with {n_jobs} at the same time (from {basis})"
+    print(f"{len(study.cells)} cells, {len(remaining)} to do, {when}")
     needs = describe_needs(study.cells, folder, n_jobs if is_here else None)
     if needs:
         print(needs)

@@ -30,6 +30,7 @@ from sb3_distill.study.manifest import (
     manifest_of,
     manifests_of,
 )
+from sb3_distill.study.plan.needs import length_of
 from sb3_distill.study.rows import tasks_of_cell, teacher_algorithms
 
 RESULTS, TABLE = "results.json", "results.csv"
@@ -70,7 +71,8 @@ def estimate_seconds(cell: Cell, manifests: Sequence[Manifest]) -> float | None:
     :param cell: a cell that has not run
     :param manifests: manifests of finished cells
     :return: the median time of finished cells with the same algorithm and environment; if there are none, a rough guess
-        from the number of steps; None if this number is not set either
+        from the number of steps; None if nothing says this number
+    :raises ValueError: its settings contradict each other
     """
     seconds = [
         manifest.total_seconds
@@ -79,10 +81,11 @@ def estimate_seconds(cell: Cell, manifests: Sequence[Manifest]) -> float | None:
     ]
     if seconds:
         return statistics.median(seconds)
-    if cell.n_timesteps is None:
+    n_timesteps = length_of(cell)
+    if n_timesteps is None:
         return None
     atari = cell.env == "MultiTaskAtari-v0" or is_atari(cell.env)
-    return cell.n_timesteps / (_ATARI_STEPS_PER_SECOND if atari else _STEPS_PER_SECOND[cell.algo])
+    return n_timesteps / (_ATARI_STEPS_PER_SECOND if atari else _STEPS_PER_SECOND[cell.algo])
 
 
 def format_seconds(seconds: float | None) -> str:

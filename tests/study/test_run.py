@@ -16,6 +16,8 @@ import yaml
 
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.cli import main as command_line
+from sb3_distill.common.files import default_config
+from sb3_distill.reading.text import load_yaml
 from sb3_distill.study.backends import attempt, run_locally, run_on_ray
 from sb3_distill.study.cell import Cell
 from sb3_distill.study.cli import main
@@ -83,7 +85,8 @@ def test_a_plan_takes_as_long_as_its_longest_cell(tmp_path, capsys):
 def test_estimates():
     cell = Cell("pd", "CartPole-v1", 0, 10_000)
     assert estimate_seconds(cell, []) == pytest.approx(10)
-    assert estimate_seconds(replace(cell, n_timesteps=None), []) is None
+    shipped = load_yaml(default_config(cell.algo))[cell.env]["n_timesteps"]
+    assert estimate_seconds(replace(cell, n_timesteps=None), []) == pytest.approx(10 * shipped / cell.n_timesteps)
     manifests = [Manifest(cell, (), {"train": seconds, "evaluate": 1}, "", {}) for seconds in (3, 5, 100)]
     assert estimate_seconds(cell, manifests) == 6
     # Frames take longer than vectors.

@@ -49,6 +49,16 @@ def settings_of(cell: Cell) -> dict[str, Any]:
     return {**own, **with_paper(cell.algo, cell.env, cell.hyperparams, cell.n_timesteps or 0)}
 
 
+def length_of(cell: Cell) -> int | None:
+    """
+    :param cell: a cell
+    :return: the steps of its run, from the study or from the hyperparameters that we ship; None: neither says them
+    :raises ValueError: its settings contradict each other
+    """
+    n_timesteps = cell.n_timesteps or settings_of(cell).get("n_timesteps")
+    return None if n_timesteps is None else int(float(n_timesteps))
+
+
 def taught_in(cell: Cell) -> tuple[EnvRecipe, Keys]:
     """
     :param cell: a cell
@@ -72,12 +82,12 @@ def memory_of(cell: Cell) -> int | None:
     """
     try:
         settings = settings_of(cell)
-        n_timesteps = cell.n_timesteps or settings.get("n_timesteps")
+        n_timesteps = length_of(cell)
         if cell.algo == "ppd" or n_timesteps is None or "buffer_size" not in settings:
             return None
         made = {name: settings.get(name) for name in ("env_wrapper", "frame_stack", "student_keys")}
         one, n_tasks = _step_of(cell.algo, cell.env, json.dumps([cell.env_kwargs, made]))
-        return one * min(int(float(settings["buffer_size"])) * n_tasks, int(float(n_timesteps)))
+        return one * min(int(float(settings["buffer_size"])) * n_tasks, n_timesteps)
     except Exception:
         # Whatever it raises, such as a package that is missing here, the run itself says what is wrong.
         return None
