@@ -136,7 +136,8 @@ def recording_job(teacher: Path, images: bool) -> Job:
         if not (root / "last.zip").exists() or (root / RUN_STATE).exists():
             return None
         recording = Recording(root / "recording")
-        return hash_of(root / "last.zip"), [recording.observations(row).tolist() for row in range(recording.n_rows)]
+        rows = [np.asarray(recording.observations(row)).tolist() for row in range(recording.n_rows)]
+        return hash_of(root / "last.zip"), rows
 
     return Job("recording-images" if images else "recording", start, result)
 

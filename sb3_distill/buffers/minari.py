@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
+from sb3_distill.buffers.record import Obs
 from sb3_distill.buffers.recording_meta import RecordingError, RecordingSettings
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.common.files import dead_partials, file_name, flush_all, naming_errors, partial_path
@@ -91,6 +92,13 @@ def _datasets_in(root: Path) -> Iterator[None]:
             os.environ[_ROOT] = before
 
 
+def _rows(observations: Obs) -> Any:
+    """The observations of an episode as Minari takes them."""
+    if isinstance(observations, dict):
+        return {key: list(part) for key, part in observations.items()}
+    return list(observations)
+
+
 def to_minari(recording: Recording, dataset_id: str) -> Any:
     """
     Write the episodes that came to their end as a Minari dataset. Stacked frames are written whole, once per step. The
@@ -117,7 +125,7 @@ def to_minari(recording: Recording, dataset_id: str) -> Any:
         buffers.append(
             EpisodeBuffer(
                 id=index,
-                observations=list(episode.observations),
+                observations=_rows(episode.observations),
                 actions=list(episode.actions),
                 rewards=episode.rewards.tolist(),
                 terminations=ends[0].tolist(),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_distill.buffers.record import StepRecord
+from sb3_distill.buffers.record import Obs, StepRecord
 from sb3_distill.buffers.recording_meta import RecordingError, RecordingSettings
 from sb3_distill.buffers.recording_writer import RecordingWriter, remove_dead_recordings
 from sb3_distill.buffers.recordings import Recording
@@ -25,7 +25,7 @@ class RecordedPlay:
         self.recording = recording
         self.row = start
         # Observations by row: those after a step are those before the next one.
-        self._cached: dict[int, np.ndarray] = {}
+        self._cached: dict[int, Obs] = {}
         self._ends = {(end.row, end.env): end for end in recording.episodes}
 
     @property
@@ -33,7 +33,7 @@ class RecordedPlay:
         """Whether all steps have been read."""
         return self.row >= self.recording.n_rows
 
-    def step(self) -> tuple[StepRecord, np.ndarray]:
+    def step(self) -> tuple[StepRecord, Obs]:
         """
         :return: the next step, and the observations after it. After the last step, where nothing more was recorded,
             these are the observations before it.
@@ -58,7 +58,7 @@ class RecordedPlay:
         )
         return record, self.observations(self.row)
 
-    def observations(self, row: int) -> np.ndarray:
+    def observations(self, row: int) -> Obs:
         """
         :param row: a row, also the one after the last
         :return: its observations; those of the last row if there is none

@@ -1,8 +1,8 @@
 """What a recording says of itself, and the checks that its arrays are what it says."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,10 @@ from sb3_distill.reading.limits import MAX_DATA_BYTES, MAX_DIMENSIONS, MAX_SPACE
 from sb3_distill.reading.schema import read_fields
 from sb3_distill.reading.text import parse_json
 
-FORMAT = 3
-META, FRAMES, TERMINALS = "recording.json", "frames.zlib", "terminals.npz"
+FORMAT = 4
+# Before, observations were no Dict, and what is a part now stood beside the other fields.
+_FORMAT_OF_ONE_PART = 3
+META, TERMINALS = "recording.json", "terminals.npz"
 COLUMNS = ("actions", "rewards", "dones", "truncations")
 # Prefix of the columns with the parts of the teacher's answers
 ANSWERS = "answers_"
@@ -93,6 +95,21 @@ class _End:
     l: int | None  # noqa: E741
 
 
+@dataclass(frozen=True)
+class RecordedPart:
+    """
+    The observations under one key, or all of them if they are no Dict.
+
+    :param shape: shape of an observation
+    :param dtype: its type
+    :param images: whether observations are stored as planes
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    images: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordingMeta:
     """
@@ -102,9 +119,7 @@ class RecordingMeta:
     :param settings: the settings on which it depends
     :param n_rows: steps of the vector environment
     :param n_envs: number of environments
-    :param shape: shape of an observation
-    :param dtype: its type
-    :param images: whether observations are stored as planes
+    :param parts: the observations, by key; those that are no Dict under an empty one
     :param teacher_score: the teacher's score, if it was measured; in recordings of earlier versions, mean and standard
         deviation alone
     :param teacher_rule: in recordings of earlier versions
@@ -115,9 +130,7 @@ class RecordingMeta:
     settings: RecordingSettings
     n_rows: int
     n_envs: int
-    shape: tuple[int, ...]
-    dtype: str
-    images: bool
+    parts: Mapping[str, RecordedPart]
     teacher_score: RecordedScore | tuple[float, ...] | None
     teacher_rule: str | None = None
     episodes: tuple[_End, ...]
@@ -135,19 +148,32 @@ def read_meta(folder: Path) -> RecordingMeta:
     problem = format_problem(folder, found, FORMAT)
     if problem is not None:
         raise RecordingError(problem)
-    if found != FORMAT:
+    assert found is not None
+    if found < _FORMAT_OF_ONE_PART:
         raise RecordingError(f"{folder} has format {found}, not {FORMAT}: record it anew.")
+    if found == _FORMAT_OF_ONE_PART:
+        own = [entry.name for entry in fields(RecordedPart) if entry.name in content]
+        content["parts"] = {"": {name: content.pop(name) for name in own}}
     meta = read_fields(RecordingMeta, content, META)
-    check_size("the shape in it", len(meta.shape), MAX_DIMENSIONS, "numbers")
-    check_dtype("its observation", np.dtype(meta.dtype))
-    check_size("its observation", math.prod(meta.shape), MAX_SPACE_ELEMENTS, "elements")
-    if min((*meta.shape, meta.n_rows, meta.n_envs)) < 1:
+    for part in meta.parts.values():
+        check_size("the shape in it", len(part.shape), MAX_DIMENSIONS, "numbers")
+        check_dtype("its observation", np.dtype(part.dtype))
+        check_size("its observation", math.prod(part.shape), MAX_SPACE_ELEMENTS, "elements")
+        if part.images and (len(part.shape) != 3 or part.dtype != "uint8"):
+            raise ReadError(f"it has images of the shape {part.shape} and the type {part.dtype}")
+    if not meta.parts or min((meta.n_rows, meta.n_envs, *(n for part in meta.parts.values() for n in part.shape))) < 1:
         raise ReadError("a shape or a number in it is impossible")
-    if meta.images and (len(meta.shape) != 3 or meta.dtype != "uint8"):
-        raise ReadError(f"it has images of the shape {meta.shape} and the type {meta.dtype}")
     if not all(0 <= end.row < meta.n_rows and 0 <= end.env < meta.n_envs for end in meta.episodes):
         raise ReadError("an episode ends outside of it")
     return meta
+
+
+def part_suffixes(keys: Iterable[str]) -> dict[str, str]:
+    """
+    :param keys: the keys of the observations; an empty one if they are no Dict
+    :return: what the names of the files of each part end with: keys can be any text
+    """
+    return {key: f"_{number}" if key else "" for number, key in enumerate(keys)}
 
 
 def check_columns(meta: RecordingMeta, columns: Mapping[str, np.ndarray]) -> None:
@@ -166,19 +192,22 @@ def check_columns(meta: RecordingMeta, columns: Mapping[str, np.ndarray]) -> Non
         raise ReadError("its episodes are not those that its steps end")
 
 
-def check_observations(meta: RecordingMeta, observations: np.ndarray, terminals: np.ndarray) -> None:
+def check_observations(
+    meta: RecordingMeta, part: RecordedPart, observations: np.ndarray, terminals: np.ndarray
+) -> None:
     """
     :param meta: what the recording says of itself
+    :param part: what it says of these observations
     :param observations: what is stored of them: of images the numbers of their planes
     :param terminals: the same of the last observations of episodes
     :raises ReadError: one of them is of another type or shape
     """
-    own = meta.shape[:1] if meta.images else meta.shape
+    own = part.shape[:1] if part.images else part.shape
     for name, array, first in (
         ("observations", observations, (meta.n_rows, meta.n_envs)),
         ("terminals", terminals, (len(meta.episodes),)),
     ):
-        fits = array.dtype.kind == "i" if meta.images else array.dtype == meta.dtype
+        fits = array.dtype.kind == "i" if part.images else array.dtype == part.dtype
         if (array.size and (array.shape != (*first, *own) or not fits)) or len(array) != first[0]:
             raise ReadError(f"{name} has {array.dtype} of the shape {array.shape}, not of {(*first, *own)}")
 

@@ -22,13 +22,14 @@ from sb3_distill.buffers.recording_meta import (
     ANSWERS,
     COLUMNS,
     FORMAT,
-    FRAMES,
     META,
     TERMINALS,
     EpisodeEnd,
+    RecordedPart,
     RecordedScore,
     RecordingError,
     RecordingSettings,
+    part_suffixes,
 )
 from sb3_distill.buffers.recordings import BLACK, BLOCK, Recording
 from sb3_distill.common.answers import Answers
@@ -37,10 +38,102 @@ from sb3_distill.common.utils import setting
 
 # In an unfinished recording: the mark by which the run that goes on with it knows it
 _TOKEN = "token"
-# What a step of the vector environment has in memory: so many arrays, each with so many bytes beside its numbers
-_N_ARRAYS, _ARRAY = 7, 120
+# What a step of the vector environment has in memory beside its observations: so many arrays, each with so many bytes
+# beside its numbers
+_N_ARRAYS, _ARRAY = 6, 120
 # And the lock that its writer holds
 _LOCK = ".lock"
+
+
+class PartWriter:
+    """
+    Writes the observations of one part of a recording.
+
+    :param folder: folder in which the recording is written
+    :param suffix: what the names of its files end with
+    :param space: space of one environment's observations
+    :param n_envs: number of parallel environments
+    :param goes_on: whether the file with the frames is there already
+    """
+
+    def __init__(self, folder: Path, suffix: str, space: spaces.Space, n_envs: int, goes_on: bool) -> None:
+        assert space.shape is not None and space.dtype is not None
+        self.folder, self.suffix = folder, suffix
+        self.shape, self.dtype = space.shape, space.dtype
+        self.images = is_image_space(space, check_channels=False)
+        self.observations: list[np.ndarray] = []
+        self.terminals: list[np.ndarray] = []
+        if self.images:
+            # By environment: the planes of its latest image, with their numbers in the file
+            self.latest: list[dict[bytes, int]] = [{} for _ in range(n_envs)]
+            self._black = bytes(self.shape[1] * self.shape[2])
+            self.n_planes = 0
+            self.pending: list[bytes] = []
+            self.offsets = [0]
+            self.file = (folder / f"frames{suffix}.zlib").open("r+b" if goes_on else "wb")
+
+    @property
+    def described(self) -> RecordedPart:
+        """What the recording says of it."""
+        return RecordedPart(self.shape, str(self.dtype), self.images)
+
+    @property
+    def step_bytes(self) -> int:
+        """How many bytes one step takes, without its frames."""
+        return 4 * self.shape[0] if self.images else math.prod(self.shape) * self.dtype.itemsize
+
+    def add(self, obs: np.ndarray) -> None:
+        """
+        :param obs: the observations before a step ``(n_envs, ...)``
+        """
+        self.observations.append(np.stack([self._stored(env, own) for env, own in enumerate(obs)]))
+
+    def end(self, env: int, obs: np.ndarray) -> None:
+        """
+        :param env: the environment in which an episode ended
+        :param obs: its last observation
+        """
+        self.terminals.append(self._stored(env, obs))
+
+    def _stored(self, env: int, obs: np.ndarray) -> np.ndarray:
+        """An observation as it is stored: of an image, the numbers of its planes, of which new ones are written."""
+        if not self.images:
+            return np.array(obs, dtype=self.dtype)
+        planes = planes_of(obs)
+        known = {self._black: BLACK, **self.latest[env]}
+        for plane in planes:
+            if plane not in known:
+                known[plane] = self.n_planes
+                self._write_plane(plane)
+        self.latest[env] = {plane: known[plane] for plane in planes}
+        return np.array([known[plane] for plane in planes], dtype=np.int32)
+
+    def _write_plane(self, plane: bytes) -> None:
+        self.n_planes += 1
+        self.pending.append(plane)
+        if len(self.pending) == BLOCK:
+            self._write_block()
+
+    def _write_block(self) -> None:
+        if self.pending:
+            data = zlib.compress(b"".join(self.pending), 1)
+            with naming_errors(self.folder):
+                self.file.write(data)
+            self.offsets.append(self.offsets[-1] + len(data))
+            self.pending = []
+
+    def close(self) -> None:
+        """Close the file with the frames."""
+        if self.images:
+            self.file.close()
+
+    def write_rest(self) -> None:
+        """Write what is not on the disk yet, but for the last observations of episodes."""
+        np.save(self.folder / f"observations{self.suffix}.npy", np.stack(self.observations))
+        if self.images:
+            self._write_block()
+            self.close()
+            np.save(self.folder / f"offsets{self.suffix}.npy", np.array(self.offsets))
 
 
 class RecordingWriter:
@@ -53,7 +146,7 @@ class RecordingWriter:
     :param observation_space: Observation space
     :param n_envs: number of parallel environments
     :param token: that of an unfinished recording, to go on with the frames that it has written
-    :raises RecordingError: the observations are a Dict, or there is no unfinished recording with this token
+    :raises RecordingError: there is no unfinished recording with this token
     """
 
     def __init__(
@@ -64,14 +157,9 @@ class RecordingWriter:
         n_envs: int,
         token: str | None = None,
     ) -> None:
-        if isinstance(observation_space, spaces.Dict):
-            raise RecordingError("Dict observations cannot be recorded: leave recording out.")
-        assert observation_space.shape is not None and observation_space.dtype is not None
         self.folder = folder
         self.settings = settings
         self.n_envs = n_envs
-        self.shape = observation_space.shape
-        self.dtype = observation_space.dtype
         self.partial = partial_path(folder)
         self.token = secrets.token_hex(8) if token is None else token
         if token is not None:
@@ -88,36 +176,33 @@ class RecordingWriter:
                 self._lock.acquire(timeout=0)
             (self.partial / _TOKEN).write_text(self.token)
         self.columns: dict[str, list[np.ndarray]] = {}
-        self.observations: list[np.ndarray] = []
-        self.terminals: list[np.ndarray] = []
         self.episodes: list[EpisodeEnd] = []
-        self.images = is_image_space(observation_space, check_channels=False)
-        if self.images:
-            # By environment: the planes of its latest image, with their numbers in the file
-            self._latest: list[dict[bytes, int]] = [{} for _ in range(n_envs)]
-            self._black = bytes(self.shape[1] * self.shape[2])
-            self._n_planes = 0
-            self._pending: list[bytes] = []
-            self._offsets = [0]
-            self._file = (self.partial / FRAMES).open("wb" if token is None else "r+b")
+        own = observation_space if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+        self.parts = {
+            key: PartWriter(self.partial, suffix, own[key], n_envs, token is not None)
+            for key, suffix in part_suffixes(own).items()
+        }
 
     def add(self, record: StepRecord) -> None:
         """
         Record one step of the vector environment.
 
-        :param record: the step, whose observations are no Dict
+        :param record: the step
         """
-        obs, infos = record.observations, record.infos
-        assert isinstance(obs, np.ndarray) and isinstance(record.answers, Answers)
-        row = len(self.observations)
+        infos = record.infos
+        assert isinstance(record.answers, Answers)
+        row = self._n_rows
         truncations = np.array([bool(info.get("TimeLimit.truncated", False)) for info in infos])
         values = (record.actions, record.rewards, record.dones, truncations)
         answers = {f"{ANSWERS}{name}": array for name, array in record.answers.arrays().items()}
         for name, value in {**dict(zip(COLUMNS, values, strict=True)), **answers}.items():
             self.columns.setdefault(name, []).append(np.array(value))
-        self.observations.append(np.stack([self._stored(env, own) for env, own in enumerate(obs)]))
+        for key, part in self.parts.items():
+            part.add(record.observations[key] if key else record.observations)  # type: ignore[arg-type]
         for env in np.flatnonzero(record.dones).tolist():
-            self.terminals.append(self._stored(env, infos[env]["terminal_observation"]))
+            last = infos[env]["terminal_observation"]
+            for key, part in self.parts.items():
+                part.end(env, last[key] if key else last)
             episode = infos[env].get("episode")
             self.episodes.append(
                 EpisodeEnd(
@@ -137,47 +222,28 @@ class RecordingWriter:
         if isinstance(action_space, spaces.Discrete):
             n_answers = int(action_space.n)
         # The action, the reward and two flags come to 14 bytes.
-        observed = 4 * self.shape[0] if self.images else math.prod(self.shape) * self.dtype.itemsize
-        return 4 * (n_answers + 1) + 14 + observed
+        return 4 * (n_answers + 1) + 14 + sum(part.step_bytes for part in self.parts.values())
 
     def memory_bytes(self, action_space: spaces.Space) -> float:
         """
         :param action_space: Action space
         :return: about how many bytes of memory one step takes until the recording is closed
         """
-        return self.step_bytes(action_space) + _N_ARRAYS * _ARRAY / self.n_envs
+        return self.step_bytes(action_space) + (_N_ARRAYS + len(self.parts)) * _ARRAY / self.n_envs
 
     @property
     def n_steps(self) -> int:
         """Number of recorded steps, of all environments together."""
-        return len(self.observations) * self.n_envs
+        return self._n_rows * self.n_envs
 
-    def _stored(self, env: int, obs: np.ndarray) -> np.ndarray:
-        """An observation as it is stored: of an image, the numbers of its planes, of which new ones are written."""
-        if not self.images:
-            return np.array(obs, dtype=self.dtype)
-        planes = planes_of(obs)
-        known = {self._black: BLACK, **self._latest[env]}
-        for plane in planes:
-            if plane not in known:
-                known[plane] = self._n_planes
-                self._write_plane(plane)
-        self._latest[env] = {plane: known[plane] for plane in planes}
-        return np.array([known[plane] for plane in planes], dtype=np.int32)
+    @property
+    def _n_rows(self) -> int:
+        return len(self.columns.get("actions", []))
 
-    def _write_plane(self, plane: bytes) -> None:
-        self._n_planes += 1
-        self._pending.append(plane)
-        if len(self._pending) == BLOCK:
-            self._write_block()
-
-    def _write_block(self) -> None:
-        if self._pending:
-            data = zlib.compress(b"".join(self._pending), 1)
-            with naming_errors(self.folder):
-                self._file.write(data)
-            self._offsets.append(self._offsets[-1] + len(data))
-            self._pending = []
+    @property
+    def images(self) -> bool:
+        """Whether frames are written."""
+        return any(part.images for part in self.parts.values())
 
     def abort(self, keep: bool = False) -> None:
         """
@@ -185,10 +251,10 @@ class RecordingWriter:
 
         :param keep: keep its frames, for a run that goes on with it
         """
-        if self.images:
-            # A full disk has been told already.
-            with suppress(OSError):
-                self._file.close()
+        # A full disk has been told already.
+        with suppress(OSError):
+            for part in self.parts.values():
+                part.close()
         if not keep:
             shutil.rmtree(self.partial, ignore_errors=True)
         self._lock.release()
@@ -229,20 +295,16 @@ class RecordingWriter:
     def _write_rest(self, teacher_score: RecordedScore | None) -> None:
         for name, rows in self.columns.items():
             np.save(self.partial / f"{name}.npy", np.stack(rows))
-        np.save(self.partial / "observations.npy", np.stack(self.observations))
-        if self.images:
-            self._write_block()
-            self._file.close()
-            np.save(self.partial / "offsets.npy", np.array(self._offsets))
-        np.savez_compressed(self.partial / TERMINALS, observations=np.array(self.terminals))
+        for part in self.parts.values():
+            part.write_rest()
+        terminals = {f"observations{part.suffix}": np.array(part.terminals) for part in self.parts.values()}
+        np.savez_compressed(self.partial / TERMINALS, **terminals)  # type: ignore[arg-type]
         meta = {
             "format": FORMAT,
             "settings": asdict(self.settings),
-            "n_rows": len(self.observations),
+            "n_rows": self._n_rows,
             "n_envs": self.n_envs,
-            "shape": list(self.shape),
-            "dtype": str(self.dtype),
-            "images": self.images,
+            "parts": {key: asdict(part.described) for key, part in self.parts.items()},
             "teacher_score": None if teacher_score is None else asdict(teacher_score),
             "episodes": [dict(zip(("row", "env", "r", "l"), end, strict=True)) for end in self.episodes],
         }

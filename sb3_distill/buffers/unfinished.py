@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_distill.buffers.recording_meta import EpisodeEnd, RecordingError, RecordingSettings
-from sb3_distill.buffers.recording_writer import RecordingWriter
+from sb3_distill.buffers.recording_writer import PartWriter, RecordingWriter
 from sb3_distill.state.file import Blocks
 
 
@@ -19,19 +19,25 @@ def writer_state(writer: RecordingWriter) -> dict[str, Any]:
     """
     state: dict[str, Any] = {
         "columns": {name: np.stack(rows) for name, rows in writer.columns.items()},
-        "observations": np.stack(writer.observations) if writer.observations else None,
-        "terminals": list(writer.terminals),
         "episodes": [tuple(end) for end in writer.episodes],
+        "parts": {key: _part_state(part) for key, part in writer.parts.items()},
     }
-    if writer.images:
-        writer._file.flush()
-        os.fsync(writer._file.fileno())
+    return {**state, "token": writer.token} if writer.images else state
+
+
+def _part_state(part: PartWriter) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "observations": np.stack(part.observations) if part.observations else None,
+        "terminals": list(part.terminals),
+    }
+    if part.images:
+        part.file.flush()
+        os.fsync(part.file.fileno())
         state |= {
-            "token": writer.token,
-            "offsets": list(writer._offsets),
-            "pending": Blocks(list(writer._pending)),
-            "n_planes": writer._n_planes,
-            "latest": [(Blocks(list(latest)), list(latest.values())) for latest in writer._latest],
+            "offsets": list(part.offsets),
+            "pending": Blocks(list(part.pending)),
+            "n_planes": part.n_planes,
+            "latest": [(Blocks(list(latest)), list(latest.values())) for latest in part.latest],
         }
     return state
 
@@ -56,22 +62,28 @@ def resume_writer(
     """
     writer = RecordingWriter(folder, settings, observation_space, n_envs, state.get("token"))
     writer.columns = {name: list(rows) for name, rows in state["columns"].items()}
-    writer.observations = [] if state["observations"] is None else list(state["observations"])
-    writer.terminals = list(state["terminals"])
     writer.episodes = [EpisodeEnd(*end) for end in state["episodes"]]
-    if writer.images:
+    # States of earlier versions have one part, and what is of it beside the rest.
+    for key, own in state.get("parts", {"": state}).items():
+        _resume_part(writer.parts[key], own)
+    return writer
+
+
+def _resume_part(part: PartWriter, state: dict[str, Any]) -> None:
+    part.observations = [] if state["observations"] is None else list(state["observations"])
+    part.terminals = list(state["terminals"])
+    if part.images:
         end = state["offsets"][-1]
-        if writer._file.seek(0, os.SEEK_END) < end:
-            writer._file.close()
+        if part.file.seek(0, os.SEEK_END) < end:
+            part.file.close()
             raise RecordingError(
-                f"The unfinished recording in {writer.partial} has lost frames, so the run cannot go on with it: "
+                f"The unfinished recording in {part.folder} has lost frames, so the run cannot go on with it: "
                 "delete the run's folder and start anew."
             )
         # What was written after the state is written again.
-        writer._file.truncate(end)
-        writer._file.seek(end)
-        writer._offsets = list(state["offsets"])
-        writer._pending = list(state["pending"].items)
-        writer._n_planes = state["n_planes"]
-        writer._latest = [dict(zip(planes.items, numbers, strict=True)) for planes, numbers in state["latest"]]
-    return writer
+        part.file.truncate(end)
+        part.file.seek(end)
+        part.offsets = list(state["offsets"])
+        part.pending = list(state["pending"].items)
+        part.n_planes = state["n_planes"]
+        part.latest = [dict(zip(planes.items, numbers, strict=True)) for planes, numbers in state["latest"]]

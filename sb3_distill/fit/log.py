@@ -91,7 +91,7 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     episodes: list[Episode]
     try:
         if path.is_dir():
-            episodes = [episode.observations[:-1] for episode in _open_recording(path).finished_episodes()]
+            episodes = [_acted_on(episode.observations) for episode in _open_recording(path).finished_episodes()]
         elif path.is_file():
             if not zipfile.is_zipfile(path):
                 raise LogError(
@@ -166,9 +166,13 @@ def _read_minari(dataset_id: str) -> list[Episode]:
         parts = found if isinstance(found, dict) else {"": found}
         if not all(isinstance(part, np.ndarray) and part.ndim > 0 for part in parts.values()):
             raise LogError("its observations are not one array for each step, or one for each key")
-        # Nobody acted on the last observation of an episode.
-        episodes.append((KeyedEpisode(parts) if isinstance(found, dict) else found)[:-1])
+        episodes.append(_acted_on(found))
     return episodes
+
+
+def _acted_on(observations: Any) -> Episode:
+    """The observations of an episode without the last one, on which nobody acted."""
+    return (KeyedEpisode(observations) if isinstance(observations, dict) else observations)[:-1]
 
 
 def _checked(episode: Episode, space: spaces.Space) -> Episode:

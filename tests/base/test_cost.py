@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 from gymnasium import spaces
+from gymnasium.vector.utils import create_empty_array
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import CallbackList, CheckpointCallback, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
@@ -339,15 +340,23 @@ def test_a_recording_and_the_replay_buffer_must_fit_together(tmp_path, memory):
         model.learn(4_000)
 
 
-@pytest.mark.parametrize(("n_envs", "space"), [(1, spaces.Box(-1, 1, (7,), np.float32)), (8, FRAMES)])
+@pytest.mark.parametrize(
+    ("n_envs", "space"),
+    [
+        (1, spaces.Box(-1, 1, (7,), np.float32)),
+        (8, FRAMES),
+        (2, spaces.Dict({"frames": FRAMES, "vector": spaces.Box(-1, 1, (7,), np.float32)})),
+    ],
+)
 def test_the_memory_of_steps_of_a_recording(n_envs, space, tmp_path):
     told = RecordingSettings(
         algorithm="PolicyDistillation", teacher="0", env_id=None, observation_space=str(space), teacher_eps=0.0
     )
     writer = RecordingWriter(tmp_path / "play", told, space, n_envs)
+    zeros = create_empty_array(space, n_envs)
     tracemalloc.start()
     for _ in range(300):
-        writer.add(step_record(np.zeros((n_envs, *space.shape), space.dtype)))
+        writer.add(step_record(zeros))
     measured = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     writer.abort()

@@ -18,6 +18,7 @@ from sb3_distill import QPD, Answers, PolicyDistillation, StackedEntries, load_t
 from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.envs.views import ObservationView
+from sb3_distill.fit.fit import fit
 from tests.helpers import same
 
 KEYS: dict[str, Any] = {"teacher_keys": "state", "student_keys": "positions"}
@@ -108,9 +109,31 @@ def test_a_recording_holds_what_the_student_sees(cartpole_teacher: Path, tmp_pat
     read = make(cartpole_teacher, recording=tmp_path / "play").learn(200)
     assert same(played.policy, read.policy)
     recording = Recording(tmp_path / "play")
-    assert recording.shape == (8,) and next(recording.finished_episodes()).observations.shape[1:] == (8,)
+    assert recording.parts[""].shape == (8,) and next(recording.finished_episodes()).observations.shape[1:] == (8,)
     with pytest.raises(ValueError, match=r"student_keys='positions', not 'state'"):
         make(cartpole_teacher, recording=tmp_path / "play", student_keys="state", env=make_env()).learn(200)
+
+
+def test_a_recording_of_several_keys(cartpole_teacher: Path, tmp_path: Path) -> None:
+    """The student cannot tell it from the game, and each part is what it saw."""
+    kwargs: dict[str, Any] = {"policy": "MultiInputPolicy", "student_keys": ["positions", "state"]}
+    played = make(cartpole_teacher, **kwargs).learn(200)
+    make(cartpole_teacher, **kwargs, recording=tmp_path / "play").learn(200)
+    read = make(cartpole_teacher, **kwargs, recording=tmp_path / "play").learn(200)
+    assert same(played.policy, read.policy)
+    recording = Recording(tmp_path / "play")
+    assert {key: space.shape for key, space in recording.observation_space.items()} == {  # type: ignore[union-attr]
+        "positions": (8,),
+        "state": (4,),
+    }
+    episode: Any = next(recording.finished_episodes()).observations
+    assert np.array_equal(episode["positions"][:, -2:], episode["state"][:, [0, 2]])
+    # A teacher of these keys answers to them without the game.
+    teacher = DQN("MultiInputPolicy", make_env(n_envs=1), buffer_size=10, device="cpu", seed=0)
+    found = fit(str(tmp_path / "play"), teacher, n_timesteps=200, device="cpu")
+    assert found.model.observation_space.keys() == {"positions", "state"}
+    with pytest.raises(ValueError, match=r"student_keys=\['positions', 'state'\], not 'state'"):
+        make(cartpole_teacher, recording=tmp_path / "play", student_keys="state").learn(200)
 
 
 def test_evaluations_and_processes(cartpole_teacher: Path, tmp_path: Path) -> None:

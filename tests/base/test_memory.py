@@ -78,16 +78,23 @@ def test_it_holds_the_last_observations(name, loaded, tmp_path):
             assert np.array_equal(store[np.full(2, memory.pos - 1 - age), np.arange(2)], shown)
 
 
+def equal(first, second):
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
+    return np.array_equal(first, second)
+
+
 def infos_of(local):
     return [info["terminal_observation"] for info in local["infos"] if "terminal_observation" in info]
 
 
-@pytest.mark.parametrize("name", [name for name in ENVS if name != "Dict"])
+@pytest.mark.parametrize("name", ENVS)
 def test_a_recording_keeps_what_was_shown(name, tmp_path):
     """Also the last observation of every episode."""
     env = ENVS[name]()
-    teacher = load_teacher(A2C("MlpPolicy", env, device="cpu", seed=0))
-    model = PolicyDistillation("MlpPolicy", env, teacher, recording=tmp_path / "play", **KWARGS)
+    policy = "MultiInputPolicy" if name == "Dict" else "MlpPolicy"
+    teacher = load_teacher(A2C(policy, env, device="cpu", seed=0))
+    model = PolicyDistillation(policy, env, teacher, recording=tmp_path / "play", **KWARGS)
     seen, last = [], []
 
     def keep(local, _):
@@ -97,16 +104,18 @@ def test_a_recording_keeps_what_was_shown(name, tmp_path):
 
     model.learn(400, keep)
     recording = Recording(tmp_path / "play")
-    assert all(np.array_equal(recording.observations(row), obs) for row, obs in enumerate(seen))
+    assert all(equal(recording.observations(row), obs) for row, obs in enumerate(seen))
     assert len(recording.episodes) == len(last) > 10
     for end, obs in zip(recording.episodes, last, strict=True):
-        assert np.array_equal(recording.terminal(end.row, end.env), obs)
-    assert all(len(episode.observations) == len(episode.actions) + 1 for episode in recording.finished_episodes())
+        assert equal(recording.terminal(end.row, end.env), obs)
+    for episode in recording.finished_episodes():
+        parts = episode.observations.values() if name == "Dict" else [episode.observations]
+        assert {len(part) for part in parts} == {len(episode.actions) + 1}
     # A reader is told the same.
-    reader = PolicyDistillation("MlpPolicy", ENVS[name](), teacher, recording=tmp_path / "play", **KWARGS)
+    reader = PolicyDistillation(policy, ENVS[name](), teacher, recording=tmp_path / "play", **KWARGS)
     again = []
     reader.learn(400, lambda local, _: again.extend(infos_of(local)) or True)
-    assert np.array_equal(again, last)
+    assert all(equal(*pair) for pair in zip(again, last, strict=True)) and same(reader.policy, model.policy)
 
 
 @pytest.mark.parametrize("cls", [PolicyDistillation, RealTimeDistillDQN])

@@ -48,6 +48,13 @@ def change_meta(**changes):
     return change
 
 
+PART = {"shape": [2, 36, 36], "dtype": "uint8", "images": True}
+
+
+def change_part(**changes):
+    return change_meta(parts={"": {**PART, **changes}})
+
+
 def change_array(name, change):
     return lambda folder: np.save(folder / name, change(np.load(folder / name)))
 
@@ -65,8 +72,10 @@ DAMAGES = {
     "no episodes": (change_meta(episodes=[]), "episodes are not those that its steps end|terminals"),
     "an episode elsewhere": (change_meta(episodes=[{"row": 10**9, "env": 0, "r": 1, "l": 1}]), "ends outside of it"),
     "another number of rows": (change_meta(n_rows=11), r"has \w+ of the shape"),
-    "a shape without end": (change_meta(shape=[2, 10**6, 10**6]), "more than the 4,194,304"),
-    "a type of objects": (change_meta(dtype="object"), "of the type object"),
+    "a shape without end": (change_part(shape=[2, 10**6, 10**6]), "more than the 4,194,304"),
+    "a type of objects": (change_part(dtype="object"), "of the type object"),
+    "no observations": (change_meta(parts={}), "a shape or a number in it is impossible"),
+    "observations that are not there": (change_meta(parts={"a": PART, "b": PART}), "No such file|observations_0"),
     "a score of text": (change_meta(teacher_score="abc"), "teacher_score must be"),
     "settings of another kind": (change_meta(settings={"algorithm": "x"}), "settings has no teacher"),
     "actions of another shape": (change_array("actions.npy", lambda actions: actions[:5]), "actions has int64"),

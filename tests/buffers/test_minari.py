@@ -7,7 +7,7 @@ from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_distill import PolicyDistillation
+from sb3_distill import PolicyDistillation, StackedEntries
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from tests.helpers import content_of, full_disk
@@ -85,6 +85,22 @@ def test_every_type_of_observation_comes_back(kwargs, tmp_path):
     recording = record(tmp_path, **kwargs)
     to_minari(recording, "noise/dqn-v0")
     check(recording, minari.load_dataset("noise/dqn-v0"))
+
+
+def test_a_dict_comes_back_by_key(tmp_path, cartpole_teacher):
+    def make_env():
+        return make_vec_env("CartPole-v1", 2, seed=0, wrapper_class=StackedEntries, wrapper_kwargs={"entries": [0]})
+
+    kwargs = {"teacher_keys": "state", "n_teacher_episodes": 0, "device": "cpu", "seed": 0}
+    folder = tmp_path / "play"
+    PolicyDistillation("MultiInputPolicy", make_env(), cartpole_teacher, recording=folder, **kwargs).learn(300)
+    recording = Recording(folder)
+    dataset = to_minari(recording, "pole/dqn-v0")
+    assert dataset.observation_space == recording.observation_space
+    for stored, episode in zip(dataset.iterate_episodes(), recording.finished_episodes(), strict=True):
+        assert stored.observations.keys() == {"positions", "state"}
+        for key, part in episode.observations.items():
+            assert np.array_equal(stored.observations[key], part) and stored.observations[key].dtype == part.dtype
 
 
 def test_minatar(tmp_path):

@@ -138,7 +138,7 @@ def test_atari_frames_are_stored_once_and_come_back(tmp_path):
         models.append(model.learn(400))
     assert th.equal(*map(weights_of, models))
     recording = Recording(tmp_path / "play")
-    assert recording.n_rows == 200 and recording.images
+    assert recording.n_rows == 200 and recording.parts[""].images
     size = sum(path.stat().st_size for path in (tmp_path / "play").iterdir())
     assert size < 0.05 * 400 * 4 * 84 * 84
     store = models[1].replay_buffer.stores[""]

@@ -89,7 +89,9 @@ def test_a_zip_that_says_nonsense(cartpole_teacher: Path, run: Callable[..., Pat
 
 def test_a_study_compares_what_students_see(cartpole_teacher: Path, tmp_path: Path) -> None:
     """Cells with other keys have recordings of their own."""
-    grid = {"student_keys": ["positions", "state"], "seed": [0]}
+    both = {"student_keys": ["positions", "state"], "policy": "MultiInputPolicy"}
+    sees = {"positions": {"student_keys": "positions"}, "state": {"student_keys": "state"}, "both": both}
+    grid = {"sees": sees, "seed": [0]}
     settings = {
         **CARTPOLE["settings"],  # type: ignore[dict-item]
         "teacher": str(cartpole_teacher),
@@ -101,9 +103,11 @@ def test_a_study_compares_what_students_see(cartpole_teacher: Path, tmp_path: Pa
     changes = {"settings": settings, "grid": grid, "evaluation": {"n_episodes": 2}, "published": []}
     study = read_study(write(tmp_path / "keys.yml", **changes))
     assert not run_study(study, tmp_path / "keys", run_here)
-    assert {Recording(path).shape for path in (tmp_path / "keys/recordings").iterdir()} == {(8,), (4,)}
+    recorded = [Recording(path).observation_space for path in (tmp_path / "keys/recordings").iterdir()]
+    assert len(recorded) == 3
+    assert {space.shape for space in recorded} == {(8,), (4,), None}
     rows = [row for cell in study.cells for row in manifest_of(tmp_path / "keys", cell).rows]  # type: ignore[union-attr]
-    assert len(rows) == 2 and all(row.percent_of_teacher is not None for row in rows)
+    assert len(rows) == 3 and all(row.percent_of_teacher is not None for row in rows)
 
 
 def test_an_agent_of_another_algorithm_sees_a_part(zoo: Callable[..., str], tmp_path: Path) -> None:
