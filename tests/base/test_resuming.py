@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import TransformObservation
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
@@ -224,39 +225,25 @@ class Pictures(gym.Env):
         return image
 
 
-class WithAngle(gym.ObservationWrapper):
-    """A Dict of the pictures and of a number, under a key that is no name of a file."""
-
-    def __init__(self, env):
-        super().__init__(env)
-        parts = {"picture": env.observation_space, "joint/angle": spaces.Box(0, 1, (1,))}
-        self.observation_space = spaces.Dict(parts)
-
-    def observation(self, observation):
-        return {"picture": observation, "joint/angle": np.full(1, self.unwrapped.steps / 15, np.float32)}
+def with_angle():
+    """The pictures and a number, under a key that is no name of a file."""
+    space = spaces.Dict({"picture": Pictures.observation_space, "joint/angle": spaces.Box(0, 255, (1,))})
+    return TransformObservation(Pictures(), lambda obs: {"picture": obs, "joint/angle": obs[0, :1, 0] / 1}, space)
 
 
 def recorded(folder, shown):
     def make_env():
         if shown == "vectors":
             return cartpole()()
-        env = Pictures if shown == "images" else lambda: WithAngle(Pictures())
-        return VecFrameStack(make_vec_env(env, 2, seed=0), 2)
+        return VecFrameStack(make_vec_env(Pictures if shown == "images" else with_angle, 2, seed=0), 2)
 
     kwargs = {**KWARGS, "n_teacher_episodes": 0, "recording": folder / "recording"}
-    policy, student = POLICIES[shown]
+    policy = {"vectors": "MlpPolicy", "images": "CnnPolicy", "Dict": "MultiInputPolicy"}[shown]
     teacher = DQN(policy, make_env(), seed=1, device="cpu", buffer_size=10)
-    return lambda: PolicyDistillation(student, make_env(), teacher, **kwargs)
+    return lambda: PolicyDistillation(policy.replace("Cnn", "Net3"), make_env(), teacher, **kwargs)
 
 
-POLICIES = {
-    "vectors": ("MlpPolicy", "MlpPolicy"),
-    "images": ("CnnPolicy", "Net3Policy"),
-    "Dict": ("MultiInputPolicy", "MultiInputPolicy"),
-}
-
-
-@pytest.mark.parametrize("shown", POLICIES)
+@pytest.mark.parametrize("shown", ["vectors", "images", "Dict"])
 def test_a_recording_is_finished_and_read(shown, tmp_path):
     whole, _ = run(recorded(tmp_path / "whole", shown), tmp_path / "whole")
     make = recorded(tmp_path / "stopped", shown)
