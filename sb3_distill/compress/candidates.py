@@ -167,6 +167,8 @@ class Space:
         return {"policy": self._policy(params), "policy_kwargs": self._policy_kwargs(params), **bits, **temperature}
 
     def _policy(self, params: Mapping[str, Any]) -> str:
+        if isinstance(self.observation_space, spaces.Dict):
+            return "MultiInputPolicy"
         return {"vector": "MlpPolicy", "grid": "GridCnnPolicy"}.get(self.kind) or str(params["network"])
 
     def _policy_kwargs(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,12 +233,10 @@ def weight_bits_text(params: Mapping[str, Any]) -> str:
     return "-".join(str(params[name]) for name in names if name in params)
 
 
-def kind_of(teacher: Teacher) -> str:
+def check_teacher(teacher: Teacher) -> None:
     """
     :param teacher: the agent that is compressed
-    :return: the kind of its students, see ``Space``
-    :raises ValueError: its observations are none that a student on a device could take, or its actions none that a
-        student of ``QPD`` has
+    :raises ValueError: it has a memory, or its actions are none that a student of ``QPD`` has
     """
     if teacher.has_memory:
         raise ValueError(
@@ -248,11 +248,21 @@ def kind_of(teacher: Teacher) -> str:
             f"{teacher.source} has the actions {teacher.action_space}: compress takes Discrete and Box, as --algo qpd "
             "does."
         )
-    observations = teacher.observation_space
+
+
+def kind_of(observations: spaces.Space) -> str:
+    """
+    :param observations: what students observe
+    :return: their kind, see ``Space``
+    :raises ValueError: no student on a device could take them
+    """
+    if isinstance(observations, spaces.Dict) and all(map(_is_vector, observations.spaces.values())):
+        return "vector"
     if not isinstance(observations, spaces.Box) or len(observations.shape) not in (1, 2, 3):
         raise ValueError(
-            f"{teacher.source} observes {observations}: compress takes vectors, matrices, frames and grids. "
-            "Distill it with --algo qpd, and export that student."
+            f"The students would observe {observations}: compress takes vectors, matrices, frames and grids. Of Dict "
+            "observations it takes one of these, or several vectors: name the keys that the students see with "
+            "--student-keys (in Python, student_keys=)."
         )
     if len(observations.shape) < 3:
         # Of a matrix, MlpPolicy sees the entries in a row.
@@ -260,15 +270,8 @@ def kind_of(teacher: Teacher) -> str:
     return "frames" if is_image_space(observations) and min(observations.shape[1:]) >= 36 else "grid"
 
 
-def space_of(teacher: Teacher, temperature: float | None, is_normalized: bool = False) -> Space:
-    """
-    :param teacher: the agent that is compressed
-    :param temperature: see ``Space``
-    :param is_normalized: see ``Space``
-    :return: what a search can choose from
-    :raises ValueError: see ``kind_of``
-    """
-    return Space(kind_of(teacher), teacher.observation_space, teacher.action_space, temperature, is_normalized)
+def _is_vector(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating)
 
 
 def front_of(scored: Sequence[tuple[int, float]]) -> list[int]:

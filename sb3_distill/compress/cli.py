@@ -6,8 +6,16 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sb3_distill.common.arguments import add_gym_packages, add_teacher_kwargs, percentage, to_number, whole_number
+from sb3_distill.common.arguments import (
+    add_gym_packages,
+    add_teacher_kwargs,
+    keyword,
+    percentage,
+    to_number,
+    whole_number,
+)
 from sb3_distill.common.verbs import Parser
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -37,6 +45,14 @@ def confidence(text: str) -> float:
     return number
 
 
+def wrapper(text: str) -> Any:
+    """
+    :param text: the name of a wrapper, or ``name:arguments`` with a dictionary
+    :return: the same as the Zoo's configurations write it
+    """
+    return dict([keyword(text)]) if ":" in text else text
+
+
 def main(argv: list[str]) -> int:
     """
     Entry point of the verb.
@@ -55,6 +71,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="form of the export")
     parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
     add_teacher_kwargs(parser)
+    seen = parser.add_argument_group("parts of Dict observations")
+    wrapped = 'wrappers around those of the agent\'s run, such as sb3_distill.StackedEntries:"dict(entries=[0, 1])"'
+    seen.add_argument("--env-wrapper", type=wrapper, nargs="+", help=wrapped)
+    seen.add_argument("--teacher-keys", nargs="+", metavar="KEY", help="keys that the agent sees")
+    seen.add_argument("--student-keys", nargs="+", metavar="KEY", help="keys that the students see")
     goal = parser.add_argument_group("what the student must keep")
     goal.add_argument("--keep", type=percentage, default=95.0, help="%% of the teacher that the lower bound must reach")
     goal.add_argument("--confidence", type=confidence, default=95.0, help="%%, of that bound")
@@ -88,6 +109,9 @@ def main(argv: list[str]) -> int:
             env_id=args.env,
             teacher_kwargs=dict(args.teacher_kwargs),
             gym_packages=args.gym_packages,
+            env_wrapper=args.env_wrapper,
+            teacher_keys=args.teacher_keys,
+            student_keys=args.student_keys,
             command=shlex.join(["sb3-distill", "compress", *argv]),
             say=partial(print, flush=True),
         )

@@ -13,7 +13,7 @@ from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.files import check_own_folder, write_whole
 from sb3_distill.common.utils import missing_extra
-from sb3_distill.compress.candidates import Params, Space, kind_of, space_of
+from sb3_distill.compress.candidates import Params, Space, check_teacher, kind_of
 from sb3_distill.compress.claim import Claim, claim
 from sb3_distill.compress.job import score
 from sb3_distill.compress.outputs import (
@@ -38,6 +38,7 @@ from sb3_distill.compress.search import (
     scored_front,
     search_seed,
 )
+from sb3_distill.compress.view import View, show, students_space
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.loading import load_where_it_plays
 from sb3_distill.reading.text import has_json
@@ -86,6 +87,9 @@ def compress(
     env_id: str | None = None,
     teacher_kwargs: Mapping[str, Any] | None = None,
     gym_packages: Sequence[str] = (),
+    env_wrapper: Any = None,
+    teacher_keys: Any = None,
+    student_keys: Any = None,
     command: str = "",
     say: Callable[[str], Any] = print,
 ) -> Compressed:
@@ -103,6 +107,9 @@ def compress(
     :param env_id: the environment; None: the agent's own
     :param teacher_kwargs: what an ONNX file does not say of itself (see ``load_teacher``)
     :param gym_packages: packages with environments or wrappers to import first
+    :param env_wrapper: wrappers around those of the agent's run, as the Zoo's hyperparameters name them
+    :param teacher_keys: the keys of Dict observations that the agent sees; None: those of its run
+    :param student_keys: those that its students see; None: those that the agent saw in its run
     :param command: the command that repeats it, for the record
     :param say: shows a line of progress
     :return: the outcome
@@ -126,10 +133,14 @@ def compress(
             f"{teacher.source} is in memory, and runs of the search load their teacher by its name: save it and pass "
             'the path, or pass "package.module:function" of a function that makes it, with gym_packages.'
         )
-    kind = kind_of(teacher)
-    facts = play_facts(teacher, env_id, kind, output)
+    check_teacher(teacher)
+    view = View(env_wrapper, teacher_keys, student_keys)
+    student_keys = show(teacher, env_id, view)
+    observed = students_space(teacher, env_id, student_keys)
+    kind = kind_of(observed)
+    facts = play_facts(teacher, env_id, student_keys, observed, output)
     statistics = facts["statistics"]
-    space = space_of(teacher, facts["temperature"], statistics is not None)
+    space = Space(kind, observed, teacher.action_space, facts["temperature"], statistics is not None)
     _check_max_bytes(goal, space)
     if plan.n_timesteps is None:
         per_second, least, most = _LENGTHS[kind]
@@ -141,7 +152,7 @@ def compress(
         plan.n_jobs
         * plan.n_timesteps
         * step_bytes(
-            DistillationBuffer(1, teacher.observation_space, teacher.action_space, "cpu"),
+            DistillationBuffer(1, observed, teacher.action_space, "cpu"),
             None if teacher.facts.recipe is None else teacher.facts.recipe.frame_stack,
             in_memory=True,
         )
@@ -161,7 +172,20 @@ def compress(
             raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
         size = f"{teacher.n_bytes:,} bytes, " if teacher.n_bytes else ""
         say(f"The teacher: {size}{reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
-        search = Search(teacher, env_id, gym_packages, space, reference, goal, plan, output, teacher_kwargs, statistics)
+        search = Search(
+            teacher,
+            env_id,
+            gym_packages,
+            space,
+            reference,
+            goal,
+            plan,
+            output,
+            teacher_kwargs,
+            statistics,
+            view,
+            student_keys,
+        )
         setup = time.monotonic() - start
         run_search(
             search,

@@ -22,8 +22,9 @@ from sb3_distill.common.files import write_whole
 from sb3_distill.common.losses import compare_actions
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness
-from sb3_distill.compress.candidates import Params, Space, space_of
+from sb3_distill.compress.candidates import Params, Space, kind_of
 from sb3_distill.compress.play import RECIPE, normalize
+from sb3_distill.compress.view import View, make_students_env, show, students_space
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import make_env_of, recipe_of
 from sb3_distill.evaluation.loading import load_player
@@ -65,6 +66,7 @@ class Settings:
     :param first_seed: seed of the first of them
     :param teacher_kwargs: what is said of an ONNX file beside it
     :param statistics: by which observations are normalized, see ``statistics_of``; None: they are not
+    :param view: see ``View``
     :param recipe: see ``RECIPE``
     """
 
@@ -81,6 +83,7 @@ class Settings:
     first_seed: int = 0
     teacher_kwargs: Mapping[str, Any] = field(default_factory=dict)
     statistics: Mapping[str, Any] | None = None
+    view: Mapping[str, Any] = field(default_factory=dict)
     recipe: int = RECIPE
 
 
@@ -212,19 +215,22 @@ def learning_rate(space: Space, params: Params) -> Schedule:
     return read_schedule(f"lin_{0.02 * min(1.0, 8 / width)}")
 
 
-def learn_together(settings: Settings, teacher: Teacher, space: Space) -> tuple[QPD, dict[str, Check]]:
+def learn_together(
+    settings: Settings, teacher: Teacher, space: Space, student_keys: Any = None
+) -> tuple[QPD, dict[str, Check]]:
     """
     :param settings: the run
     :param teacher: the teacher
     :param space: what its students were chosen from
+    :param student_keys: the keys of Dict observations that they see; None: everything
     :return: the model with those students that were not stopped, and what is known of each, in order
     """
     names = [f"student{index}" for index in range(len(settings.students))]
     entries = [{**space.entries(params), "learning_rate": learning_rate(space, params)} for params in settings.students]
     students = {name: Check(space.n_bytes(params)) for name, params in zip(names, settings.students, strict=True)}
-    env = make_env_of(teacher, settings.env_id, max(len(names), 8), native=None)
+    env = make_students_env(teacher, settings.env_id, student_keys, max(len(names), 8))
     if settings.statistics is not None:
-        env = normalize(env, settings.statistics)
+        env = normalize(env, settings.statistics, student_keys)
     try:
         model = QPD(
             env=env,
@@ -236,6 +242,8 @@ def learn_together(settings: Settings, teacher: Teacher, space: Space) -> tuple[
             # The student's file says them beside its teacher.
             teacher_kwargs=settings.teacher_kwargs or None,
             allow_env_mismatch=True,
+            teacher_keys=teacher.facts.student_keys,
+            student_keys=student_keys,
             students=dict(zip(names[1:], entries[1:], strict=True)) or None,
             seed=settings.seed,
             device="cpu",
@@ -271,9 +279,11 @@ def run(folder: Path) -> None:
     trust_packages(settings.gym_packages)
     teacher = load_player(settings.teacher, settings.env_id, settings.teacher_kwargs, device="cpu")
     # It has been scored in these environments: where it has no statistics, it is known to see raw observations.
-    teacher.facts = replace(teacher.facts, recipe=recipe_of(teacher, settings.env_id))
-    space = space_of(teacher, settings.temperature, settings.statistics is not None)
-    model, checks = learn_together(settings, teacher, space)
+    student_keys = show(teacher, settings.env_id, View(**settings.view))
+    observed = students_space(teacher, settings.env_id, student_keys)
+    is_normalized = settings.statistics is not None
+    space = Space(kind_of(observed), observed, teacher.action_space, settings.temperature, is_normalized)
+    model, checks = learn_together(settings, teacher, space, student_keys)
     learned = time.time()
     statistics = model.get_vec_normalize_env()
     if statistics is not None:

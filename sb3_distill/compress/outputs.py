@@ -17,7 +17,7 @@ from sb3_distill.agents.files import ZOO_STATISTICS, AgentError
 from sb3_distill.common.files import file_name, model_zip, run_folder, whole_file, write_whole
 from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
-from sb3_distill.compress.play import NORMALIZE
+from sb3_distill.compress.play import normalize_config
 from sb3_distill.compress.search import Goal, Search, Student, scored_front
 from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.export.export import ExportError, export_agent
@@ -62,7 +62,7 @@ def write_student(zip_path: Path, output: Path, search: Search, student: Student
         "frame_stack": recipe.frame_stack,
     }
     if search.statistics is not None:
-        config["normalize"] = NORMALIZE
+        config["normalize"] = normalize_config(search.student_keys)
     config = {name: value for name, value in config.items() if value} | {"policy": entries["policy"]}
     args = {
         "algo": "qpd",
@@ -253,6 +253,8 @@ def write_outputs(
         **facts,
         "outcome": notes,
         "env": search.env_id,
+        "teacher_keys": teacher.facts.student_keys,
+        "student_keys": search.student_keys,
         "teacher": {
             "source": teacher.source,
             "sha256": teacher.sha256,

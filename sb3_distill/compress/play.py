@@ -1,7 +1,6 @@
 """What a search takes from its teacher's play: a temperature, and statistics by which observations are normalized."""
 
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.finite import has_bounds
 from sb3_distill.common.temperature import choose_temperature
-from sb3_distill.evaluation.environments import make_env_of, recipe_of
+from sb3_distill.compress.candidates import kind_of
+from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.reading.text import has_json, read_json
 
@@ -22,22 +23,27 @@ N_OBSERVATIONS = 1_000
 RECIPE = 2
 # In the folder of the outcome: what was found, so that a search which goes on finds the same
 TEACHER = "teacher.json"
-# As the Zoo's hyperparameters write it: rewards stay as they are, for they are not learned from.
-NORMALIZE = "{'norm_obs': True, 'norm_reward': False}"
 
 
-def is_to_normalize(teacher: Teacher, env_id: str) -> bool:
+def normalize_config(key: str | None) -> str:
     """
-    :param teacher: an agent that observes vectors or matrices
-    :param env_id: the environment
+    :param key: see ``normalize``
+    :return: the same as the Zoo's hyperparameters write it: rewards stay as they are, for they are not learned from
+    """
+    return str({"norm_obs": True, "norm_reward": False} | ({} if key is None else {"norm_obs_keys": [key]}))
+
+
+def is_to_normalize(space: spaces.Space, recipe: EnvRecipe) -> bool:
+    """
+    :param space: vectors or matrices that students observe
+    :param recipe: how the environment is made
     :return: whether they are floats of which no entry has bounds, as in MuJoCo: these differ in scale, with long tails.
-        Not where they are stacked: the Zoo normalizes before it stacks, and its run folders say no other order
+        Not where they are stacked: the Zoo normalizes before it stacks, and its run folders say no other order. And not
+        several keys of a Dict
     """
-    with closing(make_env_of(teacher, env_id)) as venv:
-        space = venv.observation_space
-    assert isinstance(space, spaces.Box)
-    is_stacked = (recipe_of(teacher, env_id).frame_stack or 1) > 1
-    return np.issubdtype(space.dtype, np.floating) and not has_bounds(space).any() and not is_stacked
+    if not isinstance(space, spaces.Box) or (recipe.frame_stack or 1) > 1:
+        return False
+    return np.issubdtype(space.dtype, np.floating) and not has_bounds(space).any()
 
 
 def statistics_of(observed: np.ndarray) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def statistics_of(observed: np.ndarray) -> dict[str, Any]:
     return {"mean": values.mean(axis=0).tolist(), "var": values.var(axis=0).tolist(), "count": len(values)}
 
 
-def natural_temperature(teacher: Teacher, observed: np.ndarray) -> float:
+def natural_temperature(teacher: Teacher, observed: Any) -> float:
     """
     :param teacher: an agent with discrete actions
     :param observed: observations of its play
@@ -61,38 +67,52 @@ def natural_temperature(teacher: Teacher, observed: np.ndarray) -> float:
     return choose_temperature(teacher.answer(obs)[0])
 
 
-def play_facts(teacher: Teacher, env_id: str, kind: str, folder: Path) -> dict[str, Any]:
+def _observed(teacher: Teacher, env_id: str, keys: Any = None) -> Any:
+    """Observations of its play: what it sees, or the part under a key of the environment's Dict."""
+    space = teacher.observation_space
+    if keys is None and isinstance(space, spaces.Dict):
+        return {key: _observed(teacher, env_id, key) for key in space}
+    return record_observations(teacher, env_id, N_OBSERVATIONS, keys=keys).values
+
+
+def play_facts(
+    teacher: Teacher, env_id: str, student_keys: Any, observation_space: spaces.Space, folder: Path
+) -> dict[str, Any]:
     """
     :param teacher: the agent that is compressed
     :param env_id: the environment
-    :param kind: see ``Space``
+    :param student_keys: the keys of Dict observations that students see; None: everything
+    :param observation_space: what they observe
     :param folder: folder of the outcome, in which a search that was killed has left them
     :return: its ``temperature`` and ``statistics``, each None where it is of no use, and whose they are
     """
-    whose = {"sha256": teacher.sha256, "env": env_id, "made": str(recipe_of(teacher, env_id)), "recipe": RECIPE}
+    made = recipe_of(teacher, env_id)
+    keys = {"teacher_keys": teacher.facts.student_keys, "student_keys": student_keys}
+    whose = {"sha256": teacher.sha256, "env": env_id, "made": str(made), **keys, "recipe": RECIPE}
     path = folder / TEACHER
     if has_json(path, [*whose, "temperature", "statistics"]):
         found: dict[str, Any] = read_json(path)
         if {name: found[name] for name in whose} == whose:
             return found
-    normalizes = kind == "vector" and is_to_normalize(teacher, env_id)
     is_discrete = not isinstance(teacher.action_space, spaces.Box)
     temperature, statistics = (1.0 if is_discrete else None), None
-    if normalizes or (is_discrete and not teacher.has_distribution):
-        observed = record_observations(teacher, env_id, N_OBSERVATIONS).values
-        temperature = natural_temperature(teacher, observed) if is_discrete else None
-        statistics = statistics_of(observed) if normalizes else None
+    if is_discrete and not teacher.has_distribution:
+        temperature = natural_temperature(teacher, _observed(teacher, env_id))
+    if kind_of(observation_space) == "vector" and is_to_normalize(observation_space, made):
+        statistics = statistics_of(_observed(teacher, env_id, student_keys))
     return {**whose, "temperature": temperature, "statistics": statistics}
 
 
-def normalize(venv: VecEnv, statistics: Mapping[str, Any]) -> VecNormalize:
+def normalize(venv: VecEnv, statistics: Mapping[str, Any], key: str | None = None) -> VecNormalize:
     """
     :param venv: an environment
     :param statistics: see ``statistics_of``
+    :param key: the key of Dict observations that is normalized; None: they are no Dict
     :return: the environment with normalized observations. Its statistics stay as they are: step sizes of few bits would
         have to follow statistics that move.
     """
-    normalized = VecNormalize(venv, training=False, norm_reward=False)
+    normalized = VecNormalize(venv, training=False, norm_reward=False, norm_obs_keys=None if key is None else [key])
+    running: Any = normalized.obs_rms if key is None else normalized.obs_rms[key]
     for name, value in statistics.items():
-        setattr(normalized.obs_rms, name, value if name == "count" else np.array(value))
+        setattr(running, name, value if name == "count" else np.array(value))
     return normalized

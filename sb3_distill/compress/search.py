@@ -21,6 +21,7 @@ from sb3_distill.common.files import write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.compress.candidates import Params, Space, front_of
 from sb3_distill.compress.job import Outcome, Settings, read_outcomes
+from sb3_distill.compress.view import View
 from sb3_distill.evaluation.play import Score
 from sb3_distill.results.comparison import Pairs
 from sb3_distill.results.tables import to_json
@@ -126,6 +127,8 @@ class Search:
     :param folder: where runs leave their students
     :param teacher_kwargs: what is said of an ONNX file beside it
     :param statistics: by which students see observations normalized; None: they see them raw
+    :param view: what is said of what teacher and students see
+    :param student_keys: the keys of Dict observations that students see; None: everything
     """
 
     def __init__(
@@ -140,9 +143,11 @@ class Search:
         folder: Path,
         teacher_kwargs: Mapping[str, Any] | None = None,
         statistics: Mapping[str, Any] | None = None,
+        view: View | None = None,
+        student_keys: Any = None,
     ) -> None:
         self.teacher, self.env_id, self.teacher_kwargs = teacher, env_id, teacher_kwargs or {}
-        self.statistics = statistics
+        self.statistics, self.view, self.student_keys = statistics, view or View(), student_keys
         self.gym_packages, self.space = gym_packages, space
         self.reference, self.goal, self.plan, self.folder = reference, goal, plan, folder
         self.students: list[Student] = []
@@ -293,6 +298,7 @@ class Search:
             n_episodes=self.plan.n_episodes,
             first_seed=search_seed(self.plan),
             statistics=self.statistics,
+            view=asdict(self.view),
         )
 
     def _paired(self, outcome: Outcome) -> Student:

@@ -14,6 +14,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.common.log import progress_bar
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
+from sb3_distill.envs.views import Keys, ObservationView, part_of
 from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.players import masks_for
 
@@ -42,7 +43,9 @@ class Observations:
     n_episodes: int
 
 
-def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: int = FITTING_SEED) -> Observations:
+def record_observations(
+    agent: Teacher, env_id: str, n_observations: int, seed: int = FITTING_SEED, keys: Keys = None
+) -> Observations:
     """
     Let an agent play ``N_EPISODES`` whole episodes (more where they are short), with the shares ``EPSILONS`` of random
     actions in turn, and draw from all of their observations. No more than these are kept in memory.
@@ -51,6 +54,7 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     :param env_id: id of the environment
     :param n_observations: number of observations
     :param seed: seed of the first episode, of the random actions and of the drawing
+    :param keys: what is recorded of the environment's Dict observations; None: what the agent sees
     :return: the observations
     :raises AgentError: its observations are not of one array
     :raises ValueError: the environment cannot be made or has other spaces than the agent, or ``n_observations`` is
@@ -58,7 +62,7 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     """
     if n_observations < 1:
         raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
-    if not isinstance(agent.observation_space, spaces.Box):
+    if keys is None and not isinstance(agent.observation_space, spaces.Box):
         raise AgentError(f"{agent.source} observes {agent.observation_space}, which cannot be recorded as one array.")
     rng = np.random.default_rng(seed)
     kept: list[tuple[int, np.ndarray]] = []
@@ -67,7 +71,7 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     # How many there will be is known when the episodes have ended.
     with progress_bar(f"observations of {env_id}", None) as tell:
         while n_seen < n_observations or n_episodes < min(N_EPISODES, n_observations):
-            for episode, obs in _play(agent, env_id, n_envs, seed + n_episodes):
+            for episode, obs in _play(agent, env_id, n_envs, seed + n_episodes, keys):
                 # Reservoir sampling
                 n_seen += 1
                 place = len(kept) if len(kept) < n_observations else int(rng.integers(n_seen))
@@ -79,7 +83,7 @@ def record_observations(agent: Teacher, env_id: str, n_observations: int, seed: 
     return Observations(np.stack([obs for _, obs in kept]), len({episode for episode, _ in kept}))
 
 
-def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int, keys: Keys) -> Iterator[tuple[int, np.ndarray]]:
     """All observations of episodes that are played side by side, each with its episode's seed."""
     schedule = EpisodeSchedule(n_episodes, n_episodes, seed)
     rng = np.random.default_rng(seed)
@@ -91,10 +95,13 @@ def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int) -> Iterator[t
         for _ in range(MAX_STEPS):
             masks = masks_for(agent, venv)
             actions, state = agent.predict(obs, state, starts, **masks)
+            # With all keys, where the agent sees some of them
+            whole = venv.latest if isinstance(venv, ObservationView) else obs
+            recorded = obs if keys is None else part_of(whole, keys)
             for env, number in enumerate(schedule.playing):
                 if number is None or number in schedule.returns:
                     continue
-                yield seed + number, obs[env]
+                yield seed + number, recorded[env]
                 if rng.random() < EPSILONS[(seed + number) % 2]:
                     allowed = masks["action_masks"][env].astype(np.int8) if masks else None
                     actions[env] = venv.action_space.sample(allowed)

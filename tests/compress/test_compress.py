@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.cli import main
-from sb3_distill.compress.candidates import front_of, space_of
+from sb3_distill.compress.candidates import Space, front_of
 from sb3_distill.compress.claim import claim, episodes_needed, error_of
 from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
@@ -123,7 +123,7 @@ def test_proposals_depend_on_the_seed_and_on_what_was_found(found: Compressed):
 
 def test_students_that_are_bad_are_stopped_early(folder: Path):
     teacher = load_teacher(save_teacher(folder), device="cpu")
-    space = space_of(teacher, 1.0)
+    space = Space("vector", teacher.observation_space, teacher.action_space, 1.0)
     students = space.starts[:3]
     settings = Settings(str(folder), "", SHORT, [], 0, 1_600, students, 1.0, bars=[2.0] * len(CHECKS))
     model, checks = learn_together(settings, teacher, space)
@@ -169,7 +169,7 @@ def test_the_front_has_no_student_that_is_larger_and_no_better():
 def test_q_values_are_searched_around_their_own_temperature(cartpole_teacher: Path):
     teacher = load_teacher(cartpole_teacher, device="cpu")
     temperature = natural_temperature(teacher, record_observations(teacher, "CartPole-v1", 50).values)
-    space = space_of(teacher, temperature)
+    space = Space("vector", teacher.observation_space, teacher.action_space, temperature)
     assert temperature not in (None, 1.0)
     assert space.entries(space.starts[0])["temperature"] == pytest.approx(0.3 * temperature)
 

@@ -1,0 +1,88 @@
+"""What the agent that is compressed and its students see of an environment, which can be parts of Dict observations."""
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
+
+from sb3_distill.agents.agent import Teacher
+from sb3_distill.envs.imports import find_wrapper
+from sb3_distill.envs.make import make_eval_env
+from sb3_distill.envs.recipe import read_wrappers
+from sb3_distill.envs.views import part_of_space, plain_keys
+from sb3_distill.evaluation.environments import make_env_of, recipe_of
+
+_WRAPPER = "--env-wrapper (env_wrapper)"
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    What a user says of it.
+
+    :param env_wrapper: wrappers around those of the agent's run, as the Zoo's configurations name them
+    :param teacher_keys: the keys of Dict observations that the agent sees; None: those of its run
+    :param student_keys: those that its students see; None: those that the agent saw in its run
+    """
+
+    env_wrapper: Any = None
+    teacher_keys: Any = None
+    student_keys: Any = None
+
+
+def show(teacher: Teacher, env_id: str, view: View) -> Any:
+    """
+    Let an agent play in these wrappers, and see these keys.
+
+    :param teacher: the agent that is compressed
+    :param env_id: the environment
+    :param view: what is said of it
+    :return: the keys that its students see; None: what the environment gives
+    :raises ValueError: a wrapper is not trusted, or does not exist
+    """
+    recipe, own = recipe_of(teacher, env_id), teacher.facts.student_keys
+    wrappers = read_wrappers(view.env_wrapper, _WRAPPER)
+    for wrapper in wrappers:
+        find_wrapper(wrapper.name, gym.Wrapper, _WRAPPER)
+    teacher.facts = replace(
+        teacher.facts,
+        recipe=replace(recipe, wrappers=[*(recipe.wrappers or ()), *wrappers]),
+        student_keys=own if view.teacher_keys is None else plain_keys(view.teacher_keys, "teacher_keys"),
+    )
+    return own if view.student_keys is None else plain_keys(view.student_keys, "student_keys")
+
+
+def make_students_env(teacher: Teacher, env_id: str, student_keys: Any, n_envs: int = 1) -> VecEnv:
+    """
+    :param teacher: the agent, after ``show``
+    :param env_id: the environment
+    :param student_keys: the keys that students see
+    :param n_envs: number of copies
+    :return: the environment, with everything that agent and students see
+    :raises ValueError: see ``make_env_of``
+    """
+    if student_keys is None and teacher.facts.student_keys is None:
+        return make_env_of(teacher, env_id, n_envs, native=None)
+    venv = make_eval_env(env_id, n_envs, recipe_of(teacher, env_id), native=None)
+    parts: Any = venv.observation_space.spaces.values() if isinstance(venv.observation_space, spaces.Dict) else ()
+    if any(is_image_space(part) and not is_image_space_channels_first(part) for part in parts):
+        return VecTransposeImage(venv)
+    return venv
+
+
+def students_space(teacher: Teacher, env_id: str, student_keys: Any) -> spaces.Space:
+    """
+    :param teacher: the agent, after ``show``
+    :param env_id: the environment
+    :param student_keys: the keys that students see
+    :return: what they observe
+    :raises ValueError: the environment has no such keys, or the agent cannot play in it
+    """
+    with closing(make_env_of(teacher, env_id)):
+        pass
+    with closing(make_students_env(teacher, env_id, student_keys)) as venv:
+        return part_of_space(venv.observation_space, student_keys, "student_keys")
