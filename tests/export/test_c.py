@@ -2,6 +2,7 @@
 
 import ctypes
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,32 @@ def test_random_policies(tmp_path_factory, policy):
     write(folder, policy, 1, observations)
     assert IntegerPolicy.load(folder / "policy.npz").to_bytes() == policy.to_bytes()
     assert np.array_equal(CPlayer(folder, policy, 1).act(observations), expected(policy, observations))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("high", "value_type"), [(2**15 - 1, "int16_t"), (2**15, "int32_t")])
+def test_values_take_the_smallest_type_that_holds_them(high, value_type, tmp_path: Path):
+    policy = integer_policy(vector_agent())
+    first = policy.layers[0]
+    # Some of its values reach the highest one.
+    large = replace(first, high=high, zero=0, shift=np.full_like(first.shift, 10), multiplier=first.multiplier | 2**15)
+    policy = replace(policy, layers=(large, *policy.layers[1:]), wide=True)
+    observations = observations_of(vector_agent().observation_space, 50)
+    assert large(policy.inputs.levels(observations)).max() == high
+    source = write(tmp_path, policy, 1, observations)
+    assert f"typedef {value_type} value_t;" in (tmp_path / "policy.c").read_text()
+    assert source.value_range == (-127, high)
+    assert np.array_equal(CPlayer(tmp_path, policy, 1).act(observations), expected(policy, observations))
+    run_tool(find_compiler(), *STRICT, *SANITIZERS, "policy.c", "policy_test.c", "-o", "policy_test", folder=tmp_path)
+    assert " 0 differences in" in f" {run_tool('./policy_test', folder=tmp_path)}"
+
+
+def test_values_beside_bytes_are_bytes_or_refused():
+    policy = integer_policy(AGENTS["frames"]())
+    assert CSource(policy, "title", 4, "agent").value_type == "uint8_t"
+    large = replace(policy, layers=(replace(policy.layers[0], high=256), *policy.layers[1:]))
+    with pytest.raises(AgentError, match="a layer gives integers from 0 to 256, and bytes hold 0 to 255"):
+        CSource(large, "title", 4, "agent")
 
 
 def test_deepest_stack_of_a_graph():

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sb3_distill.agents.files import AgentError
 from sb3_distill.export import integer_policy
-from sb3_distill.export.integer_policy import TANH, IntegerPolicy, Layer
+from sb3_distill.export.integer_policy import FULL, TANH, IntegerPolicy, Layer
 from sb3_distill.quantization.packing import pack_bits
 
 # Numbers that the recorded observations of policy_test.c have together
@@ -89,6 +89,15 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9 ,.:/+_-]", "_", text)
 
 
+def _range_of(layer: Layer) -> tuple[int, int]:
+    """What a hidden layer can give."""
+    if layer.borders is not None:
+        return layer.low, layer.low + len(layer.borders)
+    if layer.activation and layer.after is None:
+        return -FULL - layer.zero, 2 * FULL - layer.zero
+    return layer.low - layer.zero, layer.high - layer.zero
+
+
 class CSource:
     """
     The files of an integer policy.
@@ -119,6 +128,7 @@ class CSource:
         if max(*sizes, *policy.shape) > 2**16 - 1:
             raise AgentError(f"{source} cannot be exported as C: a layer has more than 65,535 inputs or outputs.")
         self._collect_arrays()
+        self.value_range, self.value_type = self._find_values(source)
         # It stands in a comment, and names in it can be a stranger's: nothing that could end the comment stays.
         self.values = self._values(_plain(title))
 
@@ -126,6 +136,21 @@ class CSource:
     def n_bytes(self) -> int:
         """Size of all constants that the policy needs: weights, biases, multipliers, steps, tables."""
         return sum(array.n_bytes for array in self.arrays)
+
+    def _find_values(self, source: str) -> tuple[tuple[int, int], str]:
+        """What layers take and give lies between these, and the smallest type that holds all of it."""
+        ranges = [_range_of(layer) for layer in self.policy.layers[:-1]]
+        ranges.append((0, 255) if self.inputs is None else (int(self.inputs.low.min()), int(self.inputs.high.max())))
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        if self.inputs is not None:
+            return (low, high), "int16_t" if low >= -(2**15) and high < 2**15 else "int32_t"
+        # They stand beside the bytes of the observation.
+        if low < 0 or high > 255:
+            raise AgentError(
+                f"{source} cannot be exported as C: a layer gives integers from {low} to {high}, and bytes hold 0 to "
+                "255. Take at most 8 bits."
+            )
+        return (low, high), "uint8_t"
 
     def _add(self, name: str, kind: str, values: Any, note: str = "") -> None:
         self.arrays.append(_Array(name, kind, np.asarray(values).reshape(-1).tolist(), note))
@@ -218,6 +243,9 @@ class CSource:
             "n_actions": policy.n_actions,
             "floats": inputs is not None,
             "n_levels": "POLICY_STACK * POLICY_OBSERVATION_SIZE" if self.stack > 1 else "POLICY_OBSERVATION_SIZE",
+            "value_type": self.value_type,
+            "value_low": self.value_range[0],
+            "value_high": self.value_range[1],
             "wide": policy.wide,
             "whole_bytes": any(layer.bits == 8 for layer in policy.layers),
             "tables": self.has_tables,
