@@ -8,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_distill.agents.agent import ActorCriticTeacher, Teacher
+from sb3_distill.common.finite import has_bounds
 from sb3_distill.common.utils import earlier_versions, setting
 from sb3_distill.envs.inspection import check_masks, describe_space_mismatch, frame_stack_of
 from sb3_distill.envs.views import FLAT_VIEW, ObservationView
@@ -161,8 +162,7 @@ def same_bounds(mine: spaces.Box, its: spaces.Box) -> bool:
     :param its: actions of an environment
     :return: whether they have the same bounds, where those of the agent are known
     """
-    known = np.isfinite(mine.low).all() and np.isfinite(mine.high).all()
-    return not known or (np.allclose(mine.low, its.low) and np.allclose(mine.high, its.high))
+    return not has_bounds(mine).all() or (np.allclose(mine.low, its.low) and np.allclose(mine.high, its.high))
 
 
 def _sees_a_row(teacher: Teacher) -> bool:

@@ -8,21 +8,19 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from sb3_distill.common.finite import has_bounds
+
 # A torch tensor from a network, or a NumPy array in replay buffers and on disk
 Array = Any
 # Stands before the names of the arrays of a squashed Gaussian
 _SQUASHED = "squashed_"
 
 
-def _is_bounded(action_space: spaces.Box) -> np.ndarray:
-    return (np.isfinite(action_space.low) & np.isfinite(action_space.high)).reshape(-1)
-
-
 def _centre_and_half(actions: Array, action_space: spaces.Space | None) -> tuple[Array, Array]:
     """What is subtracted from actions, and what they are divided by, to scale them; in dimensions without bounds, 0
     and 1."""
     assert isinstance(action_space, spaces.Box)
-    bounded = _is_bounded(action_space)
+    bounded = has_bounds(action_space).reshape(-1)
     low = np.where(bounded, action_space.low.reshape(-1).astype(np.float64), -1.0)
     high = np.where(bounded, action_space.high.reshape(-1).astype(np.float64), 1.0)
     centre, half = ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
@@ -35,7 +33,8 @@ def scale_actions(actions: Array, action_space: spaces.Space | None) -> Array:
     """
     :param actions: continuous actions ``(batch, n_dimensions)``
     :param action_space: their space
-    :return: the actions scaled from its bounds to [-1, 1]; as they are in dimensions without bounds
+    :return: the actions scaled from its bounds to [-1, 1]; as they are in dimensions without bounds (see
+        ``has_bounds``)
     """
     centre, half = _centre_and_half(actions, action_space)
     return (actions - centre) / half
@@ -47,7 +46,7 @@ def clip_scaled(scaled: th.Tensor, action_space: spaces.Box) -> th.Tensor:
     :param action_space: the actions
     :return: the same between -1 and 1; as they are in dimensions without bounds
     """
-    bounded = th.as_tensor(_is_bounded(action_space), device=scaled.device)
+    bounded = th.as_tensor(has_bounds(action_space).reshape(-1), device=scaled.device)
     return th.where(bounded, scaled.clamp(-1.0, 1.0), scaled)
 
 

@@ -19,6 +19,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_distill.common.answers import Answers, Gaussian
+from sb3_distill.common.finite import has_bounds
 from sb3_distill.networks.extractors import CNN_SIZES, ExtractorMixin, GridCNN, StudentCNN
 from sb3_distill.networks.layers import count_parameters
 from sb3_distill.networks.optimizers import fused_where_possible, optimizer_of
@@ -138,16 +139,17 @@ def check_gaussian_kwargs(policy_kwargs: Mapping[str, Any], action_space: spaces
     """
     :param policy_kwargs: arguments of an actor-critic student's policy
     :param action_space: its actions
-    :raises ValueError: it is to explore with gSDE, or to squash actions that are not continuous
+    :raises ValueError: it is to explore with gSDE, or to squash actions that are not continuous or have no bounds
     """
     if policy_kwargs.get("use_sde"):
         raise ValueError(
             "policy_kwargs: use_sde=True is not supported, students have a Gaussian whose deviation depends on no "
             "observation: leave it out."
         )
-    if policy_kwargs.get("squash_output") and not isinstance(action_space, spaces.Box):
+    is_bounded = isinstance(action_space, spaces.Box) and has_bounds(action_space).all()
+    if policy_kwargs.get("squash_output") and not is_bounded:
         raise ValueError(
-            f"policy_kwargs: squash_output=True needs continuous actions, not {action_space}: leave it out."
+            f"policy_kwargs: squash_output=True needs continuous actions with bounds, not {action_space}: leave it out."
         )
 
 

@@ -13,13 +13,15 @@ from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 
-from sb3_distill import QPD, load_teacher
+from sb3_distill import QPD, Answers, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.rebuild.off_policy import build_sac
 from sb3_distill.visualize.tsne import _is_same
+from tests.agents.test_continuous_teachers import Arm
 
 SMALL: dict[str, Any] = {"buffer_size": 10, "seed": 0, "device": "cpu"}
 OBSERVATIONS = spaces.Box(-1, 1, (3,))
+LARGEST = np.finfo(np.float32).max
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,10 @@ def weights() -> dict[str, th.Tensor]:
     return SACPolicy(OBSERVATIONS, spaces.Box(-1, 1, (1,)), lambda _: 0.0, net_arch=[4]).state_dict()
 
 
-@pytest.mark.parametrize("actions", [spaces.Discrete(5), spaces.MultiBinary(1), spaces.Box(-np.inf, np.inf, (1,))])
+@pytest.mark.parametrize(
+    "actions",
+    [spaces.Discrete(5), spaces.MultiBinary(1), spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(-LARGEST, LARGEST, (1,))],
+)
 def test_actions_must_be_bounded(weights: dict[str, th.Tensor], actions: spaces.Space) -> None:
     with pytest.raises(AgentError, match="SAC has continuous actions with finite bounds, but this file states"):
         build_sac(weights, OBSERVATIONS, actions, {})
@@ -60,6 +65,34 @@ def test_other_bounds_need_a_wrapper() -> None:
     with pytest.raises(ValueError, match=r"answers on the scale of its own bounds.*RescaleAction"):
         QPD("MlpPolicy", "Pendulum-v1", **kwargs)
     QPD("MlpPolicy", RescaleAction(gym.make("Pendulum-v1"), -1, 1), **kwargs)
+
+
+class FarArm(Arm):
+    """Its actions have no bounds, but for those that their type has."""
+
+    action_space = spaces.Box(-LARGEST, LARGEST, (2,))
+
+
+class FarTeacher:
+    observation_space = FarArm.observation_space
+    action_space = FarArm.action_space
+
+    def answer(self, obs: th.Tensor, state: Any, episode_start: np.ndarray) -> tuple[Answers, Any]:
+        return Answers(point=3.0 * obs[:, :2]), None
+
+
+def test_actions_without_bounds_are_compared_as_they_are() -> None:
+    kwargs: dict[str, Any] = {"teacher": FarTeacher(), "n_teacher_episodes": 0, "device": "cpu", "value_coef": 0.0}
+    model = QPD("MlpPolicy", FarArm(), weight_bits=None, learning_starts=50, **kwargs).learn(100)
+    samples = model.replay_buffer.sample(16)
+    means = model.policy.get_distribution(samples.observations).distribution.mean
+    distances = (means - 3.0 * samples.observations[:, :2]).abs()
+    losses, metrics = model.student_loss(model.student, samples)
+    assert float(metrics["action_distance"]) == pytest.approx(float(distances.mean()))
+    huber = th.where(distances < 1, 0.5 * distances**2, distances - 0.5)
+    assert losses.tolist() == pytest.approx(huber.sum(dim=1).tolist(), rel=1e-4)
+    with pytest.raises(ValueError, match="squash_output=True needs continuous actions with bounds, not Box"):
+        QPD("MlpPolicy", FarArm(), policy_kwargs={"squash_output": True}, **kwargs)
 
 
 def test_entropy_needs_a_divergence() -> None:

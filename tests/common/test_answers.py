@@ -60,8 +60,17 @@ def test_actions_are_scaled_from_their_bounds():
     scaled = np.array([[-1.0, -1.0, -7.0], [1.0, 1.0, 7.0], [0.0, 0.0, 0.0]], np.float32)
     assert np.allclose(scale_actions(actions, BOUNDS), scaled) and np.allclose(unscale_actions(scaled, BOUNDS), actions)
     assert th.allclose(scale_actions(th.as_tensor(actions), BOUNDS), th.as_tensor(scaled))
-    widest = spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (1,))
-    assert np.allclose(unscale_actions(np.float32([[0.5]]), widest), np.finfo(np.float32).max / 2)
+
+
+def test_the_largest_number_is_no_bound():
+    largest = np.finfo(np.float32).max
+    low, high = np.array([-largest, -1.0], np.float32), np.array([largest, 3.0], np.float32)
+    actions = np.array([[-7.0, 1.0], [0.5, 2.0]], np.float32)
+    scaled = np.array([[-7.0, 0.0], [0.5, 0.5]], np.float32)
+    assert np.array_equal(scale_actions(actions, spaces.Box(low, high)), scaled)
+    assert np.array_equal(unscale_actions(scaled, spaces.Box(low, high)), actions)
+    means = Answers(gaussian=Gaussian(th.tensor([[9.0, 9.0]]), th.ones(1, 2)))
+    assert means.scaled_actions(spaces.Box(low, high)).tolist() == [[9.0, 1.0]]
 
 
 def test_means_are_clipped_or_squashed():

@@ -238,7 +238,7 @@ def test_shared_and_separate_trunks(ppo_teacher):
         ({"student_eps": 0.1}, "unexpected keyword argument 'student_eps'"),
         ({"bf16": True}, "unexpected keyword argument 'bf16'"),
         ({"policy_kwargs": {"use_sde": True}}, "use_sde=True is not supported, students have a Gaussian"),
-        ({"policy_kwargs": {"squash_output": True}}, r"squash_output=True needs continuous actions, not Dis"),
+        ({"policy_kwargs": {"squash_output": True}}, r"squash_output=True needs continuous actions with bounds"),
         ({"policy": "Net1Polcy"}, r"Unknown policy 'Net1Polcy'.*Did you mean 'Net1Policy'"),
     ],
 )

@@ -4,7 +4,6 @@ import re
 from functools import partial
 from typing import Any
 
-import numpy as np
 from gymnasium import spaces
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
@@ -15,6 +14,7 @@ from torch import nn
 
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.rebuild.weights import _NOT_LEARNING, Weights, _extractor, _load, _widths, read_activation
+from sb3_distill.common.finite import has_bounds
 
 _CRITIC = re.compile(r"critic\.(?P<name>qf\d+)\.")
 
@@ -30,9 +30,7 @@ def _build(
     **own: Any,
 ) -> Any:
     """A policy with an actor of these hidden layers, and critics as the weights have them."""
-    if not isinstance(action_space, spaces.Box) or not (
-        np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()
-    ):
+    if not isinstance(action_space, spaces.Box) or not has_bounds(action_space).all():
         raise AgentError(f"{name} has continuous actions with finite bounds, but this file states {action_space}.")
     critics = {found["name"] for found in map(_CRITIC.match, weights) if found}
     if not critics:
