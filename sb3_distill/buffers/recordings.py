@@ -15,6 +15,7 @@ from sb3_distill.buffers.record import Obs
 from sb3_distill.buffers.recording_meta import (
     ANSWERS,
     COLUMNS,
+    META,
     TERMINALS,
     EpisodeEnd,
     RecordedPart,
@@ -173,6 +174,13 @@ class Recording:
             }
         except RecordingError:
             raise
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            advice = "Delete it to record anew."
+            if missing == META:
+                # It is something else, which nobody should delete.
+                advice = "Name the folder of one, or one that does not exist yet."
+            raise RecordingError(f"{folder} holds no whole recording: it has no {missing}. {advice}") from error
         except (OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
             raise RecordingError(f"{folder} holds no whole recording: {error}. Delete it to record anew.") from error
 

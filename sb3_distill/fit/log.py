@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.reading.arrays import read_npz
 
@@ -91,7 +90,7 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     episodes: list[Episode]
     try:
         if path.is_dir():
-            episodes = [_acted_on(episode.observations) for episode in _open_recording(path).finished_episodes()]
+            episodes = [_acted_on(episode.observations) for episode in Recording(path).finished_episodes()]
         elif path.is_file():
             if not zipfile.is_zipfile(path):
                 raise LogError(
@@ -107,13 +106,6 @@ def read_log(source: str | Path, space: spaces.Space) -> list[Episode]:
     if not episodes:
         raise LogError(f"The log {source} holds no episode.")
     return episodes
-
-
-def _open_recording(folder: Path) -> Recording:
-    try:
-        return Recording(folder)
-    except RecordingError as error:
-        raise LogError(f"it is no whole recording ({error.__cause__ or error})") from error
 
 
 def _split(arrays: dict[str, np.ndarray], space: spaces.Space) -> list[Episode]:

@@ -240,7 +240,10 @@ def test_other_teachers_damage_and_normalised_environments(cartpole_teacher, tmp
     (tmp_path / "play" / "actions.npy").write_bytes(b"")
     with pytest.raises(RecordingError, match="holds no whole recording"):
         Recording(tmp_path / "play")
-    with pytest.raises(RecordingError, match="holds no whole recording"):
+    (tmp_path / "play" / "actions.npy").unlink()
+    with pytest.raises(RecordingError, match=r"holds no whole recording: it has no actions.npy. Delete it to record"):
+        Recording(tmp_path / "play")
+    with pytest.raises(RecordingError, match=r"holds no whole recording: it has no recording.json. Name the folder"):
         Recording(tmp_path / "nowhere")
     venv = VecNormalize(make_vec_env("CartPole-v1", 1))
     model = PolicyDistillation("MlpPolicy", venv, cartpole_teacher, recording=tmp_path / "other", device="cpu")

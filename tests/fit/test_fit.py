@@ -284,7 +284,7 @@ def test_pictures_in_bytes_need_a_scale(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_recording_is_not_to_be_deleted(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match=r"it is no whole recording") as caught:
+    with pytest.raises(LogError, match=r"holds no whole recording: it has no recording.json. Name") as caught:
         read_log(tmp_path, CARTPOLE)
     assert "Delete" not in str(caught.value)
 
