@@ -23,6 +23,8 @@ from sb3_distill.evaluation.players import Player, RandomPlayer
 from sb3_distill.reading.arrays import read_npz
 
 _NOOP = 0
+# Share of random actions while starts are recorded, without which the episodes would be much alike
+_EPSILON = 0.05
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,6 @@ def record_starts(
     recipe: EnvRecipe | None = None,
     n_states: int = 100,
     n_episodes: int = 20,
-    epsilon: float = 0.05,
     seed: int = 0,
 ) -> HeldOutStarts:
     """
@@ -146,7 +147,6 @@ def record_starts(
     :param recipe: how the agent's environment is made; None: as the Zoo does
     :param n_states: how many states
     :param n_episodes: how many episodes they are drawn from
-    :param epsilon: share of random actions, without which the episodes would be much alike
     :param seed: seed of the episodes, of the random actions and of the drawing
     :return: the starts, none of them twice
     :raises ValueError: the environment is no Atari game, or the episodes are too short for so many states
@@ -164,7 +164,7 @@ def record_starts(
             while not done:
                 visited.append(game.ale.cloneState().serialize())
                 actions, state = player.predict(obs, state, begins, deterministic=True)
-                if rng.random() < epsilon:
+                if rng.random() < _EPSILON:
                     actions = rng.integers(venv.action_space.n, size=1)  # type: ignore[attr-defined]
                 obs, _, begins, infos = venv.step(actions)
                 # A lost life is no end: states come from whole games.

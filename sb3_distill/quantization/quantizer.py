@@ -154,9 +154,9 @@ class Quantizer(nn.Module):
         idle = largest == 0
         largest = th.where(idle, idle_range, largest).clamp(min=_SMALLEST)
         best_error = th.full_like(largest, th.inf)
-        best_step = largest / max(high, 1)
+        best_step = largest / high
         for fraction in _RANGES.tolist():
-            step = fraction * largest / max(high, 1)
+            step = fraction * largest / high
             error = ((rows / step).round().clamp(low, high) * step - rows).square().mean(dim=1, keepdim=True)
             best_step = th.where((error < best_error) & ~idle, step, best_step)
             best_error = th.minimum(error, best_error)

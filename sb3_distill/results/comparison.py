@@ -22,6 +22,8 @@ MARGIN = 5.0
 NOT_WORSE, WORSE, UNDECIDED = "not worse", "worse", "undecided"
 # Share of the bootstrap samples that lies outside of a 95% interval at each end
 _TAIL = 0.025
+# Number of bootstrap samples. They are drawn with one seed, so that equal scores have equal intervals.
+_N_RESAMPLES, _SEED = 10_000, 0
 
 
 class Played(Protocol):
@@ -122,7 +124,7 @@ def _interval(resampled: np.ndarray, n_distinct: int, tail: float = _TAIL) -> In
     return float(low), float(high)
 
 
-def percent_interval(pairs: Pairs, n_resamples: int = 10_000, seed: int = 0) -> Interval | None:
+def percent_interval(pairs: Pairs, n_resamples: int = _N_RESAMPLES) -> Interval | None:
     """
     The 95% interval of the percentage of the teacher: the expanded percentile bootstrap (Hesterberg 2015, "What
     Teachers Should Know About the Bootstrap") over pairs of episodes. The mean difference of the pairs, student minus
@@ -130,14 +132,13 @@ def percent_interval(pairs: Pairs, n_resamples: int = 10_000, seed: int = 0) -> 
 
     :param pairs: episodes of student and teacher
     :param n_resamples: number of bootstrap samples
-    :param seed: seed of the resampling
     :return: the bounds; None if there are fewer than 6 different pairs, or if the teacher's mean return cannot be told
         from 0 (normalized: from the random player's)
     """
-    return _interval(_resample([pairs], np.random.default_rng(seed), n_resamples), pairs.n_distinct)
+    return _interval(_resample([pairs], np.random.default_rng(_SEED), n_resamples), pairs.n_distinct)
 
 
-def percent_bound(pairs: Pairs, error: float, n_resamples: int = 10_000, seed: int = 0) -> float | None:
+def percent_bound(pairs: Pairs, error: float, n_resamples: int = _N_RESAMPLES) -> float | None:
     """
     The one-sided lower bound of the percentage of the teacher: the lower end of an interval as ``percent_interval``
     makes it.
@@ -146,17 +147,14 @@ def percent_bound(pairs: Pairs, error: float, n_resamples: int = 10_000, seed: i
     :param error: share of samples of episodes in which the true percentage may lie below the bound: 0.05 for a
         confidence of 95%
     :param n_resamples: number of bootstrap samples
-    :param seed: seed of the resampling
     :return: the bound; None where ``percent_interval`` has none
     """
-    resampled = _resample([pairs], np.random.default_rng(seed), n_resamples)
+    resampled = _resample([pairs], np.random.default_rng(_SEED), n_resamples)
     interval = _interval(resampled, pairs.n_distinct, error)
     return None if interval is None else interval[0]
 
 
-def geometric_mean_interval(
-    games: Mapping[str, Sequence[Pairs]], n_resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
+def geometric_mean_interval(games: Mapping[str, Sequence[Pairs]]) -> tuple[float, float, float]:
     """
     The geometric mean over games with its 95% interval (Rusu et al. 2015, figure 3), by the bootstrap of
     ``percent_interval`` in each game. It is the interval for these students: how much others with another seed would
@@ -164,17 +162,15 @@ def geometric_mean_interval(
 
     :param games: by game, the pairs of each student; a game with several students counts with the mean of their
         percentages
-    :param n_resamples: number of bootstrap samples
-    :param seed: seed of the resampling
     :return: the geometric mean and the bounds of its interval, each NaN if it is not defined; games without a
         percentage are left out
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     percents = {game: float(np.mean([pairs.percent for pairs in students])) for game, students in games.items()}
     known = [game for game, percent in percents.items() if not np.isnan(percent)]
     if not known:
         return (float("nan"),) * 3
-    resampled = np.array([_resample(games[game], rng, n_resamples) for game in known])
+    resampled = np.array([_resample(games[game], rng, _N_RESAMPLES) for game in known])
     means = np.exp(np.log(np.maximum(resampled, LEAST_PERCENT)).mean(axis=0))
     n_distinct = min(pairs.n_distinct for game in known for pairs in games[game])
     low, high = _interval(means, n_distinct) or (float("nan"),) * 2

@@ -19,6 +19,8 @@ FORMULAS = {
 # With fewer different episodes, a bootstrap interval is too narrow: even the range of n values contains their median
 # with a probability of 1 - 2^(1-n) only, which is below 95% for n < 6.
 LEAST_DISTINCT = 6
+# Number of bootstrap samples
+_N_RESAMPLES = 2_000
 Interval = tuple[float, float]
 
 
@@ -66,9 +68,7 @@ def count_copies(episodes: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(list(first.values())), np.array([copies[episode] for episode in first])
 
 
-def summarize(
-    returns: Sequence[float], traces: Sequence[Hashable] = (), n_resamples: int = 2_000, seed: int = 0
-) -> Summary:
+def summarize(returns: Sequence[float], traces: Sequence[Hashable] = ()) -> Summary:
     """
     Compute the statistics of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
     Precipice", with ``rliable``. The bootstrap draws different episodes, each with all its copies: an episode that was
@@ -76,8 +76,6 @@ def summarize(
 
     :param returns: one number per episode
     :param traces: what tells episodes apart; empty: all are different
-    :param n_resamples: number of bootstrap samples
-    :param seed: seed of the resampling
     :return: the summary
     """
     # Imported here because it is slow to import
@@ -89,7 +87,7 @@ def summarize(
     if len(first) >= LEAST_DISTINCT:
         # rliable accepts a random state, but draws from NumPy's global generator nevertheless.
         state = np.random.get_state()
-        np.random.seed(seed)
+        np.random.seed(0)
 
         def aggregate(drawn: np.ndarray) -> np.ndarray:
             which = drawn[:, 0].astype(int)
@@ -98,7 +96,7 @@ def summarize(
 
         try:
             _, bounds = library.get_interval_estimates(
-                {"": np.arange(len(first), dtype=np.float64)[:, None]}, aggregate, reps=n_resamples
+                {"": np.arange(len(first), dtype=np.float64)[:, None]}, aggregate, reps=_N_RESAMPLES
             )
         finally:
             np.random.set_state(state)

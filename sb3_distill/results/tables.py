@@ -10,14 +10,13 @@ from typing import Any
 from sb3_distill.results.row import Row
 
 
-def format_spread(mean: float, std: float | None, digits: int = 2) -> str:
+def format_spread(mean: float, std: float | None) -> str:
     """
     :param mean: a mean
     :param std: the standard deviation; None or NaN if it is not known
-    :param digits: number of decimals
     :return: both as text
     """
-    return f"{mean:.{digits}f}" + ("" if std is None or math.isnan(std) else f" ± {std:.{digits}f}")
+    return f"{mean:.2f}" + ("" if std is None or math.isnan(std) else f" ± {std:.2f}")
 
 
 def interval_text(interval: Sequence[float] | None, digits: int = 1) -> str:

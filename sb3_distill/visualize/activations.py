@@ -99,8 +99,6 @@ def feature_maps(agent: Teacher, observations: np.ndarray, batch_size: int = 256
         maps = nn.Sequential(*before)(batch).requires_grad_(True)
         with th.enable_grad():
             outputs = nn.Sequential(*behind)(maps)
-            if agent.algo == "qrdqn":
-                outputs = outputs.reshape(len(maps), -1, agent.n_actions or 1).mean(dim=1)
             (gradient,) = th.autograd.grad(outputs.max(dim=1).values.sum(), maps)
         all_maps.append(maps.detach().cpu().numpy())
         all_contributions.append((maps * gradient).sum(dim=(2, 3)).cpu().numpy())

@@ -31,6 +31,8 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN
 from sb3_distill.visualize.episodes import Episode
 
+# Frames of an episode beside which Q-values are drawn
+_N_MOMENTS = 4
 # How the teacher's own interval is drawn
 _TEACHER: dict[str, Any] = {"color": "0.7", "alpha": 0.25, "linewidth": 0, "zorder": 0}
 
@@ -100,7 +102,7 @@ def _preferences(agent: Teacher, episode: Episode) -> th.Tensor:
 
 
 def plot_q_values(
-    teacher: Teacher, students: Sequence[Teacher], episodes: Sequence[Episode], temperature: float, n_moments: int = 4
+    teacher: Teacher, students: Sequence[Teacher], episodes: Sequence[Episode], temperature: float
 ) -> Figure:
     """
     Figure 1 of Rusu et al. 2015: frames of a game, the teacher's outputs for all actions, the targets (their softmax
@@ -111,14 +113,13 @@ def plot_q_values(
     :param episodes: the episode from which the frames are chosen, from clear to unclear choices of the teacher: as it
         sees it, then as each student does
     :param temperature: temperature of the targets
-    :param n_moments: number of frames
     :return: the figure
     """
     episode = episodes[0]
     outputs = _preferences(teacher, episode)
     targets = (outputs / temperature).softmax(dim=1)
     order = np.argsort(-targets.max(dim=1).values.numpy(), kind="stable")
-    moments = np.sort(order[np.linspace(0, len(order) - 1, n_moments).round().astype(int)])
+    moments = np.sort(order[np.linspace(0, len(order) - 1, _N_MOMENTS).round().astype(int)])
     answers = [("targets", targets)]
     names = distinct_names([student.source for student in students])
     for name, student, seen in zip(names, students, episodes[1:], strict=True):
@@ -126,7 +127,7 @@ def plot_q_values(
         probabilities = (own / temperature_of(student, temperature)).softmax(dim=1)
         answers.append((f"{name} ({student.n_parameters:,})", probabilities))
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    axes = figure.subplots(3, n_moments, squeeze=False, height_ratios=[1.5, 1, 1])
+    axes = figure.subplots(3, _N_MOMENTS, squeeze=False, height_ratios=[1.5, 1, 1])
     actions = np.arange(outputs.shape[1])
     for column, moment in enumerate(moments):
         axes[0, column].imshow(episode.frames[moment])
@@ -151,7 +152,7 @@ def plot_q_values(
         axes[2, column].set_xlabel("action")
     lowest, highest = float(outputs[moments].min()), float(outputs[moments].max())
     margin = 0.1 * (highest - lowest) or 1.0
-    for column in range(n_moments):
+    for column in range(_N_MOMENTS):
         axes[0, column].set_axis_off()
     axes[1, 0].set_ylim(lowest - margin, highest + margin)
     axes[2, 0].set_ylim(0, 1)

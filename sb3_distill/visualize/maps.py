@@ -18,6 +18,8 @@ from sb3_distill.visualize.episodes import Episode
 # Perceptually uniform, and readable for colour-blind people
 _COLOURS = colormaps["inferno"]
 _CAPTION_HEIGHT = 14
+# Pictures per second of a video, and pictures in a PNG
+_FPS, _N_ROWS = 15, 4
 FORMATS = (".png", ".gif", ".mp4")
 
 
@@ -138,28 +140,26 @@ def check_format(path: Path) -> None:
         raise ValueError(f"{path}: maps are written as one of {', '.join(FORMATS)}.")
 
 
-def write_pictures(pictures: Sequence[np.ndarray], path: Path, fps: int = 15, n_rows: int = 4) -> None:
+def write_pictures(pictures: Sequence[np.ndarray], path: Path) -> None:
     """
     :param pictures: RGB pictures of one size
-    :param path: file to write: ``.png`` (``n_rows`` evenly spaced pictures, one below the other), ``.gif`` or ``.mp4``
-    :param fps: pictures per second
-    :param n_rows: number of pictures in a PNG
+    :param path: file to write: ``.png`` (a few evenly spaced pictures, one below the other), ``.gif`` or ``.mp4``
     :raises ValueError: the file's extension is not one of ``FORMATS``
     :raises OSError: it cannot be written
     """
     check_format(path)
-    n_drawn = min(n_rows, len(pictures)) if path.suffix == ".png" else len(pictures)
+    n_drawn = min(_N_ROWS, len(pictures)) if path.suffix == ".png" else len(pictures)
     with whole_file(path) as file, progress_bar(path.name, n_drawn) as tell:
         pictures = _Counted(pictures, tell)
         if path.suffix == ".png":
-            rows = np.linspace(0, len(pictures) - 1, min(n_rows, len(pictures))).round().astype(int)
+            rows = np.linspace(0, len(pictures) - 1, n_drawn).round().astype(int)
             Image.fromarray(np.concatenate([pictures[row] for row in rows])).save(file, "PNG", optimize=True)
         elif path.suffix == ".gif":
             images = (Image.fromarray(picture).quantize(64, method=Image.Quantize.FASTOCTREE) for picture in pictures)
-            animation: dict[str, Any] = {"save_all": True, "append_images": images, "duration": 1000 // fps, "loop": 0}
+            animation: dict[str, Any] = {"save_all": True, "append_images": images, "duration": 1000 // _FPS, "loop": 0}
             next(images).save(file, "GIF", **animation, optimize=True)
         else:
-            _write_mp4(pictures, file.name, fps)
+            _write_mp4(pictures, file.name)
 
 
 class _Counted(Pictures):
@@ -181,7 +181,7 @@ class _Counted(Pictures):
         return picture
 
 
-def _write_mp4(pictures: Sequence[np.ndarray], path: str, fps: int) -> None:
+def _write_mp4(pictures: Sequence[np.ndarray], path: str) -> None:
     # This package contains ffmpeg, so that users need not install it.
     import imageio_ffmpeg
 
@@ -192,7 +192,7 @@ def _write_mp4(pictures: Sequence[np.ndarray], path: str, fps: int) -> None:
         "ffmpeg_log_level": "error",
         "output_params": ["-f", "mp4"],
     }
-    writer = imageio_ffmpeg.write_frames(path, (width, height), fps=fps, **options)
+    writer = imageio_ffmpeg.write_frames(path, (width, height), fps=_FPS, **options)
     writer.send(None)
     for picture in pictures:
         writer.send(np.ascontiguousarray(picture[:height, :width]))

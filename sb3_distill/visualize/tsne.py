@@ -16,6 +16,8 @@ from sb3_distill.results.figures import HEIGHT, WIDTH, add_legend, marker_style,
 # What can be shown: the first layer (a convolution where agents have any), the last one that all agents have in common,
 # and the last hidden one, which tasks of one student have each for itself
 LAYERS = ("first", "shared", "last")
+# Of t-SNE, about the number of neighbours of a point; with few points it is less
+_PERPLEXITY = 30.0
 
 
 def hidden_layers(agent: Teacher) -> list[nn.Conv2d | nn.Linear]:
@@ -94,14 +96,12 @@ def plot_tsne(
     games: Sequence[str],
     activations: Sequence[Sequence[np.ndarray]],
     titles: Sequence[str],
-    perplexity: float = 30.0,
     seed: int = 0,
 ) -> Figure:
     """
     :param games: names of the games
     :param activations: for each game, the result of ``activations_of``
     :param titles: names of the layers
-    :param perplexity: perplexity of t-SNE
     :param seed: seed of t-SNE
     :return: the figure, with one panel for each layer
     :raises ValueError: the games' activations have different shapes
@@ -119,7 +119,7 @@ def plot_tsne(
         points = np.concatenate([layers[layer] for layers in activations])
         # As is common, reduce the dimension by PCA before t-SNE.
         points = PCA(min(50, *points.shape), random_state=seed).fit_transform(points)
-        placed = TSNE(perplexity=min(perplexity, (len(points) - 1) / 3), random_state=seed).fit_transform(points)
+        placed = TSNE(perplexity=min(_PERPLEXITY, (len(points) - 1) / 3), random_state=seed).fit_transform(points)
         for index, game in enumerate(games):
             axes.scatter(*placed[labels == index].T, s=3, **marker_style(index), label=short_name(game))
         axes.set_title(title, fontsize="medium")
