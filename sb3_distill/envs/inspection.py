@@ -35,18 +35,25 @@ def monitor_folder(env: VecEnv) -> Path | None:
     return None if writer is None else Path(writer.file_handler.name).parent
 
 
-def frame_stack_of(env: VecEnv) -> int | None:
+def vec_frame_stack_of(env: VecEnv) -> int | None:
     """
     :param env: a vector environment
-    :return: how many observations are stacked in each; None if nothing says it
+    :return: how many observations it stacks itself, with ``VecFrameStack`` or in C++; None if it stacks none
     """
     n_stack = None
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecFrameStack):
             n_stack = (n_stack or 1) * env.stacked_obs.n_stack
         env = env.venv
-    if isinstance(env, NativeAtariVecEnv):
-        return int(env._stacks.shape[1])
+    return (n_stack or 1) * env._stacks.shape[1] if isinstance(env, NativeAtariVecEnv) else n_stack
+
+
+def frame_stack_of(env: VecEnv) -> int | None:
+    """
+    :param env: a vector environment
+    :return: how many observations are stacked in each; None if nothing says it
+    """
+    n_stack = vec_frame_stack_of(env)
     try:
         if env.env_is_wrapped(FrameStackObservation, 0)[0]:
             n_stack = (n_stack or 1) * int(env.get_attr("stack_size", 0)[0])

@@ -5,17 +5,11 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import (
-    VecEnv,
-    VecEnvWrapper,
-    VecFrameStack,
-    VecTransposeImage,
-    unwrap_vec_normalize,
-)
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecTransposeImage, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_distill.common.utils import unknown_choice
-from sb3_distill.envs.atari import NativeAtariVecEnv
+from sb3_distill.envs.inspection import vec_frame_stack_of
 
 # What somebody sees of a Dict observation: the part under one key, a Dict of the parts under several, a Dict that has
 # parts under other names (by the new name, the key), or everything (None)
@@ -128,16 +122,6 @@ class FlatView(VecEnvWrapper):
 FLAT_VIEW = f"{FlatView.__module__}.{FlatView.__name__}"
 
 
-def _n_stacked(venv: VecEnv) -> int:
-    """The number of observations that an environment stacks."""
-    n = 1
-    while isinstance(venv, VecEnvWrapper):
-        n *= venv.stacked_obs.n_stack if isinstance(venv, VecFrameStack) else 1
-        venv = venv.venv
-    # It stacks frames itself.
-    return n * (venv.observation_space.shape or (1,))[0] if isinstance(venv, NativeAtariVecEnv) else n
-
-
 class ObservationView(VecEnvWrapper):
     """
     Returns the student's observations, and gives the teacher's observations on request. The teacher's are those before
@@ -158,7 +142,7 @@ class ObservationView(VecEnvWrapper):
         self.teacher_space = self._whole = part_of_space(venv.observation_space, teacher_keys, "teacher_keys")
         # Of which axis of stacked observations it sees the newest part alone
         self._stack_axis: int | None = None
-        self._n_stacked = _n_stacked(venv)
+        self._n_stacked = vec_frame_stack_of(venv) or 1
         # The latest observations with all keys, if the student sees some of them
         self.latest: Any = None
         vec_normalize = unwrap_vec_normalize(venv)

@@ -13,10 +13,10 @@ from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import CallbackList, CheckpointCallback, EvalCallback, EveryNTimesteps
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_distill import RealTimeDistillDQN
+from sb3_distill import NativeAtari, RealTimeDistillDQN
 from sb3_distill.base import cost
 from sb3_distill.base.cost import TimeToGo, check_memory, check_room, in_words
 from sb3_distill.buffers.distillation import DistillationBuffer
@@ -133,6 +133,12 @@ class Poker(Screen):
     [
         (lambda: make_vec_env(lambda: Screen((36, 36, 1)), 2), None),
         (lambda: VecFrameStack(make_vec_env(lambda: Screen((36, 36, 1)), 2), 3), 3),
+        (
+            lambda: VecFrameStack(
+                NativeAtari(make_atari_env("PongNoFrameskip-v4", env_kwargs={"render_mode": None})), 4
+            ),
+            4,
+        ),
         (lambda: make_vec_env(lambda: gym.wrappers.FrameStackObservation(Screen((36, 36)), 4), 2), 4),
         # An attribute of an environment that has nothing to do with it
         (lambda: make_vec_env(lambda: Poker((36, 36, 1)), 2), None),
