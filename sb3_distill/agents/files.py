@@ -22,6 +22,14 @@ RUN_STATE = "run_state.zip"
 CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")
 
 
+def checkpoints_in(run: Path) -> dict[int, Path]:
+    """
+    :param run: a run folder
+    :return: the zips of its checkpoints, by their numbers of steps
+    """
+    return {int(match["steps"]): path for path in run.glob("*.zip") if (match := CHECKPOINT.fullmatch(path.stem))}
+
+
 class AgentError(ValueError):
     """An agent (teacher or student) cannot be used; the message says why and what to do."""
 

@@ -44,6 +44,7 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
     student_keys: Any
 
     # See ``TeacherMixin``
+    n_teacher_episodes: int
     _teacher: Any = None
     _teacher_state: Any = None
     _recorder: RecordingWriter | None = None
@@ -249,12 +250,12 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
             str(self.rollout_policy), (student, teacher)
         )
 
-    def _reference_callback(self, siblings: list[BaseCallback], n_episodes: int) -> TeacherReferenceCallback:
+    def _reference_callback(self, siblings: list[BaseCallback]) -> TeacherReferenceCallback:
         """The callback that scores the teacher before training, unless a recording has the score that it would find."""
         if self._references is None:
             self._references = TeacherReferences(self.verbose, self.teacher_keys)
         # Both can be changed between two calls of learn().
-        self._references.n_episodes, self._references.seed = n_episodes, (self.seed or 0) + 1_000_000
+        self._references.n_episodes, self._references.seed = self.n_teacher_episodes, (self.seed or 0) + 1_000_000
         recorded = None if self._recorded_play is None else self._recorded_play.recording.teacher_score
         if recorded is not None:
             assert self.env is not None

@@ -229,9 +229,9 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
             callbacks.append(self._progress_bar)
         return super()._init_callback(CallbackList(callbacks))
 
-    @abstractmethod
     def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
         """The callbacks that score the teacher, and the student if the user's own callbacks do not."""
+        return [self._reference_callback(siblings)]
 
     def learn(
         self: SelfDistillationAlgorithm,

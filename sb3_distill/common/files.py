@@ -63,11 +63,17 @@ def default_config(name: str) -> Path:
     :param name: key of ``ALGORITHMS``, or "strict"
     :return: path of a YAML file
     """
+    return shipped_folder("hyperparams") / f"{name}.yml"
+
+
+def shipped_folder(name: str) -> Path:
+    """
+    :param name: name of a folder that we ship
+    :return: its path: as in the Zoo, inside the package if it was installed from a wheel, and else at the top of the
+        repository
+    """
     package = Path(__file__).parents[1]
-    # As in the Zoo, the folder is inside the package if it was installed from a wheel, and else at the top of the
-    # repository.
-    folder = package / "hyperparams"
-    return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{name}.yml"
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 @contextmanager

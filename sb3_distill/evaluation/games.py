@@ -66,6 +66,7 @@ def find_teacher(agent: Teacher, known: Sequence[Teacher], device: str) -> Teach
     """
     :param agent: an agent
     :param known: agents that are loaded already
+    :param device: where it is loaded if it is not among them
     :return: for a student, the agent that taught it: the one whose hash its file names. None if that was a model in
         memory, or if another agent is in its place now, of which a warning tells.
     :raises AgentError: the file that was its teacher cannot be loaded

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
@@ -233,9 +232,6 @@ class PolicyDistillation(AugmentingMixin, SeveralStudentsMixin, EpsilonGreedyMix
         check_discrete(teacher, self.env)
         check_masked_loss(teacher, [self.loss, *(entries["loss"] for entries in self.students.values())])
         super()._check_teacher(teacher, env_id)
-
-    def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
-        return [self._reference_callback(siblings, self.n_teacher_episodes)]
 
     def student_loss(self, student: Student, samples: DistillationSamples) -> tuple[th.Tensor, dict[str, th.Tensor]]:
         answers = student.answer(samples.observations)

@@ -241,9 +241,6 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
     def _teacher_rule(self) -> PlayRule:
         return PlayRule(self._teacher.has_distribution, super()._teacher_rule().epsilon)
 
-    def _score_callbacks(self, siblings: list[BaseCallback]) -> list[BaseCallback]:
-        return [self._reference_callback(siblings, self.n_teacher_episodes)]
-
     def _setup_learn(
         self,
         total_timesteps: int,

@@ -6,7 +6,7 @@ from typing import Any
 
 from sb3_distill.agents.archive import read_archive
 from sb3_distill.agents.config import read_yaml
-from sb3_distill.agents.files import BEST_MODEL, CHECKPOINT, RUN_STATE, AgentError
+from sb3_distill.agents.files import BEST_MODEL, RUN_STATE, AgentError, checkpoints_in
 from sb3_distill.agents.rebuild.classes import with_classes
 from sb3_distill.algorithms import ALGORITHMS
 from sb3_distill.common.files import model_zip
@@ -108,7 +108,7 @@ def find_stopped_run(folder: Path) -> StoppedRun | None:
         done, total = data.get("num_timesteps"), data.get("_total_timesteps")
         if isinstance(done, int) and isinstance(total, int) and done >= total:
             return None
-    saved = {int(match["steps"]): path for path in folder.glob("*.zip") if (match := CHECKPOINT.fullmatch(path.stem))}
+    saved = checkpoints_in(folder)
     best = folder / f"{BEST_MODEL}.zip"
     has_only_best = best.is_file() and not _saves_states(arguments)
     if last.is_file() or has_only_best or len(saved) > 1 or not all(_is_ours(path) for path in saved.values()):

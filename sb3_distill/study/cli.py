@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium as gym
 
 from sb3_distill.common.arguments import add_gym_packages, whole_number
+from sb3_distill.common.files import shipped_folder
 from sb3_distill.common.utils import unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
@@ -108,10 +109,7 @@ def find_study(named: Path) -> Path:
     """
     if named.is_file():
         return named
-    package = Path(__file__).parents[1]
-    # As the configurations: in the package if it was installed from a wheel, else at the top of the repository
-    folder = package / "studies" if (package / "studies").is_dir() else package.parent / "studies"
-    shipped = {path.stem: path for path in sorted(folder.glob("*.yml"))}
+    shipped = {path.stem: path for path in sorted(shipped_folder("studies").glob("*.yml"))}
     # A study's results may lie beside, in a folder of its name
     if str(named) in shipped:
         return shipped[str(named)]

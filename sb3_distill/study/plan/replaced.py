@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.agents.files import CHECKPOINT, AgentError
+from sb3_distill.agents.files import AgentError, checkpoints_in
 from sb3_distill.agents.load import is_onnx_file, load_teacher
 from sb3_distill.buffers.recording_meta import RecordingError
 from sb3_distill.buffers.recordings import Recording
@@ -81,8 +81,8 @@ def _agents_of_run(run: Path, cell: Cell) -> Sequence[UsedAgent]:
     """The agents that have taught a run so far, as its last model says, or its newest checkpoint."""
     newest = model_zip(run, cell.env)
     if not newest.is_file():
-        steps = {int(match["steps"]): path for path in run.glob("*.zip") if (match := CHECKPOINT.fullmatch(path.stem))}
-        newest = steps.get(max(steps, default=0), newest)
+        checkpoints = checkpoints_in(run)
+        newest = checkpoints[max(checkpoints)] if checkpoints else newest
     try:
         return teachers_in(newest, cell)
     except (AgentError, OSError):
