@@ -17,6 +17,8 @@ html_theme = "furo"
 html_show_copyright = False
 # Pages of `sb3-distill export --format web`, for the start page
 html_extra_path = ["live"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"sb3-distill {release}"
 # The address of the repository is known where the published site is built.
 HOME = os.environ.get("READTHEDOCS_GIT_CLONE_URL", "").removesuffix(".git")
@@ -25,6 +27,8 @@ html_theme_options = {"source_repository": HOME, "source_branch": REF, "source_d
 exclude_patterns = ["_build", "live"]
 # Links to headings of other pages, as GitHub makes them
 myst_heading_anchors = 4
+# What commands print is no Python.
+highlight_language = "text"
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 # The tables of studies, which stand in reports too, begin at their second level
