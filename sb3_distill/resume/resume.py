@@ -133,6 +133,10 @@ def _experiment_manager(run: StoppedRun, manager: Any) -> Any:
                 # With --track, the Zoo chooses a new one.
                 self.tensorboard_log: str | None = f"{run.arguments['tensorboard_log']}/{self.env_name}"
 
+        def create_log_folder(self) -> None:
+            # The run has one.
+            pass
+
         def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
             return dict(run.config), run.config
 

@@ -117,12 +117,21 @@ def register_experiments(exp_manager: ModuleType) -> None:
         with model.keeping_state(self.save_path) if isinstance(model, ResumableMixin) else nullcontext():
             zoo_save(self, model)
 
+    zoo_create = manager.create_log_folder
+
+    @functools.wraps(zoo_create)
+    def create_own_folder(self: Any) -> None:
+        if is_ours(self.algo):
+            self.made_folder = _make_folder(self)
+        zoo_create(self)
+
     manager.__init__ = in_one_line(init_with_our_defaults)
+    manager.create_log_folder = create_own_folder
     manager.save_trained_model = save_before_the_state_goes
     manager._preprocess_hyperparams = check_settings
     manager.learn = _naming_dead_environments(manager.learn, is_ours)
     setup = _naming_dead_environments(manager.setup_experiment, is_ours)
-    manager.setup_experiment = in_one_line(_leaving_nothing(setup, is_ours))
+    manager.setup_experiment = in_one_line(_leaving_nothing(setup))
     manager.hyperparameters_optimization = in_one_line(manager.hyperparameters_optimization)
 
 
@@ -145,18 +154,34 @@ def _naming_dead_environments(zoo_method: Callable[..., Any], is_ours: Callable[
     return call
 
 
-def _leaving_nothing(zoo_setup: Callable[..., Any], is_ours: Callable[[str], bool]) -> Callable[..., Any]:
+def _make_folder(manager: Any) -> Path:
+    """
+    Make the folder of a new run. Of two runs that begin at once, both have found the same number free: one makes its
+    folder, and the other takes the next number.
+    """
+    while True:
+        folder = Path(manager.save_path)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            name, _, number = manager.save_path.rpartition("_")
+            manager.save_path = f"{name}_{int(number) + 1}"
+            manager.params_path = f"{manager.save_path}/{manager.env_name}"
+        else:
+            return folder
+
+
+def _leaving_nothing(zoo_setup: Callable[..., Any]) -> Callable[..., Any]:
     """The Zoo's setup of a run, but that one of ours that cannot begin leaves no folder, which would count as a run."""
 
     @functools.wraps(zoo_setup)
     def setup(self: Any) -> Any:
-        folder = Path(self.save_path)
-        is_new = not folder.exists()
         try:
             return zoo_setup(self)
         except Exception:
+            folder = getattr(self, "made_folder", None)
             # The Zoo has begun Monitor files, and nothing else.
-            if is_ours(self.algo) and is_new and all(path.suffix == ".csv" for path in folder.rglob("*.*")):
+            if folder is not None and all(path.suffix == ".csv" for path in folder.rglob("*.*")):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 

@@ -117,3 +117,18 @@ def test_somebody_elses_algorithm_of_our_key_keeps_its_configuration(monkeypatch
     monkeypatch.setitem(rl_zoo3.ALGOS, "pd", rl_zoo3.ALGOS["dqn"])
     assert ours == str(registration.default_config("pd"))
     assert Path(dqn).parent == Path(config("pd")).parent != Path(ours).parent and given == "mine.yml"
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sb3_distill_zoo.add_finder()
+    import rl_zoo3.exp_manager
+
+    # All have looked for a free number before the first of them makes its folder.
+    runs = [rl_zoo3.exp_manager.ExperimentManager(None, "pd", "CartPole-v1", "logs") for _ in range(3)]
+    for run in runs:
+        run.create_log_folder()
+    names = [f"logs/pd/CartPole-v1_{number}" for number in (1, 2, 3)]
+    assert [run.save_path for run in runs] == names
+    assert all(Path(name, "CartPole-v1").is_dir() for name in names)
+    assert [run.params_path for run in runs] == [f"{name}/CartPole-v1" for name in names]
