@@ -119,11 +119,16 @@ def _argument_parser(run: StoppedRun) -> type[argparse.ArgumentParser]:
     return ResumedParser
 
 
+def _keep_folder(_: Any) -> None:
+    """A run that goes on has its folder."""
+
+
 def _experiment_manager(run: StoppedRun, manager: Any) -> Any:
     """The Zoo's, but for the folder and the hyperparameters of the run, from its state on."""
 
     class ResumedExperiment(manager):
         is_learning = False
+        create_log_folder = _keep_folder
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -132,10 +137,6 @@ def _experiment_manager(run: StoppedRun, manager: Any) -> Any:
             if run.arguments.get("tensorboard_log"):
                 # With --track, the Zoo chooses a new one.
                 self.tensorboard_log: str | None = f"{run.arguments['tensorboard_log']}/{self.env_name}"
-
-        def create_log_folder(self) -> None:
-            # The run has one.
-            pass
 
         def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
             return dict(run.config), run.config

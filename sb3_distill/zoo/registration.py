@@ -117,16 +117,8 @@ def register_experiments(exp_manager: ModuleType) -> None:
         with model.keeping_state(self.save_path) if isinstance(model, ResumableMixin) else nullcontext():
             zoo_save(self, model)
 
-    zoo_create = manager.create_log_folder
-
-    @functools.wraps(zoo_create)
-    def create_own_folder(self: Any) -> None:
-        if is_ours(self.algo):
-            self.made_folder = _make_folder(self)
-        zoo_create(self)
-
     manager.__init__ = in_one_line(init_with_our_defaults)
-    manager.create_log_folder = create_own_folder
+    manager.create_log_folder = _own_folder(manager.create_log_folder, is_ours)
     manager.save_trained_model = save_before_the_state_goes
     manager._preprocess_hyperparams = check_settings
     manager.learn = _naming_dead_environments(manager.learn, is_ours)
@@ -154,21 +146,28 @@ def _naming_dead_environments(zoo_method: Callable[..., Any], is_ours: Callable[
     return call
 
 
-def _make_folder(manager: Any) -> Path:
+def _own_folder(zoo_create: Callable[..., None], is_ours: Callable[[str], bool]) -> Callable[..., None]:
     """
-    Make the folder of a new run. Of two runs that begin at once, both have found the same number free: one makes its
-    folder, and the other takes the next number.
+    The Zoo's making of a run's folder, but that ours never share one: of two runs that begin at once, both have found
+    the same number free. One makes its folder, and the other takes the next number.
     """
-    while True:
-        folder = Path(manager.save_path)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            name, _, number = manager.save_path.rpartition("_")
-            manager.save_path = f"{name}_{int(number) + 1}"
-            manager.params_path = f"{manager.save_path}/{manager.env_name}"
-        else:
-            return folder
+
+    @functools.wraps(zoo_create)
+    def create(self: Any) -> None:
+        while is_ours(self.algo):
+            folder = Path(self.save_path)
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                name, _, number = self.save_path.rpartition("_")
+                self.save_path = f"{name}_{int(number) + 1}"
+                self.params_path = f"{self.save_path}/{self.env_name}"
+            else:
+                self.made_folder = folder
+                break
+        zoo_create(self)
+
+    return create
 
 
 def _leaving_nothing(zoo_setup: Callable[..., Any]) -> Callable[..., Any]:
