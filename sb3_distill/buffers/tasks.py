@@ -15,7 +15,7 @@ from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.record import StepRecord
 from sb3_distill.buffers.replay import FrameReplayBuffer, without_memory_warning
 from sb3_distill.common.answers import Answers, TaskAnswers
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import unknown_choice, without_task
 
 TASK_SAMPLING = ("random", "equal")
 Memory = TypeVar("Memory", bound=ReplayBuffer)
@@ -138,7 +138,7 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
     def make_memory(self, n_rows: int) -> DistillationBuffer:
         """As ``MultiTaskBuffer.make_memory``."""
         assert isinstance(self.observation_space, spaces.Dict) and isinstance(self.action_space, spaces.Discrete)
-        return DistillationBuffer(n_rows, self.observation_space["obs"], self.action_space, self.device)
+        return DistillationBuffer(n_rows, without_task(self.observation_space), self.action_space, self.device)
 
     def add(self, record: StepRecord) -> None:  # type: ignore[override]
         """
@@ -151,7 +151,7 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
             one = slice(env, env + 1)
             self._memory(task, env).add(
                 StepRecord(
-                    record.observations["obs"][one],
+                    without_task({key: part[one] for key, part in record.observations.items()}),
                     record.episode_starts[one],
                     record.answers.of_env(env),
                     record.actions[one],
@@ -190,11 +190,13 @@ class MultiTaskDistillationBuffer(MultiTaskBuffer[DistillationBuffer]):
 
     def _samples(self, drawn: Drawn[DistillationBuffer]) -> MultiTaskSamples:
         samples = {task: [memory.sample(count) for memory, count in parts] for task, parts in drawn}
-        obs = [sample.observations for of_task in samples.values() for sample in of_task]
+        shown: list[Any] = [sample.observations for of_task in samples.values() for sample in of_task]
+        parts = shown if isinstance(shown[0], dict) else [{"obs": part} for part in shown]
+        obs = {key: th.cat([part[key] for part in parts]) for key in parts[0]}
         answers = {
             task: Answers.concatenate([sample.answers for sample in of_task]) for task, of_task in samples.items()
         }
-        return MultiTaskSamples({"obs": th.cat(obs), "task": self._task_tensor(drawn)}, answers)  # type: ignore[arg-type]
+        return MultiTaskSamples({**obs, "task": self._task_tensor(drawn)}, answers)
 
 
 class MultiTaskReplayBuffer(MultiTaskBuffer[ReplayBuffer]):

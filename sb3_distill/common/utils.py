@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
 
 Function = TypeVar("Function", bound=Callable)
@@ -52,6 +53,17 @@ def missing_extra(extra: str, *modules: str) -> str | None:
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     return f"{missing[0]} is not installed: pip install 'sb3-distill[{extra}]'." if missing else None
+
+
+def without_task(obs: Any) -> Any:
+    """
+    :param obs: observations of several tasks, or the space of them
+    :return: what the tasks themselves show: the part under "obs", or a Dict of all parts but the task's index
+    """
+    parts = {key: obs[key] for key in obs if key != "task"}
+    if parts.keys() == {"obs"}:
+        return parts["obs"]
+    return spaces.Dict(parts) if isinstance(obs, spaces.Dict) else parts
 
 
 def to_number(value: Any) -> float:

@@ -38,6 +38,12 @@ class Task:
     n_actions: int
     keys: Keys = None
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The spaces by key; that of observations which are no Dict has the key "obs"."""
+        space = self.observation_space
+        return dict(space) if isinstance(space, spaces.Dict) else {"obs": space}
+
     def seen(self, keys: Keys, argument: str) -> "Task":
         """
         :param keys: what is seen of a Dict observation
@@ -155,10 +161,7 @@ def _describe_task(name: str, env: gym.Env) -> Task:
 def _common_parts(tasks: Sequence[Task], pad: bool) -> dict[str, spaces.Space]:
     """The parts of the observations that all tasks have, by key."""
     names = [task.name for task in tasks]
-    parts = [
-        dict(space) if isinstance(space, spaces.Dict) else {"obs": space}
-        for space in (task.observation_space for task in tasks)
-    ]
+    parts = [task.parts for task in tasks]
     described = "; ".join(f"{name}: {', '.join(own)}" for name, own in zip(names, parts, strict=True))
     if any(own.keys() != parts[0].keys() or "task" in own for own in parts):
         raise ValueError(

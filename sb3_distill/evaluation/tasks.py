@@ -24,22 +24,24 @@ class TaskPlayer:
 
     :param player: the multi-task player
     :param task: index of the task
-    :param length: length of the last axis after padding; None if observations are not padded
+    :param lengths: by key ("obs" if observations are no Dict), the length of the last axis after padding; parts without
+        one are not padded
     """
 
-    def __init__(self, player: Player, task: int, length: int | None = None) -> None:
+    def __init__(self, player: Player, task: int, lengths: Mapping[str, int]) -> None:
         self.player = player
         self.task = task
-        self.length = length
+        self.lengths = lengths
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         """As SB3's ``predict``, on a batch."""
-        if self.length is not None:
-            observation = pad_last_axis(observation, self.length)
-        tasks = np.full(len(observation), self.task)
-        return self.player.predict({"obs": observation, "task": tasks}, state, episode_start, deterministic)
+        parts = dict(observation) if isinstance(observation, dict) else {"obs": observation}
+        for key, length in self.lengths.items():
+            parts[key] = pad_last_axis(parts[key], length)
+        tasks = np.full(len(next(iter(parts.values()))), self.task)
+        return self.player.predict({**parts, "task": tasks}, state, episode_start, deterministic)
 
 
 def score_task(task: Task, player: Player, n_episodes: int, epsilon: float, seed: int) -> Score:
@@ -71,10 +73,12 @@ def score_tasks(
     :param seed: seed of the first episode
     :return: by name of the task, the returns
     """
-    lengths = {task.observation_space.shape[-1] for task in tasks}  # type: ignore[index]
-    length = max(lengths) if len(lengths) > 1 else None
+    parts = [task.parts for task in tasks]
+    lengths = {
+        key: max(own[key].shape[-1] for own in parts) for key in parts[0] if len({own[key].shape for own in parts}) > 1
+    }
     return {
-        task.name: score_task(task, TaskPlayer(player, index, length), n_episodes, epsilon, seed)
+        task.name: score_task(task, TaskPlayer(player, index, lengths), n_episodes, epsilon, seed)
         for index, task in enumerate(tasks)
     }
 

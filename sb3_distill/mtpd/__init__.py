@@ -5,6 +5,7 @@ from sb3_distill.networks.multi_task import (
     MultiTaskGridCnnPolicy,
     MultiTaskLargeCnnPolicy,
     MultiTaskMlpPolicy,
+    MultiTaskMultiInputPolicy,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "MultiTaskGridCnnPolicy",
     "MultiTaskLargeCnnPolicy",
     "MultiTaskMlpPolicy",
+    "MultiTaskMultiInputPolicy",
 ]

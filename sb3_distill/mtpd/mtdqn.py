@@ -4,6 +4,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.dqn.dqn import DQN
@@ -78,6 +79,12 @@ class MultiTaskDQN(MultiTaskAlgorithmMixin, RefusalsMixin, ResumableOffPolicyMix
         if self.n_steps != 1:
             raise ValueError(f"n_steps must be 1, not {self.n_steps}: a multi-task DQN stores single steps only.")
         self._read_tasks()
+        for task in self.tasks:
+            if isinstance(task.observation_space, spaces.Dict):
+                raise ValueError(
+                    f"The task {task.name} has Dict observations with the keys {', '.join(task.observation_space)}, "
+                    "and a multi-task DQN sees no Dict: wrap the tasks so that they show one of these parts."
+                )
         self.replay_buffer_kwargs = {"task_sampling": self.task_sampling}
         super()._setup_model()
 

@@ -1,7 +1,7 @@
 """Multi-task Policy Distillation (Rusu et al. 2015, section 3.3): one student for several tasks."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -21,13 +21,13 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, settle_temperature
-from sb3_distill.common.utils import setting, unchanged_randomness, unknown_choice
+from sb3_distill.common.utils import setting, unchanged_randomness, unknown_choice, without_task
 from sb3_distill.envs.multitask import Task
 from sb3_distill.envs.views import Keys, part_of, part_of_space
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
 from sb3_distill.mtpd.tasks import MultiTaskAlgorithmMixin, seen_tasks
 from sb3_distill.mtpd.teachers import MultiTaskTeacher, Teachers, check_task_teacher, find_task_teachers, load_teachers
-from sb3_distill.networks.multi_task import MULTI_TASK_POLICIES, MultiTaskMlpPolicy
+from sb3_distill.networks.multi_task import MULTI_TASK_POLICIES, MultiTaskMlpPolicy, MultiTaskMultiInputPolicy
 from sb3_distill.networks.policies import StudentPolicy
 
 SelfMultiTaskDistillation = TypeVar("SelfMultiTaskDistillation", bound="MultiTaskDistillation")
@@ -41,7 +41,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     turn, each task has a memory of its own, and each minibatch comes from one task chosen at random.
 
     :param policy: The student's policy (MultiTaskMlpPolicy, MultiTaskCnnPolicy, MultiTaskLargeCnnPolicy,
-        MultiTaskGridCnnPolicy)
+        MultiTaskGridCnnPolicy; MultiTaskMultiInputPolicy if the student sees several keys)
     :param env: A multi-task environment: ``MultiTaskAtari-v0``, ``MultiTask-v0``, or one with the same ``tasks``
     :param teachers: from names of tasks to trained agents (see ``load_teacher``); None takes the Zoo's own agent for
         every task
@@ -58,8 +58,9 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         of every task in each
     :param n_eval_episodes: episodes of each task in one evaluation of the student, and of the teachers and a random
         player before training (0: no evaluations)
-    :param teacher_keys: the key of the tasks' Dict observations that the teachers see; None: observations are no Dict
-    :param student_keys: the key that the student sees
+    :param teacher_keys: the keys of the tasks' Dict observations that the teachers see: of one key its part, of several
+        a Dict of these parts; None: all of them
+    :param student_keys: the keys that the student sees, in the same form
     :param bf16: see ``PolicyDistillation``
     :param compile_update: compile the loss and its gradient with ``torch.compile``. Not by default, since the tasks in
         a minibatch change what is computed.
@@ -99,8 +100,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
         n_eval_episodes: int = 10,
         eval_freq: int = -1,
         allow_env_mismatch: bool = False,
-        teacher_keys: str | None = None,
-        student_keys: str | None = None,
+        teacher_keys: str | Sequence[str] | None = None,
+        student_keys: str | Sequence[str] | None = None,
         max_grad_norm: float | None = None,
         bf16: bool | None = None,
         compile_update: bool = False,
@@ -163,21 +164,35 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     @classmethod
     def _seen_keys(cls, keys: Any, space: Any, argument: str) -> Keys:
-        # Whatever its key is, the network finds it under "obs".
         if keys is None:
             return None
         own = {key: part for key, part in space.items() if key != "task"} if isinstance(space, spaces.Dict) else None
         part_of_space(space if own is None else spaces.Dict(own), keys, argument)
-        if not isinstance(keys, str):
-            raise ValueError(f"{argument}: a multi-task agent sees one key, not {keys}.")
-        return cls._renamed(keys)
+        return cls._with_task(keys)
 
     @staticmethod
-    def _renamed(key: str) -> dict[str, str]:
-        return {"obs": key, "task": "task"}
+    def _with_task(keys: str | list[str]) -> dict[str, str]:
+        # Whatever a single key is, the network finds it under "obs".
+        own = {"obs": keys} if isinstance(keys, str) else {key: key for key in keys}
+        return {**own, "task": "task"}
+
+    def _check_spaces(self) -> None:
+        super()._check_spaces()
+        shown = without_task(self.observation_space)
+        is_for_dict = self.policy_class is MultiTaskMultiInputPolicy
+        if is_for_dict and not isinstance(shown, spaces.Dict):
+            raise ValueError(
+                f"'MultiTaskMultiInputPolicy' is for several keys, and the student's observations are {shown}: use "
+                "'MultiTaskMlpPolicy' for vectors, 'MultiTaskCnnPolicy' for images."
+            )
+        if isinstance(shown, spaces.Dict) and self.policy_class in self.policy_aliases.values() and not is_for_dict:
+            raise ValueError(
+                f"{self.policy_class.__name__} sees one key, and the student sees {', '.join(shown)}: use "
+                "'MultiTaskMultiInputPolicy', or name one of them with student_keys."
+            )
 
     def _own_part(self, observation: Any) -> Any:
-        return observation if self.student_keys is None else part_of(observation, self._renamed(self.student_keys))
+        return observation if self.student_keys is None else part_of(observation, self._with_task(self.student_keys))
 
     @property
     def task_names(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
@@ -30,19 +29,12 @@ def task_policy_kwargs(policy_kwargs: dict[str, Any] | None, tasks: list[Task]) 
 def seen_tasks(env: VecEnv, keys: Keys, argument: str) -> list[Task]:
     """
     :param env: a multi-task environment
-    :param keys: the key of a Dict observation that is seen; None where observations are no Dict
-    :param argument: name of the argument with this key, for the message
+    :param keys: the keys of a Dict observation that are seen; None: all of them
+    :param argument: name of the argument with these keys, for the message
     :return: the tasks as they are seen
-    :raises ValueError: there is no such key, or one is needed
+    :raises ValueError: there are no such keys
     """
-    tasks = [task.seen(keys, argument) for task in tasks_of(env)]
-    for task in tasks:
-        if not isinstance(task.observation_space, spaces.Box):
-            raise ValueError(
-                f"The task {task.name} has Dict observations with the keys {', '.join(task.observation_space)}, and a "
-                f"multi-task agent sees one of them: name it with {argument} (MultiTaskDistillation, mtpd)."
-            )
-    return tasks
+    return [task.seen(keys, argument) for task in tasks_of(env)]
 
 
 def check_not_normalized(env: VecEnv) -> None:

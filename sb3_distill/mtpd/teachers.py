@@ -167,7 +167,8 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
         by_task, states = {}, dict(state or {})
         for task in np.unique(tasks).tolist():
             name, rows = self.tasks[task].name, np.flatnonzero(tasks == task)
-            own = self.own_observations(obs["obs"][th.as_tensor(rows)], self.tasks[task])
+            index = th.as_tensor(rows)
+            own = self.own_observations({key: part[index] for key, part in obs.items()}, self.tasks[task])
             before = rows_of(states.get(name), rows)
             by_task[task], after = self.teachers[name].answer(own, before, starts[rows], with_values)
             if after is not None:
@@ -181,7 +182,8 @@ class MultiTaskTeacher(Mapping[str, Teacher]):
         :param task: the task
         :return: the observations without the padding
         """
-        return obs[..., : task.observation_space.shape[-1]]  # type: ignore[index]
+        own = {key: obs[key][..., : space.shape[-1]] for key, space in task.parts.items()}
+        return own if isinstance(task.observation_space, spaces.Dict) else own["obs"]
 
     def predict(
         self,

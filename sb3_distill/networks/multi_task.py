@@ -8,11 +8,12 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
+from sb3_distill.common.utils import without_task
 from sb3_distill.networks.extractors import CNN_SIZES, ExtractorMixin, GridCNN, StudentCNN
 from sb3_distill.networks.policies import StudentPolicy
 
@@ -23,10 +24,10 @@ class MultiTaskQNetwork(BasePolicy):
     index in the observation selects the controller, "during both training and evaluation" (Rusu et al. 2015, section
     3.3).
 
-    :param observation_space: ``Dict(obs, task)``
+    :param observation_space: ``Dict(obs, task)``, or a Dict of several parts and ``task``
     :param action_space: action space of the task with the most actions
     :param task_actions: number of actions of each task
-    :param features_extractor_class: features extractor of the trunk; its input is ``obs``
+    :param features_extractor_class: features extractor of the trunk; its input is ``obs``, or a Dict of the parts
     :param features_extractor_kwargs: keyword arguments of the features extractor
     :param trunk_arch: sizes of the shared hidden layers after the features extractor
     :param net_arch: hidden layers of each controller
@@ -48,8 +49,9 @@ class MultiTaskQNetwork(BasePolicy):
     ) -> None:
         super().__init__(observation_space, action_space, normalize_images=normalize_images)
         self.task_actions = list(task_actions)
-        # The features extractor gets only "obs": the task is an index, not a feature.
-        self.features_extractor = features_extractor_class(observation_space["obs"], **features_extractor_kwargs)
+        # The features extractor does not get the task, which is an index, not a feature.
+        self.shown_space = without_task(observation_space)
+        self.features_extractor = features_extractor_class(self.shown_space, **features_extractor_kwargs)
         trunk = create_mlp(self.features_extractor.features_dim, -1, list(trunk_arch), activation_fn)
         self.trunk = nn.Sequential(*trunk)
         width = trunk_arch[-1] if trunk_arch else self.features_extractor.features_dim
@@ -62,11 +64,17 @@ class MultiTaskQNetwork(BasePolicy):
         :param obs: batch of observations
         :return: the output of the trunk, which is the input of the controllers, ``(batch, width)``
         """
-        assert isinstance(obs, dict) and isinstance(self.observation_space, spaces.Dict)
-        images = obs["obs"]
-        if self.normalize_images and is_image_space(self.observation_space["obs"]):
-            images = images.float() / 255.0
-        return self.trunk(self.features_extractor(images if images.dtype == th.uint8 else images.float()))
+        shown = without_task(obs)
+        if isinstance(shown, dict):
+            shown = {key: self._scaled(part, self.shown_space[key]) for key, part in shown.items()}
+        else:
+            shown = self._scaled(shown, self.shown_space)
+        return self.trunk(self.features_extractor(shown))
+
+    def _scaled(self, obs: th.Tensor, space: spaces.Space) -> th.Tensor:
+        if self.normalize_images and is_image_space(space):
+            return obs.float() / 255.0
+        return obs if obs.dtype == th.uint8 else obs.float()
 
     def forward(self, obs: PyTorchObs) -> th.Tensor:
         """
@@ -166,6 +174,12 @@ class MultiTaskPolicyMixin(ExtractorMixin):
         }
 
 
+def _entries_of(own: Any, padded: Any) -> np.ndarray:
+    """Indices of a task's own entries within the flattened, padded observation."""
+    unpadded = tuple(slice(size) for size in own.shape)
+    return np.arange(np.prod(padded.shape)).reshape(padded.shape)[unpadded].ravel()
+
+
 class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[misc]
     """
     Multi-task student for vectors. By default, the trunk has one hidden layer of 64 units, and every controller
@@ -178,8 +192,7 @@ class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[m
         return [controller[-1] for controller in self.q_net.controllers]  # type: ignore[index]
 
     def fit_frame_scalers(self, obs: PyTorchObs) -> None:
-        assert isinstance(obs, dict)
-        super().fit_frame_scalers(obs["obs"])
+        super().fit_frame_scalers(without_task(obs))
 
     def single_task_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of the ``StudentPolicy`` that equals this student on a single task."""
@@ -205,15 +218,16 @@ class MultiTaskMlpPolicy(MultiTaskPolicyMixin, StudentPolicy):  # type: ignore[m
             # If the task's observations were padded with channels, leave out the weights of the padding.
             tensor.copy_(own_state[name][:, : tensor.shape[1]] if tensor.ndim > 1 else own_state[name])
         layers = [*self.q_net.trunk, *self.q_net.controllers[task]]  # type: ignore[misc]
-        padded, own_shape = self.observation_space["obs"].shape, policy.observation_space.shape  # type: ignore[index]
-        # Indices of the task's own entries within the flattened, padded observation
-        unpadded = tuple(slice(size) for size in own_shape or ())
-        entries = np.arange(np.prod(padded)).reshape(padded)[unpadded].ravel()
+        entries = self._unpadded_entries(policy.observation_space)
         for own, layer in zip(layers, network.q_net, strict=True):
             if isinstance(layer, nn.Linear):
                 is_padded = own.in_features != layer.in_features
                 layer.weight.copy_(own.weight[:, entries] if is_padded else own.weight)
                 layer.bias.copy_(own.bias)
+
+    def _unpadded_entries(self, own: spaces.Space) -> np.ndarray:
+        """Indices of a task's own entries within the features of the padded observation."""
+        return _entries_of(own, self.q_net.shown_space)
 
 
 class MultiTaskCnnPolicy(MultiTaskMlpPolicy):
@@ -240,6 +254,23 @@ class MultiTaskGridCnnPolicy(MultiTaskMlpPolicy):
 
     extractor_class: ClassVar[type[BaseFeaturesExtractor]] = GridCNN
     default_trunk_arch: ClassVar[tuple[int, ...]] = ()
+
+
+class MultiTaskMultiInputPolicy(MultiTaskMlpPolicy):
+    """Multi-task student for tasks of which it sees several keys, with SB3's ``CombinedExtractor``."""
+
+    extractor_class: ClassVar[type[BaseFeaturesExtractor]] = CombinedExtractor
+
+    def _unpadded_entries(self, own: spaces.Space) -> np.ndarray:
+        assert isinstance(own, spaces.Dict)
+        entries, width = [], 0
+        for key, extractor in self.q_net.features_extractor.extractors.items():  # type: ignore[union-attr, operator]
+            # Images are never padded.
+            padded = self.q_net.shown_space[key] if isinstance(extractor, nn.Flatten) else None
+            part = np.arange(extractor.features_dim) if padded is None else _entries_of(own[key], padded)
+            entries.append(width + part)
+            width += len(part) if padded is None else int(np.prod(padded.shape))
+        return np.concatenate(entries)
 
 
 class MultiTaskDQNMlpPolicy(MultiTaskPolicyMixin, DQNPolicy):  # type: ignore[misc]
@@ -273,6 +304,7 @@ MULTI_TASK_POLICIES: dict[str, type[MultiTaskMlpPolicy]] = {
     "MultiTaskCnnPolicy": MultiTaskCnnPolicy,
     "MultiTaskLargeCnnPolicy": MultiTaskLargeCnnPolicy,
     "MultiTaskGridCnnPolicy": MultiTaskGridCnnPolicy,
+    "MultiTaskMultiInputPolicy": MultiTaskMultiInputPolicy,
 }
 MULTI_TASK_DQN_POLICIES: dict[str, type[MultiTaskDQNMlpPolicy]] = {
     "MultiTaskMlpPolicy": MultiTaskDQNMlpPolicy,

@@ -1,4 +1,4 @@
-"""Several tasks with Dict observations: teachers and student see one key each."""
+"""Several tasks with Dict observations: teachers and student see keys of their own."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium.envs.registration import WrapperSpec
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
@@ -45,8 +46,8 @@ def make_env(pad: bool = True) -> Any:
 
 
 def make(agents: dict[str, DQN], **kwargs: Any) -> MultiTaskDistillation:
-    settings = {**KWARGS, **KEYS, "allow_env_mismatch": True, **kwargs}
-    return MultiTaskDistillation("MultiTaskMlpPolicy", make_env(), agents, **settings)
+    settings = {"policy": "MultiTaskMlpPolicy", **KWARGS, **KEYS, "allow_env_mismatch": True, **kwargs}
+    return MultiTaskDistillation(env=make_env(), teachers=agents, **settings)
 
 
 def test_tasks_are_seen_by_keys(agents: dict[str, DQN], tmp_path: Path) -> None:
@@ -66,13 +67,57 @@ def test_tasks_are_seen_by_keys(agents: dict[str, DQN], tmp_path: Path) -> None:
     assert main(["evaluate", str(tmp_path / "one.zip"), "-n", "1"]) == 0
 
 
+@pytest.mark.parametrize("keys", [["positions", "state"], None])
+def test_several_keys_are_a_dict(agents: dict[str, DQN], tmp_path: Path, keys: list[str] | None) -> None:
+    """Both parts are padded, each to its own length; a task's own student sees the task's own parts."""
+    both = {
+        name: DQN("MultiInputPolicy", name, seed=1, buffer_size=10, device="cpu", policy_kwargs={"net_arch": [8]})
+        for name in SEEN
+    }
+    sees: dict[str, Any] = {"student_keys": keys, "teacher_keys": keys, "policy": "MultiTaskMultiInputPolicy"}
+    model = make(both, **sees, n_eval_episodes=1, rollout_policy="linear").learn(300)
+    space: Any = model.observation_space
+    assert {key: part.shape for key, part in space.items()} == {"positions": (4,), "state": (4,), "task": ()}
+    assert [{key: part.shape for key, part in task.parts.items()} for task in model.tasks] == [
+        {"positions": (4,), "state": (4,)},
+        {"positions": (2,), "state": (2,)},
+    ]
+    # The teachers answer to the whole observation of their task, without its padding.
+    answer = model._teacher.answer({key: th.as_tensor(part) for key, part in make_env().reset().items()})[0]
+    for index, name in enumerate(SEEN):
+        whole: Any = make_vec_env(name, 1, seed=index).reset()
+        expected = load_teacher(both[name], device="cpu").answer({key: th.as_tensor(whole[key]) for key in whole})[0]
+        assert th.allclose(answer.by_task[index].q_values, expected.q_values)
+    model.save(tmp_path / "both")
+    loaded = MultiTaskDistillation.load(tmp_path / "both", make_env(), device="cpu")
+    obs: Any = make_env().reset()
+    actions = model.predict(obs, deterministic=True)[0]
+    assert np.array_equal(loaded.predict(obs, deterministic=True)[0], actions)
+    for index, name in enumerate(SEEN):
+        single: Any = model.task(name)
+        own = {key: obs[key][index : index + 1, : part.shape[0]] for key, part in model.tasks[index].parts.items()}
+        tensors = {key: th.as_tensor(part) for key, part in own.items()}
+        values = single.policy.q_net(tensors)
+        everything = {key: th.as_tensor(part[index : index + 1]) for key, part in obs.items()}
+        assert th.allclose(values, model.policy.q_net(everything)[:, : values.shape[1]], atol=1e-6)
+    single.save(tmp_path / "one")
+    assert main(["evaluate", str(tmp_path / "one.zip"), "-n", "1"]) == 0
+
+
+def test_the_teachers_see_more_than_the_student(agents: dict[str, DQN]) -> None:
+    both = {name: DQN("MultiInputPolicy", name, seed=1, buffer_size=10, device="cpu") for name in SEEN}
+    model = make(both, teacher_keys=None, n_eval_episodes=1).learn(150)
+    assert model.observation_space["obs"].shape == (4,)  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"student_keys": None}, "SeenCartPole-v1 has Dict observations with the keys positions, state.*student_keys"),
-        ({"teacher_keys": None}, "SeenCartPole-v1 has Dict observations.*teacher_keys"),
+        ({"student_keys": None}, "MultiTaskMlpPolicy sees one key, and the student sees positions, state"),
+        ({"policy": "MultiTaskMultiInputPolicy"}, r"is for several keys, and the student's observations are Box"),
+        ({"teacher_keys": None}, "The teacher of SeenCartPole-v1.*Dict"),
         ({"student_keys": "task"}, r"student_keys: Unknown key 'task'.*positions.*state"),
-        ({"student_keys": ["state", "positions"]}, "a multi-task agent sees one key"),
+        ({"student_keys": ["state", "speed"]}, r"student_keys: Unknown key 'speed'.*positions.*state"),
     ],
 )
 def test_bad_keys_are_named(agents: dict[str, DQN], keys: dict[str, Any], message: str) -> None:
@@ -81,7 +126,7 @@ def test_bad_keys_are_named(agents: dict[str, DQN], keys: dict[str, Any], messag
 
 
 def test_a_multi_task_dqn_needs_one_part() -> None:
-    with pytest.raises(ValueError, match="sees one of them"):
+    with pytest.raises(ValueError, match="a multi-task DQN sees no Dict"):
         MultiTaskDQN("MultiTaskMlpPolicy", make_env())
 
 

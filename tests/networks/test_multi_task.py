@@ -5,7 +5,13 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_distill.networks.multi_task import MultiTaskCnnPolicy, MultiTaskGridCnnPolicy, MultiTaskLargeCnnPolicy
+from sb3_distill.networks.multi_task import (
+    MultiTaskCnnPolicy,
+    MultiTaskGridCnnPolicy,
+    MultiTaskLargeCnnPolicy,
+    MultiTaskMultiInputPolicy,
+)
+from sb3_distill.networks.policies import StudentPolicy
 from tests.helpers import preferences
 
 
@@ -50,3 +56,19 @@ def test_gradients_reach_the_controllers_of_the_batch_alone():
         parameter.grad is None or not parameter.grad.any() for parameter in policy.q_net.controllers[0].parameters()
     )
     assert all(parameter.grad.any() for parameter in policy.q_net.controllers[1].parameters())
+
+
+def test_a_task_of_its_own_has_pictures_and_a_shorter_vector():
+    pixels = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    parts = {"pixels": pixels, "speeds": spaces.Box(-1, 1, (5,)), "zero": spaces.Box(-1, 1, (3,))}
+    policy = MultiTaskMultiInputPolicy(
+        spaces.Dict({**parts, "task": spaces.Discrete(2)}), spaces.Discrete(3), lambda _: 1e-3, [2, 3]
+    )
+    own_space = spaces.Dict({**parts, "speeds": spaces.Box(-1, 1, (2,))})
+    own = StudentPolicy(own_space, spaces.Discrete(2), lambda _: 1e-3, **policy.single_task_kwargs())
+    policy.copy_task_to(0, own)
+    obs = {"pixels": th.randint(0, 256, (4, 1, 36, 36), dtype=th.uint8), "zero": th.rand(4, 3)}
+    speeds = th.rand(4, 2)
+    padded = th.cat([speeds, th.zeros(4, 3)], dim=1)
+    expected = preferences(policy, {**obs, "speeds": padded, "task": th.zeros(4, dtype=th.int64)})
+    assert th.allclose(preferences(own, {**obs, "speeds": speeds}), expected[:, :2], atol=1e-5)
