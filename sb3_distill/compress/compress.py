@@ -1,5 +1,6 @@
 """Compresses an agent: searches, claims, writes."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.files import check_own_folder, write_whole
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.compress.candidates import Params, Space, check_teacher, kind_of
-from sb3_distill.compress.claim import Claim, claim
+from sb3_distill.compress.claim import Claim, claim, expected_seconds
 from sb3_distill.compress.job import score
 from sb3_distill.compress.outputs import (
     EXPORT,
@@ -46,8 +47,8 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.study.backends import Backend, run_locally
 
 JOB = ("sb3_distill.compress.job",)
-# Share of the budget for the search; the rest is for the claim and the export.
-_SHARE = 0.8
+# Shares of the budget: kept for the claim and the export at least and at most, and for the export alone
+_LEAST, _MOST, _EXPORT = 0.2, 0.5, 0.05
 # By kind of network: length of a run for each second of the budget, and between which lengths
 _LENGTHS = {"vector": (50, 2_000, 60_000), "frames": (75, 27_000, 135_000), "grid": (75, 4_000, 135_000)}
 # Episodes of each score in the search. Of the many that are tried, the best of few episodes is often a lucky one.
@@ -100,8 +101,8 @@ def compress(
     :param output: folder of the outcome; a search that was killed goes on in its folder
     :param goal: what is asked for
     :param plan: how it is searched
-    :param budget: wall-clock seconds
-    :param n_rounds: number of rounds, instead of as many as the budget has time for
+    :param budget: wall-clock seconds of everything. At least one round of students and one try on fresh starts are made
+    :param n_rounds: number of rounds, instead of as many as the budget has time for; it limits no tries then
     :param target: form of the export
     :param backend: what runs them; None: processes on this machine
     :param env_id: the environment; None: the agent's own
@@ -157,17 +158,21 @@ def compress(
             in_memory=True,
         )
     )
-    takes = f"about {duration_in_words(_SHARE * budget)}" if n_rounds is None else f"up to {n_rounds} rounds"
+    takes = f"about {duration_in_words(budget)}" if n_rounds is None else f"up to {n_rounds} rounds"
     on_disk = plan.n_jobs * plan.n_students * space.file_bytes(space.largest)
     say(
-        f"The search takes {takes} (the episodes of its claim come after it), {in_words(n_bytes)} of memory for what "
-        f"is played, and up to about {in_words(on_disk)} on disk for the students of each round."
+        f"The search takes {takes}, with the episodes of its claim, {in_words(n_bytes)} of memory for what is played, "
+        f"and up to about {in_words(on_disk)} on disk for the students of each round."
     )
     check_memory("The play of the runs", n_bytes, "Run fewer at the same time (-j), or take a shorter --budget.")
     check_room(output, "The students of a round", on_disk, "Make room, or name another folder with -o.")
     with only_search_in(output):
-        write_whole(output / TEACHER, to_json(facts))
+        before = time.monotonic()
         reference = score(teacher, env_id, plan.n_episodes, search_seed(plan))
+        # A search that is repeated has as much time, so it counts what this took at first.
+        now = time.monotonic()
+        facts = {"seconds": now - start, "seconds_per_episode": (now - before) / plan.n_episodes, **facts}
+        write_whole(output / TEACHER, to_json(facts))
         if reference.mean == 0:
             raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
         size = f"{teacher.n_bytes:,} bytes, " if teacher.n_bytes else ""
@@ -186,19 +191,36 @@ def compress(
             view,
             student_keys,
         )
-        setup = time.monotonic() - start
+        clock = Clock(budget, facts["seconds"], facts["seconds_per_episode"])
         run_search(
             search,
             backend or run_locally(plan.n_jobs, 1, JOB),
-            partial(_goes_on, budget=budget, n_rounds=n_rounds, setup=setup, say=say),
+            partial(_goes_on, clock=clock, n_rounds=n_rounds, say=say),
         )
         exports = Exports(output, search, target)
-        tries = claim(teacher, env_id, scored_front(search.students), output, goal, plan, say, exports.write)
+        tries = claim(
+            teacher,
+            env_id,
+            scored_front(search.students),
+            output,
+            goal,
+            plan,
+            say,
+            exports.write,
+            clock.left(search) if n_rounds is None else math.inf,
+            clock.per_episode,
+        )
         chosen = tries[-1] if tries and tries[-1].holds else None
         if chosen is None:
             exports.clear()
         outcome = Compressed(search, tries, describe(chosen, search, goal, tries, exports.refused.values()))
-        how = {"command": command, "budget": budget, "seconds": setup + sum(search.seconds)}
+        how = {
+            "command": command,
+            "budget": budget,
+            "kept_for_the_claim": clock.kept(search),
+            "seconds_of_rounds": search.seconds,
+            "seconds": clock.setup + sum(search.seconds) + sum(each.seconds for each in tries),
+        }
         write_outputs(output, search, goal, tries, exports, how)
     return outcome
 
@@ -211,18 +233,42 @@ def _check_max_bytes(goal: Goal, space: Space) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Clock:
+    """
+    The time of a search.
+
+    :param budget: seconds of everything
+    :param setup: seconds until the teacher was scored
+    :param per_episode: seconds of one of its episodes, as it was scored
+    """
+
+    budget: float
+    setup: float
+    per_episode: float
+
+    def left(self, search: Search) -> float:
+        """
+        :param search: the search
+        :return: seconds that are left after its rounds so far
+        """
+        return self.budget - self.setup - sum(search.seconds)
+
+    def kept(self, search: Search) -> float:
+        """
+        :param search: the search
+        :return: seconds that no further round may take: those of the first try on fresh starts, and of the export
+        """
+        claimed = expected_seconds(scored_front(search.students), search.goal, self.per_episode)
+        return min(max(claimed + _EXPORT * self.budget, _LEAST * self.budget), _MOST * self.budget)
+
+
 def _goes_on(
-    search: Search,
-    chosen: Sequence[Params],
-    *,
-    budget: float,
-    n_rounds: int | None,
-    setup: float,
-    say: Callable[[str], Any],
+    search: Search, chosen: Sequence[Params], *, clock: Clock, n_rounds: int | None, say: Callable[[str], Any]
 ) -> bool:
     """Whether another round fits, and the line that says so."""
-    left = budget - setup - sum(search.seconds)
-    fits = left - (1 - _SHARE) * budget >= search.expected_seconds or not search.seconds
+    left, kept = clock.left(search), clock.kept(search)
+    fits = left - kept >= search.expected_seconds or not search.seconds
     if not (fits if n_rounds is None else search.n_rounds < n_rounds):
         return False
     good = search.good
@@ -233,7 +279,7 @@ def _goes_on(
         so_far = f"best so far {good[0].n_bytes:,} bytes at {good[0].percent:.1f}%"
     else:
         so_far = "none keeps enough so far" + ("" if best is None else f", the best one {best.percent:.1f}%")
-    time_left = f", {max(left, 0) / 60:.1f} min left" if n_rounds is None else ""
+    time_left = f", {max(left, 0) / 60:.1f} min left, {kept / 60:.1f} of them for the claim" if n_rounds is None else ""
     what = f"{len(chosen)} students from {_described(search, chosen[-1])} to {_described(search, chosen[0])}"
     size = f"{what}, {search.n_timesteps:,} steps"
     say(f"round {search.n_rounds + 1}: {size}; {so_far}{time_left}")

@@ -200,6 +200,7 @@ def _claim_record(claim: Claim) -> dict[str, Any]:
         "percent_of_teacher": claim.percent,
         "lower_bound": claim.bound,
         "holds": claim.holds,
+        "seconds": claim.seconds,
     }
 
 

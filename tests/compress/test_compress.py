@@ -16,8 +16,8 @@ from gymnasium import spaces
 from sb3_distill import QPD, load_teacher
 from sb3_distill.cli import main
 from sb3_distill.compress.candidates import Space, front_of
-from sb3_distill.compress.claim import claim, episodes_needed, error_of
-from sb3_distill.compress.compress import Compressed, compress
+from sb3_distill.compress.claim import claim, episodes_needed, error_of, expected_seconds
+from sb3_distill.compress.compress import Clock, Compressed, compress
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.outputs import Exports
 from sb3_distill.compress.play import natural_temperature
@@ -98,6 +98,8 @@ def test_a_search_that_was_killed_goes_on_with_the_same_outcome(found: Compresse
     for record in records:
         for student in record["students"]:
             del student["seconds"], student["learning_seconds"]
+        for each in record["tries"]:
+            del each["seconds"]
     assert [records[0][name] for name in kept] == [records[1][name] for name in kept]
 
 
@@ -154,6 +156,43 @@ def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compre
     assert refused == [] and lines[-1].endswith("bytes cannot be exported: no")
 
 
+def test_a_claim_takes_the_time_that_is_left(found: Compressed, folder: Path):
+    # 10 episodes with a mean of 2.5 below the teacher, half of them 0 and half 5, so a deviation of 2.5 * sqrt(10 / 9)
+    near = Student(found.chosen.student.outcome, Pairs([100.0, 95.0] * 5, [100.0] * 10))
+    assert episodes_needed(near.pairs, 97.0, 0.025) == pytest.approx(1.959964**2 * 2.5**2 * 10 / 9 / 0.5**2)
+    # That is 106.7, and half as many again 160.
+    goal = Goal(keep=97.0)
+    assert expected_seconds([near], goal, 0.5) == 2 * 0.5 * 160
+    assert expected_seconds([], goal, 0.5) == 2 * 0.5 * 100
+
+    def episodes(front: list[Student], seconds_left: float) -> list[int]:
+        arguments = (found.search.teacher, SHORT, front, folder / "out", goal, Plan(), lines.append, lambda _: "")
+        tries = claim(*arguments, seconds_left, 0.5)
+        return [len(each.student_score.returns) for each in tries]
+
+    lines: list[str] = []
+    assert [episodes([near], left) for left in (1_000, 120, 50)] == [[160], [120], []]
+    assert lines[-1].endswith("bytes are not tried on 160 fresh starts: the budget has no time left for them")
+    # One that has not failed needs few. It gets them even if they take too long, and no other one does.
+    sure = Student(near.outcome, Pairs([100.0] * 10, [100.0] * 10))
+    assert episodes([sure], 0) == [100]
+    bad = QPD("MlpPolicy", SHORT, found.search.teacher, seed=3, device="cpu", policy_kwargs={"net_arch": []})
+    bad.policy.action_net.bias.data[1] = 10.0
+    (folder / "out" / "cells" / "worse").mkdir(exist_ok=True)
+    bad.save(folder / "out" / "cells" / "worse" / "student.zip")
+    worse = Student(dataclasses.replace(sure.outcome, zip="worse/student.zip"), sure.pairs)
+    assert episodes([worse, sure], 0) == [100] and "no time left" in lines[-1]
+
+
+def test_what_is_kept_for_the_claim_is_a_fifth_to_a_half_of_the_budget(found: Compressed):
+    # No student has a score yet: 100 episodes of each.
+    search = copy.copy(found.search)
+    search.students, search.seconds = [], [10.0, 20.0]
+    assert Clock(1_000.0, 30.0, 0.1).left(search) == 940.0
+    kept = [Clock(1_000.0, 30.0, per_episode).kept(search) for per_episode in (0.1, 1.0, 10.0)]
+    assert kept == [200.0, 250.0, 500.0]
+
+
 def test_all_tries_together_err_no_more_than_was_asked_for():
     assert sum(error_of(95.0, number) for number in range(1, 40)) <= 0.05 + 1e-9
     pairs = Pairs([98.0, 96.0, 100.0, 98.0], [100.0] * 4)
@@ -194,7 +233,8 @@ def test_the_command_runs_in_processes_of_its_own(folder: Path, capsys):
     tried = (
         r"round 1: 6 students from \d+ bytes \(linear\) to \d+ bytes \(.* units\), 500 steps; none keeps enough so far"
     )
-    assert re.search(rf"{tried}, 0.0 min left", said) and "The search takes about 1 second (" in said
+    assert re.search(rf"{tried}, 0.0 min left, 0.0 of them for the claim", said)
+    assert "The search takes about 1 second, with" in said
     record = record_of(out)
     assert record["command"].startswith("sb3-distill compress ") and record["n_rounds"] == 1
 
@@ -236,7 +276,7 @@ def test_a_search_says_what_it_needs_and_is_refused_where_it_does_not_fit(folder
     monkeypatch.setattr(psutil, "virtual_memory", lambda: known._replace(total=50_000, available=50_000))
     with pytest.raises(ValueError, match=r"The play of the runs needs 89.6 KB of memory, .* Run fewer"):
         search(folder, tmp_path / "out", n_rounds=2, say=said.append)
-    needs = r"up to 2 rounds \(the .*\), 89.6 KB of memory for what is played, and up to about [\d.]+ KB on disk for"
+    needs = r"up to 2 rounds, with the .*, 89.6 KB of memory for what is played, and up to about [\d.]+ KB on disk for"
     assert len(said) == 1 and re.search(needs, said[0])
     assert not (tmp_path / "out").exists()
 
