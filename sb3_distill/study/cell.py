@@ -111,6 +111,12 @@ class Cell:
         return {label: self.zip_in(folder) for label, folder in folders.items()}
 
     @property
+    def protocol(self) -> dict[str, Any]:
+        """Number of episodes, share of random actions and seed of its evaluation."""
+        defaults = {"n_episodes": 30, "epsilon": 0.0, "seed": 0}
+        return {name: self.evaluation.get(name, default) for name, default in defaults.items()}
+
+    @property
     def selects_best(self) -> bool:
         """Whether the best model of the run's evaluations is scored, instead of the last one."""
         return self.evaluation.get("select") == "best"

@@ -25,7 +25,7 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.resume.resume import resume
 from sb3_distill.study.cell import MULTI_TASK, Cell, leaves_one_agent
 from sb3_distill.study.manifest import LOG, MANIFEST, SETTINGS, TRAINED, Manifest, agent_of_cell, versions
-from sb3_distill.study.rows import agents_of, evaluation_of, load_references, rows_of
+from sb3_distill.study.rows import agents_of, load_references, rows_of
 from sb3_distill.study.values import as_argument
 
 # Until a cell has finished: seconds that it has trained in earlier stretches, when this one began, and the versions of
@@ -91,12 +91,11 @@ def _places(cell: Cell, folder: Path, recording: Path | None) -> dict[str, Any]:
 
 def _keeps_best(cell: Cell, folder: Path) -> dict[str, dict[str, Any]]:
     """The callback that keeps the best model of a multi-task run, as the Zoo's setting ``callback`` has it."""
-    evaluation = evaluation_of(cell)
     arguments = {
         "best_model_save_path": str(run_folder(folder, cell.algo, cell.env)),
         "eval_freq": cell.evaluation["eval_freq"],
         "n_eval_episodes": cell.evaluation.get("eval_episodes", N_EVAL_EPISODES),
-        "epsilon": evaluation["epsilon"],
+        "epsilon": cell.protocol["epsilon"],
         "teachers": cell.evaluation.get("teachers") or cell.hyperparams.get("teachers"),
     }
     return {f"{BestOfTasksCallback.__module__}.{BestOfTasksCallback.__qualname__}": arguments}

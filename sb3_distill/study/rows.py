@@ -39,21 +39,12 @@ from sb3_distill.results.curves import CURVES_FILE, N_LAST, TEACHER, curve_of, r
 from sb3_distill.results.row import Row
 from sb3_distill.results.statistics import GEOMETRIC_MEAN, NORMALIZED, SIGNED_QUOTIENT, summarize
 from sb3_distill.results.tables import to_json
-from sb3_distill.study.cell import ZOO, Cell, StudyError, leaves_one_agent, plays_one_game
+from sb3_distill.study.cell import MULTI_TASK, ZOO, Cell, StudyError, leaves_one_agent, plays_one_game
 from sb3_distill.study.manifest import UsedAgent, agent_of_cell, teachers_in
 from sb3_distill.study.plan.needs import taught_in
 
 # Settings of ``evaluation`` that name an agent, where a run leaves a single one
 _EVALUATION_AGENTS = ("teacher", "starts_from")
-
-
-def evaluation_of(cell: Cell) -> dict[str, Any]:
-    """
-    :param cell: a cell
-    :return: number of episodes, share of random actions and seed of its evaluation
-    """
-    defaults = {"n_episodes": 30, "epsilon": 0.0, "seed": 0}
-    return {name: cell.evaluation.get(name, default) for name, default in defaults.items()}
 
 
 def _digest(content: Any) -> str:
@@ -70,7 +61,7 @@ def score_path(cell: Cell, teacher: Teacher, folder: Path, starts: HeldOutStarts
     :return: path of the file with the agent's score in the cell's evaluation; another one for every agent, environment
         and start states
     """
-    parts = [file_name(cell.env), teacher.sha256[:12], *map(str, evaluation_of(cell).values())]
+    parts = [file_name(cell.env), teacher.sha256[:12], *map(str, cell.protocol.values())]
     about = [str(recipe_of(teacher, cell.env, cell.env_kwargs)), None if starts is None else starts.sha256]
     if teacher.facts.student_keys is not None:
         about.append(teacher.facts.student_keys)
@@ -198,7 +189,7 @@ def load_references(cell: Cell, study: Path) -> None:
     :param cell: the cell
     :param study: the study's folder
     """
-    if _ROWS[cell.algo] is multi_task_rows:
+    if cell.algo in MULTI_TASK:
         load_task_teachers(cell)
     for source in _evaluation_agents(cell, study).values():
         load_named(cell, source)
@@ -212,7 +203,7 @@ def agents_of(cell: Cell, run: Path, study: Path) -> tuple[UsedAgent, ...]:
     :return: the agents on which its results depend
     """
     found = teachers_in(model_zip(run, cell.env), cell)
-    if _ROWS[cell.algo] is multi_task_rows:
+    if cell.algo in MULTI_TASK:
         prefix = "evaluation.teachers" if cell.evaluation.get("teachers") else "teachers"
         own = {f"{prefix}.{name}": teacher for name, teacher in load_task_teachers(cell).items()}
     else:
@@ -263,7 +254,7 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
         check_unchanged(teacher, student.facts.teacher_sha256)
     if teacher is not None:
         play_where_it_taught(teacher, [student])
-    protocol = {**evaluation_of(cell), "env_kwargs": cell.env_kwargs}
+    protocol = {**cell.protocol, "env_kwargs": cell.env_kwargs}
     starts = starts_of(cell, study)
     if starts is not None:
         protocol["start_wrapper"] = partial(StartFrom, starts=starts, first_seed=protocol["seed"])
@@ -334,7 +325,7 @@ def multi_task_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     for name, sha256 in (getattr(model, "teacher_sha256", None) or {}).items():
         if teacher[name].source == model.taught_by[name]:
             check_unchanged(teacher[name], sha256)
-    protocol = evaluation_of(cell)
+    protocol = cell.protocol
     students = score_tasks(model.tasks, model.policy, **protocol)
     references = score_tasks(teacher.tasks, teacher, **protocol)
     randoms = {

@@ -272,9 +272,7 @@ def run_study(study: Study, folder: Path, backend: Backend) -> dict[str, str]:
                             state += f"; it went on after a stop, and said more in {said}"
                     collect(study, folder)
                     tell(n_done + len(failures))
-                    # Running cells, and those that were stopped, have a folder with a temporary name.
-                    n_unfinished = len(list(folder.glob("cells/.*")))
-                    n_waiting = max(len(phase) - n_ended - n_unfinished, 0) + len(waiting)
-                    counts = f"{n_done:>{width}}/{len(study.cells)} done, {n_unfinished} under way, {n_waiting} waiting"
+                    n_left = len(phase) - n_ended + len(waiting)
+                    counts = f"{n_done:>{width}}/{len(study.cells)} done, {len(failures)} failed, {n_left} to go"
                     print(f"{format_seconds(time.time() - start)}  {counts}  {labels}: {state}", flush=True)
     return failures

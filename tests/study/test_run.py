@@ -150,7 +150,7 @@ def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, c
     assert len(results["agents"]) == 1 and len(list((tmp_path / "out" / "recordings").iterdir())) == 1
     (failure,) = results["failures"]
     assert failure["labels"]["temperature"] == "-1.0" and "temperature" in failure["problem"]
-    assert "or for a recording of its play: 1" in captured.out and "1/2 done, 0 under way, 0 waiting" in captured.out
+    assert "or for a recording of its play: 1" in captured.out and "1/2 done, 1 failed, 0 to go" in captured.out
     # The report names it, and what the grid compares though one value alone has come to its end.
     assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()

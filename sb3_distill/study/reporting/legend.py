@@ -12,15 +12,16 @@ def describe_protocol(cells: Sequence[Cell]) -> str:
     :param cells: the finished cells
     :return: a description of how scores were measured
     """
-    evaluation = cells[0].evaluation
+    # The study file has one evaluation for all cells.
+    first, protocol = cells[0], cells[0].protocol
     beside_teacher = [cell.algo == "rtpd" and not plays_one_game(cell) for cell in cells]
     sentences = []
     if not all(beside_teacher):
-        best = ", the best model of its evaluations" if evaluation.get("select") == "best" else ""
-        starts = "held-out starts" if "starts_from" in evaluation else "starts"
+        best = ", the best model of its evaluations" if first.selects_best else ""
+        starts = "held-out starts" if "starts_from" in first.evaluation else "starts"
         sentences.append(
-            f"{evaluation.get('n_episodes', 30)} episodes with {evaluation.get('epsilon', 0.0):.0%} random actions for "
-            f"each run{best}, the same {starts} for teacher and student."
+            f"{protocol['n_episodes']} episodes with {protocol['epsilon']:.0%} random actions for each run{best}, the "
+            f"same {starts} for teacher and student."
         )
     if any(beside_teacher):
         sentences.append(
