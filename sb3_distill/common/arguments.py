@@ -79,25 +79,42 @@ def keyword(text: str) -> tuple[str, Any]:
     """
     name, _, value = text.partition(":")
     try:
-        return name, _literal(ast.parse(value.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        return name, read_literal(value)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(
             "must be key:value with a Python literal as the value, such as mode:1, name:\"'text'\" or "
             f'policy_kwargs:"dict(net_arch=[16])", not {text}'
         ) from error
 
 
-def _literal(expression: ast.expr) -> Any:
-    if isinstance(expression, ast.Call) and ast.unparse(expression.func) == "dict" and not expression.args:
-        if any(each.arg is None for each in expression.keywords):
+def read_literal(text: str, names: bool = False) -> Any:
+    """
+    :param text: a literal of Python, or a ``dict(...)`` of them
+    :param names: whether dotted names, such as ``nn.ReLU``, are read too, as text
+    :return: what it says; nothing is evaluated
+    :raises ValueError: it is anything else
+    """
+    try:
+        return _literal(ast.parse(text.strip(), mode="eval").body, names)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{text!r:.80} is no literal of Python") from error
+
+
+def _literal(node: ast.expr, names: bool) -> Any:
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict" and not node.args:
+        if any(each.arg is None for each in node.keywords):
             raise ValueError("** is no literal")
-        return {str(each.arg): _literal(each.value) for each in expression.keywords}
-    if isinstance(expression, ast.Dict):
-        keys = [ast.literal_eval(key) if key is not None else {} for key in expression.keys]
-        return dict(zip(keys, map(_literal, expression.values), strict=True))
-    if isinstance(expression, ast.List):
-        return list(map(_literal, expression.elts))
-    return ast.literal_eval(expression)
+        return {str(each.arg): _literal(each.value, names) for each in node.keywords}
+    if isinstance(node, ast.Dict):
+        keys = [ast.literal_eval(key) if key is not None else {} for key in node.keys]
+        return dict(zip(keys, (_literal(value, names) for value in node.values), strict=True))
+    if isinstance(node, ast.List):
+        return [_literal(entry, names) for entry in node.elts]
+    return ast.unparse(node) if names and _is_dotted_name(node) else ast.literal_eval(node)
+
+
+def _is_dotted_name(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_dotted_name(node.value))
 
 
 def add_teacher_kwargs(parser: Any) -> None:

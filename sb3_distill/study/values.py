@@ -1,6 +1,5 @@
 """What a study file may hand to the Zoo, whose command line evaluates it: literals, and classes of a list by name."""
 
-import ast
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.rebuild.classes import CLASSES
 from sb3_distill.agents.rebuild.weights import ACTIVATIONS, read_activation
+from sb3_distill.common.arguments import read_literal
 from sb3_distill.envs.imports import check_env_id, check_env_kwargs, find_wrapper
 from sb3_distill.envs.recipe import read_wrappers
 from sb3_distill.study.cell import Cell, StudyError
@@ -104,28 +104,9 @@ def _text(where: str, key: Any, value: Any) -> str:
 def _parse(name: str, text: str) -> Any:
     """A value such as ``"dict(net_arch=[64], activation_fn=nn.ReLU)"``, with names of classes as text."""
     try:
-        return _literal(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        return read_literal(text, names=True)
+    except ValueError as error:
         raise StudyError(
             f"{name} must be a mapping such as {{net_arch: [64], activation_fn: nn.ReLU}}, not {text!r:.80}: text is "
             "not evaluated."
         ) from error
-
-
-def _is_dotted_name(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_dotted_name(node.value))
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        if any(keyword.arg is None for keyword in node.keywords):
-            raise ValueError("**")
-        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {
-            ast.literal_eval(key or ast.Constant(...)): _literal(value)
-            for key, value in zip(node.keys, node.values, strict=True)
-        }
-    if _is_dotted_name(node):
-        return ast.unparse(node)
-    return ast.literal_eval(node)

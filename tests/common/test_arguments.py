@@ -21,7 +21,8 @@ def test_values_of_settings_are_literals(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["a:text", "a:list([8])", "a:dict(**{'b': 1})", "a:dict([8])", "a:dict(b=open('c'))", "a"]
+    "text",
+    ["a:text", "a:list([8])", "a:dict(**{'b': 1})", "a:dict([8])", "a:dict(b=open('c'))", "a:dict(b=nn.ReLU)", "a"],
 )
 def test_nothing_else_is_evaluated(text):
     with pytest.raises(argparse.ArgumentTypeError, match=r"must be key:value with a Python literal as the value"):

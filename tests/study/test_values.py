@@ -24,6 +24,7 @@ def evaluated(text):
     [
         ("policy_kwargs", {"net_arch": [8], "activation_fn": "nn.Tanh"}, {"net_arch": [8], "activation_fn": nn.Tanh}),
         ("policy_kwargs", "dict(net_arch=[8], activation_fn=nn.ReLU)", {"net_arch": [8], "activation_fn": nn.ReLU}),
+        ("policy_kwargs", "dict(net_arch=[dict(pi=[8], vf=[])])", {"net_arch": [{"pi": [8], "vf": []}]}),
         ("policy_kwargs", "{'optimizer_kwargs': {'eps': 1e-5}}", {"optimizer_kwargs": {"eps": 1e-5}}),
         ("normalize", "dict(norm_obs=False)", {"norm_obs": False}),
         ("normalize", "True", True),
