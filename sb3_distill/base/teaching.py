@@ -74,7 +74,7 @@ class TeacherMixin(RefusalsMixin):
 
     def _setup_teacher(self) -> Any:
         """Load the teacher if it is only named, and check that it fits the environment."""
-        if to_number(self.n_teacher_episodes) < 0:
+        if not to_number(self.n_teacher_episodes) >= 0:
             raise ValueError(
                 "n_teacher_episodes must be at least 0 (0: the teacher's play is not scored), not "
                 f"{self.n_teacher_episodes!r}."

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import math
+import numbers
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -98,7 +99,7 @@ def check_probability(field: str, value: Any) -> None:
     :param value: the argument's value
     :raises ValueError: the value is not a probability
     """
-    if not 0.0 <= value <= 1.0:
+    if not isinstance(value, numbers.Real) or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{field} is a probability and must lie in [0, 1], not {value!r}.")
 
 

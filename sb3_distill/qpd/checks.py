@@ -1,5 +1,6 @@
 """What a teacher and a student of QPD must be."""
 
+import numbers
 import warnings
 from typing import Any
 
@@ -64,7 +65,7 @@ def check_coefficients(**coefficients: float) -> None:
     :raises ValueError: one is below 0, or no number
     """
     for name, value in coefficients.items():
-        if not value >= 0:
+        if not isinstance(value, numbers.Real) or not value >= 0:
             raise ValueError(f"{name} is a coefficient and must be at least 0, not {value!r}.")
 
 

@@ -1,6 +1,7 @@
 """The precision of a student's layers, and its schedule over the run."""
 
 import math
+import numbers
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -56,10 +57,12 @@ def check_schedule(schedule: str, full_precision_fraction: float, final_fraction
     if schedule not in SCHEDULES:
         raise ValueError(unknown_choice("quantization_schedule", schedule, SCHEDULES))
     shares = full_precision_fraction, final_fraction
-    if not (0 <= shares[0] < 1 and 0 < shares[1] <= 1 and sum(shares) <= 1):
+    if not all(isinstance(share, numbers.Real) for share in shares) or not (
+        0 <= shares[0] < 1 and 0 < shares[1] <= 1 and sum(shares) <= 1
+    ):
         raise ValueError(
-            f"The schedule never reaches the final precision: full_precision_fraction={shares[0]} and "
-            f"final_fraction={shares[1]} must be shares of the run, the second above 0, and their sum at most 1."
+            f"The schedule never reaches the final precision: full_precision_fraction={shares[0]!r} and "
+            f"final_fraction={shares[1]!r} must be shares of the run, the second above 0, and their sum at most 1."
         )
 
 

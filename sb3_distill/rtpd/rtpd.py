@@ -200,8 +200,8 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
         if self.act_with != TEACHER and self.act_with not in self.students:
             raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
         check_probability("eval_eps", self.eval_eps)
-        if self.n_eval_episodes < 0:
-            raise ValueError(f"n_eval_episodes must be at least 0 (0: no evaluations), not {self.n_eval_episodes}.")
+        if not isinstance(self.n_eval_episodes, int) or self.n_eval_episodes < 0:
+            raise ValueError(f"n_eval_episodes must be at least 0 (0: no evaluations), not {self.n_eval_episodes!r}.")
         # Check the defaults of all students too, which no student may use.
         check_student_arguments(self.temperature, self.teacher_source, self.self_learning)
         DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)

@@ -224,6 +224,7 @@ def test_teachers_of_other_actions_are_refused(ppo_teacher):
         ({"distill_coef": lambda _: -1}, r"distill_coef must return a number of at least 0, not -1.*progress of 0"),
         ({"distill_coef": lambda _: None}, "distill_coef must return a number of at least 0, not None"),
         ({"n_teacher_episodes": -1}, "n_teacher_episodes must be at least 0.*not -1"),
+        ({"n_teacher_episodes": "many"}, "n_teacher_episodes must be at least 0.*not 'many'"),
         ({"temperature": 0}, "temperature must be a positive finite number"),
         ({"temperature": "auto"}, "temperature='auto' is not possible here.*Pass a number"),
         ({"policy_kwargs": {"use_sde": True}}, "use_sde=True is not supported"),

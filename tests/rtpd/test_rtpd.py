@@ -267,6 +267,7 @@ IMAGE_STUDENT = {"policy": "Net1Policy"}
         ({"students": None, "teacher_source": "bests"}, "Unknown teacher_source 'bests'"),
         ({"students": None, "temperature": 0.0}, "temperature must be a positive finite number"),
         ({"n_eval_episodes": -3}, "n_eval_episodes must be at least 0"),
+        ({"n_eval_episodes": "few"}, "n_eval_episodes must be at least 0.*not 'few'"),
         ({"teacher_source": "bests"}, "Unknown teacher_source 'bests'.*latest, best.*Did you mean 'best'"),
         ({"teacher_source": "best", "eval_freq": -1}, "eval_freq=-1 and n_eval_episodes=30 evaluate nothing"),
         ({"teacher_source": "best", "n_eval_episodes": 0}, "evaluate nothing"),
