@@ -218,7 +218,8 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         checks.check_coefficients(value_coef=self.value_coef, ent_coef=self.ent_coef)
 
     def _choose_computing(self, n_updates: int) -> None:
-        self.compile_update = self.compile_update if self.weight_bits is None else False
+        if self.weight_bits is not None:
+            self.compile_update = False
         super()._choose_computing(n_updates)
 
     @classmethod

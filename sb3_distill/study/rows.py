@@ -246,13 +246,14 @@ def student_row(cell: Cell, path: Path, study: Path, beside: Path | None = None)
     own = cell.hyperparams.get("teacher")
     # A student's file names no function; the study's file is the user's own.
     source = named or beside or student.facts.taught_by or (own if is_function_name(own) else None)
-    # What a student's file names is no reason to ask the hub, or to call anything.
-    by_file = source is not None and source == student.facts.taught_by and source != named
-    kwargs = student.facts.teacher_kwargs if source == student.facts.taught_by else _kwargs_of(cell)
-    teacher = None if source is None else load_teacher_of(student, source, cell.env, kwargs, "cpu", by_file)
-    if teacher is not None and source == student.facts.taught_by:
-        check_unchanged(teacher, student.facts.teacher_sha256)
-    if teacher is not None:
+    teacher = None
+    if source is not None:
+        is_own = source == student.facts.taught_by
+        # What a student's file names is no reason to ask the hub, or to call anything.
+        is_by_file = is_own and source != named
+        teacher = load_teacher_of(student, source, cell.env, None if is_own else _kwargs_of(cell), "cpu", is_by_file)
+        if is_own:
+            check_unchanged(teacher, student.facts.teacher_sha256)
         play_where_it_taught(teacher, [student])
     protocol = {**cell.protocol, "env_kwargs": cell.env_kwargs}
     starts = starts_of(cell, study)

@@ -56,11 +56,11 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
     kwargs: dict[str, Any] = {"net_arch": policy.net_arch, "activation_fn": policy.activation_fn}
     if is_ppo:
         kwargs["share_features_extractor"] = policy.share_features_extractor
-    name, own = _extractor_of(agent)
-    kwargs |= own
-    own = {"use_sde": True} if is_ppo and policy.squash_output else {} if is_ppo else {"buffer_size": _BUFFER_SIZE}
-    if "use_sde" in own:
-        kwargs["squash_output"] = True
+    name, extractor_kwargs = _extractor_of(agent)
+    kwargs |= extractor_kwargs
+    own: dict[str, Any] = {} if is_ppo else {"buffer_size": _BUFFER_SIZE}
+    if is_ppo and policy.squash_output:
+        own["use_sde"] = kwargs["squash_output"] = True
     model_class: Any = PPO if is_ppo else DQN
     # Without an environment, as SB3's load makes a model
     model = model_class(name, None, policy_kwargs=kwargs, device="cpu", _init_setup_model=False, **own)
