@@ -22,7 +22,7 @@ from sb3_distill.results.figures import (
     short_names,
 )
 from sb3_distill.results.row import Row, teachers_of
-from sb3_distill.results.statistics import FORMULAS, NORMALIZED, Interval, sample_std
+from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, LEAST_PERCENT, NORMALIZED, Interval, sample_std
 from sb3_distill.results.tables import interval_text
 
 # Fields that, together with the labels of the grid, identify a row
@@ -220,6 +220,9 @@ def describe_numbers(groups: Sequence[Group], margin: float) -> str:
             f"No percentage of {', '.join(unknown)}, where the teacher is not better than a random player: geometric "
             "means over the tasks leave these out."
         )
+    has_means = any(GEOMETRIC_MEAN in group.labels.values() for group in groups)
+    if has_means and any(percent < LEAST_PERCENT for group in groups for percent in group.percents):
+        sentences.append(f"Geometric means count a percentage below {LEAST_PERCENT:g} as {LEAST_PERCENT:g}.")
     if any(group.quotients for group in groups):
         sentences.append(
             "quotient: 100 student / teacher, as the papers have it, where the teacher's score is positive; of "

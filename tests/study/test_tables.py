@@ -62,6 +62,16 @@ def test_geometric_means_are_over_games_and_one_definition():
     assert geometric_groups(group_rows(tasks, games, []), ["A", "B"]) == []
 
 
+@pytest.mark.parametrize("percent, mean", [(-50.0, 10.0), (25.0, 50.0)])
+def test_a_geometric_mean_with_a_percentage_below_1_is_explained(percent, mean):
+    games = {"env": ["A", "B"], "seed": ["0"]}
+    rows = [replace(ROW, percent_of_teacher=100.0), replace(ROW, env="B", percent_of_teacher=percent)]
+    groups = group_rows(rows, games, [])
+    groups += geometric_groups(groups, ["A", "B"])
+    assert groups[-1].percents == pytest.approx((mean,))
+    assert ("a percentage below 1 as 1" in describe_numbers(groups, 5.0)) == (percent < 1)
+
+
 def test_tables_have_the_papers_quotient_beside_another_percentage():
     rows = [replace(ROW, player="small", quotient=94.0), replace(ROW, player="small", quotient=96.5, seed=1)]
     groups = group_rows(rows, ONE_GAME, [])
