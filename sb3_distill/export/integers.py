@@ -1,7 +1,8 @@
 """A quantized agent in integers alone: sums, multipliers and shifts in the place of step sizes."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from sb3_distill.quantization.layers import QuantizedConv2d, QuantizedLinear
 from sb3_distill.quantization.quantizer import has_exact_input
 
 ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+_FUNCTIONS: dict[str, Callable[[th.Tensor], th.Tensor]]
+_FUNCTIONS = {"": nn.Identity(), "relu": th.relu, "tanh": th.tanh, "sigmoid": th.sigmoid}
 # Bits of the observations of agents that are quantized after training: with fewer, actions change
 INPUT_BITS = 12
 # Sums must stay below these; wide ones leave room for a multiplier in 64 bits.
@@ -230,8 +233,23 @@ class _Lowering:
             **results,
             pool=block.pool,
         )
+        layer = self._settled(layer, block, following)
         self.largest, self.unit, self.zero = high - low, step, low
         return layer
+
+    @th.no_grad()
+    def _settled(self, layer: Layer, block: _Block, following: Any) -> Layer:
+        """
+        The layer with the agent's own levels where all its inputs are the integer 0, as in empty places of a picture.
+        Training often leaves such a bias on the border of two levels, where the last bit of a multiplier would decide.
+        """
+        inputs = th.full((1, *block.layer.weight.shape[1:]), self.unit * self.zero)
+        outputs = _FUNCTIONS[block.activation](block.layer(inputs))
+        levels = following.to_integers(outputs).reshape(-1).cpu().numpy().astype(np.int64) - layer.zero
+        own = layer(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(len(levels), -1)[:, 0]
+        moved = replace(layer, bias=layer.bias + np.sign(levels - own))
+        reached = moved(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(len(levels), -1)[:, 0] == levels
+        return replace(layer, bias=np.where(reached, moved.bias, layer.bias))
 
     def last(self) -> tuple[Layer, dict[str, Any]]:
         """The last layer, and what its outputs mean."""

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -297,6 +298,19 @@ def test_an_action_without_weights_costs_the_others_nothing(bias):
     assert np.abs(exported - expected).max() < 5e-3
     assert disagreement(exported, expected, agent.action_space) < 0.005
     assert integer_policy(agent).layers[-1].scale == integer_policy(uneven_agent()).layers[-1].scale
+
+
+@pytest.mark.parametrize("level", [0, 4, 11, 23])
+def test_empty_places_have_the_levels_of_the_agent(level):
+    agent = AGENTS["grid"]()
+    first, second = quantized_layers(nn.ModuleList(agent.acting_modules))[:2]
+    with th.no_grad():
+        # In turns above and below the border of two levels, by less than the integers can tell
+        sides = th.tensor([1.0, -1.0, 1.0, -1.0])
+        first.bias.copy_(second.input_quantizer.step_sizes() * (level + 0.5 + 1e-6 * sides))
+    layer = integer_policy(agent).layers[0]
+    empty = layer(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(4, -1)
+    assert empty[:, 0].tolist() == [level + 1, level, level + 1, level] and (empty == empty[:, :1]).all()
 
 
 def test_bytes_are_bytes_in_every_type_of_integers():
