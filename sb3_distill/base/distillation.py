@@ -6,7 +6,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -79,7 +78,6 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
     :raises ValueError: an argument is invalid, or the teacher does not fit the environment
     """
 
-    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
     run_attributes: ClassVar[tuple[str, ...]] = (
         *ResumableOffPolicyMixin.run_attributes,
         "teacher_sha256",
@@ -152,7 +150,6 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
             sde_support=False,
             support_multi_env=True,
         )
-        self._check_action_space(self.action_spaces)
         self.rollout_policy = rollout_policy
         self.teacher_eps = teacher_eps
         self.allow_env_mismatch = allow_env_mismatch

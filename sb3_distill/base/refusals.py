@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -22,6 +23,8 @@ class RefusalsMixin:
     nothing can be learned."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
+    # Actions for which there are students
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
     env: VecEnv | None
     policy_class: type[BasePolicy]
     observation_space: spaces.Space
@@ -37,25 +40,27 @@ class RefusalsMixin:
         if unknown:
             choices = sorted(arguments_of(type(self)) - {"_init_setup_model"})
             raise TypeError(unknown_choice(f"argument of {type(self).__name__}", min(unknown), choices))
+        env = maybe_make_env(env, kwargs.get("verbose", 0))
         if isinstance(env, (gym.Env, VecEnv)):
-            # SB3's own words for some of them name no space.
+            # SB3's own words for some spaces name none, or no way out.
             check_kind(env.observation_space)
+            self._check_action_space(env.action_space)
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
         if self.env is not None:
             check_counts_from_zero(self.env.observation_space, "the environment's observation_space")
             check_counts_from_zero(self.env.action_space, "the environment's action_space")
 
-    def _check_action_space(self, kinds: tuple[type[spaces.Space], ...]) -> None:
+    def _check_action_space(self, space: spaces.Space) -> None:
         """
-        :param kinds: spaces of actions for which there are students
-        :raises ValueError: the environment has another one
+        :param space: the environment's actions
+        :raises ValueError: there are no students for them
         """
-        if self.env is None or isinstance(self.action_space, kinds):
+        if isinstance(space, self.action_spaces):
             return
-        advice = "QPD (--algo qpd) has students for Box actions." if isinstance(self.action_space, spaces.Box) else ""
+        advice = "QPD (--algo qpd) has students for Box actions." if isinstance(space, spaces.Box) else ""
         raise ValueError(
-            f"{type(self).__name__} needs {' or '.join(kind.__name__ for kind in kinds)} actions, and those of the "
-            f"environment are {self.action_space}: choose another environment or algorithm. {advice}".rstrip()
+            f"{type(self).__name__} needs {' or '.join(kind.__name__ for kind in self.action_spaces)} actions, and "
+            f"those of the environment are {space}: choose another environment or algorithm. {advice}".rstrip()
         )
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:

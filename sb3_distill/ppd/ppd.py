@@ -76,6 +76,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {**ACTOR_CRITIC_POLICIES}
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete, spaces.Box)
     other_teachers: ClassVar[str] = checks.OTHER_TEACHERS
     run_attributes: ClassVar[tuple[str, ...]] = (
         *(*ResumableMixin.run_attributes, "teacher_sha256", "transition_share", "_teacher_state"),
@@ -160,10 +161,6 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        if not isinstance(self.action_space, (spaces.Discrete, spaces.Box)):
-            raise ValueError(
-                f"The environment's action_space is {self.action_space}; distillation needs Discrete or Box actions."
-            )
         check_gaussian_kwargs(self.policy_kwargs, self.action_space)
         check_number(self.temperature, checks.NO_AUTO)
         self._distill_loss = DistillationLoss("kl", 1.0 if self.temperature is None else self.temperature)

@@ -53,7 +53,7 @@ def stop(message: str) -> NoReturn:
 
 def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     """
-    :param function: part of ``rl_zoo3.train`` before anything is learned
+    :param function: part of ``rl_zoo3.train``
     :return: the same, but that the program ends with one line where our code refuses. Callers in Python still get the
         exception.
     """

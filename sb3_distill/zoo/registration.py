@@ -121,7 +121,7 @@ def register_experiments(exp_manager: ModuleType) -> None:
     manager.create_log_folder = _own_folder(manager.create_log_folder, is_ours)
     manager.save_trained_model = save_before_the_state_goes
     manager._preprocess_hyperparams = check_settings
-    manager.learn = _naming_dead_environments(manager.learn, is_ours)
+    manager.learn = in_one_line(_naming_dead_environments(manager.learn, is_ours))
     setup = _naming_dead_environments(manager.setup_experiment, is_ours)
     manager.setup_experiment = in_one_line(_leaving_nothing(setup))
     manager.hyperparameters_optimization = in_one_line(manager.hyperparameters_optimization)

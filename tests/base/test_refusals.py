@@ -229,3 +229,9 @@ def test_actions_of_other_bounds():
 def test_actions_for_which_there_are_no_students_are_named(algorithm, actions, message):
     with pytest.raises(ValueError, match=message):
         algorithm("MlpPolicy", Broken(actions=actions), "zoo:never/Read-v0", **QUICK)
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1", gym.make("Pendulum-v1")])
+def test_a_dqn_needs_discrete_actions(env):
+    with pytest.raises(ValueError, match=r"RealTimeDistillDQN needs Discrete actions.*QPD \(--algo qpd\)"):
+        RealTimeDistillDQN("MlpPolicy", env, {"small": "MlpPolicy"})

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-
+from stable_baselines3 import PPO
 import sb3_distill_zoo
 from sb3_distill import load_teacher
 from sb3_distill.agents.files import AgentError
@@ -97,9 +97,17 @@ def test_train_refuses_a_setting_that_it_does_not_know_before_it_makes_anything(
         load_teacher(tmp_path / "logs" / "pd" / "CartPole-v1_1")
 
 
-@pytest.mark.parametrize("setting", ["temperature:-1", "loss:nll", "temprature:0.1"])
-def test_the_zoo_s_own_command_refuses_in_one_line_too(setting: str, tmp_path: Path) -> None:
-    command = ["-m", "rl_zoo3.train", "--algo", "pd", "--env", "CartPole-v1", "-params", setting]
+@pytest.mark.parametrize(
+    ("algo", "setting"),
+    # The last one is refused when it would begin to learn.
+    [("pd", "temperature:-1"), ("pd", "loss:nll"), ("pd", "temprature:0.1"), ("qpd", "learning_starts:1000000")],
+)
+def test_the_zoo_s_own_command_refuses_in_one_line_too(
+    algo: str, setting: str, tmp_path: Path, ppo_teacher: PPO
+) -> None:
+    ppo_teacher.save(tmp_path / "CartPole-v1")
+    named = ["-params", "teacher:'CartPole-v1.zip'", setting]
+    command = ["-m", "rl_zoo3.train", "--algo", algo, "--env", "CartPole-v1", *named]
     said = run_python(tmp_path, *command, status=2, PYTHONPATH=str(REPOSITORY)).stderr
     assert said.splitlines()[-1].startswith("train.py: error: ") and "Traceback" not in said
 
