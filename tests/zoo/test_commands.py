@@ -13,6 +13,7 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from stable_baselines3 import PPO
+
 import sb3_distill_zoo
 from sb3_distill import load_teacher
 from sb3_distill.agents.files import AgentError
