@@ -16,7 +16,7 @@ from sb3_distill import QPD, Answers, PolicyDistillation, ProximalPolicyDistilla
 from sb3_distill.agents.files import AgentError
 from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
-from sb3_distill.compress.candidates import space_of
+from sb3_distill.compress.candidates import check_teacher
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.mtpd.teachers import MultiTaskTeacher
 from sb3_distill.networks.frozen import hash_weights
@@ -192,4 +192,4 @@ def test_another_teacher_begins_anew_and_refuses_a_state_that_is_not_its_own() -
 
 def test_compress_refuses_a_memory_by_name() -> None:
     with pytest.raises(ValueError, match="has a memory, which the students of compress do not have"):
-        space_of(load_teacher(Counter(CARTPOLE), device="cpu"), None)
+        check_teacher(load_teacher(Counter(CARTPOLE), device="cpu"))
