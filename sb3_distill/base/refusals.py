@@ -13,9 +13,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.algorithms import arguments_of
 from sb3_distill.common.finite import check_finite
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import setting, unknown_choice
 from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.inspection import check_counts_from_zero, check_kind
+from sb3_distill.envs.views import part_of_space, plain_keys
 
 
 class RefusalsMixin:
@@ -45,6 +46,7 @@ class RefusalsMixin:
             # SB3's own words for some spaces name none, or no way out.
             check_kind(env.observation_space)
             self._check_action_space(env.action_space)
+            self._check_named_policy(policy, env.observation_space, kwargs.get("student_keys"))
         super().__init__(policy, env, *args, **kwargs)  # type: ignore[call-arg]
         if self.env is not None:
             check_counts_from_zero(self.env.observation_space, "the environment's observation_space")
@@ -62,6 +64,19 @@ class RefusalsMixin:
             f"{type(self).__name__} needs {' or '.join(kind.__name__ for kind in self.action_spaces)} actions, and "
             f"those of the environment are {space}: choose another environment or algorithm. {advice}".rstrip()
         )
+
+    def _check_named_policy(self, policy: Any, space: spaces.Space, student_keys: Any) -> None:
+        """SB3's own words for a policy that sees no Dict do not say how it would see a part of it."""
+        if policy not in ("MlpPolicy", "CnnPolicy") or not isinstance(space, spaces.Dict):
+            return
+        shown = part_of_space(space, plain_keys(student_keys, "student_keys"), "student_keys")
+        if isinstance(shown, spaces.Dict):
+            has_keys = "student_keys" in arguments_of(type(self))
+            one = f", or name one of these keys with {setting('student_keys', repr(next(iter(shown))))}"
+            raise ValueError(
+                f"{policy} sees one array, and the observations are a Dict of {', '.join(shown)}: use "
+                f"{setting('policy', repr('MultiInputPolicy'))}{one if has_keys else ''}."
+            )
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

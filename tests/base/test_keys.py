@@ -14,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_distill import QPD, Answers, PolicyDistillation, StackedEntries, load_teacher
+from sb3_distill import QPD, Answers, PolicyDistillation, RealTimeDistillDQN, StackedEntries, load_teacher
 from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
 from sb3_distill.envs.views import ObservationView
@@ -112,6 +112,15 @@ def test_a_recording_holds_what_the_student_sees(cartpole_teacher: Path, tmp_pat
     assert recording.parts[""].shape == (8,) and next(recording.finished_episodes()).observations.shape[1:] == (8,)
     with pytest.raises(ValueError, match=r"student_keys='positions', not 'state'"):
         make(cartpole_teacher, recording=tmp_path / "play", student_keys="state", env=make_env()).learn(200)
+
+
+@pytest.mark.parametrize("keys", [None, ["positions", "state"]])
+def test_a_policy_for_one_array_says_how_it_sees_one(cartpole_teacher: Path, keys: Any) -> None:
+    said = r"MlpPolicy sees one array.*Dict of positions, state.*'MultiInputPolicy'.*student_keys='positions'"
+    with pytest.raises(ValueError, match=said):
+        make(cartpole_teacher, student_keys=keys)
+    with pytest.raises(ValueError, match=r"MlpPolicy sees one array.*'MultiInputPolicy'[^,]*$"):
+        RealTimeDistillDQN("MlpPolicy", make_env(), {"small": "MultiInputPolicy"})
 
 
 def test_a_recording_of_several_keys(cartpole_teacher: Path, tmp_path: Path) -> None:
