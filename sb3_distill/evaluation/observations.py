@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sb3_distill.envs.make import play_schedule
 from sb3_distill.envs.views import Keys, ObservationView, part_of
 from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.players import masks_for
+from sb3_distill.state.memory import map_state
 
 # Episodes to fit to and to check on begin with seeds from here on, which evaluations do not reach.
 FITTING_SEED, CHECKING_SEED = 10_000_000, 20_000_000
@@ -35,11 +37,11 @@ class Observations:
     """
     Observations of whole episodes, each with the same chance to be among them.
 
-    :param values: raw observations ``(n, ...)``
+    :param values: raw observations ``(n, ...)``; those that are a Dict by key
     :param n_episodes: number of episodes that they are from
     """
 
-    values: np.ndarray
+    values: Any
     n_episodes: int
 
 
@@ -56,16 +58,16 @@ def record_observations(
     :param seed: seed of the first episode, of the random actions and of the drawing
     :param keys: what is recorded of the environment's Dict observations; None: what the agent sees
     :return: the observations
-    :raises AgentError: its observations are not of one array
+    :raises AgentError: its observations are no arrays
     :raises ValueError: the environment cannot be made or has other spaces than the agent, or ``n_observations`` is
         below 1
     """
     if n_observations < 1:
         raise ValueError(f"n_observations must be at least 1, not {n_observations}: nothing would be recorded.")
-    if keys is None and not isinstance(agent.observation_space, spaces.Box):
-        raise AgentError(f"{agent.source} observes {agent.observation_space}, which cannot be recorded as one array.")
+    if keys is None and not isinstance(agent.observation_space, (spaces.Box, spaces.Dict)):
+        raise AgentError(f"{agent.source} observes {agent.observation_space}, which cannot be recorded as arrays.")
     rng = np.random.default_rng(seed)
-    kept: list[tuple[int, np.ndarray]] = []
+    kept: list[tuple[int, Any]] = []
     n_seen = n_episodes = 0
     n_envs = min(N_ENVS, n_observations)
     # How many there will be is known when the episodes have ended.
@@ -77,13 +79,19 @@ def record_observations(
                 place = len(kept) if len(kept) < n_observations else int(rng.integers(n_seen))
                 if place < n_observations:
                     # A copy, which does not keep the batch
-                    kept[place : place + 1] = [(episode, obs.copy())]
+                    kept[place : place + 1] = [(episode, map_state(np.copy, obs))]
                 tell(n_seen)
             n_episodes += n_envs
-    return Observations(np.stack([obs for _, obs in kept]), len({episode for episode, _ in kept}))
+    episodes, observed = zip(*kept, strict=True)
+    values: Any = (
+        {key: np.stack([obs[key] for obs in observed]) for key in observed[0]}
+        if isinstance(observed[0], dict)
+        else np.stack(observed)
+    )
+    return Observations(values, len(set(episodes)))
 
 
-def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int, keys: Keys) -> Iterator[tuple[int, np.ndarray]]:
+def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int, keys: Keys) -> Iterator[tuple[int, Any]]:
     """All observations of episodes that are played side by side, each with its episode's seed."""
     schedule = EpisodeSchedule(n_episodes, n_episodes, seed)
     rng = np.random.default_rng(seed)
@@ -101,7 +109,7 @@ def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int, keys: Keys) -
             for env, number in enumerate(schedule.playing):
                 if number is None or number in schedule.returns:
                     continue
-                yield seed + number, recorded[env]
+                yield seed + number, map_state(itemgetter(env), recorded)
                 if rng.random() < EPSILONS[(seed + number) % 2]:
                     allowed = masks["action_masks"][env].astype(np.int8) if masks else None
                     actions[env] = venv.action_space.sample(allowed)

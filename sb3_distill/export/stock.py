@@ -1,8 +1,8 @@
 """Writes a student as a stock zip of Stable-Baselines3."""
 
 from pathlib import Path
-from typing import Any
 
+import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 
@@ -12,6 +12,7 @@ from sb3_distill.common.files import file_name, whole_file
 from sb3_distill.evaluation.environments import find_env_id
 from sb3_distill.evaluation.observations import CHECKING_SEED, record_observations
 from sb3_distill.export.export import ExportError, disagreement
+from sb3_distill.state.memory import map_state
 
 
 def export_stock(
@@ -41,13 +42,13 @@ def export_stock(
     env_id = find_env_id(agent, env_id)
     observations = record_observations(agent, env_id, n_observations, CHECKING_SEED).values
     # The stock model stands behind VecNormalize where the student did.
-    seen: Any = agent.normalize(obs_as_tensor(observations, agent.device)).numpy()  # type: ignore[union-attr]
+    seen = map_state(th.Tensor.numpy, agent.normalize(obs_as_tensor(observations, agent.device)))
     actions = model.predict(seen, deterministic=True)[0]
     share = disagreement(actions, agent.predict(observations)[0], agent.action_space)
     if share > max_disagreement:
         raise ExportError(
             f"Not written: the stock model would choose another action than {agent.source} at {share:.1%} of "
-            f"{len(observations)} observations, more than the {max_disagreement:.1%} of --max-disagreement. Where "
+            f"{n_observations} observations, more than the {max_disagreement:.1%} of --max-disagreement. Where "
             "layers are quantized, it does not round their inputs: allow more, or distill a student of full precision."
         )
     path = Path(folder) / f"{file_name(env_id)}.zip"

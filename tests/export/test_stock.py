@@ -3,10 +3,12 @@
 import zipfile
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
@@ -106,6 +108,29 @@ def test_the_verb_writes_and_checks_it(ppo_teacher, tmp_path: Path, capsys):
     assert "CartPole-v1.zip: 0.00% other actions" in capsys.readouterr().out
     obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     stock = PPO.load(tmp_path / "out" / "CartPole-v1.zip", device="cpu")
+    assert np.array_equal(stock.predict(obs, deterministic=True)[0], student.predict(obs, deterministic=True)[0])
+
+
+def test_a_student_of_several_keys(ppo_teacher, tmp_path: Path, capsys):
+    gym.register(
+        "Keyed-v0",
+        gym.spec("CartPole-v1").entry_point,
+        max_episode_steps=100,
+        additional_wrappers=(
+            WrapperSpec("StackedEntries", "sb3_distill.envs.wrappers.keys:StackedEntries", {"entries": [0]}),
+        ),
+    )
+    try:
+        env = make_vec_env("Keyed-v0", 2)
+        kwargs = {"policy": "MultiInputPolicy", "teacher_keys": "state", "allow_env_mismatch": True}
+        make(ppo_teacher, env=env, **kwargs).learn(200).save(tmp_path / "student")
+        command = ["export", str(tmp_path / "student.zip"), "--format", "sb3", "-o", str(tmp_path / "out")]
+        assert main([*command, "--n-observations", "50"]) == 0
+    finally:
+        del gym.registry["Keyed-v0"]
+    assert "Keyed-v0.zip: 0.00% other actions" in capsys.readouterr().out
+    stock, student = PPO.load(tmp_path / "out" / "Keyed-v0.zip", device="cpu"), QPD.load(tmp_path / "student")
+    obs = env.reset()
     assert np.array_equal(stock.predict(obs, deterministic=True)[0], student.predict(obs, deterministic=True)[0])
 
 
