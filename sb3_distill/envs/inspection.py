@@ -100,7 +100,7 @@ def check_masks(env: VecEnv, who: str) -> None:
     """
     if not env.has_attr("action_masks"):
         raise ValueError(
-            f"{who} needs to know which actions are allowed, but the environment {env_id_of(env) or ''} has no method "
+            f"{who} needs to know which actions are allowed, but {env_id_of(env) or 'the environment'} has no method "
             "action_masks(): wrap it in sb3_contrib.common.wrappers.ActionMasker (env_wrapper in the Zoo), or take an "
             "environment with masks."
         )
