@@ -233,19 +233,19 @@ class _Lowering:
             **results,
             pool=block.pool,
         )
-        layer = self._settled(layer, block, following)
+        layer = self._settled(layer, block, following, low)
         self.largest, self.unit, self.zero = high - low, step, low
         return layer
 
     @th.no_grad()
-    def _settled(self, layer: Layer, block: _Block, following: Any) -> Layer:
+    def _settled(self, layer: Layer, block: _Block, following: Any, low: int) -> Layer:
         """
         The layer with the agent's own levels where all its inputs are the integer 0, as in empty places of a picture.
         Training often leaves such a bias on the border of two levels, where the last bit of a multiplier would decide.
         """
         inputs = th.full((1, *block.layer.weight.shape[1:]), self.unit * self.zero)
         outputs = _FUNCTIONS[block.activation](block.layer(inputs))
-        levels = following.to_integers(outputs).reshape(-1).cpu().numpy().astype(np.int64) - layer.zero
+        levels = following.to_integers(outputs).reshape(-1).cpu().numpy().astype(np.int64) - low
         own = layer(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(len(levels), -1)[:, 0]
         moved = replace(layer, bias=layer.bias + np.sign(levels - own))
         reached = moved(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(len(levels), -1)[:, 0] == levels

@@ -313,6 +313,23 @@ def test_empty_places_have_the_levels_of_the_agent(level):
     assert empty[:, 0].tolist() == [level + 1, level, level + 1, level] and (empty == empty[:, :1]).all()
 
 
+@pytest.mark.parametrize(("activation", "bits"), [(nn.Tanh, 2), (nn.Tanh, 4), (nn.Sigmoid, 4)])
+def test_inputs_of_0_have_the_levels_of_the_agent_behind_activations(activation, bits):
+    agent = vector_agent(activation, weights=4, inputs=bits)
+    first, second = quantized_layers(nn.ModuleList(agent.acting_modules))[:2]
+    lowest = second.input_quantizer.levels()[0] if activation is nn.Tanh else 0
+    # As near above and below the border of two levels as floats can be
+    border = 0.5 * second.input_quantizer.step_sizes()
+    start = (th.atanh if activation is nn.Tanh else th.logit)(border)
+    with th.no_grad():
+        first.bias.copy_(start * (1 + 2e-7 * th.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0])))
+    observation = th.zeros(1, *agent.observation_space.shape)
+    expected = second.input_quantizer.to_integers(activation()(first(observation))) - lowest
+    layer = integer_policy(agent).layers[0]
+    assert len(set(expected.reshape(-1).tolist())) == 2
+    assert layer(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(-1).tolist() == expected.reshape(-1).tolist()
+
+
 def test_bytes_are_bytes_in_every_type_of_integers():
     policy = integer_policy(frame_agent())
     frames = observations_of(FRAMES, 3)
