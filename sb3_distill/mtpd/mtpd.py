@@ -179,6 +179,8 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
     def _check_spaces(self) -> None:
         super()._check_spaces()
         shown = without_task(self.observation_space)
+        if not isinstance(shown, spaces.Dict) and isinstance(self.tasks[0].observation_space, spaces.Dict):
+            raise ValueError("The tasks have Dict observations with the one key obs: name it with student_keys='obs'.")
         is_for_dict = self.policy_class is MultiTaskMultiInputPolicy
         if is_for_dict and not isinstance(shown, spaces.Dict):
             raise ValueError(

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
@@ -123,6 +124,24 @@ def test_the_teachers_see_more_than_the_student(agents: dict[str, DQN]) -> None:
 def test_bad_keys_are_named(agents: dict[str, DQN], keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(agents, **keys)
+
+
+def test_a_dict_of_one_key_with_the_name_of_what_is_no_dict() -> None:
+    class Wrapped(gym.ObservationWrapper):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(gym.make("CartPole-v1", **kwargs))
+            self.observation_space = spaces.Dict({"obs": self.env.observation_space})
+
+        def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+            return {"obs": observation}
+
+    gym.register("WrappedCartPole-v0", Wrapped, max_episode_steps=50)
+    env = make_vec_env("MultiTask-v0", 1, env_kwargs={"env_ids": ["WrappedCartPole-v0"]})
+    teachers = {"WrappedCartPole-v0": DQN("MultiInputPolicy", "WrappedCartPole-v0", buffer_size=10, device="cpu")}
+    with pytest.raises(ValueError, match="the one key obs: name it with student_keys='obs'"):
+        MultiTaskDistillation("MultiTaskMlpPolicy", env, teachers, **KWARGS)
+    model = MultiTaskDistillation("MultiTaskMlpPolicy", env, teachers, student_keys="obs", **KWARGS).learn(150)
+    assert model.task("WrappedCartPole-v0").observation_space.shape == (4,)
 
 
 def test_a_multi_task_dqn_needs_one_part() -> None:
