@@ -251,9 +251,9 @@ class RecordingWriter:
 
         :param keep: keep its frames, for a run that goes on with it
         """
-        # A full disk has been told already.
-        with suppress(OSError):
-            for part in self.parts.values():
+        for part in self.parts.values():
+            # A full disk has been told already.
+            with suppress(OSError):
                 part.close()
         if not keep:
             shutil.rmtree(self.partial, ignore_errors=True)
