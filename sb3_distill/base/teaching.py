@@ -19,7 +19,7 @@ from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_zoo_teacher
 from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.common.log import shown_messages
-from sb3_distill.common.utils import setting, to_number
+from sb3_distill.common.utils import check_count, setting
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.envs.views import ObservationView
 
@@ -74,11 +74,7 @@ class TeacherMixin(RefusalsMixin):
 
     def _setup_teacher(self) -> Any:
         """Load the teacher if it is only named, and check that it fits the environment."""
-        if not to_number(self.n_teacher_episodes) >= 0:
-            raise ValueError(
-                "n_teacher_episodes must be at least 0 (0: the teacher's play is not scored), not "
-                f"{self.n_teacher_episodes!r}."
-            )
+        check_count("n_teacher_episodes", self.n_teacher_episodes, "the teacher's play is not scored")
         self.env_id = env_id = env_id_of(self._known_env())
         named = getattr(self, self.teacher_argument)
         if named is None and self.taught_by is None and self.teacher_sha256 is not None:

@@ -103,6 +103,17 @@ def check_probability(field: str, value: Any) -> None:
         raise ValueError(f"{field} is a probability and must lie in [0, 1], not {value!r}.")
 
 
+def check_count(field: str, value: Any, of_zero: str) -> None:
+    """
+    :param field: the argument's name
+    :param value: the argument's value
+    :param of_zero: what 0 means, for the message
+    :raises ValueError: the value is no whole number, or below 0
+    """
+    if not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(f"{field} must be a whole number, at least 0 (0: {of_zero}), not {value!r}.")
+
+
 def has_fast_bfloat16(device: th.device) -> bool:
     """
     :param device: the device on which the network is trained

@@ -21,7 +21,7 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
 from sb3_distill.common.schedules import RolloutPolicy
 from sb3_distill.common.temperature import AUTO, settle_temperature
-from sb3_distill.common.utils import setting, unchanged_randomness, unknown_choice, without_task
+from sb3_distill.common.utils import check_count, setting, unchanged_randomness, unknown_choice, without_task
 from sb3_distill.envs.multitask import Task
 from sb3_distill.envs.views import Keys, part_of, part_of_space
 from sb3_distill.mtpd.callbacks import TaskEvalCallback, TaskEvaluation, TaskReferences
@@ -159,6 +159,7 @@ class MultiTaskDistillation(MultiTaskAlgorithmMixin, EpsilonGreedyMixin, Distill
 
     def _setup_model(self) -> None:
         self._check_acting()
+        check_count("n_eval_episodes", self.n_eval_episodes, "no evaluations")
         self._read_tasks()
         super()._setup_model()
 

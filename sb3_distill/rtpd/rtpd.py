@@ -26,6 +26,7 @@ from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss
 from sb3_distill.common.temperature import describe_temperature
 from sb3_distill.common.utils import (
+    check_count,
     check_device,
     check_probability,
     has_fast_bfloat16,
@@ -200,8 +201,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
         if self.act_with != TEACHER and self.act_with not in self.students:
             raise ValueError(unknown_choice("act_with", self.act_with, [TEACHER, *self.students]))
         check_probability("eval_eps", self.eval_eps)
-        if not isinstance(self.n_eval_episodes, int) or self.n_eval_episodes < 0:
-            raise ValueError(f"n_eval_episodes must be at least 0 (0: no evaluations), not {self.n_eval_episodes!r}.")
+        check_count("n_eval_episodes", self.n_eval_episodes, "no evaluations")
         # Check the defaults of all students too, which no student may use.
         check_student_arguments(self.temperature, self.teacher_source, self.self_learning)
         DistillationLoss(self.loss, self.temperature, self.student_temperature or self.temperature)

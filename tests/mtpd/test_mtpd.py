@@ -259,6 +259,7 @@ def test_bad_input_is_refused_at_construction(teachers):
         ({"temperature": {"CartPole": 1.0}}, "temperature: Unknown task 'CartPole'"),
         ({"temperature": {"CartPole-v1": 0.0, "MountainCar-v0": 1.0}}, "temperature must be a positive finite number"),
         ({"temperature": -1.0}, "temperature must be a positive finite number"),
+        ({"n_eval_episodes": "few"}, "n_eval_episodes must be a whole number, at least 0.*not 'few'"),
         ({"task_sampling": "both"}, "Unknown task_sampling 'both': choose one of random, equal"),
         ({"loss": "kll"}, "Unknown loss 'kll'"),
         ({"env": make_vec_env("CartPole-v1")}, "The environment has no tasks"),
