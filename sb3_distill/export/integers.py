@@ -243,7 +243,8 @@ class _Lowering:
         The layer with the agent's own levels where all its inputs are the integer 0, as in empty places of a picture.
         Training often leaves such a bias on the border of two levels, where the last bit of a multiplier would decide.
         """
-        inputs = th.full((1, *block.layer.weight.shape[1:]), self.unit * self.zero)
+        weight = block.layer.weight
+        inputs = th.full((1, *weight.shape[1:]), self.unit * self.zero, device=weight.device)
         outputs = _FUNCTIONS[block.activation](block.layer(inputs))
         levels = following.to_integers(outputs).reshape(-1).cpu().numpy().astype(np.int64) - low
         own = layer(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(len(levels), -1)[:, 0]
