@@ -22,7 +22,7 @@ from sb3_distill.envs.make import make_eval_env
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.export.post_training import quantize_agent
-from sb3_distill.results.figures import add_legend, make_axes, marker_style, save_figure, scale_by_size
+from sb3_distill.results.figures import add_legend, clip_outliers, make_axes, marker_style, save_figure, scale_by_size
 
 
 def distil(
@@ -69,6 +69,7 @@ def draw(cells: list[dict[str, Any]], output: Path) -> None:
     write_whole(output.with_suffix(".json"), json.dumps(cells, indent=2) + "\n")
     figure, axes = make_axes("bytes of the student's policy", "% of the teacher's return")
     labels = {"full": "float32", "qpd": "QPD", "ptq": "quantized after training"}
+    points: list[tuple[float, float]] = []
     for index, (method, label) in enumerate(labels.items()):
         settings = sorted({(cell["bytes"], cell["width"], cell["bits"]) for cell in cells if cell["method"] == method})
         means, spreads = [], []
@@ -81,8 +82,10 @@ def draw(cells: list[dict[str, Any]], output: Path) -> None:
             means.append(np.mean(percents))
             spreads.append(np.std(percents))
         sizes = [size for size, _, _ in settings]
+        points += zip(sizes, map(float, means), strict=True)
         axes.errorbar(sizes, means, spreads, **marker_style(index), markersize=4, linestyle="none", label=label)
     scale_by_size(axes)
+    clip_outliers(axes, points, [100.0])
     add_legend(figure, below=True, ncols=3)
     save_figure(figure, output)
 

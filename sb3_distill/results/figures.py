@@ -65,6 +65,31 @@ def scale_by_size(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _split(heights: list[float], others: Sequence[float]) -> tuple[list[float], float, float, bool] | None:
+    """
+    :param heights: of points, sorted
+    :param others: of what is drawn beside them
+    :return: as few of them as can be, without which the others fill less than a third as much; the ends of these, and
+        whether those left out lie below; None: there are no such
+    """
+    # Few are many where they are a third of the rest.
+    for n_outside in range(1, len(heights) // 4 + 1):
+        for from_below in (True, False):
+            outside, rest = heights[:n_outside], heights[n_outside:]
+            if not from_below:
+                outside, rest = heights[-n_outside:], heights[:-n_outside]
+            if len(rest) < 4:
+                return None
+            kept = [*rest, *(y for y in others if (y > outside[-1] if from_below else y < outside[0]))]
+            low, high = min(kept), max(kept)
+            gap = low - outside[-1] if from_below else outside[0] - high
+            whole = max(high, heights[-1]) - min(low, heights[0])
+            # 98 is not far from 100, however close the others are to each other; and what is all alike cannot be flat.
+            if 0 < high - low < whole / 3 and gap >= 0.1 * max(map(abs, heights)):
+                return outside, low, high, from_below
+    return None
+
+
 def clip_outliers(axes: Axes, points: Sequence[tuple[float, float]], others: Sequence[float] = ()) -> None:
     """
     Leave out of the y axis the few points that would flatten all others, and write at its edge what lies there.
@@ -73,25 +98,12 @@ def clip_outliers(axes: Axes, points: Sequence[tuple[float, float]], others: Seq
     :param points: x and y of each
     :param others: y of what is drawn beside them, such as the ends of intervals: it is left out with the points alone
     """
-    heights = sorted(y for _, y in points)
-    gaps = [after - before for before, after in itertools.pairwise(heights)]
-    if not gaps:
+    found = _split(sorted(y for _, y in points), others)
+    if found is None:
         return
-    split = gaps.index(max(gaps)) + 1
-    rest, outside = heights[split:], heights[:split]
-    from_below = len(rest) > len(outside)
-    if not from_below:
-        rest, outside = outside, rest
-    kept = [*rest, *(y for y in others if (y > outside[-1] if from_below else y < outside[0]))]
-    low, high = min(kept), max(kept)
-    span, gap = high - low, low - outside[-1] if from_below else outside[0] - high
-    # Few are many where they are a third of the rest, and the rest is not flat where it fills half of the gap.
-    if len(rest) < 4 or len(outside) > len(rest) / 3 or span >= gap / 2:
-        return
-    # 98 is not far from 100, however close the others are to each other.
-    if gap < 0.1 * max(map(abs, heights)):
-        return
-    room = 0.25 * span or 1.0
+    outside, low, high, from_below = found
+    span = high - low
+    room = 0.25 * span
     edge, end = (low - room, high + room) if from_below else (high + room, low - room)
     axes.set_ylim(min(edge, end), max(edge, end))
     marker, side, shift = ("v", "bottom", 5) if from_below else ("^", "top", -5)

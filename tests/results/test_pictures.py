@@ -97,9 +97,14 @@ def test_one_point_far_away_does_not_flatten_the_rest():
     clip_outliers(axes, points)
     low, high = axes.get_ylim()
     assert 90 < low < 95 and 100 < high < 105 and texts_of(figure) == ["-310"]
+    # Those that are far from each other, too
+    figure, axes = make_axes("", "")
+    heights = [-500.0, -150.0, 8.0, 22.0, 54.0, 71.0, 89.0, 97.0, 100.0]
+    clip_outliers(axes, [(float(x), y) for x, y in enumerate(heights)])
+    assert -50 < axes.get_ylim()[0] < 8 and texts_of(figure) == ["-500", "-150"]
     # Half of the points are no outliers, and nor is what lies near.
     alike, near = [1.0, 2.0, 3.0, 4.0, 101.0, 102.0, 103.0, 104.0], [95.0, 97.0, 99.0, 100.0, 92.0]
-    for heights in (alike, near, [100.0, 100.0, 100.0, 100.0, 98.0], [], [5.0]):
+    for heights in (alike, near, [100.0, 100.0, 100.0, 100.0, 98.0], [100.0] * 8 + [2.0], [], [5.0]):
         figure, axes = make_axes("", "")
         clip_outliers(axes, [(0.0, y) for y in heights])
         assert texts_of(figure) == []
