@@ -41,7 +41,7 @@ try:
 except AgentError as error:
     sys.exit(str(error))
 
-full = distill()
+full = distill(weight_bits=None)
 few = distill(weight_bits=N_BITS, activation_bits=N_BITS, first_layer_bits=N_BITS, last_layer_bits=N_BITS)
 after = quantize_agent(full, N_BITS, N_BITS)
 

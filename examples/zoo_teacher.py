@@ -1,4 +1,4 @@
-"""A pretrained Zoo agent as teacher: CartPole's DQN (68,098 parameters) is distilled into a student of 114 parameters.
+"""A pretrained Zoo agent as teacher: CartPole's DQN (67,586 parameters) is distilled into a student of 114 parameters.
 
 python examples/zoo_teacher.py [TEACHER]   (a run folder, a zip, "zoo:..." or "hub:..."; about half a minute)
 """
