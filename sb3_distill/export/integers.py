@@ -247,9 +247,10 @@ class _Lowering:
         inputs = th.full((1, *weight.shape[1:]), self.unit * self.zero, device=weight.device)
         outputs = _FUNCTIONS[block.activation](block.layer(inputs))
         levels = following.to_integers(outputs).reshape(-1).cpu().numpy().astype(np.int64) - low
-        own = layer(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(len(levels), -1)[:, 0]
-        moved = replace(layer, bias=layer.bias + np.sign(levels - own))
-        reached = moved(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(len(levels), -1)[:, 0] == levels
+        empty = np.zeros((1, math.prod(layer.shape)), np.int64)
+        own, n_outputs = layer(empty), len(levels)
+        moved = replace(layer, bias=layer.bias + np.sign(levels - own.reshape(n_outputs, -1)[:, 0]))
+        reached = moved(empty).reshape(n_outputs, -1)[:, 0] == levels
         return replace(layer, bias=np.where(reached, moved.bias, layer.bias))
 
     def last(self) -> tuple[Layer, dict[str, Any]]:

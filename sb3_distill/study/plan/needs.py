@@ -38,13 +38,19 @@ _BUFFERS = {
 }
 
 
+@lru_cache
+def _shipped(algo: str) -> Any:
+    """The hyperparameters that we ship, by environment."""
+    return load_yaml(default_config(algo))
+
+
 def settings_of(cell: Cell) -> dict[str, Any]:
     """
     :param cell: a cell
     :return: its hyperparameters, with those that we ship below them, as the Zoo puts them together
     :raises ValueError: its settings contradict each other (see ``with_paper``)
     """
-    shipped = load_yaml(default_config(cell.algo))
+    shipped = _shipped(cell.algo)
     own = shipped.get(cell.env, shipped["atari" if is_atari(cell.env) and "atari" in shipped else "default"])
     return {**own, **with_paper(cell.algo, cell.env, cell.hyperparams, cell.n_timesteps or 0)}
 
