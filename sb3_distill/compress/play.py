@@ -67,14 +67,6 @@ def natural_temperature(teacher: Teacher, observed: Any) -> float:
     return choose_temperature(teacher.answer(obs)[0])
 
 
-def _observed(teacher: Teacher, env_id: str, keys: Any = None) -> Any:
-    """Observations of its play: what it sees, or the part under a key of the environment's Dict."""
-    space = teacher.observation_space
-    if keys is None and isinstance(space, spaces.Dict):
-        return {key: _observed(teacher, env_id, key) for key in space}
-    return record_observations(teacher, env_id, N_OBSERVATIONS, keys=keys).values
-
-
 def play_facts(
     teacher: Teacher, env_id: str, student_keys: Any, observation_space: spaces.Space, folder: Path
 ) -> dict[str, Any]:
@@ -97,9 +89,10 @@ def play_facts(
     is_discrete = not isinstance(teacher.action_space, spaces.Box)
     temperature, statistics = (1.0 if is_discrete else None), None
     if is_discrete and not teacher.has_distribution:
-        temperature = natural_temperature(teacher, _observed(teacher, env_id))
+        temperature = natural_temperature(teacher, record_observations(teacher, env_id, N_OBSERVATIONS).values)
     if kind_of(observation_space) == "vector" and is_to_normalize(observation_space, made):
-        statistics = statistics_of(_observed(teacher, env_id, student_keys))
+        observed = record_observations(teacher, env_id, N_OBSERVATIONS, keys=student_keys)
+        statistics = statistics_of(observed.values)
     return {**whose, "temperature": temperature, "statistics": statistics}
 
 

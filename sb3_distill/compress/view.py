@@ -6,15 +6,14 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.imports import find_wrapper
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import read_wrappers
 from sb3_distill.envs.views import part_of_space, plain_keys
-from sb3_distill.evaluation.environments import make_env_of, recipe_of
+from sb3_distill.evaluation.environments import make_env_of, recipe_of, with_channels_first
 
 _WRAPPER = "--env-wrapper (env_wrapper)"
 
@@ -67,11 +66,7 @@ def make_students_env(teacher: Teacher, env_id: str, student_keys: Any, n_envs: 
     """
     if student_keys is None and teacher.facts.student_keys is None:
         return make_env_of(teacher, env_id, n_envs, native=None)
-    venv = make_eval_env(env_id, n_envs, recipe_of(teacher, env_id), native=None)
-    parts: Any = venv.observation_space.spaces.values() if isinstance(venv.observation_space, spaces.Dict) else ()
-    if any(is_image_space(part) and not is_image_space_channels_first(part) for part in parts):
-        return VecTransposeImage(venv)
-    return venv
+    return with_channels_first(make_eval_env(env_id, n_envs, recipe_of(teacher, env_id), native=None))
 
 
 def students_space(teacher: Teacher, env_id: str, student_keys: Any) -> spaces.Space:

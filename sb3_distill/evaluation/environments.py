@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from sb3_distill.agents.agent import Teacher
@@ -251,3 +252,14 @@ def _make_env(agent: Teacher, env_id: str, n_envs: int, recipe: EnvRecipe, *opti
         venv.close()
         raise
     return transpose_for(venv, agent.observation_space.shape)
+
+
+def with_channels_first(venv: VecEnv) -> VecEnv:
+    """
+    :param venv: an environment
+    :return: the same with the channels of its images first, as agents of SB3 see them
+    """
+    space = venv.observation_space
+    parts: Any = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    turned = any(is_image_space(part) and not is_image_space_channels_first(part) for part in parts)
+    return VecTransposeImage(venv) if turned else venv

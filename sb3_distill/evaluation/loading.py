@@ -6,10 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
-
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.kinds.onnx_options import is_own_export
 from sb3_distill.agents.load import is_onnx_file, load_teacher
@@ -17,7 +13,13 @@ from sb3_distill.envs.imports import why_not_made
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.envs.views import Keys
-from sb3_distill.evaluation.environments import complete_recipe, find_env_id, own_view, unknown_env
+from sb3_distill.evaluation.environments import (
+    complete_recipe,
+    find_env_id,
+    own_view,
+    unknown_env,
+    with_channels_first,
+)
 
 
 def load_player(
@@ -52,7 +54,7 @@ def load_player(
         # Its own wrappers can change what the environment gives.
         return load_teacher(source, device=device, env_id=env_id, env=SimpleNamespace(), teacher_kwargs=teacher_kwargs)  # type: ignore[arg-type]
     with closing(make_eval_env(env_id, 1, complete_recipe(recipe or EnvRecipe(), env_id))) as venv:
-        env = _as_seen(own_view(str(source), env_id, venv, keys))
+        env = with_channels_first(own_view(str(source), env_id, venv, keys))
         return load_teacher(source, device=device, env_id=env_id, env=env, teacher_kwargs=teacher_kwargs)
 
 
@@ -119,11 +121,3 @@ def load_teacher_of(
         teacher_kwargs = facts.teacher_kwargs
     env_id = facts.env_id if env_id is None else env_id
     return load_player(source, env_id, teacher_kwargs, device, local_only, facts.recipe, facts.teacher_keys)
-
-
-def _as_seen(venv: VecEnv) -> VecEnv:
-    """An environment whose images have their channels first, as agents of SB3 see them."""
-    space = venv.observation_space
-    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
-        return VecTransposeImage(venv)
-    return venv
