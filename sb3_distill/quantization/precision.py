@@ -125,8 +125,10 @@ def _precision(schedule: str, share: float, final_bits: int) -> tuple[float, int
     """The blend and the bits of a quantizer for one point of the transition."""
     if schedule == "blend":
         return share, final_bits
-    # No float's error adds a bit.
-    return 1.0, final_bits + math.ceil((1.0 - share) * (MAX_BITS - final_bits) - 1e-6)
+    # Each number of bits has the same part of the transition, the final one too: its step sizes must be learned before
+    # they are frozen. No float's error adds a bit.
+    stage = math.ceil((1.0 - share) * (MAX_BITS - final_bits + 1) - 1e-6)
+    return 1.0, final_bits + max(stage - 1, 0)
 
 
 def check_same_bits(policy: nn.Module, state: Mapping[str, Any]) -> None:
@@ -183,4 +185,4 @@ def transition_share(policy: nn.Module, schedule: str, noted: float | None = Non
         return noted
     if schedule == "blend" or all(blend == 1.0 and bits == final for blend, bits, final in states):
         return min(blend for blend, _, _ in states)
-    return max(1.0 - (bits - final) / (MAX_BITS - final) for _, bits, final in states if final < MAX_BITS)
+    return max(1.0 - (bits - final + 1) / (MAX_BITS - final + 1) for _, bits, final in states)

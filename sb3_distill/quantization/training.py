@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import TensorDict
 
-from sb3_distill.quantization.layers import calibrate, freeze_steps
+from sb3_distill.quantization.layers import calibrate, describe_transition, freeze_steps
 from sb3_distill.quantization.precision import (
     BITS,
     Bits,
@@ -77,7 +77,7 @@ class QuantizingMixin:
         :param some_observations: returns observations on which the step sizes are chosen when the transition begins
         :return: whether the student has come to its final precision with this call
         """
-        before = self.transition_share
+        before = describe_transition(self.policy)
         progress = 1.0 - self._current_progress_remaining
         if self.transition_share is None:
             if progress < self.full_precision_fraction:
@@ -90,7 +90,7 @@ class QuantizingMixin:
         set_precision(self.policy, self.quantization_schedule, self.transition_share)
         if self.transition_share == 1.0:
             freeze_steps(self.policy)
-        return before != 1.0 and self.transition_share == 1.0
+        return bool(before) and not describe_transition(self.policy)
 
     def set_parameters(
         self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"

@@ -79,6 +79,16 @@ def test_parameters_tell_the_share_of_the_transition(ppo_teacher, schedule, bits
         assert states_of(policy) == before
 
 
+def test_every_number_of_bits_has_the_same_part_of_the_transition(ppo_teacher):
+    """The final one, too: its step sizes are learned before they are frozen."""
+    policy = make(ppo_teacher, **{**BITS, "weight_bits": 6, "activation_bits": 6}).policy
+    bits = []
+    for share in (0.0, 0.3, 0.34, 0.6, 0.67, 0.9, 1.0):
+        set_precision(policy, "bits", share)
+        bits.append(quantized_layers(policy)[1].weight_quantizer.bits)
+    assert bits == [8, 8, 7, 7, 6, 6, 6]
+
+
 def test_frozen_step_sizes_stay(ppo_teacher):
     model = make(ppo_teacher, **BITS, full_precision_fraction=0.2, final_fraction=0.7)
     model.learn(600)
