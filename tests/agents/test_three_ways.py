@@ -74,7 +74,7 @@ def test_zip_onnx_and_object_answer_alike(tmp_path: Path) -> None:
         n_of_action += np.bincount(actions, minlength=2)
         obs, _, starts, _ = env.step(actions)
         n_resets += starts.sum()
-    # docs/teachers.md shows this line.
+    # docs/memory_results.md shows this line.
     print(f"largest difference of log-probabilities in {N_STEPS:,} steps with {n_resets} resets: {largest:.1e}")
     assert n_resets > 30 and n_of_action.min() > 30
     assert largest < 1e-5
