@@ -27,6 +27,36 @@ from sb3_distill.envs.inspection import env_arguments_of, env_id_of
 from sb3_distill.evaluation.players import masks_for
 
 
+def check_frequency(train_freq: TrainFreq, n_envs: int) -> None:
+    """
+    :param train_freq: how many steps or episodes are between updates
+    :param n_envs: number of environments
+    :raises ValueError: there are none, or episodes of several environments
+    """
+    if train_freq.frequency < 1:
+        raise ValueError(
+            f"train_freq must be at least one step or episode between updates, not {train_freq.frequency}."
+        )
+    if train_freq.unit == TrainFrequencyUnit.EPISODE and n_envs > 1:
+        raise ValueError(
+            f"train_freq counts episodes, which needs a single environment, but there are {n_envs}: count steps "
+            'instead, such as train_freq=(4, "step").'
+        )
+
+
+def check_recordable(rollout_policy: RolloutPolicy, is_normalized: bool) -> None:
+    """
+    :param rollout_policy: who acts
+    :param is_normalized: whether ``VecNormalize`` is around the student's environment
+    :raises RecordingError: what is played depends on the student
+    """
+    if rollout_policy != "teacher" or is_normalized:
+        raise RecordingError(
+            "recording= is the teacher's own play: it needs rollout_policy='teacher', and no VecNormalize around the "
+            "student's environment, whose statistics would depend on it."
+        )
+
+
 class CollectingAlgorithm(OffPolicyAlgorithm):
     """An off-policy algorithm whose teacher is evaluated on every observation, whoever acts."""
 
@@ -57,23 +87,12 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         self._teacher_share = teacher_share_schedule(self.rollout_policy)
         self._rollout_rng = np.random.default_rng(self.seed)
         self._n_collected = 0
-        frequency, unit = self.train_freq.frequency, self.train_freq.unit  # type: ignore[union-attr]
-        if frequency < 1:
-            raise ValueError(f"train_freq must be at least one step or episode between updates, not {frequency}.")
-        if unit == TrainFrequencyUnit.EPISODE and self.n_envs > 1:
-            raise ValueError(
-                f"train_freq counts episodes, which needs a single environment, but there are {self.n_envs}: count "
-                'steps instead, such as train_freq=(4, "step").'
-            )
+        check_frequency(self.train_freq, self.n_envs)  # type: ignore[arg-type]
 
     def _open_recording(self, start: int, total_timesteps: int, unfinished: dict[str, Any] | None) -> None:
         """Read the recording of the teacher's play if there is one, otherwise record it, or go on recording it."""
         assert self.env is not None and self.recording is not None
-        if self.rollout_policy != "teacher" or self._vec_normalize_env is not None:
-            raise RecordingError(
-                "recording= is the teacher's own play: it needs rollout_policy='teacher', and no VecNormalize around "
-                "the student's environment, whose statistics would depend on it."
-            )
+        check_recordable(self.rollout_policy, self._vec_normalize_env is not None)
         # As text: they can be objects of any kind. Of long arrays, too, every number counts.
         with np.printoptions(threshold=sys.maxsize):
             env_kwargs = {name: repr(value) for name, value in env_arguments_of(self.env).items()}

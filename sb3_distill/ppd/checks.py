@@ -8,6 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_actions
 from sb3_distill.common.utils import setting
+from sb3_distill.quantization.precision import share_at
 
 # Why a temperature is not chosen from the teacher's answers
 NO_AUTO = (
@@ -59,4 +60,24 @@ def check_divergence(teacher: Teacher, env: VecEnv, policy: Any) -> None:
             f"{who} that {its} its actions, but the student {own}: there is no divergence between their distributions. "
             f"Pass {setting('policy_kwargs', f'dict(squash_output={not policy.squash_output})')}, or take QPD "
             "(--algo qpd), which compares actions."
+        )
+
+
+def check_length(
+    total_timesteps: int, n_steps: int, full_precision_fraction: float, final_fraction: float, start: int = 0
+) -> None:
+    """
+    :param total_timesteps: steps of a run whose student gets few bits
+    :param n_steps: steps of a rollout, of all environments together
+    :param full_precision_fraction: see ``ProximalPolicyDistillation``
+    :param final_fraction: see ``ProximalPolicyDistillation``
+    :param start: steps before the run
+    :raises ValueError: the last rollout would begin before the student has its final precision
+    """
+    n_before = max(-(-total_timesteps // n_steps) - 1, 0)
+    remaining = 1.0 - (start + n_before * n_steps) / (start + total_timesteps)
+    if n_before == 0 or share_at(1.0 - remaining, full_precision_fraction, final_fraction) < 1.0:
+        raise ValueError(
+            f"{total_timesteps} timesteps are {n_before + 1} rollouts of n_steps * n_envs = {n_steps} steps, too few "
+            "for the student to learn at its final precision: learn for longer, or lower n_steps."
         )

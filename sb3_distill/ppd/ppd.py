@@ -186,19 +186,10 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
     ) -> tuple[int, BaseCallback]:
         self._setup_teacher()
         if self.weight_bits is not None and self.transition_share != 1.0:
-            self._check_length(total_timesteps, 0 if reset_num_timesteps else self.num_timesteps)
+            start = 0 if reset_num_timesteps else self.num_timesteps
+            schedule = self.full_precision_fraction, self.final_fraction
+            checks.check_length(total_timesteps, self.n_steps * self.n_envs, *schedule, start)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-
-    def _check_length(self, total_timesteps: int, start: int) -> None:
-        """Refuse a run whose last rollout would begin before the student has its final precision."""
-        n_steps = self.n_steps * self.n_envs
-        n_before = max(-(-total_timesteps // n_steps) - 1, 0)
-        remaining = 1.0 - (start + n_before * n_steps) / (start + total_timesteps)
-        if n_before == 0 or self._share_at(1.0 - remaining) < 1.0:
-            raise ValueError(
-                f"{total_timesteps} timesteps are {n_before + 1} rollouts of n_steps * n_envs = {n_steps} steps, too "
-                "few for the student to learn at its final precision: learn for longer, or lower n_steps."
-            )
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         assert self.env is not None

@@ -80,3 +80,18 @@ def check_compile(weight_bits: Any, compile_update: bool | None) -> None:
             f"compile_update=True does not go with weight_bits={weight_bits}, because the precision changes during "
             "training: leave it out, or set weight_bits to None for full precision."
         )
+
+
+def check_updates(learning_starts: int, total_timesteps: int, start: int = 0) -> None:
+    """
+    :param learning_starts: steps before the first update
+    :param total_timesteps: steps of a run whose student gets few bits
+    :param start: steps before it
+    :raises ValueError: the run has no update
+    """
+    if start + total_timesteps <= learning_starts:
+        raise ValueError(
+            f"learning_starts={learning_starts} leaves no update in {total_timesteps} timesteps, so that the student "
+            "never reaches its final precision: lower learning_starts, learn for longer, or set weight_bits and "
+            "activation_bits to None for full precision."
+        )

@@ -254,12 +254,8 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         models: list[Any] = [self, *self._further_models()]
         is_finished = all(model.weight_bits is None or model.transition_share == 1.0 for model in models)
         start = 0 if reset_num_timesteps else min(self.num_timesteps, self._n_observations)
-        if not is_finished and start + total_timesteps <= self.learning_starts:
-            raise ValueError(
-                f"learning_starts={self.learning_starts} leaves no update in {total_timesteps} timesteps, so that the "
-                "student never reaches its final precision: lower learning_starts, learn for longer, or set "
-                "weight_bits and activation_bits to None for full precision."
-            )
+        if not is_finished:
+            checks.check_updates(self.learning_starts, total_timesteps, start)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def learn(

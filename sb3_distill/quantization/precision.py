@@ -66,6 +66,17 @@ def check_schedule(schedule: str, full_precision_fraction: float, final_fraction
         )
 
 
+def share_at(progress: float, full_precision_fraction: float, final_fraction: float) -> float:
+    """
+    :param progress: of the run, from 0 to 1
+    :param full_precision_fraction: see ``QPD``
+    :param final_fraction: see ``QPD``
+    :return: how far the schedule is in the transition: 0 at its beginning, 1 and more when it is over
+    """
+    transition = 1.0 - full_precision_fraction - final_fraction
+    return 1.0 if transition <= 0 else (progress - full_precision_fraction) / transition
+
+
 def _of_layer(field: str, bits: Bits, layer: nn.Module) -> int:
     if not isinstance(bits, Mapping):
         return int(bits or MAX_BITS)

@@ -17,6 +17,7 @@ from sb3_distill.quantization.precision import (
     check_schedule,
     quantize_student,
     set_precision,
+    share_at,
     transition_share,
 )
 
@@ -65,11 +66,6 @@ class QuantizingMixin:
         """The four arguments with numbers of bits, by name."""
         return {name: getattr(self, name) for name in BITS}
 
-    def _share_at(self, progress: float) -> float:
-        """How far the schedule is in the transition: 0 at its beginning, 1 and more when it is over."""
-        transition = 1.0 - self.full_precision_fraction - self.final_fraction
-        return 1.0 if transition <= 0 else (progress - self.full_precision_fraction) / transition
-
     def _update_precision(self, some_observations: Callable[[], Any]) -> bool:
         """
         Set the precision of this moment of the run.
@@ -85,8 +81,9 @@ class QuantizingMixin:
             observations = some_observations()
             calibrate(self.policy, lambda: self.policy.answer(observations))
             self.transition_share = 0.0
+        share = share_at(progress, self.full_precision_fraction, self.final_fraction)
         # If learn() is called again, the student may be ahead of the new schedule: never raise the precision.
-        self.transition_share = min(max(self._share_at(progress), self.transition_share), 1.0)
+        self.transition_share = min(max(share, self.transition_share), 1.0)
         set_precision(self.policy, self.quantization_schedule, self.transition_share)
         if self.transition_share == 1.0:
             freeze_steps(self.policy)

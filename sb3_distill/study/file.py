@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 
 from sb3_distill.algorithms import ALGORITHMS, arguments_of, resolve
-from sb3_distill.common.utils import to_number, unknown_choice
+from sb3_distill.common.utils import unknown_choice
 from sb3_distill.envs.imports import registered_spec, why_not_made
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.reading.text import load_yaml
@@ -29,7 +29,7 @@ from sb3_distill.study.cell import (
     leaves_one_agent,
     plays_one_game,
 )
-from sb3_distill.study.format.study_file import check_study_file, number_problem
+from sb3_distill.study.format.study_file import check_study_file, read_whole
 from sb3_distill.study.grid import (
     RUN_FIELDS,
     Layer,
@@ -42,6 +42,7 @@ from sb3_distill.study.grid import (
     with_references,
     with_teachers_of_cells,
 )
+from sb3_distill.study.plan.start import check_start
 from sb3_distill.study.values import check_values
 
 # Hyperparameters that the Zoo accepts in addition to the arguments of the algorithm
@@ -75,10 +76,10 @@ def known_hyperparams(algo: str) -> list[str]:
 
 
 def _number(where: str, name: str, value: Any, least: float) -> int:
-    number = to_number(value)
-    if isinstance(value, bool) or not number >= least or not number.is_integer():
-        raise StudyError(f"{where}: {number_problem(name, value, least)}")
-    return int(number)
+    try:
+        return read_whole(name, value, least)
+    except ValueError as error:
+        raise StudyError(f"{where}: {error}") from error
 
 
 def _read_numbers(value: Any) -> Any:
@@ -271,6 +272,8 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
     overrides.check()
     check_distinct(where, cells)
     runs = cells if content.get("share_play") is None else _share_play(where, content["share_play"], cells)
+    for run in runs:
+        check_start(where, run)
     _check_evaluation(where, evaluation, cells)
     check_names(where, "environment of per_env", per_env, {cell.env for cell in cells})
     return Study(

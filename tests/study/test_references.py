@@ -45,7 +45,7 @@ def test_runs_without_a_teacher_are_compared_with_that_of_the_others(tmp_path):
     assert references(read(path, {"pd": pd, **taught, "alone": ALONE}))["alone"] is None
     short = {**taught["small"], "env_kwargs": {"max_episode_steps": 5}}
     assert references(read(path, {"small": short, "alone": ALONE}))["alone"] is None
-    assert references(read(path, {"qpd": {"algo": "qpd"}, "alone": ALONE}))["alone"] is None
+    assert references(read(path, {"qpd": {"algo": "qpd", "learning_starts": 50}, "alone": ALONE}))["alone"] is None
 
 
 def test_networks_alone_are_compared_with_the_dqn_beside_the_students(tmp_path):
@@ -103,8 +103,8 @@ def test_missing_teachers_of_tasks_are_named(tmp_path, monkeypatch, cartpole_tea
 @pytest.mark.parametrize(
     ("algo", "env", "own", "expected"),
     [
-        ("qpd", "CartPole-v1", {}, ["ppo", "a2c", "trpo"]),
-        ("qpd", "Pendulum-v1", {}, ["sac", "tqc"]),
+        ("qpd", "CartPole-v1", {"learning_starts": 50}, ["ppo", "a2c", "trpo"]),
+        ("qpd", "Pendulum-v1", {"learning_starts": 50}, ["sac", "tqc"]),
         ("ppd", "CartPole-v1", {}, ["ppo"]),
         ("pd", "CartPole-v1", {}, ["dqn", "qrdqn"]),
         ("rtpd", "CartPole-v1", {"students": None}, ["dqn"]),

@@ -48,7 +48,8 @@ def test_values_of_a_dimension_become_students_of_one_run(tmp_path):
 
 def test_students_can_differ_in_any_setting_of_their_own(tmp_path):
     grid = {"bits": {"float": {"policy": "MlpPolicy"}, "1/2": {"policy": "MlpPolicy", "weight_bits": 4}}}
-    study = study_of(tmp_path / "s.yml", settings={"algo": "qpd", "policy_kwargs": {}}, grid=grid, share_play="bits")
+    settings = {"algo": "qpd", "learning_starts": 100, "policy_kwargs": {}}
+    study = study_of(tmp_path / "s.yml", settings=settings, grid=grid, share_play="bits")
     (cell,) = study.cells
     assert cell.hyperparams["students"] == {"bits_1_2": {"weight_bits": 4}}
     # With a policy of its own, a student takes over no policy_kwargs: it says them.
@@ -62,7 +63,8 @@ def test_students_can_differ_in_any_setting_of_their_own(tmp_path):
 
 def test_a_student_can_say_null(tmp_path):
     grid = {"bits": {"standard": {}, "full": {"weight_bits": None, "activation_bits": None}}}
-    (cell,) = study_of(tmp_path / "s.yml", settings={"algo": "qpd"}, grid=grid, share_play="bits").cells
+    settings = {"algo": "qpd", "learning_starts": 100}
+    (cell,) = study_of(tmp_path / "s.yml", settings=settings, grid=grid, share_play="bits").cells
     assert cell.hyperparams["students"] == {"bits_full": {"weight_bits": None, "activation_bits": None}}
 
 

@@ -16,9 +16,9 @@ from stable_baselines3.common.type_aliases import MaybeCallback, TensorDict
 from sb3_distill.base.callbacks import list_callbacks
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.several.callbacks import evaluate_students_too
-from sb3_distill.base.several.spec import StudentsArgument, check_policy, name_students, read_entries
+from sb3_distill.base.several.spec import StudentsArgument, check_policy, check_shares, name_students, read_entries
 from sb3_distill.common.schedules import read_schedule
-from sb3_distill.common.utils import setting, unchanged_randomness, unknown_choice
+from sb3_distill.common.utils import unchanged_randomness, unknown_choice
 
 SelfSeveralStudents = TypeVar("SelfSeveralStudents", bound="SeveralStudentsMixin")
 # What siblings take over from the run before they learn or are saved
@@ -85,13 +85,7 @@ class SeveralStudentsMixin(DistillationAlgorithm):
     def _setup_model(self) -> None:
         self._check_spaces()
         self.students = {name: self._complete(entries) for name, entries in self.read_students(self.students).items()}
-        n_students = len(self.students) + 1
-        if self.students and self.rollout_policy != "teacher" and n_students > self.n_envs:
-            raise ValueError(
-                f"With rollout_policy={self.rollout_policy!r} each student plays in environments of its own, but there "
-                f"are {n_students} students and n_envs={self.n_envs}: make at least {n_students} environments, or pass "
-                f"{setting('rollout_policy', repr('teacher'))}."
-            )
+        check_shares(self.rollout_policy, len(self.students) + 1, self.n_envs)
         super()._setup_model()
         self.siblings = SimpleNamespace()
         with unchanged_randomness():

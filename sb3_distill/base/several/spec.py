@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import setting, unknown_choice
 from sb3_distill.results.curves import TEACHER
 from sb3_distill.results.row import student_name
 
@@ -76,3 +76,18 @@ def check_policy(name: str, policy: Any, aliases: Mapping[str, type], base: type
     """
     if not (isinstance(policy, type) and issubclass(policy, base)) and policy not in aliases:
         raise ValueError(f"students[{name!r}]: " + unknown_choice("policy", policy, aliases))
+
+
+def check_shares(rollout_policy: Any, n_students: int, n_envs: int) -> None:
+    """
+    :param rollout_policy: who acts, see ``DistillationAlgorithm``
+    :param n_students: number of students of the run, the first one too
+    :param n_envs: number of environments
+    :raises ValueError: students act, and there is no environment for each
+    """
+    if rollout_policy != "teacher" and n_students > 1 and n_envs < n_students:
+        raise ValueError(
+            f"With rollout_policy={rollout_policy!r} each student plays in environments of its own, but there are "
+            f"{n_students} students and n_envs={n_envs}: make at least {n_students} environments, or pass "
+            f"{setting('rollout_policy', repr('teacher'))}."
+        )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, WithJsonSchema
 
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import to_number, unknown_choice
 from sb3_distill.study.cell import StudyError
 
 # ``SCHEMA`` is what ``StudyFile`` says, for editors
@@ -135,6 +135,20 @@ def number_problem(name: str, value: Any, least: float, most: float = math.inf, 
     """
     bounds = f"of at least {least:g}" if math.isinf(most) else f"between {least:g} and {most:g}"
     return f"{name} must be a {'whole ' if whole else ''}number {bounds}, not {value!r}."
+
+
+def read_whole(name: str, value: Any, least: float) -> int:
+    """
+    :param name: name of a number
+    :param value: what came
+    :param least: the smallest allowed number
+    :return: the number
+    :raises ValueError: it is none, or no whole one, or below the smallest
+    """
+    number = to_number(value)
+    if isinstance(value, bool) or not number >= least or not number.is_integer():
+        raise ValueError(number_problem(name, value, least))
+    return int(number)
 
 
 def _describe(problem: Any, content: Mapping[str, Any]) -> str:
