@@ -16,7 +16,6 @@ from sb3_distill.common.files import write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.common.log import progress_bar
 from sb3_distill.common.utils import earlier_versions
-from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.row import FORMAT, Row
 from sb3_distill.results.tables import format_csv, to_json
 from sb3_distill.study.backends import Backend
@@ -30,14 +29,10 @@ from sb3_distill.study.manifest import (
     manifest_of,
     manifests_of,
 )
-from sb3_distill.study.plan.needs import length_of
+from sb3_distill.study.plan.duration import guess_seconds
 from sb3_distill.study.rows import tasks_of_cell, teacher_algorithms
 
 RESULTS, TABLE = "results.json", "results.csv"
-# Steps per second on one core of the developers' machine, for vector observations and for Atari frames: a rough guess
-# for the time of a study of which no cell has finished
-_STEPS_PER_SECOND = {"pd": 1_000, "qpd": 500, "ppd": 500, "rtpd": 200, "mtpd": 500, "mtdqn": 500}
-_ATARI_STEPS_PER_SECOND = 50
 
 
 def _awaited(cell: Cell) -> list[str]:
@@ -70,8 +65,8 @@ def estimate_seconds(cell: Cell, manifests: Sequence[Manifest]) -> float | None:
     """
     :param cell: a cell that has not run
     :param manifests: manifests of finished cells
-    :return: the median time of finished cells with the same algorithm and environment; if there are none, a rough guess
-        from the number of steps; None if nothing says this number
+    :return: the median time of finished cells with the same algorithm and environment; if there are none, a rough
+        guess; None if nothing says how many steps its run has
     :raises ValueError: its settings contradict each other
     """
     seconds = [
@@ -79,13 +74,7 @@ def estimate_seconds(cell: Cell, manifests: Sequence[Manifest]) -> float | None:
         for manifest in manifests
         if (manifest.cell.algo, manifest.cell.env) == (cell.algo, cell.env)
     ]
-    if seconds:
-        return statistics.median(seconds)
-    n_timesteps = length_of(cell)
-    if n_timesteps is None:
-        return None
-    atari = cell.env == "MultiTaskAtari-v0" or is_atari(cell.env)
-    return n_timesteps / (_ATARI_STEPS_PER_SECOND if atari else _STEPS_PER_SECOND[cell.algo])
+    return statistics.median(seconds) if seconds else guess_seconds(cell)
 
 
 def format_seconds(seconds: float | None) -> str:

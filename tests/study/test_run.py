@@ -77,20 +77,42 @@ def test_one_cell_of_each_recording_comes_first(tmp_path):
 def test_a_plan_takes_as_long_as_its_longest_cell(tmp_path, capsys):
     settings = {**CARTPOLE["settings"], "n_timesteps": 60_000}
     path = write(tmp_path / "s.yml", settings=settings, grid={"seed": [0, 1, 2]}, published=None)
-    for jobs, minutes in ((2, "0:01:30"), (8, "0:01:00")):
+    for jobs, minutes in ((2, "0:05:58"), (8, "0:03:59")):
         assert main([str(path), "-o", str(tmp_path / "out"), "-j", str(jobs), "--dry-run"]) == 0
         assert f"3 cells, 3 to do, time about {minutes} with {jobs} at the same time" in capsys.readouterr().out
 
 
 def test_estimates():
     cell = Cell("pd", "CartPole-v1", 0, 10_000)
-    assert estimate_seconds(cell, []) == pytest.approx(10)
-    shipped = load_yaml(default_config(cell.algo))[cell.env]["n_timesteps"]
-    assert estimate_seconds(replace(cell, n_timesteps=None), []) == pytest.approx(10 * shipped / cell.n_timesteps)
+    # 1,250 steps of 8 games, 9,000 // 32 * 4 updates, 30 episodes of student and teacher
+    assert estimate_seconds(cell, []) == pytest.approx(1.25 + 1_124 * 0.003 + 60 * 0.1)
     manifests = [Manifest(cell, (), {"train": seconds, "evaluate": 1}, "", {}) for seconds in (3, 5, 100)]
     assert estimate_seconds(cell, manifests) == 6
-    # Frames take longer than vectors.
-    assert estimate_seconds(replace(cell, env="PongNoFrameskip-v4"), []) > 100
+    # Each student has its updates and its episodes, also those under way.
+    several = replace(cell, hyperparams={"students": {"a": {}, "b": {}}}, evaluation={"eval_freq": 5_000})
+    assert estimate_seconds(several, []) == pytest.approx(1.25 + 3 * 1_124 * 0.003 + (4 * 30 + 3 * 2 * 10) * 0.1)
+    # 10,000 * 20 // 256 updates
+    assert estimate_seconds(replace(cell, algo="ppd"), []) == pytest.approx(1.25 + 781 * 0.003 + 60 * 0.1)
+    # The shipped length, where the study names none
+    shipped = load_yaml(default_config(cell.algo))[cell.env]["n_timesteps"]
+    named = replace(cell, n_timesteps=int(shipped))
+    assert estimate_seconds(replace(cell, n_timesteps=None), []) == estimate_seconds(named, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "minutes"),
+    # From the shortest to the longest cell, on one core of an AMD EPYC
+    [
+        ("qpd_mujoco", (12, 18)),
+        ("rtpd_tables_minatar", (26, 49)),
+        ("ppd_lunar", (1, 3)),
+        ("ppd_mujoco", (4, 8)),
+        ("pd_table1_hour", (9, 24)),
+    ],
+)
+def test_rough_guesses_are_near_what_cells_have_taken(name, minutes):
+    for cell in read_study(REPOSITORY / "studies" / f"{name}.yml").cells:
+        assert minutes[0] / 2 < estimate_seconds(cell, []) / 60 < minutes[1] * 2
 
 
 def test_command_line(study_file, tmp_path, capsys):
