@@ -25,6 +25,8 @@ from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 # Of a run, where nobody says otherwise: the Zoo's steps between two evaluations are more than many of our runs have.
 _N_EVALUATIONS, _EVAL_FREQ = 10, 25_000
+# What a run's folder has before it learns: files, and lines of a Monitor file
+_SETTINGS, _MONITOR_LINES = ("config.yml", "args.yml", "command.txt"), 2
 # Through it, environments in other processes are heard.
 _TO_PROCESSES = str(Path("multiprocessing", "connection.py"))
 
@@ -121,7 +123,7 @@ def register_experiments(exp_manager: ModuleType) -> None:
     manager.create_log_folder = _own_folder(manager.create_log_folder, is_ours)
     manager.save_trained_model = save_before_the_state_goes
     manager._preprocess_hyperparams = check_settings
-    manager.learn = in_one_line(_naming_dead_environments(manager.learn, is_ours))
+    manager.learn = in_one_line(_leaving_nothing(_naming_dead_environments(manager.learn, is_ours)))
     setup = _naming_dead_environments(manager.setup_experiment, is_ours)
     manager.setup_experiment = in_one_line(_leaving_nothing(setup))
     manager.hyperparameters_optimization = in_one_line(manager.hyperparameters_optimization)
@@ -170,18 +172,24 @@ def _own_folder(zoo_create: Callable[..., None], is_ours: Callable[[str], bool])
     return create
 
 
-def _leaving_nothing(zoo_setup: Callable[..., Any]) -> Callable[..., Any]:
-    """The Zoo's setup of a run, but that one of ours that cannot begin leaves no folder, which would count as a run."""
+def _leaving_nothing(zoo_method: Callable[..., Any]) -> Callable[..., Any]:
+    """What the Zoo does, but that a run of ours that cannot begin leaves no folder, which would count as a run."""
 
-    @functools.wraps(zoo_setup)
-    def setup(self: Any) -> Any:
+    @functools.wraps(zoo_method)
+    def call(self: Any, *args: Any) -> Any:
         try:
-            return zoo_setup(self)
+            return zoo_method(self, *args)
         except Exception:
             folder = getattr(self, "made_folder", None)
-            # The Zoo has begun Monitor files, and nothing else.
-            if folder is not None and all(path.suffix == ".csv" for path in folder.rglob("*.*")):
+            if folder is not None and all(map(_is_of_beginning, folder.rglob("*.*"))):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    return setup
+    return call
+
+
+def _is_of_beginning(path: Path) -> bool:
+    """Whether the Zoo writes this file before a run learns: its settings, and Monitor files without an episode."""
+    if path.suffix == ".csv":
+        return len(path.read_text().splitlines()) <= _MONITOR_LINES
+    return path.name in _SETTINGS

@@ -111,6 +111,21 @@ def test_the_zoo_s_own_command_refuses_in_one_line_too(
     command = ["-m", "rl_zoo3.train", "--algo", algo, "--env", "CartPole-v1", *named]
     said = run_python(tmp_path, *command, status=2, PYTHONPATH=str(REPOSITORY)).stderr
     assert said.splitlines()[-1].startswith("train.py: error: ") and "Traceback" not in said
+    assert not list(tmp_path.glob("logs/*/*"))
+
+
+def test_a_run_that_fails_once_it_has_played_keeps_its_folder(
+    tmp_path: Path, cartpole_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The command sets it.
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    command = arguments_of(cartpole_teacher, "-n", "300", "--eval-freq", "-1")
+    # Its loss becomes NaN.
+    assert status_of(["zoo", "train", *command, "learning_rate:1e30"]) == 2
+    run = (tmp_path / STUDENT).parent
+    assert (run / "CartPole-v1" / "config.yml").is_file() and not (tmp_path / STUDENT).exists()
+    assert len((run / "0.monitor.csv").read_text().splitlines()) > 2
 
 
 def test_who_calls_the_zoo_in_python_gets_the_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
