@@ -141,7 +141,7 @@ def find_function(name: str, where: str, in_python: str = "pass the function its
         # Importing runs the user's code, which can raise anything.
         raise ValueError(f"{where} is {name}, which cannot be imported ({type(error).__name__}: {error}).") from error
     if not callable(found):
-        raise ValueError(f"{where} is {name}, which is no function but a {type(found).__name__}.")
+        raise ValueError(f"{where} is {name}, which is no function (type {type(found).__name__}).")
     return found
 
 

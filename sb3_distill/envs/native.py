@@ -171,7 +171,7 @@ def _make_native(env: VecEnv) -> NativeAtariVecEnv:
 def _read_games(env: VecEnv) -> list[AtariGame]:
     """What the games of a vector environment are, if they can be stepped natively."""
     if type(env) not in (DummyVecEnv, SubprocVecEnv):
-        raise NotNativeError(f"they are in a {type(env).__name__}, not in a DummyVecEnv or a SubprocVecEnv")
+        raise NotNativeError(f"they are in {type(env).__name__}, not in DummyVecEnv or SubprocVecEnv")
     if isinstance(env, DummyVecEnv):
         return [read_game(game) for game in env.envs]
     if not all(env.env_is_wrapped(_Read())):  # type: ignore[arg-type]

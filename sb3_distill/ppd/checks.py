@@ -47,7 +47,7 @@ def check_divergence(teacher: Teacher, env: VecEnv, policy: Any) -> None:
     check_actions(teacher, env)
     if isinstance(env.action_space, spaces.Discrete):
         return
-    who = f"The teacher {teacher.source} is a {teacher.algo} agent"
+    who = f"The teacher {teacher.source} is an agent of {teacher.algo}"
     if not teacher.has_distribution:
         raise ValueError(
             f"{who}, which answers with an action and no distribution: there is no divergence between it and the "

@@ -149,7 +149,7 @@ def read_state(path: Path, only: Collection[str] | None = None) -> dict[str, Any
             "older one, or start anew."
         ) from error
     if not isinstance(content, dict):
-        raise StateFileError(f"{path} is no state file: it holds a {type(content).__name__}.")
+        raise StateFileError(f"{path} is no state file: it holds the type {type(content).__name__}.")
     return content
 
 

@@ -40,7 +40,7 @@ def find_state_problem(state: State, n_envs: int, name: str = "state") -> str | 
     is_array = isinstance(state, th.Tensor) or (isinstance(state, np.ndarray) and state.dtype.kind in "biuf")
     if not is_array:
         return (
-            f"{name} is a {type(state).__name__}; it must be None, an array or a tensor, or a plain tuple or "
+            f"{name} has the type {type(state).__name__}; it must be None, an array or a tensor, or a plain tuple or "
             "dictionary of these"
         )
     if state.ndim < 1 or len(state) != n_envs:

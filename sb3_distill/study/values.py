@@ -98,7 +98,9 @@ def _text(where: str, key: Any, value: Any) -> str:
         return f"float({str(value)!r})"
     if value is None or type(value) in (bool, int, float, str):
         return repr(value)
-    raise StudyError(f"{where} is {value!r}, a {type(value).__name__}: use numbers, text, lists and mappings.")
+    raise StudyError(
+        f"{where} is {value!r}, of the type {type(value).__name__}: use numbers, text, lists and mappings."
+    )
 
 
 def _parse(name: str, text: str) -> Any:

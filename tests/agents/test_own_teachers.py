@@ -125,7 +125,7 @@ TWO = {"q_values": lambda n: np.zeros((n, 2))}
         ),
         (
             answering(lambda n: (Answers(q_values=np.zeros((n, 2))), {"h": (np.zeros(n), [0])})),
-            r"state\['h'\]\[1\] is a list; it must be None, an array or a tensor, or a plain tuple",
+            r"state\['h'\]\[1\] has the type list; it must be None, an array or a tensor, or a plain tuple",
         ),
         (
             answering(lambda n: (Answers(point=np.full((n, 1), 2.0)), None), action_space=spaces.Box(-2, 2, (1,))),

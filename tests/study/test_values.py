@@ -72,7 +72,7 @@ def test_optimizers_and_extractors():
         # A class of a module that is there already
         ({"callback": [{"subprocess.Popen": {"args": ["false"]}}]}, "subprocess.Popen, which is not a"),
         ({"callback": "stable_baselines3.common.callbacks.CheckpointCallback"}, "which writes files"),
-        ({"seed": 0, "temperature": {1, 2}}, "a set: use numbers, text, lists and mappings"),
+        ({"seed": 0, "temperature": {1, 2}}, "of the type set: use numbers, text, lists and mappings"),
     ],
 )
 def test_code_is_refused(settings, message, tmp_path):

@@ -37,7 +37,7 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
     :raises AgentError: it is no student, its precision is not final, or stock policies cannot compute what it does
     """
     if agent.algo not in STUDENTS:
-        raise AgentError(f"{agent.source} is a {agent.algo} agent, no student: it is a stock model already.")
+        raise AgentError(f"{agent.source} is an agent of {agent.algo}, no student: it is a stock model already.")
     policy = agent.policy
     transition = describe_transition(policy)
     if transition:
@@ -81,7 +81,7 @@ def _extractor_of(agent: Teacher) -> tuple[str, dict[str, Any]]:
             "features_extractor_kwargs": dict(policy.features_extractor_kwargs),
             "normalize_images": policy.normalize_images,
         }
-    problem = f"it has a {type(extractor).__name__}"
+    problem = f"its features come from {type(extractor).__name__}"
     if isinstance(extractor, StudentCNN):
         widths = [layer.out_channels for layer in extractor.cnn if isinstance(layer, nn.Conv2d)]
         if any(isinstance(layer, GlobalMaxPool) for layer in extractor.cnn):
