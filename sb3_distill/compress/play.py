@@ -13,6 +13,7 @@ from sb3_distill.common.finite import has_bounds
 from sb3_distill.common.temperature import choose_temperature
 from sb3_distill.compress.candidates import kind_of
 from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.envs.views import part_of
 from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.reading.text import has_json, read_json
@@ -87,12 +88,15 @@ def play_facts(
         if {name: found[name] for name in whose} == whose:
             return found
     is_discrete = not isinstance(teacher.action_space, spaces.Box)
-    temperature, statistics = (1.0 if is_discrete else None), None
+    temperature, statistics, observed = (1.0 if is_discrete else None), None, None
     if is_discrete and not teacher.has_distribution:
-        temperature = natural_temperature(teacher, record_observations(teacher, env_id, N_OBSERVATIONS).values)
+        observed = record_observations(teacher, env_id, N_OBSERVATIONS).values
+        temperature = natural_temperature(teacher, observed)
     if kind_of(observation_space) == "vector" and is_to_normalize(observation_space, made):
-        observed = record_observations(teacher, env_id, N_OBSERVATIONS, keys=student_keys)
-        statistics = statistics_of(observed.values)
+        own = teacher.facts.student_keys
+        if observed is None or (own is not None and student_keys not in (None, own)):
+            observed = record_observations(teacher, env_id, N_OBSERVATIONS, keys=student_keys).values
+        statistics = statistics_of(part_of(observed, student_keys))
     return {**whose, "temperature": temperature, "statistics": statistics}
 
 
