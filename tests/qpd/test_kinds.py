@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from gymnasium import spaces
 from sb3_contrib import ARS, QRDQN, TQC, CrossQ
 from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
@@ -15,6 +16,7 @@ from torch.distributions import kl_divergence
 
 from sb3_distill import QPD, PolicyDistillation, load_teacher
 from sb3_distill.cli import main
+from sb3_distill.common.files import default_config
 from tests.agents.test_continuous_teachers import Arm, random_weights
 from tests.agents.test_continuous_teachers import make as make_teacher
 from tests.helpers import same
@@ -130,6 +132,14 @@ def test_the_critics_part_is_left_out_where_there_is_none():
     del headless.policy.value_net
     with pytest.warns(UserWarning, match="has no critic"):
         assert make(headless).learn(200)._n_updates > 0
+
+
+def test_no_critic_is_asked_for_where_the_shipped_teacher_has_none():
+    sections = yaml.safe_load(default_config("qpd").read_text())
+    found = [
+        each for each in sections.values() if each.get("teacher", "").startswith(("zoo:dqn", "zoo:qrdqn", "zoo:ars"))
+    ]
+    assert found and all(each["value_coef"] == 0 for each in found)
 
 
 @pytest.mark.parametrize(("algo", "algorithm"), [("dqn", DQN), ("qrdqn", QRDQN), ("ars", ARS)])
