@@ -47,19 +47,18 @@ def check_divergence(teacher: Teacher, env: VecEnv, policy: Any) -> None:
     check_actions(teacher, env)
     if isinstance(env.action_space, spaces.Discrete):
         return
-    who = f"The teacher {teacher.source} is an agent of {teacher.algo}"
+    who = f"The teacher {teacher.source} ({teacher.algo})"
     if not teacher.has_distribution:
         raise ValueError(
-            f"{who}, which answers with an action and no distribution: there is no divergence between it and the "
-            "student. Take a teacher of PPO, A2C, TRPO, SAC, TQC or CrossQ; or QPD (--algo qpd), which compares "
-            "actions."
+            f"{who} answers with an action and no distribution: there is no divergence between it and the student. "
+            "Take a teacher of PPO, A2C, TRPO, SAC, TQC or CrossQ; or QPD (--algo qpd), which compares actions."
         )
     if teacher.policy.squash_output != policy.squash_output:
         its, own = ("squashes", "does not") if teacher.policy.squash_output else ("does not squash", "does")
         raise ValueError(
-            f"{who} that {its} its actions, but the student {own}: there is no divergence between their distributions. "
-            f"Pass {setting('policy_kwargs', f'dict(squash_output={not policy.squash_output})')}, or take QPD "
-            "(--algo qpd), which compares actions."
+            f"{who} {its} its actions, but the student {own}: there is no divergence between their distributions. "
+            f"Pass {setting('policy_kwargs', f'dict(squash_output={not policy.squash_output})')}, with all that "
+            "policy_kwargs has to say besides, such as net_arch; or take QPD (--algo qpd), which compares actions."
         )
 
 

@@ -193,9 +193,9 @@ def test_teachers_with_q_values():
 @pytest.mark.parametrize(
     ("cls", "kwargs", "message"),
     [
-        (TD3, {}, "is an agent of td3, which answers with an action and no distribution.*--algo qpd"),
-        (SAC, {}, r"is an agent of sac that squashes its actions, but the student does not.*squash_output=True"),
-        (PPO, SQUASHED, r"is an agent of ppo that does not squash .*, but the student does:.*squash_output=False"),
+        (TD3, {}, r"\(td3\) answers with an action and no distribution.*--algo qpd"),
+        (SAC, {}, r"\(sac\) squashes its actions, but the student does not.*squash_output=True.*net_arch"),
+        (PPO, SQUASHED, r"\(ppo\) does not squash .*, but the student does:.*squash_output=False"),
     ],
 )
 def test_teachers_without_a_divergence_are_refused(cls, kwargs, message):
