@@ -96,7 +96,7 @@ def test_a_student_of_qpd_is_a_ppo(squash, bits, tmp_path: Path):
 
 
 def test_only_finished_students_are_stock_models():
-    with pytest.raises(AgentError, match="is an agent of ppo, no student"):
+    with pytest.raises(AgentError, match=r"\(ppo\) is no student of pd, qpd or ppd"):
         stock_model(load_teacher(PPO("MlpPolicy", "CartPole-v1", device="cpu")))
 
 

@@ -37,7 +37,10 @@ def stock_model(agent: Teacher) -> BaseAlgorithm:
     :raises AgentError: it is no student, its precision is not final, or stock policies cannot compute what it does
     """
     if agent.algo not in STUDENTS:
-        raise AgentError(f"{agent.source} is an agent of {agent.algo}, no student: it is a stock model already.")
+        raise AgentError(
+            f"{agent.source} ({agent.algo}) is no student of pd, qpd or ppd, which alone are written as stock models; "
+            "agents of Stable-Baselines3 are such models already."
+        )
     policy = agent.policy
     transition = describe_transition(policy)
     if transition:
