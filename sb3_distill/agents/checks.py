@@ -64,7 +64,9 @@ def check_actions(teacher: Teacher, env: VecEnv) -> None:
         )
 
 
-def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool) -> None:
+def check_teacher(
+    teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_mismatch: bool, has_keys: bool = True
+) -> None:
     """
     Check that a teacher was trained on observations like those of an environment, on the same environment id or an
     earlier version of it, and with the same bounds of continuous actions.
@@ -74,6 +76,7 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     :param env_id: the environment's id, None if it has none
     :param allow_env_mismatch: accept a teacher that was trained on an environment with another id, and warn where its
         actions had other bounds
+    :param has_keys: whether the algorithm takes ``teacher_keys``
     :raises ValueError: the observation spaces, the environment ids or the bounds of the actions differ, or the teacher
         needs action masks that the environment does not have
     """
@@ -83,22 +86,7 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
     seen = env.teacher_space if isinstance(env, ObservationView) else env.observation_space
     problem = describe_space_mismatch(teacher.observation_space, seen)
     if problem:
-        hint = ""
-        if isinstance(env, ObservationView) and isinstance(whole := env.venv.observation_space, spaces.Dict):
-            keys, mine, n_stack = ", ".join(whole), teacher.observation_space, frame_stack_of(env) or 1
-            if not isinstance(seen, spaces.Dict):
-                hint = f" The environment has the keys {keys}, and teacher_keys={env.teacher_keys!r} names this one."
-            elif not isinstance(mine, spaces.Dict) or set(mine) != set(seen):
-                hint = f" The environment has the keys {keys}: name with teacher_keys what the teacher sees."
-                if _sees_a_row(teacher):
-                    hint = (
-                        " Pass its path, or load it with env=: it then takes the parts, and puts them in a row itself."
-                    )
-            elif n_stack > 1 and _is_stacked(mine, whole, n_stack):
-                hint = (
-                    f" VecFrameStack stacks {n_stack} of them. Of a stack, a teacher sees the newest only where it "
-                    "sees a single key (teacher_keys): leave out VecFrameStack, or take a teacher trained with it."
-                )
+        hint = _keys_hint(teacher, env, seen, has_keys)
         raise ValueError(f"{who} and the environment differ in their observations: {problem}{hint}")
     if not allow_env_mismatch:
         check_env_ids(who, teacher.env_id, "student's environment", env_id)
@@ -116,6 +104,28 @@ def check_teacher(teacher: Teacher, env: VecEnv, env_id: str | None, allow_env_m
         if not allow_env_mismatch:
             raise ValueError(f"{problem} Pass {setting('allow_env_mismatch', 'True')} if this is intended.")
         warnings.warn(problem)
+
+
+def _keys_hint(teacher: Teacher, env: VecEnv, seen: spaces.Space, has_keys: bool) -> str:
+    """What to do about Dict observations that a teacher does not know; nothing for others."""
+    if not isinstance(env, ObservationView) or not isinstance(whole := env.venv.observation_space, spaces.Dict):
+        return ""
+    keys, mine, n_stack = ", ".join(whole), teacher.observation_space, frame_stack_of(env) or 1
+    has = f" The environment has the keys {keys}"
+    if not isinstance(seen, spaces.Dict):
+        return f"{has}, and teacher_keys={env.teacher_keys!r} names this one."
+    if not isinstance(mine, spaces.Dict) or set(mine) != set(seen):
+        if _sees_a_row(teacher):
+            return " Pass its path, or load it with env=: it then takes the parts, and puts them in a row itself."
+        if not has_keys:
+            return f"{has}. Here the teacher sees all of them; pd, qpd and mtpd can show it a part."
+        return f"{has}: name with teacher_keys what the teacher sees."
+    if n_stack > 1 and _is_stacked(mine, whole, n_stack):
+        return (
+            f" VecFrameStack stacks {n_stack} of them. Of a stack, a teacher sees the newest only where it "
+            "sees a single key (teacher_keys): leave out VecFrameStack, or take a teacher trained with it."
+        )
+    return ""
 
 
 def check_masked_loss(teacher: Teacher, losses: Iterable[str]) -> None:

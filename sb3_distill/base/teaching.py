@@ -17,6 +17,7 @@ from sb3_distill.agents.checks import check_teacher, warn_of_missing_statistics
 from sb3_distill.agents.kinds.own import TeacherLike, refuse_function_name
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.agents.sources import ZOO_ALGORITHMS, find_zoo_teacher
+from sb3_distill.algorithms import arguments_of
 from sb3_distill.base.refusals import RefusalsMixin
 from sb3_distill.common.log import shown_messages
 from sb3_distill.common.utils import check_count, setting
@@ -133,7 +134,8 @@ class TeacherMixin(RefusalsMixin):
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         """Refuse a teacher that does not fit the environment or the algorithm."""
         env = self._shown_to(teacher)
-        check_teacher(teacher, env, env_id, self.allow_env_mismatch)
+        has_keys = "teacher_keys" in arguments_of(type(self))
+        check_teacher(teacher, env, env_id, self.allow_env_mismatch, has_keys)
 
     def _shown_to(self, teacher: Any) -> VecEnv:
         """The environment, of which the teacher sees the newest of stacked observations if it knows no others."""

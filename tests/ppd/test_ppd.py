@@ -14,7 +14,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from sb3_distill import ProximalPolicyDistillation, load_teacher
+from sb3_distill import ProximalPolicyDistillation, StackedEntries, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.quantization.layers import quantizers
 from tests.helpers import same
@@ -201,6 +201,12 @@ def test_teachers_with_q_values():
 def test_teachers_without_a_divergence_are_refused(cls, kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(teacher_of(cls), "Pendulum-v1", **kwargs)
+
+
+def test_a_teacher_of_one_key_is_sent_to_algorithms_that_show_it(gaussian_teacher):
+    env = make_vec_env("Pendulum-v1", 1, wrapper_class=StackedEntries, wrapper_kwargs={"entries": [0, 1]})
+    with pytest.raises(ValueError, match=r"positions, state\. Here the teacher sees all of them; pd, qpd and mtpd"):
+        ProximalPolicyDistillation("MultiInputPolicy", env, gaussian_teacher, device="cpu")
 
 
 def test_teachers_of_other_actions_are_refused(ppo_teacher):
