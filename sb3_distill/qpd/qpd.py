@@ -229,11 +229,21 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
 
     def _check_teacher(self, teacher: Any, env_id: str | None) -> None:
         check_actions(teacher, self._known_env())
+        self._check_loss(teacher)
+        siblings: dict[str, Any] = dict(self._siblings())
+        for name, sibling in siblings.items():
+            try:
+                sibling._check_loss(teacher)
+            except ValueError as error:
+                raise ValueError(f"students[{name!r}]: {error}") from error
+        super()._check_teacher(teacher, env_id)
+        if teacher is not self._teacher and any(model.value_coef > 0 for model in (self, *siblings.values())):
+            checks.warn_of_missing_critic(teacher)
+
+    def _check_loss(self, teacher: Any) -> None:
+        """Refuse a teacher whose answers do not go with this student's loss."""
         check_temperature(teacher, self.temperature)
         checks.check_entropy(teacher, self.policy, self.ent_coef)
-        super()._check_teacher(teacher, env_id)
-        if teacher is not self._teacher and self.value_coef > 0:
-            checks.warn_of_missing_critic(teacher)
 
     def _student_rule(self) -> PlayRule:
         # The deviation of a student's Gaussian is taught only where distributions are compared.

@@ -106,6 +106,15 @@ def test_entropy_needs_a_divergence() -> None:
         )
 
 
+def test_every_student_needs_a_divergence_for_its_entropy() -> None:
+    teacher = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, **SMALL)
+    squashed = {"policy_kwargs": {"squash_output": True}, "ent_coef": 0.01, "rollout_policy": "teacher"}
+    kwargs = {"teacher": teacher, "n_teacher_episodes": 0, "device": "cpu", **squashed}
+    QPD("MlpPolicy", "Pendulum-v1", **kwargs)
+    with pytest.raises(ValueError, match=r"students\['clipped'\]: ent_coef=0.01 rewards a wide distribution"):
+        QPD("MlpPolicy", "Pendulum-v1", students={"clipped": {"policy_kwargs": {}}}, **kwargs)
+
+
 def test_teachers_of_other_kinds_of_actions_are_named() -> None:
     with pytest.raises(ValueError, match="choose a teacher with actions of the same kind"):
         QPD(
