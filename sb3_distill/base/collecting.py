@@ -2,6 +2,8 @@
 
 import sys
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +27,10 @@ from sb3_distill.common.finite import check_finite
 from sb3_distill.common.schedules import RolloutPolicy, teacher_share_schedule
 from sb3_distill.envs.inspection import env_arguments_of, env_id_of
 from sb3_distill.evaluation.players import masks_for
+
+# From this share of a run on, the statistics of VecNormalize stay as they are. A game that goes wrong near the end
+# would move them, and with them what the student sees of all games, when the learning rate is too low to follow.
+_STATISTICS_SHARE = 0.5
 
 
 def check_frequency(train_freq: TrainFreq, n_envs: int) -> None:
@@ -212,9 +218,24 @@ class CollectingAlgorithm(OffPolicyAlgorithm):
         teacher_acts = self._rollout_rng.random(env.num_envs) < self._teacher_share(self._current_progress_remaining)
         with th.no_grad():
             actions = self._choose_actions(answers, self._last_obs, teacher_acts)
-        new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
+        with self._settled_statistics():
+            new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
         check_finite("reward", rewards, self.num_timesteps + env.num_envs)
         return StepRecord(own_obs, starts, answers.numpy(), actions, rewards, dones, infos), new_obs
+
+    @contextmanager
+    def _settled_statistics(self) -> Iterator[None]:
+        """Steps in here do not move the statistics of VecNormalize any more once their share of the run is over."""
+        statistics = self._vec_normalize_env
+        if statistics is None or 1.0 - self._current_progress_remaining < _STATISTICS_SHARE:
+            yield
+            return
+        # Only for the step: what is saved of the wrapper is as the user made it.
+        moves, statistics.training = statistics.training, False
+        try:
+            yield
+        finally:
+            statistics.training = moves
 
     def _clip_actions(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the environment takes them: draws of a Gaussian can leave the bounds."""
