@@ -19,6 +19,7 @@ SCORES = {
     "multi_task": (r"geometric mean +([\d.]+)", 1, 95),
     "own_ppo_teacher": (r"student: ([\d.]+) \+/-", 1, 450),
     "own_teacher": (r"student: ([\d.]+) \+/-", 1, 450),
+    "pixels": (r"pixels: ([\d.]+) \+/-", 1, 450),
     "privileged_teacher": (r"numbers: ([-\d.]+) \+/-", 1, -250),
     "proximal": (r"distill_coef=lin_1.0: ([\d.]+) \+/-", 1, 450),
     "quantized_student": (r"QPD, 4 bits +\d+ +([\d.]+) ±", 1, 450),
