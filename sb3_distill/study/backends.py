@@ -16,8 +16,9 @@ from sb3_distill.common.files import flush_all, write_whole
 from sb3_distill.study.cell import StudyError
 from sb3_distill.study.manifest import MANIFEST, PROBLEM, SETTINGS, STDERR, can_go_on, has_state, stopped_in
 
-# A cell that fails is tried once more.
+# A cell that fails is tried once more, but what cannot be imported will not be there the next time either.
 N_ATTEMPTS = 2
+_LACKING = ("ImportError:", "ModuleNotFoundError:", "gymnasium.error.DependencyNotInstalled:")
 # Seconds between two checks whether the study was interrupted
 _PATIENCE = 0.2
 # What runs the cell of a study: ``python -m MODULE [OPTION …] FOLDER PIPE``
@@ -170,7 +171,7 @@ def _try_again(
     problem = ""
     for _ in range(N_ATTEMPTS):
         problem = attempt(key, settings, study, n_threads, stop, module)
-        if not problem or stop.is_set():
+        if not problem or problem.startswith(_LACKING) or stop.is_set():
             break
     return problem
 

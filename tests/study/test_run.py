@@ -115,6 +115,12 @@ def test_rough_guesses_are_near_what_cells_have_taken(name, minutes):
         assert minutes[0] / 2 < estimate_seconds(cell, []) / 60 < minutes[1] * 2
 
 
+def test_a_plan_says_that_ray_is_missing(study_file, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([str(study_file), "--backend", "ray", "--dry-run"]) == 1
+    assert "Ray is not installed: pip install 'sb3-distill[ray]'" in capsys.readouterr().err
+
+
 def test_command_line(study_file, tmp_path, capsys):
     assert command_line(["study", str(study_file), "-o", str(tmp_path), "--dry-run"]) == 0
     assert "2 cells, 2 to do" in capsys.readouterr().out
@@ -155,6 +161,25 @@ def test_a_study_runs_is_skipped_and_goes_on(finished, study_file, capsys):
     assert times == [path.stat().st_mtime_ns for path in finished.glob("cells/*/manifest.json")]
     header, *lines = (finished / "results.csv").read_text().splitlines()
     assert len(lines) == 2 and "mean_interval_low,mean_interval_high" in header and "[" not in lines[0]
+
+
+@pytest.mark.ci
+def test_what_cannot_be_imported_is_not_tried_again(cartpole_teacher, tmp_path, monkeypatch, capsys):
+    # A wrapper whose package lacks another one, and which notes the processes that have tried it
+    (tmp_path / "lacking.py").write_text(
+        "import gymnasium, os\n"
+        "class Lacking(gymnasium.Wrapper):\n"
+        "    def __init__(self, env):\n"
+        f"        print(os.getpid(), file=open({str(tmp_path / 'tries')!r}, 'a'))\n"
+        "        import a_package_that_is_not_there\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{REPOSITORY}")
+    settings = {**CARTPOLE["settings"], "teacher": str(cartpole_teacher), "env_wrapper": "lacking.Lacking"}
+    path = write(tmp_path / "s.yml", settings=settings, grid={"seed": [0]}, published=None)
+    assert main([str(path), "-o", str(tmp_path / "out"), "-j", "1", "--gym-packages", "lacking"]) == 1
+    assert "ModuleNotFoundError: No module named 'a_package_that_is_not_there'" in capsys.readouterr().err
+    assert len(set((tmp_path / "tries").read_text().split()) - {str(os.getpid())}) == 1
 
 
 @pytest.mark.ci
