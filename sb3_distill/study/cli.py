@@ -165,6 +165,11 @@ def main(argv: list[str]) -> int:
         trust_packages(args.gym_packages)
         study = read_study(find_study(args.file), args.gym_packages)
         folder = args.output or Path("logs") / "studies" / study.name
+        command = CELL if args.save_freq is None else (*CELL, "--save-freq", str(args.save_freq))
+        if args.backend == "ray":
+            backend = run_on_ray(args.address, args.jobs, args.threads, command)
+        else:
+            backend = run_locally(args.jobs, args.threads, command)
         if args.dry_run:
             print_plan(study, folder)
             for missing in describe_missing(cell for cell in study.cells if manifest_of(folder, cell) is None):
@@ -174,11 +179,6 @@ def main(argv: list[str]) -> int:
             if replaced:
                 print(f"Warning: {describe_replaced(replaced)}", file=sys.stderr)
             return 0
-        command = CELL if args.save_freq is None else (*CELL, "--save-freq", str(args.save_freq))
-        if args.backend == "ray":
-            backend = run_on_ray(args.address, args.jobs, args.threads, command)
-        else:
-            backend = run_locally(args.jobs, args.threads, command)
         with only_study_in(folder):
             settle_replaced(study, folder, args.anew)
             print_needs(study, folder, args.jobs, args.backend == "local")
