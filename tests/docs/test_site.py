@@ -24,3 +24,11 @@ def test_pages_on_which_students_play_are_of_today() -> None:
     for page in (REPOSITORY / "docs" / "live").glob("*.html"):
         for script in (REPOSITORY / "sb3_distill" / "export" / "web").glob("*.js"):
             assert script.read_text().rstrip("\n") in page.read_text(), f"export {page.name} anew"
+
+
+def test_the_published_report_looks_as_reports_do_today() -> None:
+    template, page = (
+        (REPOSITORY / path).read_text() for path in ("sb3_distill/study/report.html.j2", "docs/report/index.html")
+    )
+    style = template[template.index("<style>") : template.index("</style>")]
+    assert style in page, "write docs/report anew, as docs/study_results.md says"
