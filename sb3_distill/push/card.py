@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.sources import env_name_of_run, zoo_roots
 from sb3_distill.common.files import file_name
 from sb3_distill.evaluation.table import cells_of, footnotes, header
 from sb3_distill.results.row import Row
@@ -20,6 +21,14 @@ def public_name(source: str) -> str:
     :return: the same without the folders of this machine: of a path, the last two parts
     """
     return source if source.startswith(("zoo:", "hub:")) else "/".join(Path(source).parts[-2:])
+
+
+def _zoo_name(source: str) -> str:
+    """The name of an agent of the Zoo that a run has found on this machine, under which others find it too."""
+    run = Path(source)
+    env_name = env_name_of_run(run)
+    is_of_zoo = env_name is not None and run.parent.parent.resolve() in [root.resolve() for root in zoo_roots()]
+    return f"zoo:{run.parent.name}/{env_name}" if is_of_zoo else source
 
 
 def _quoted(word: str) -> str:
@@ -47,7 +56,7 @@ def training_command(args: Mapping[str, Any], taught_by: str | None = None) -> s
         words += ["--seed", str(args["seed"])]
     if isinstance(args.get("n_timesteps"), int) and args["n_timesteps"] > 0:
         words += ["-n", str(args["n_timesteps"])]
-    found = {} if taught_by is None else {"teacher": public_name(taught_by)}
+    found = {} if taught_by is None else {"teacher": public_name(_zoo_name(taught_by))}
     params = {**found, **(args.get("hyperparams") or {})}
     for option, values in (("--env-kwargs", args.get("env_kwargs")), ("-params", params)):
         if values:

@@ -209,3 +209,13 @@ def test_the_command_of_a_run():
     assert found == """python -m rl_zoo3.train --algo pd --env E-v0 -params "teacher:'zoo:dqn/E-v0'\""""
     assert training_command(args, "zoo:dqn/E-v0").endswith(""" -params "teacher:'dqn/E-v0_1'\"""")
     assert training_command({}) == ""
+
+
+def test_the_command_of_a_run_names_an_agent_of_the_zoo_as_others_find_it(tmp_path, monkeypatch):
+    run = tmp_path / "dqn" / "CartPole-v1_1"
+    run.mkdir(parents=True)
+    args = {"algo": "pd", "env": "CartPole-v1"}
+    monkeypatch.delenv("RL_TRAINED_AGENTS", raising=False)
+    assert training_command(args, str(run)).endswith(""" -params "teacher:'dqn/CartPole-v1_1'\"""")
+    monkeypatch.setenv("RL_TRAINED_AGENTS", str(tmp_path))
+    assert training_command(args, str(run)).endswith(""" -params "teacher:'zoo:dqn/CartPole-v1'\"""")
