@@ -40,13 +40,17 @@ _TEACHER: dict[str, Any] = {"color": "0.7", "alpha": 0.25, "linewidth": 0, "zord
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
     """
     :param paths: paths of agents or runs
-    :return: the paths without the leading folders that all of them share
+    :return: the paths without the leading folders that all of them share; of long ones only the ends, of two parts or
+        more, that tell them apart
     """
     parts = [Path(path).parts for path in paths]
     n_shared = 0
     while all(len(own) > n_shared + 1 for own in parts) and len({own[n_shared] for own in parts}) == 1:
         n_shared += 1
-    return ["/".join(own[n_shared:]) for own in parts]
+    n_kept = 2
+    while len({own[-n_kept:] for own in parts}) < len(set(parts)):
+        n_kept += 1
+    return ["/".join(own[max(n_shared, len(own) - n_kept) :]) for own in parts]
 
 
 def _saved_arguments(student: Teacher) -> dict[str, Any]:
@@ -219,10 +223,10 @@ def name_points(rows: Sequence[Row]) -> list[str]:
     :return: what tells each apart in few words: the labels of a study in which they differ, such as width and bits,
         else the agent's name
     """
-    labels = [name for name in rows[0].labels if len({str(row.labels.get(name)) for row in rows}) > 1]
-    if labels:
-        return [" ".join(str(row.labels[name]) for name in labels if name in row.labels) for row in rows]
-    return distinct_names([row.agent for row in rows])
+    known = dict.fromkeys(name for row in rows for name in row.labels)
+    labels = [name for name in known if len({str(row.labels.get(name)) for row in rows}) > 1]
+    said = [" ".join(str(row.labels[name]) for name in labels if name in row.labels) for row in rows]
+    return [text or name for text, name in zip(said, distinct_names([row.agent for row in rows]), strict=True)]
 
 
 def _percent_errors(row: Row) -> tuple[float, float]:
