@@ -118,9 +118,13 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
     """
     Write the text of each point beside it, where it covers no other text, no other point, and stays inside, if it can.
 
-    :param axes: axes that show all points, with sizes on a logarithmic x axis
+    :param axes: axes that show all points, with sizes on a logarithmic x axis, in a figure that has its legend
     :param points: x, y and text of each point
     """
+    # Where things lie is known when the figure is laid out.
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
     low, high = axes.get_xlim()
     marks = axes.transData.transform([(x, y) for x, y, _ in points]) if points else ()
     texts: list[Bbox] = []

@@ -361,8 +361,8 @@ def plot_group_sizes(groups: Sequence[Group]) -> Figure:
     # The last dimension of the grid is not in the legend.
     names = [[f"{name} {label}" for name, label in own.labels.items() if name != "env"][-1:] for own in known]
     points = [(own.n_bytes or 1, float(np.mean(own.percents)), "".join(n)) for own, n in zip(known, names, strict=True)]
-    label_points(axes, points)
     clip_outliers(axes, [(own.n_bytes or 1, percent) for own in known for percent in own.percents], [100.0])
     if len(series) > 1:
         add_legend(figure, title=" ".join([name for name in groups[0].labels if name != "env"][:-1]))
+    label_points(axes, points)
     return figure

@@ -211,9 +211,9 @@ def plot_sizes(rows: Sequence[Row], size: str | None = None) -> Figure:
             axes.axhspan(*(100 + 100 * (end - row.mean) / abs(row.mean) for end in row.mean_interval), **_TEACHER)
     scale_by_size(axes)
     points = [(float(getattr(row, size)), float(row.percent_of_teacher or 0.0)) for row in rows]
-    label_points(axes, [(*point, text) for point, text in zip(points, name_points(rows), strict=True)])
     clip_outliers(axes, points, [100.0, *(end for row in rows for end in row.percent_interval)])
     add_legend(figure)
+    label_points(axes, [(*point, text) for point, text in zip(points, name_points(rows), strict=True)])
     return figure
 
 

@@ -18,7 +18,7 @@ from sb3_distill.results.row import Row
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.tables import Group, plot_group_sizes
 from sb3_distill.visualize.curves import name_runs, plot_runs
-from sb3_distill.visualize.figures import plot_sizes
+from sb3_distill.visualize.figures import distinct_names, plot_sizes
 from sb3_distill.visualize.maps import mark_peak
 
 
@@ -157,6 +157,27 @@ def test_sizes_show_the_teachers_interval_and_who_is_who():
     assert sorted(texts_of(figure)) == ["dqn", "pd"]
     (band,) = figure.axes[0].patches
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((90.0, 104.0))
+
+
+def test_agents_that_lie_far_from_each_other_have_short_names():
+    assert distinct_names(["/home/me/agents/ppo/A_1", "logs/qpd/A_1"]) == ["ppo/A_1", "qpd/A_1"]
+    assert distinct_names(["/far/a/b/x", "c/b/x", "c/b/x"]) == ["a/b/x", "c/b/x", "c/b/x"]
+
+
+def test_names_of_points_lie_apart_beside_a_wide_legend():
+    sizes = {"/far/ppo/CartPole-v1_1": 4_610, "logs/qpd/CartPole-v1_1": 58, "logs/pd/CartPole-v1_1": 114}
+    sizes["/far/qrdqn/CartPole-v1_1"] = 72_212
+    rows = [
+        Row("CartPole-v1", agent, f"algorithm of {agent[:10]}", size, 4 * size, percent_of_teacher=100.0)
+        for agent, size in sizes.items()
+    ]
+    # One of a study, beside others
+    rows[2] = replace(rows[2], labels={"width": "wide"})
+    figure = plot_sizes(rows)
+    figure.draw_without_rendering()
+    assert set(texts_of(figure)) == {"ppo/CartPole-v1_1", "qpd/CartPole-v1_1", "wide", "qrdqn/CartPole-v1_1"}
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
 
 
 def test_an_ablation_shows_what_each_factor_does():
