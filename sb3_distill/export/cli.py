@@ -108,7 +108,7 @@ def _export(argv: list[str]) -> int:
     for name, file in description.files.items():
         kind = " in its arrays" if name == "policy.c" else ""
         print(
-            f"{args.output}/{name}: {file.bytes:,} bytes{kind}, {file.disagreement:.2%} other actions at "
+            f"{Path(args.output) / name}: {file.bytes:,} bytes{kind}, {file.disagreement:.2%} other actions at "
             f"{description.n_observations:,} observations from {description.n_episodes} episodes"
         )
     return 0
