@@ -42,6 +42,7 @@ from sb3_distill.results.tables import to_json
 from sb3_distill.study.cell import MULTI_TASK, ZOO, Cell, StudyError, leaves_one_agent, plays_one_game
 from sb3_distill.study.manifest import UsedAgent, agent_of_cell, teachers_in
 from sb3_distill.study.plan.needs import taught_in
+from sb3_distill.study.plan.start import without_evaluation
 
 # Settings of ``evaluation`` that name an agent, where a run leaves a single one
 _EVALUATION_AGENTS = ("teacher", "starts_from")
@@ -281,12 +282,8 @@ def real_time_rows(cell: Cell, run: Path, study: Path) -> list[Row]:
     path = run / CURVES_FILE
     if not path.is_file():
         settings = read_archive(model_zip(run, cell.env)).data
-        raise ValueError(
-            f"The run has no evaluation to score its students by: {settings['num_timesteps']} steps made "
-            f"{settings['_n_updates']} updates, with eval_freq={settings['eval_freq']} updates between evaluations of "
-            f"n_eval_episodes={settings['n_eval_episodes']}. Raise n_timesteps, or lower eval_freq; both numbers of "
-            "evaluations must be above 0."
-        )
+        names = ("num_timesteps", "_n_updates", "eval_freq", "n_eval_episodes")
+        raise ValueError(without_evaluation(*(settings[name] for name in names)))
     evaluations = read_csv(path)
     summaries = [summary for summary in summarize_players(evaluations) if summary.player != TEACHER]
     if cell.selects_best:

@@ -71,6 +71,32 @@ def test_numbers_that_are_none(name: str, value, message: str, tmp_path: Path) -
         read_study(path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eval_freq": 500}, r"600 steps make 126 updates, with eval_freq=500 updates"),
+        ({"eval_freq": -1}, "eval_freq=-1 updates"),
+        ({"eval_freq": 50, "n_eval_episodes": 0}, "n_eval_episodes=0"),
+    ],
+)
+def test_students_in_real_time_need_an_evaluation(settings: dict, message: str, tmp_path: Path) -> None:
+    """Their rows are those of evaluations; without students, the agent is scored as any other."""
+    common = {
+        "algo": "rtpd",
+        "env": "CartPole-v1",
+        "n_timesteps": 600,
+        "learning_starts": 100,
+        "students": ["MlpPolicy"],
+    }
+    common |= {"train_freq": 4, "gradient_steps": 1, "n_envs": 1}
+    study = {"grid": {"seed": [0]}, "record": False, "published": None, "evaluation": None}
+    path = write(tmp_path / "s.yml", settings={**common, **settings}, **study)
+    with pytest.raises(StudyError, match=rf"seed=0: The run has no evaluation to score its students by: .*{message}"):
+        read_study(path)
+    for known in ({"eval_freq": 125}, {**settings, "students": None}):
+        read_study(write(tmp_path / "s.yml", settings={**common, **known}, **study))
+
+
 def test_students_that_share_play_are_counted(tmp_path: Path) -> None:
     settings = {"algo": "pd", "env": "CartPole-v1", "rollout_policy": "linear", "n_envs": 1}
     losses = {"grid": {"loss": ["kl", "nll"], "seed": [0]}, "share_play": "loss", "record": False, "published": None}

@@ -9,10 +9,11 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from sb3_distill.algorithms import resolve
 from sb3_distill.base.collecting import check_frequency, check_recordable
 from sb3_distill.base.several.spec import check_shares
+from sb3_distill.networks.computing import planned_updates
 from sb3_distill.ppd.checks import check_length
 from sb3_distill.qpd.checks import check_updates
 from sb3_distill.quantization.precision import BITS, check_precision, check_schedule
-from sb3_distill.study.cell import DISTILLING, Cell, StudyError
+from sb3_distill.study.cell import DISTILLING, Cell, StudyError, leaves_one_agent
 from sb3_distill.study.format.study_file import read_whole
 from sb3_distill.study.plan.needs import length_of, settings_of
 
@@ -45,9 +46,43 @@ def _check_start(cell: Cell) -> None:
         check_shares(settings["rollout_policy"], len(students), n_envs)
     if cell.recording_key is not None:
         check_recordable(settings["rollout_policy"], bool(settings.get("normalize")))
+    if cell.algo == "rtpd" and not leaves_one_agent(cell.algo, settings):
+        _check_evaluations(settings, n_envs, n_timesteps)
     if cell.algo in ("qpd", "ppd"):
         for student in students:
             _check_bits(cell.algo, student, n_envs, n_timesteps)
+
+
+def _check_evaluations(settings: Mapping[str, Any], n_envs: int, n_timesteps: int | None) -> None:
+    """The rows of its students are those of its evaluations: a run without one would be found out at its end."""
+    eval_freq, n_episodes = (read_whole(name, settings[name], -1) for name in ("eval_freq", "n_eval_episodes"))
+    train_freq, gradient_steps = (
+        read_frequency(settings["train_freq"]),
+        read_whole("gradient_steps", settings["gradient_steps"], -1),
+    )
+    n_updates = None
+    if n_timesteps is not None and train_freq.unit == TrainFrequencyUnit.STEP:
+        n_learning = n_timesteps - read_whole("learning_starts", settings["learning_starts"], 0)
+        # Where the rollouts begin and end can make one series of updates more.
+        n_updates = planned_updates(n_learning, n_envs, train_freq, gradient_steps) + abs(gradient_steps)
+    if n_episodes < 1 or eval_freq < 1 or (n_updates is not None and n_updates < eval_freq):
+        raise ValueError(without_evaluation(n_timesteps, n_updates, eval_freq, n_episodes))
+
+
+def without_evaluation(n_timesteps: int | None, n_updates: int | None, eval_freq: int, n_eval_episodes: int) -> str:
+    """
+    :param n_timesteps: steps of a run of ``rtpd``; None: not known
+    :param n_updates: its updates; None: not known
+    :param eval_freq: its updates between two evaluations
+    :param n_eval_episodes: episodes of an evaluation
+    :return: why its students have no rows
+    """
+    made = "" if None in (n_timesteps, n_updates) else f"{n_timesteps} steps make {n_updates} updates, with "
+    return (
+        f"The run has no evaluation to score its students by: {made}eval_freq={eval_freq} updates between evaluations "
+        f"of n_eval_episodes={n_eval_episodes}. Raise n_timesteps, or lower eval_freq; both numbers of evaluations "
+        "must be above 0."
+    )
 
 
 def _check_bits(algo: str, student: Mapping[str, Any], n_envs: int, n_timesteps: int | None) -> None:
