@@ -173,7 +173,7 @@ def test_the_agent_of_a_cell_teaches_another(tmp_path):
 def test_cells_that_cannot_teach(teacher, message, tmp_path):
     runs = {
         "first": ALONE,
-        "beside": {"algo": "rtpd"},
+        "beside": {"algo": "rtpd", "eval_freq": 100},
         "chain": {"algo": "pd", "loss": "nll", "teacher": {"run": "first"}},
         "then": {"algo": "pd", "teacher": teacher},
     }
