@@ -176,12 +176,12 @@ def _leaving_nothing(zoo_method: Callable[..., Any]) -> Callable[..., Any]:
     """What the Zoo does, but that a run of ours that cannot begin leaves no folder, which would count as a run."""
 
     @functools.wraps(zoo_method)
-    def call(self: Any, *args: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return zoo_method(self, *args)
+            return zoo_method(self, *args, **kwargs)
         except Exception:
             folder = getattr(self, "made_folder", None)
-            if folder is not None and all(map(_is_of_beginning, folder.rglob("*.*"))):
+            if folder is not None and all(_is_of_beginning(path) for path in folder.rglob("*") if not path.is_dir()):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -190,6 +190,6 @@ def _leaving_nothing(zoo_method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_of_beginning(path: Path) -> bool:
     """Whether the Zoo writes this file before a run learns: its settings, and Monitor files without an episode."""
-    if path.suffix == ".csv":
+    if path.name.endswith(".monitor.csv"):
         return len(path.read_text().splitlines()) <= _MONITOR_LINES
     return path.name in _SETTINGS

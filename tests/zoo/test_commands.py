@@ -128,6 +128,25 @@ def test_a_run_that_fails_once_it_has_played_keeps_its_folder(
     assert len((run / "0.monitor.csv").read_text().splitlines()) > 2
 
 
+@pytest.mark.parametrize("name", ["NOTES", "notes.csv"])
+def test_a_run_that_cannot_begin_keeps_what_somebody_else_wrote_into_its_folder(
+    name: str, tmp_path: Path, cartpole_teacher: Path
+) -> None:
+    (tmp_path / "notes.py").write_text(
+        "from pathlib import Path\n"
+        "from stable_baselines3.common.callbacks import CheckpointCallback\n"
+        "class Notes(CheckpointCallback):\n"
+        "    def _on_training_start(self):\n"
+        f"        Path('logs/pd/CartPole-v1_1/{name}').write_text('mine')\n"
+        "        raise ValueError('that is all')\n"
+    )
+    callback = "callback:[{'notes.Notes':{'save_freq':1000,'save_path':'saved'}}]"
+    command = ["-m", "rl_zoo3.train", *arguments_of(cartpole_teacher, "-n", "300"), callback]
+    said = run_python(tmp_path, *command, status=1, PYTHONPATH=f"{REPOSITORY}:{tmp_path}").stderr
+    assert said.splitlines()[-1] == "ValueError: that is all"
+    assert (tmp_path / "logs" / "pd" / "CartPole-v1_1" / name).read_text() == "mine"
+
+
 def test_who_calls_the_zoo_in_python_gets_the_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sb3_distill_zoo.add_finder()
     from rl_zoo3.train import train
