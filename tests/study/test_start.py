@@ -31,6 +31,7 @@ TWO = {"n_envs": 2, "students": {"a": {"weight_bits": 4}}}
         ({"algo": "ppd", "n_envs": 1, "n_steps": 600, "weight_bits": 4}, False, "600 timesteps are 1 rollouts"),
         ({"algo": "qpd", "full_precision_fraction": 0.9}, False, "The schedule never reaches the final precision"),
         ({"algo": "qpd", "weight_bits": 99}, False, "weight_bits"),
+        ({"algo": "qpd", "n_envs": 2, "students": {"a": {"weight_bits": 99}}}, False, "students['a']: weight_bits"),
     ],
 )
 def test_the_study_says_what_the_run_would(

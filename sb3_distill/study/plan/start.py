@@ -37,29 +37,33 @@ def _check_start(cell: Cell) -> None:
     defaults = {name: argument.default for name, argument in arguments}
     settings = {**defaults, "n_envs": 1, **settings_of(cell)}
     n_envs, n_timesteps = read_whole("n_envs", settings["n_envs"], 1), length_of(cell)
-    students = [settings]
+    further: dict[str, Any] = {}
     if cell.algo in (*DISTILLING, "mtpd"):
         check_frequency(read_frequency(settings["train_freq"]), n_envs)
     if cell.algo in DISTILLING:
-        further = algorithm.read_students(settings["students"] or {})
-        students += [{**settings, **own} for own in further.values()]
-        check_shares(settings["rollout_policy"], len(students), n_envs)
+        own = algorithm.read_students(settings["students"] or {})
+        further = {name: {**settings, **entries} for name, entries in own.items()}
+        check_shares(settings["rollout_policy"], len(further) + 1, n_envs)
     if cell.recording_key is not None:
         check_recordable(settings["rollout_policy"], bool(settings.get("normalize")))
     if cell.algo == "rtpd" and not leaves_one_agent(cell.algo, settings):
         _check_evaluations(settings, n_envs, n_timesteps)
     if cell.algo in ("qpd", "ppd"):
-        for student in students:
-            _check_bits(cell.algo, student, n_envs, n_timesteps)
+        _check_bits(settings)
+        for name, student in further.items():
+            try:
+                _check_bits(student)
+            except ValueError as error:
+                raise ValueError(f"students[{name!r}]: {error}") from error
+        if n_timesteps is not None and any(each["weight_bits"] is not None for each in (settings, *further.values())):
+            _check_length(cell.algo, settings, n_envs, n_timesteps)
 
 
 def _check_evaluations(settings: Mapping[str, Any], n_envs: int, n_timesteps: int | None) -> None:
     """The rows of its students are those of its evaluations: a run without one would be found out at its end."""
     eval_freq, n_episodes = (read_whole(name, settings[name], -1) for name in ("eval_freq", "n_eval_episodes"))
-    train_freq, gradient_steps = (
-        read_frequency(settings["train_freq"]),
-        read_whole("gradient_steps", settings["gradient_steps"], -1),
-    )
+    train_freq = read_frequency(settings["train_freq"])
+    gradient_steps = read_whole("gradient_steps", settings["gradient_steps"], -1)
     n_updates = None
     if n_timesteps is not None and train_freq.unit == TrainFrequencyUnit.STEP:
         n_learning = n_timesteps - read_whole("learning_starts", settings["learning_starts"], 0)
@@ -85,16 +89,17 @@ def without_evaluation(n_timesteps: int | None, n_updates: int | None, eval_freq
     )
 
 
-def _check_bits(algo: str, student: Mapping[str, Any], n_envs: int, n_timesteps: int | None) -> None:
-    schedule = student["full_precision_fraction"], student["final_fraction"]
+def _check_bits(student: Mapping[str, Any]) -> None:
     check_precision(**{name: student[name] for name in BITS})
-    check_schedule(student["quantization_schedule"], *schedule)
-    if student["weight_bits"] is None or n_timesteps is None:
-        return
+    check_schedule(student["quantization_schedule"], student["full_precision_fraction"], student["final_fraction"])
+
+
+def _check_length(algo: str, settings: Mapping[str, Any], n_envs: int, n_timesteps: int) -> None:
     if algo == "qpd":
-        check_updates(read_whole("learning_starts", student["learning_starts"], 0), n_timesteps)
+        check_updates(read_whole("learning_starts", settings["learning_starts"], 0), n_timesteps)
     else:
-        check_length(n_timesteps, read_whole("n_steps", student["n_steps"], 1) * n_envs, *schedule)
+        n_steps = read_whole("n_steps", settings["n_steps"], 1) * n_envs
+        check_length(n_timesteps, n_steps, settings["full_precision_fraction"], settings["final_fraction"])
 
 
 def read_frequency(value: Any) -> TrainFreq:
