@@ -187,7 +187,8 @@ def transition_share(policy: nn.Module, schedule: str, noted: float | None = Non
     :param policy: a policy with quantized layers
     :param schedule: "bits" or "blend"
     :param noted: the share that is returned if it is one of several with the same precision
-    :return: progress of the transition, None before it begins
+    :return: progress of the transition, None before it begins; 1 at the final precision, even if its step sizes still
+        learned, unless a noted share says so
     """
     states = [(item.blend, item.bits, item.final_bits) for item in quantizers(policy)]
     if any(blend == 0.0 for blend, _, _ in states):
