@@ -37,16 +37,16 @@ class Walk(gym.Env):
 
 @pytest.fixture(autouse=True)
 def registered():
-    gym.register("Walk-v0", entry_point=Walk)
+    gym.register("Counted-v0", entry_point=Walk)
     yield
-    del gym.registry["Walk-v0"]
+    del gym.registry["Counted-v0"]
 
 
 def test_temperature_and_statistics_are_of_the_same_play(tmp_path: Path) -> None:
-    teacher = load_teacher(DQN("MlpPolicy", "Walk-v0", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu"))
-    observed = record_observations(teacher, "Walk-v0", N_OBSERVATIONS).values
+    teacher = load_teacher(DQN("MlpPolicy", "Counted-v0", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu"))
+    observed = record_observations(teacher, "Counted-v0", N_OBSERVATIONS).values
     Walk.n_episodes = 0
-    facts = play_facts(teacher, "Walk-v0", None, teacher.observation_space, tmp_path)
+    facts = play_facts(teacher, "Counted-v0", None, teacher.observation_space, tmp_path)
     # Each begins with a seed of its own.
     assert Walk.n_episodes == N_EPISODES
     assert facts["temperature"] == natural_temperature(teacher, observed)
