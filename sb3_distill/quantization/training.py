@@ -73,7 +73,6 @@ class QuantizingMixin:
         :param some_observations: returns observations on which the step sizes are chosen when the transition begins
         :return: whether the student has come to its final precision with this call
         """
-        before = describe_transition(self.policy)
         progress = 1.0 - self._current_progress_remaining
         if self.transition_share is None:
             if progress < self.full_precision_fraction:
@@ -84,6 +83,7 @@ class QuantizingMixin:
         share = share_at(progress, self.full_precision_fraction, self.final_fraction)
         # If learn() is called again, the student may be ahead of the new schedule: never raise the precision.
         self.transition_share = min(max(share, self.transition_share), 1.0)
+        before = describe_transition(self.policy)
         set_precision(self.policy, self.quantization_schedule, self.transition_share)
         if self.transition_share == 1.0:
             freeze_steps(self.policy)
