@@ -205,8 +205,8 @@ def game_of(env: str) -> str:
 
 
 def test_every_study_of_a_paper_is_known():
-    small = ("_small", "_minatar", "_hour", "_mujoco", "_wide", "_memory", "_lunar", "_squashed", "_more", "_narrow")
-    small += ("_bytes",)
+    mujoco = ("_mujoco", "_wide", "_squashed", "_more", "_narrow", "_bytes")
+    small = ("_small", "_minatar", "_hour", "_memory", "_lunar", *mujoco)
     found = {path.stem for path in (REPOSITORY / "studies").glob("*.yml") if not path.stem.endswith(small)}
     assert found == GAMES.keys() == SETTINGS.keys()
 
