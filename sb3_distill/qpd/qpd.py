@@ -21,7 +21,7 @@ from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.reference import PlayRule
 from sb3_distill.base.several.callbacks import forget_best
 from sb3_distill.base.several.siblings import SeveralStudentsMixin
-from sb3_distill.base.several.spec import StudentsArgument
+from sb3_distill.base.several.spec import StudentsArgument, naming
 from sb3_distill.base.students import Student
 from sb3_distill.base.teaching import TeacherSource
 from sb3_distill.buffers.distillation import DistillationSamples
@@ -232,10 +232,8 @@ class QPD(QuantizingMixin, AugmentingMixin, SeveralStudentsMixin, DistillationAl
         self._check_loss(teacher)
         siblings: dict[str, Any] = dict(self._siblings())
         for name, sibling in siblings.items():
-            try:
+            with naming(name):
                 sibling._check_loss(teacher)
-            except ValueError as error:
-                raise ValueError(f"students[{name!r}]: {error}") from error
         super()._check_teacher(teacher, env_id)
         if teacher is not self._teacher and any(model.value_coef > 0 for model in (self, *siblings.values())):
             checks.warn_of_missing_critic(teacher)

@@ -10,6 +10,7 @@ from stable_baselines3.common.utils import polyak_update, update_learning_rate
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_distill.base.several.spec import naming
 from sb3_distill.base.students import Student
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import DistillationLoss, compare_actions
@@ -181,10 +182,8 @@ class StudentGroup(nn.Module):
         for index, (name, spec) in enumerate(specs.items()):
             if seed is not None:
                 th.manual_seed(seed + 1 + index)
-            try:
+            with naming(name):
                 self.by_name[name] = RealTimeStudent(spec, observation_space, action_space, device)
-            except (ValueError, TypeError, AssertionError) as error:
-                raise ValueError(f"students[{name!r}]: {error}") from error
 
     def __getitem__(self, name: str) -> RealTimeStudent:
         student = self.by_name[name]

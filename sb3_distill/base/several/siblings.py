@@ -16,7 +16,14 @@ from stable_baselines3.common.type_aliases import MaybeCallback, TensorDict
 from sb3_distill.base.callbacks import list_callbacks
 from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.base.several.callbacks import evaluate_students_too
-from sb3_distill.base.several.spec import StudentsArgument, check_policy, check_shares, name_students, read_entries
+from sb3_distill.base.several.spec import (
+    StudentsArgument,
+    check_policy,
+    check_shares,
+    name_students,
+    naming,
+    read_entries,
+)
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness, unknown_choice
 
@@ -133,12 +140,10 @@ class SeveralStudentsMixin(DistillationAlgorithm):
         sibling.students, sibling._student_states, sibling._heading, sibling.verbose = {}, {}, name, 0
         if self.seed is not None:
             th.manual_seed(self.seed + 1 + index)
-        try:
+        with naming(name):
             if isinstance(sibling.learning_rate, str):
                 sibling.learning_rate = read_schedule(sibling.learning_rate)
             sibling._setup_model()
-        except (ValueError, TypeError, AssertionError) as error:
-            raise ValueError(f"students[{name!r}]: {error}") from error
         return sibling
 
     def _siblings(self) -> Mapping[str, "SeveralStudentsMixin"]:

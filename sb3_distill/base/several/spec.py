@@ -1,7 +1,8 @@
 """The ``students`` argument of algorithms that train several students: names, policies, and settings of each."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -76,6 +77,20 @@ def check_policy(name: str, policy: Any, aliases: Mapping[str, type], base: type
     """
     if not (isinstance(policy, type) and issubclass(policy, base)) and policy not in aliases:
         raise ValueError(f"students[{name!r}]: " + unknown_choice("policy", policy, aliases))
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """
+    What is refused in here is refused of one of several students.
+
+    :param name: the student's name
+    :raises ValueError: something was refused; the message names the student
+    """
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ValueError(f"students[{name!r}]: {error}") from error
 
 
 def check_shares(rollout_policy: Any, n_students: int, n_envs: int) -> None:

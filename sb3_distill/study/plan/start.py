@@ -8,7 +8,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from sb3_distill.algorithms import resolve
 from sb3_distill.base.collecting import check_frequency, check_recordable
-from sb3_distill.base.several.spec import check_shares
+from sb3_distill.base.several.spec import check_shares, naming
 from sb3_distill.networks.computing import planned_updates
 from sb3_distill.ppd.checks import check_length
 from sb3_distill.qpd.checks import check_updates
@@ -51,10 +51,8 @@ def _check_start(cell: Cell) -> None:
     if cell.algo in ("qpd", "ppd"):
         _check_bits(settings)
         for name, student in further.items():
-            try:
+            with naming(name):
                 _check_bits(student)
-            except ValueError as error:
-                raise ValueError(f"students[{name!r}]: {error}") from error
         if n_timesteps is not None and any(each["weight_bits"] is not None for each in (settings, *further.values())):
             _check_length(cell.algo, settings, n_envs, n_timesteps)
 
