@@ -236,13 +236,8 @@ def weight_bits_text(params: Mapping[str, Any]) -> str:
 def check_teacher(teacher: Teacher) -> None:
     """
     :param teacher: the agent that is compressed
-    :raises ValueError: it has a memory, or its actions are none that a student of ``QPD`` has
+    :raises ValueError: its actions are none that a student of ``QPD`` has
     """
-    if teacher.has_memory:
-        raise ValueError(
-            f"{teacher.source} has a memory, which the students of compress do not have. Distill it with --algo qpd "
-            "and a stack of observations (frame_stack), then compress that student."
-        )
     if not isinstance(teacher.action_space, (spaces.Discrete, spaces.Box)):
         raise ValueError(
             f"{teacher.source} has the actions {teacher.action_space}: compress takes Discrete and Box, as --algo qpd "

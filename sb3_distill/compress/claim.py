@@ -15,6 +15,7 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.files import write_whole
 from sb3_distill.compress.job import load_student, score
 from sb3_distill.compress.search import Goal, Plan, Student
+from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.evaluation.play import Score
 from sb3_distill.reading.text import has_json
 from sb3_distill.results.comparison import Pairs, percent_bound
@@ -123,6 +124,7 @@ def _played(
 def claim(
     teacher: Teacher,
     env_id: str,
+    recipe: EnvRecipe,
     front: Sequence[Student],
     folder: Path,
     goal: Goal,
@@ -138,6 +140,7 @@ def claim(
 
     :param teacher: the teacher
     :param env_id: the environment
+    :param recipe: how that of the students is made
     :param front: students of which none is both as small and as good as another, from the smallest
     :param folder: folder of the runs
     :param goal: what is asked for
@@ -171,7 +174,7 @@ def claim(
             continue
         n_episodes = _n_episodes(needed, min(MOST, max(fitting, LEAST)))
         first_seed = CLAIM_SEED + 1_000 * (plan.seed % 1_000) * N_TRIES + MOST * len(tries)
-        agent = load_student(folder / "cells" / student.outcome.zip, teacher, env_id)
+        agent = load_student(folder / "cells" / student.outcome.zip, recipe)
         own, its, seconds = _played(agent, teacher, env_id, n_episodes, first_seed, folder / CLAIMS, start)
         seconds_left -= seconds
         bound = percent_bound(Pairs.of(own, its), error)

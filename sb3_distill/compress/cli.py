@@ -71,11 +71,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="form of the export")
     parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
     add_teacher_kwargs(parser)
-    seen = parser.add_argument_group("parts of Dict observations")
+    seen = parser.add_argument_group("what agent and students see")
     wrapped = 'wrappers around those of the agent\'s run, such as sb3_distill.StackedEntries:"dict(entries=[0, 1])"'
     seen.add_argument("--env-wrapper", type=wrapper, nargs="+", help=wrapped)
     seen.add_argument("--teacher-keys", nargs="+", metavar="KEY", help="keys that the agent sees")
     seen.add_argument("--student-keys", nargs="+", metavar="KEY", help="keys that the students see")
+    seen.add_argument(
+        "--frame-stack", type=whole_number(1), help="observations that the students see at once (default: as the agent)"
+    )
     goal = parser.add_argument_group("what the student must keep")
     goal.add_argument("--keep", type=percentage, default=95.0, help="%% of the teacher that the lower bound must reach")
     goal.add_argument("--confidence", type=confidence, default=95.0, help="%%, of that bound")
@@ -112,6 +115,7 @@ def main(argv: list[str]) -> int:
             env_wrapper=args.env_wrapper,
             teacher_keys=args.teacher_keys,
             student_keys=args.student_keys,
+            frame_stack=args.frame_stack,
             command=shlex.join(["sb3-distill", "compress", *argv]),
             say=partial(print, flush=True),
         )

@@ -91,6 +91,7 @@ def compress(
     env_wrapper: Any = None,
     teacher_keys: Any = None,
     student_keys: Any = None,
+    frame_stack: int | None = None,
     command: str = "",
     say: Callable[[str], Any] = print,
 ) -> Compressed:
@@ -111,6 +112,7 @@ def compress(
     :param env_wrapper: wrappers around those of the agent's run, as the Zoo's hyperparameters name them
     :param teacher_keys: the keys of Dict observations that the agent sees; None: those of its run
     :param student_keys: those that its students see; None: those that the agent saw in its run
+    :param frame_stack: how many observations its students see at once; None: as many as the agent
     :param command: the command that repeats it, for the record
     :param say: shows a line of progress
     :return: the outcome
@@ -135,11 +137,11 @@ def compress(
             'the path, or pass "package.module:function" of a function that makes it, with gym_packages.'
         )
     check_teacher(teacher)
-    view = View(env_wrapper, teacher_keys, student_keys)
-    student_keys = show(teacher, env_id, view)
-    observed = students_space(teacher, env_id, student_keys)
+    view = View(env_wrapper, teacher_keys, student_keys, frame_stack)
+    seen = show(teacher, env_id, view)
+    observed = students_space(teacher, env_id, seen)
     kind = kind_of(observed)
-    facts = play_facts(teacher, env_id, student_keys, observed, output)
+    facts = play_facts(teacher, env_id, seen, observed, output)
     statistics = facts["statistics"]
     space = Space(kind, observed, teacher.action_space, facts["temperature"], statistics is not None)
     _check_max_bytes(goal, space)
@@ -154,7 +156,7 @@ def compress(
         * plan.n_timesteps
         * step_bytes(
             DistillationBuffer(1, observed, teacher.action_space, "cpu"),
-            None if teacher.facts.recipe is None else teacher.facts.recipe.frame_stack,
+            seen.recipe.frame_stack,
             in_memory=True,
         )
     )
@@ -186,10 +188,10 @@ def compress(
             goal,
             plan,
             output,
+            view,
+            seen,
             teacher_kwargs,
             statistics,
-            view,
-            student_keys,
         )
         clock = Clock(budget, facts["seconds"], facts["seconds_per_episode"])
         run_search(
@@ -201,6 +203,7 @@ def compress(
         tries = claim(
             teacher,
             env_id,
+            seen.recipe,
             scored_front(search.students),
             output,
             goal,

@@ -24,9 +24,10 @@ from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness
 from sb3_distill.compress.candidates import Params, Space, kind_of
 from sb3_distill.compress.play import RECIPE, normalize
-from sb3_distill.compress.view import View, make_students_env, show, students_space
+from sb3_distill.compress.view import StudentView, View, make_students_env, show, students_space
 from sb3_distill.envs.imports import trust_packages
-from sb3_distill.evaluation.environments import make_env_of, recipe_of
+from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.evaluation.environments import make_env_of
 from sb3_distill.evaluation.loading import load_player
 from sb3_distill.evaluation.play import Score, evaluate_paired
 from sb3_distill.qpd.qpd import QPD
@@ -216,21 +217,21 @@ def learning_rate(space: Space, params: Params) -> Schedule:
 
 
 def learn_together(
-    settings: Settings, teacher: Teacher, space: Space, student_keys: Any = None
+    settings: Settings, teacher: Teacher, space: Space, seen: StudentView
 ) -> tuple[QPD, dict[str, Check]]:
     """
     :param settings: the run
     :param teacher: the teacher
     :param space: what its students were chosen from
-    :param student_keys: the keys of Dict observations that they see; None: everything
+    :param seen: what they see
     :return: the model with those students that were not stopped, and what is known of each, in order
     """
     names = [f"student{index}" for index in range(len(settings.students))]
     entries = [{**space.entries(params), "learning_rate": learning_rate(space, params)} for params in settings.students]
     students = {name: Check(space.n_bytes(params)) for name, params in zip(names, settings.students, strict=True)}
-    env = make_students_env(teacher, settings.env_id, student_keys, max(len(names), 8))
+    env = make_students_env(teacher, settings.env_id, seen, max(len(names), 8))
     if settings.statistics is not None:
-        env = normalize(env, settings.statistics, student_keys)
+        env = normalize(env, settings.statistics, seen.keys)
     try:
         model = QPD(
             env=env,
@@ -243,7 +244,7 @@ def learn_together(
             teacher_kwargs=settings.teacher_kwargs or None,
             allow_env_mismatch=True,
             teacher_keys=teacher.facts.student_keys,
-            student_keys=student_keys,
+            student_keys=seen.keys,
             students=dict(zip(names[1:], entries[1:], strict=True)) or None,
             seed=settings.seed,
             device="cpu",
@@ -256,15 +257,14 @@ def learn_together(
     return model, students
 
 
-def load_student(source: Path | BaseAlgorithm, teacher: Teacher, env_id: str) -> Teacher:
+def load_student(source: Path | BaseAlgorithm, recipe: EnvRecipe) -> Teacher:
     """
     :param source: a student, or its zip, neither of which says how its environment was made
-    :param teacher: its teacher
-    :param env_id: the environment
-    :return: the student, which plays in environments that are made as the teacher's
+    :param recipe: this
+    :return: the student, which plays in such environments
     """
     student = load_teacher(source, device="cpu")
-    student.facts = replace(student.facts, recipe=recipe_of(teacher, env_id))
+    student.facts = replace(student.facts, recipe=recipe)
     return student
 
 
@@ -279,11 +279,11 @@ def run(folder: Path) -> None:
     trust_packages(settings.gym_packages)
     teacher = load_player(settings.teacher, settings.env_id, settings.teacher_kwargs, device="cpu")
     # It has been scored in these environments: where it has no statistics, it is known to see raw observations.
-    student_keys = show(teacher, settings.env_id, View(**settings.view))
-    observed = students_space(teacher, settings.env_id, student_keys)
+    seen = show(teacher, settings.env_id, View(**settings.view))
+    observed = students_space(teacher, settings.env_id, seen)
     is_normalized = settings.statistics is not None
     space = Space(kind_of(observed), observed, teacher.action_space, settings.temperature, is_normalized)
-    model, checks = learn_together(settings, teacher, space, student_keys)
+    model, checks = learn_together(settings, teacher, space, seen)
     learned = time.time()
     statistics = model.get_vec_normalize_env()
     if statistics is not None:
@@ -297,7 +297,7 @@ def run(folder: Path) -> None:
             student = model.student_model(name) if name in model.students else model
             student.env_id = settings.env_id
             student.save(path)
-            own = load_student(student, teacher, settings.env_id)
+            own = load_student(student, seen.recipe)
             played = score(own, settings.env_id, settings.n_episodes, settings.first_seed)
             found = {"returns": played.returns, "traces": played.traces, "zip": path.name}
         outcomes.append(Outcome(params, **asdict(check), **found))

@@ -19,7 +19,6 @@ from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
 from sb3_distill.compress.play import normalize_config
 from sb3_distill.compress.search import Goal, Search, Student, scored_front
-from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.export.export import ExportError, export_agent
 from sb3_distill.results.figures import add_legend, make_axes, percent_label, save_figure, scale_by_size
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT
@@ -55,14 +54,14 @@ def write_student(zip_path: Path, output: Path, search: Search, student: Student
     """
     env_id, env_name = search.env_id, file_name(search.env_id)
     own = run_folder(output / STUDENT, "qpd", env_id)
-    recipe, entries = recipe_of(search.teacher, env_id), search.space.entries(student.outcome.params)
+    recipe, entries = search.seen.recipe, search.space.entries(student.outcome.params)
     config: dict[str, Any] = {
         "env_wrapper": [wrapper.to_config() for wrapper in recipe.wrappers or ()],
         "vec_env_wrapper": [wrapper.to_config() for wrapper in recipe.vec_wrappers],
         "frame_stack": recipe.frame_stack,
     }
     if search.statistics is not None:
-        config["normalize"] = normalize_config(search.student_keys)
+        config["normalize"] = normalize_config(search.seen.keys)
     config = {name: value for name, value in config.items() if value} | {"policy": entries["policy"]}
     args = {
         "algo": "qpd",
@@ -255,7 +254,8 @@ def write_outputs(
         "outcome": notes,
         "env": search.env_id,
         "teacher_keys": teacher.facts.student_keys,
-        "student_keys": search.student_keys,
+        "student_keys": search.seen.keys,
+        "frame_stack": search.seen.recipe.frame_stack,
         "teacher": {
             "source": teacher.source,
             "sha256": teacher.sha256,

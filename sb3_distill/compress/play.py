@@ -9,12 +9,13 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_distill.agents.agent import Teacher
+from sb3_distill.agents.kinds.acting import n_observations
 from sb3_distill.common.finite import has_bounds
 from sb3_distill.common.temperature import choose_temperature
 from sb3_distill.compress.candidates import kind_of
+from sb3_distill.compress.view import StudentView
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.envs.views import part_of
-from sb3_distill.evaluation.environments import recipe_of
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.reading.text import has_json, read_json
 
@@ -65,23 +66,23 @@ def natural_temperature(teacher: Teacher, observed: Any) -> float:
     if teacher.has_distribution:
         return 1.0
     obs, _ = teacher.policy.obs_to_tensor(observed)
-    return choose_temperature(teacher.answer(obs)[0])
+    # A memory is empty, as where episodes begin: what counts is how far the Q-values are apart.
+    return choose_temperature(teacher.answer(obs, None, np.ones(n_observations(obs), dtype=bool))[0])
 
 
 def play_facts(
-    teacher: Teacher, env_id: str, student_keys: Any, observation_space: spaces.Space, folder: Path
+    teacher: Teacher, env_id: str, seen: StudentView, observation_space: spaces.Space, folder: Path
 ) -> dict[str, Any]:
     """
     :param teacher: the agent that is compressed
     :param env_id: the environment
-    :param student_keys: the keys of Dict observations that students see; None: everything
-    :param observation_space: what they observe
+    :param seen: what students see
+    :param observation_space: the space of it
     :param folder: folder of the outcome, in which a search that was killed has left them
     :return: its ``temperature`` and ``statistics``, each None where it is of no use, and whose they are
     """
-    made = recipe_of(teacher, env_id)
-    keys = {"teacher_keys": teacher.facts.student_keys, "student_keys": student_keys}
-    whose = {"sha256": teacher.sha256, "env": env_id, "made": str(made), **keys, "recipe": RECIPE}
+    keys = {"teacher_keys": teacher.facts.student_keys, "student_keys": seen.keys}
+    whose = {"sha256": teacher.sha256, "env": env_id, "made": str(seen.recipe), **keys, "recipe": RECIPE}
     path = folder / TEACHER
     if has_json(path, [*whose, "temperature", "statistics"]):
         found: dict[str, Any] = read_json(path)
@@ -92,11 +93,11 @@ def play_facts(
     if is_discrete and not teacher.has_distribution:
         observed = record_observations(teacher, env_id, N_OBSERVATIONS).values
         temperature = natural_temperature(teacher, observed)
-    if kind_of(observation_space) == "vector" and is_to_normalize(observation_space, made):
+    if kind_of(observation_space) == "vector" and is_to_normalize(observation_space, seen.recipe):
         own = teacher.facts.student_keys
-        if observed is None or (own is not None and student_keys not in (None, own)):
-            observed = record_observations(teacher, env_id, N_OBSERVATIONS, keys=student_keys).values
-        statistics = statistics_of(part_of(observed, student_keys))
+        if observed is None or (own is not None and seen.keys not in (None, own)):
+            observed = record_observations(teacher, env_id, N_OBSERVATIONS, keys=seen.keys).values
+        statistics = statistics_of(part_of(observed, seen.keys))
     return {**whose, "temperature": temperature, "statistics": statistics}
 
 

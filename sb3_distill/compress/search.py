@@ -21,7 +21,7 @@ from sb3_distill.common.files import write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.compress.candidates import Params, Space, front_of
 from sb3_distill.compress.job import Outcome, Settings, read_outcomes
-from sb3_distill.compress.view import View
+from sb3_distill.compress.view import StudentView, View
 from sb3_distill.evaluation.play import Score
 from sb3_distill.results.comparison import Pairs
 from sb3_distill.results.tables import to_json
@@ -125,10 +125,10 @@ class Search:
     :param goal: what is asked for
     :param plan: how it is searched
     :param folder: where runs leave their students
+    :param view: what is said of what teacher and students see
+    :param seen: what students see
     :param teacher_kwargs: what is said of an ONNX file beside it
     :param statistics: by which students see observations normalized; None: they see them raw
-    :param view: what is said of what teacher and students see
-    :param student_keys: the keys of Dict observations that students see; None: everything
     """
 
     def __init__(
@@ -141,13 +141,13 @@ class Search:
         goal: Goal,
         plan: Plan,
         folder: Path,
+        view: View,
+        seen: StudentView,
         teacher_kwargs: Mapping[str, Any] | None = None,
         statistics: Mapping[str, Any] | None = None,
-        view: View | None = None,
-        student_keys: Any = None,
     ) -> None:
         self.teacher, self.env_id, self.teacher_kwargs = teacher, env_id, teacher_kwargs or {}
-        self.statistics, self.view, self.student_keys = statistics, view or View(), student_keys
+        self.statistics, self.view, self.seen = statistics, view, seen
         self.gym_packages, self.space = gym_packages, space
         self.reference, self.goal, self.plan, self.folder = reference, goal, plan, folder
         self.students: list[Student] = []

@@ -22,6 +22,7 @@ from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.outputs import Exports
 from sb3_distill.compress.play import natural_temperature
 from sb3_distill.compress.search import CompressError, Goal, Plan, Search, Student
+from sb3_distill.compress.view import View, show
 from sb3_distill.evaluation.observations import record_observations
 from sb3_distill.export.runner import PolicyRunner
 from sb3_distill.results.comparison import Pairs
@@ -112,7 +113,7 @@ def test_proposals_depend_on_the_seed_and_on_what_was_found(found: Compressed):
             *(getattr(found.search, name) for name in ("teacher", "env_id", "gym_packages", "space", "reference")),
             GOAL,
             plan,
-            found.search.folder,
+            *(getattr(found.search, name) for name in ("folder", "view", "seen")),
         )
         again.students, again.n_rounds, again._starts = known, 1, []
         return again.propose()
@@ -128,7 +129,7 @@ def test_students_that_are_bad_are_stopped_early(folder: Path):
     space = Space("vector", teacher.observation_space, teacher.action_space, 1.0)
     students = space.starts[:3]
     settings = Settings(str(folder), "", SHORT, [], 0, 1_600, students, 1.0, bars=[2.0] * len(CHECKS))
-    model, checks = learn_together(settings, teacher, space)
+    model, checks = learn_together(settings, teacher, space, show(teacher, SHORT, View()))
     stopped = [bool(check.stopped) for check in checks.values()]
     assert stopped == [False, True, True] and not model.students and not vars(model.siblings)
     assert [len(check.agreement) for check in checks.values()] == [2, 1, 1]
@@ -146,13 +147,12 @@ def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compre
     flattered = Student(dataclasses.replace(good.outcome, zip="bad/student.zip", n_bytes=1), pairs)
     front = [flattered, Student(good.outcome, pairs)]
     lines: list[str] = []
-    tries = claim(found.search.teacher, SHORT, front, folder / "out", GOAL, Plan(), lines.append)
+    fresh = (found.search.teacher, SHORT, found.search.seen.recipe, front, folder / "out", GOAL, Plan(), lines.append)
+    tries = claim(*fresh)
     assert [each.holds for each in tries] == [False, True] and len(lines) == 2
     assert [each.error for each in tries] == [pytest.approx(0.025), pytest.approx(0.0125)]
     assert len({each.first_seed for each in tries}) == 2
-    refused = claim(
-        found.search.teacher, SHORT, front, folder / "out", GOAL, Plan(), lines.append, lambda student: "no"
-    )
+    refused = claim(*fresh, lambda student: "no")
     assert refused == [] and lines[-1].endswith("bytes cannot be exported: no")
 
 
@@ -166,8 +166,9 @@ def test_a_claim_takes_the_time_that_is_left(found: Compressed, folder: Path):
     assert expected_seconds([], goal, 0.5) == 2 * 0.5 * 100
 
     def episodes(front: list[Student], seconds_left: float) -> list[int]:
-        arguments = (found.search.teacher, SHORT, front, folder / "out", goal, Plan(), lines.append, lambda _: "")
-        tries = claim(*arguments, seconds_left, 0.5)
+        search = found.search
+        arguments = (search.teacher, SHORT, search.seen.recipe, front, folder / "out", goal, Plan(), lines.append)
+        tries = claim(*arguments, lambda _: "", seconds_left, 0.5)
         return [len(each.student_score.returns) for each in tries]
 
     lines: list[str] = []
@@ -322,6 +323,6 @@ def test_a_limit_of_the_least_bytes_leaves_a_student_to_try(found: Compressed, k
     assert all(least <= space.n_bytes(space.needed(drawn.ask(space.distributions).params)) for _ in range(30))
     own = found.search
     goal = dataclasses.replace(GOAL, max_bytes=least)
-    limited = Search(own.teacher, own.env_id, (), space, own.reference, goal, PLAN, own.folder)
+    limited = Search(own.teacher, own.env_id, (), space, own.reference, goal, PLAN, own.folder, own.view, own.seen)
     proposed = limited.propose()
     assert proposed and all(space.n_bytes(params) == least for params in proposed)

@@ -12,6 +12,7 @@ import yaml
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
+from torch import nn
 
 from sb3_distill import QPD, StackedEntries, load_teacher
 from sb3_distill.cli import main
@@ -20,6 +21,7 @@ from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import score
 from sb3_distill.compress.search import Goal, Plan
 from sb3_distill.export.integer_policy import IntegerPolicy
+from tests.agents.test_onnx_exporters import export
 from tests.compress.games import SHORT, Here, record_of, save_teacher
 
 
@@ -90,6 +92,37 @@ def test_the_students_of_a_student_see_what_it_saw(tmp_path: Path):
     found = search(run, tmp_path / "out")
     assert found.search.reference.mean == 60.0 and found.chosen is not None, found.text
     assert record_of(tmp_path / "out")["student_keys"] == "positions"
+
+
+class Counter(nn.Module):
+    """Pushes to the side to which the pole moves, which it knows from the last angle; its Q-values are 1 and 0."""
+
+    def forward(self, obs: th.Tensor, angle: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        newest = obs[:, 2:3]
+        right = (newest + newest - angle > 0).float()
+        return th.cat([1 - right, right], dim=1), newest
+
+
+@pytest.mark.ci
+def test_students_of_an_agent_with_a_memory_see_the_last_observations(tmp_path: Path, capsys: pytest.CaptureFixture):
+    names: dict[str, Any] = {"input_names": ["obs", "angle_in"], "output_names": ["q_values", "angle_out"]}
+    agent = export(
+        Counter(), tmp_path / "policy.onnx", False, dict.fromkeys(["obs", "angle_in", "q_values", "angle_out"], 0),
+        args=(th.zeros(2, 4), th.zeros(2, 1)), **names,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"has a memory, .* observations with --frame-stack 4"):
+        search(agent, tmp_path / "out", SHORT)
+    assert not (tmp_path / "out").exists()
+    found = search(agent, tmp_path / "out", SHORT, frame_stack=3)
+    assert found.search.reference.mean == 60.0 and found.chosen is not None, found.text
+    run = tmp_path / "out" / "student" / "qpd" / f"{SHORT}_1"
+    student = load_teacher(run, device="cpu")
+    assert student.observation_space.shape == (12,)
+    assert score(student, SHORT, 6, found.search.runs[0].first_seed).returns == found.chosen.student.outcome.returns
+    # The exported policy stacks by itself.
+    assert (tmp_path / "out" / "export" / "policy.npz").is_file() and record_of(tmp_path / "out")["frame_stack"] == 3
+    assert main(["evaluate", str(run), "-n", "3"]) == 0
+    assert "policy.onnx" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("algo", [PPO, DQN])

@@ -10,6 +10,7 @@ from stable_baselines3 import DQN
 
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.compress.play import N_OBSERVATIONS, natural_temperature, play_facts, statistics_of
+from sb3_distill.compress.view import View, show
 from sb3_distill.evaluation.observations import N_EPISODES, record_observations
 
 
@@ -46,7 +47,7 @@ def test_temperature_and_statistics_are_of_the_same_play(tmp_path: Path) -> None
     teacher = load_teacher(DQN("MlpPolicy", "Counted-v0", policy_kwargs={"net_arch": [8]}, seed=0, device="cpu"))
     observed = record_observations(teacher, "Counted-v0", N_OBSERVATIONS).values
     Walk.n_episodes = 0
-    facts = play_facts(teacher, "Counted-v0", None, teacher.observation_space, tmp_path)
+    facts = play_facts(teacher, "Counted-v0", show(teacher, "Counted-v0", View()), teacher.observation_space, tmp_path)
     # Each begins with a seed of its own.
     assert Walk.n_episodes == N_EPISODES
     assert facts["temperature"] == natural_temperature(teacher, observed)
