@@ -158,11 +158,11 @@ class Answers:
             to come back.
         """
         if self.gaussian is None:
-            assert self.point is not None
-            return self.point
+            return th.as_tensor(self.point)
+        mean = th.as_tensor(self.gaussian.mean)
         if self.gaussian.squashed:
-            return self.gaussian.mean.tanh()
-        scaled = scale_actions(self.gaussian.mean, action_space)
+            return mean.tanh()
+        scaled = scale_actions(mean, action_space)
         return scaled + (clip_scaled(scaled, action_space) - scaled).detach()
 
     def greedy(self, action_space: spaces.Space) -> np.ndarray:

@@ -107,3 +107,17 @@ def test_their_arrays_make_them_again(answers):
 def test_kinds_exclude_each_other():
     with pytest.raises(ValueError, match="exactly one of q_values, log_probs, gaussian and point"):
         Answers(q_values=np.zeros((1, 2)), point=np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        Answers(gaussian=Gaussian(th.tensor([[0.5, -3.0]]), th.ones(1, 2))),
+        Answers(gaussian=Gaussian(th.tensor([[0.5, -3.0]]), th.ones(1, 2), squashed=True)),
+        Answers(point=th.tensor([[0.25, -1.0]])),
+    ],
+)
+def test_greedy_actions_of_arrays_are_those_of_tensors(answers: Answers):
+    box = spaces.Box(np.array([-2.0, 0.0], dtype=np.float32), np.array([2.0, 4.0], dtype=np.float32))
+    greedy = answers.greedy(box)
+    assert (answers.numpy().greedy(box) == greedy).all() and box.contains(greedy[0])
