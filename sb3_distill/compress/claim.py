@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from scipy import stats
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.files import write_whole
 from sb3_distill.compress.job import load_student, score
-from sb3_distill.compress.search import Goal, Plan, Student
-from sb3_distill.envs.recipe import EnvRecipe
+from sb3_distill.compress.search import Search, Student, scored_front
 from sb3_distill.evaluation.play import Score
 from sb3_distill.reading.text import has_json
 from sb3_distill.results.comparison import Pairs, percent_bound
@@ -73,7 +72,7 @@ def error_of(confidence: float, number: int) -> float:
 
 def episodes_needed(pairs: Pairs, keep: float, error: float) -> float:
     """
-    :param pairs: episodes on the starts of the search
+    :param pairs: episodes that were played before
     :param keep: per cent of the teacher that the lower bound must reach
     :param error: share of errors
     :return: number of episodes with which the bound would reach it, were the student what it seems to be
@@ -86,20 +85,9 @@ def episodes_needed(pairs: Pairs, keep: float, error: float) -> float:
 
 
 def _n_episodes(needed: float, most: float) -> int:
-    # The search's own score is flattering: it was chosen by it.
-    return int(min(max(1.5 * needed, LEAST), most))
-
-
-def expected_seconds(front: Sequence[Student], goal: Goal, seconds_per_episode: float) -> float:
-    """
-    :param front: see ``claim``
-    :param goal: what is asked for
-    :param seconds_per_episode: see ``claim``
-    :return: about how long the first try takes, in which student and teacher play
-    """
-    pairs = [student.pairs for student in front if student.pairs is not None]
-    needed = (episodes_needed(each, goal.keep, error_of(goal.confidence, 1)) for each in pairs)
-    return 2 * seconds_per_episode * _n_episodes(next((each for each in needed if each <= MOST), 0.0), MOST)
+    # The search's own score is flattering: it was chosen by it. Of its margin above what is to be kept, half is counted
+    # on, which takes four times as many episodes.
+    return int(min(max(4 * needed, LEAST), most))
 
 
 def _played(
@@ -121,70 +109,105 @@ def _played(
     return Score(**found["student"]), Score(**found["teacher"]), found["seconds"]
 
 
-def claim(
-    teacher: Teacher,
-    env_id: str,
-    recipe: EnvRecipe,
-    front: Sequence[Student],
-    folder: Path,
-    goal: Goal,
-    plan: Plan,
-    say: Callable[[str], Any],
-    export: Callable[[Student], str] = lambda student: "",
-    seconds_left: float = math.inf,
-    seconds_per_episode: float = 0.0,
-) -> list[Claim]:
+class Claims:
     """
-    Try students from the smallest on, until one keeps enough, or no time is left. The first try has at least ``LEAST``
-    episodes however long they take.
+    Tries students of a search on fresh starts, from the smallest on, until one keeps enough.
 
-    :param teacher: the teacher
-    :param env_id: the environment
-    :param recipe: how that of the students is made
-    :param front: students of which none is both as small and as good as another, from the smallest
-    :param folder: folder of the runs
-    :param goal: what is asked for
-    :param plan: how it was searched
+    :param search: the search. It learns what the students did that failed.
     :param say: shows a line
     :param export: exports a student, and returns why that is refused; empty: it is not. A student that cannot be
         exported makes no try.
-    :param seconds_left: time for all tries
     :param seconds_per_episode: about how long one agent plays an episode
-    :return: the tries; the last one holds, or none does
     """
-    tries: list[Claim] = []
-    for student in front:
-        assert student.pairs is not None
-        error = error_of(goal.confidence, len(tries) + 1)
-        needed = episodes_needed(student.pairs, goal.keep, error)
-        if needed > MOST:
-            continue
-        fitting = seconds_left / (2 * seconds_per_episode) if seconds_per_episode else math.inf
-        if (tries and fitting < LEAST) or needed > max(fitting, LEAST):
-            say(
-                f"{student.n_bytes:,} bytes are not tried on {_n_episodes(needed, MOST)} fresh starts: the budget has "
-                "no time left for them"
-            )
-            continue
-        start = time.monotonic()
-        refused = export(student)
-        if refused:
-            seconds_left -= time.monotonic() - start
-            say(f"{student.n_bytes:,} bytes cannot be exported: {refused}")
-            continue
-        n_episodes = _n_episodes(needed, min(MOST, max(fitting, LEAST)))
-        first_seed = CLAIM_SEED + 1_000 * (plan.seed % 1_000) * N_TRIES + MOST * len(tries)
-        agent = load_student(folder / "cells" / student.outcome.zip, recipe)
-        own, its, seconds = _played(agent, teacher, env_id, n_episodes, first_seed, folder / CLAIMS, start)
-        seconds_left -= seconds
-        bound = percent_bound(Pairs.of(own, its), error)
-        holds = bound is not None and bound >= goal.keep
-        tries.append(Claim(student, error, first_seed, own, its, bound, holds, seconds))
-        shown = "none" if bound is None else f"{bound:.1f}%"
-        say(
-            f"{student.n_bytes:,} bytes on {n_episodes} fresh starts: {tries[-1].percent:.1f}% of the teacher, lower "
-            f"bound {shown}: {'kept' if holds else 'not enough'}"
+
+    def __init__(
+        self,
+        search: Search,
+        say: Callable[[str], Any],
+        export: Callable[[Student], str] = lambda student: "",
+        seconds_per_episode: float = 0.0,
+    ) -> None:
+        self.search, self.say, self.export, self.seconds_per_episode = search, say, export, seconds_per_episode
+        # The last one holds, or none does.
+        self.tries: list[Claim] = []
+        # Files of students that cannot be exported, or need more time than there was
+        self._left_out: set[str] = set()
+
+    @property
+    def chosen(self) -> Claim | None:
+        """The try that holds; None: there is none."""
+        return self.tries[-1] if self.tries and self.tries[-1].holds else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no further try."""
+        return self.chosen is not None or len(self.tries) == N_TRIES
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all tries."""
+        return sum(each.seconds for each in self.tries)
+
+    @property
+    def expected_seconds(self) -> float:
+        """About how long the next try takes, in which student and teacher play."""
+        found = self._next()
+        return 2 * self.seconds_per_episode * _n_episodes(0.0 if found is None else found[1], MOST)
+
+    def make(self, seconds_left: float = math.inf) -> None:
+        """
+        Try students. The first try has at least ``LEAST`` episodes however long they take.
+
+        :param seconds_left: time for all tries
+        """
+        per_try = 2 * self.seconds_per_episode
+        while not self.is_over and (found := self._next()):
+            student, needed = found
+            start = time.monotonic()
+            fitting = seconds_left / per_try if per_try else math.inf
+            if (self.tries and fitting < LEAST) or needed > max(fitting, LEAST):
+                self._left_out.add(student.outcome.zip)
+                self.say(
+                    f"{student.n_bytes:,} bytes are not tried on {_n_episodes(needed, MOST)} fresh starts: the budget "
+                    "has no time left for them"
+                )
+                continue
+            refused = self.export(student)
+            if refused:
+                self._left_out.add(student.outcome.zip)
+                seconds_left -= time.monotonic() - start
+                self.say(f"{student.n_bytes:,} bytes cannot be exported: {refused}")
+                continue
+            self._try(student, _n_episodes(needed, min(MOST, max(fitting, LEAST))), start)
+            seconds_left -= self.tries[-1].seconds
+
+    def _next(self) -> tuple[Student, float] | None:
+        """The smallest student that may keep enough, and how many episodes would show it; None: there is none."""
+        error = error_of(self.search.goal.confidence, len(self.tries) + 1)
+        left = [student for student in self.search.students if student.outcome.zip not in self._left_out]
+        for student in scored_front(left):
+            assert student.known is not None
+            needed = episodes_needed(student.known, self.search.goal.keep, error)
+            if needed <= MOST:
+                return student, needed
+        return None
+
+    def _try(self, student: Student, n_episodes: int, start: float) -> None:
+        search, goal = self.search, self.search.goal
+        error = error_of(goal.confidence, len(self.tries) + 1)
+        first_seed = CLAIM_SEED + 1_000 * (search.plan.seed % 1_000) * N_TRIES + MOST * len(self.tries)
+        agent = load_student(search.folder / "cells" / student.outcome.zip, search.seen.recipe)
+        own, its, seconds = _played(
+            agent, search.teacher, search.env_id, n_episodes, first_seed, search.folder / CLAIMS, start
         )
-        if holds or len(tries) == N_TRIES:
-            break
-    return tries
+        pairs = Pairs.of(own, its)
+        bound = percent_bound(pairs, error)
+        holds = bound is not None and bound >= goal.keep
+        self.tries.append(Claim(student, error, first_seed, own, its, bound, holds, seconds))
+        shown = "none" if bound is None else f"{bound:.1f}%"
+        self.say(
+            f"{student.n_bytes:,} bytes on {n_episodes} fresh starts: {pairs.percent:.1f}% of the teacher, lower bound "
+            f"{shown}: {'kept' if holds else 'not enough'}"
+        )
+        if not holds:
+            search.learn(student, pairs)

@@ -15,7 +15,7 @@ from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.files import check_own_folder, write_whole
 from sb3_distill.common.utils import missing_extra
 from sb3_distill.compress.candidates import Params, Space, check_teacher, kind_of
-from sb3_distill.compress.claim import Claim, claim, expected_seconds
+from sb3_distill.compress.claim import Claim, Claims
 from sb3_distill.compress.job import score
 from sb3_distill.compress.outputs import (
     EXPORT,
@@ -36,7 +36,6 @@ from sb3_distill.compress.search import (
     Search,
     only_search_in,
     run_search,
-    scored_front,
     search_seed,
 )
 from sb3_distill.compress.view import View, show, students_space
@@ -193,39 +192,52 @@ def compress(
             teacher_kwargs,
             statistics,
         )
-        clock = Clock(budget, facts["seconds"], facts["seconds_per_episode"])
-        run_search(
-            search,
-            backend or run_locally(plan.n_jobs, 1, JOB),
-            partial(_goes_on, clock=clock, n_rounds=n_rounds, say=say),
-        )
         exports = Exports(output, search, target)
-        tries = claim(
-            teacher,
-            env_id,
-            seen.recipe,
-            scored_front(search.students),
-            output,
-            goal,
-            plan,
-            say,
-            exports.write,
-            clock.left(search) if n_rounds is None else math.inf,
-            clock.per_episode,
+        claims = Claims(search, say, exports.write, facts["seconds_per_episode"])
+        clock = Clock(budget, facts["seconds"], claims)
+        goes_on = partial(_goes_on, clock=clock, n_rounds=n_rounds, say=say)
+        search_and_claim(
+            claims,
+            backend or run_locally(plan.n_jobs, 1, JOB),
+            goes_on,
+            lambda: clock.left if n_rounds is None else math.inf,
         )
-        chosen = tries[-1] if tries and tries[-1].holds else None
+        tries, chosen = claims.tries, claims.chosen
         if chosen is None:
             exports.clear()
         outcome = Compressed(search, tries, describe(chosen, search, goal, tries, exports.refused.values()))
         how = {
             "command": command,
             "budget": budget,
-            "kept_for_the_claim": clock.kept(search),
+            "kept_for_the_claim": clock.kept,
             "seconds_of_rounds": search.seconds,
-            "seconds": clock.setup + sum(search.seconds) + sum(each.seconds for each in tries),
+            "seconds": clock.spent,
         }
         write_outputs(output, search, goal, tries, exports, how)
     return outcome
+
+
+def search_and_claim(
+    claims: Claims,
+    backend: Backend,
+    goes_on: Callable[[Search, Sequence[Params]], bool],
+    seconds_left: Callable[[], float],
+) -> None:
+    """
+    Search, and try what was found on fresh starts; where none keeps enough, search on, while there is another round.
+
+    :param claims: the tries of the search
+    :param backend: what runs the search's students
+    :param goes_on: see ``run_search``
+    :param seconds_left: time that is left for tries
+    """
+    search = claims.search
+    while not claims.is_over:
+        n_before = search.n_rounds
+        run_search(search, backend, goes_on)
+        if search.n_rounds == n_before:
+            break
+        claims.make(seconds_left())
 
 
 def _check_max_bytes(goal: Goal, space: Space) -> None:
@@ -243,34 +255,36 @@ class Clock:
 
     :param budget: seconds of everything
     :param setup: seconds until the teacher was scored
-    :param per_episode: seconds of one of its episodes, as it was scored
+    :param claims: the tries of the search's students
     """
 
     budget: float
     setup: float
-    per_episode: float
+    claims: Claims
 
-    def left(self, search: Search) -> float:
-        """
-        :param search: the search
-        :return: seconds that are left after its rounds so far
-        """
-        return self.budget - self.setup - sum(search.seconds)
+    @property
+    def spent(self) -> float:
+        """Seconds of everything so far."""
+        return self.setup + sum(self.claims.search.seconds) + self.claims.seconds
 
-    def kept(self, search: Search) -> float:
-        """
-        :param search: the search
-        :return: seconds that no further round may take: those of the first try on fresh starts, and of the export
-        """
-        claimed = expected_seconds(scored_front(search.students), search.goal, self.per_episode)
-        return min(max(claimed + _EXPORT * self.budget, _LEAST * self.budget), _MOST * self.budget)
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.budget - self.spent
+
+    @property
+    def kept(self) -> float:
+        """Seconds that no further round may take: those of the next try on fresh starts, and of the export."""
+        claimed = self.claims.expected_seconds
+        least = 0.0 if self.claims.tries else _LEAST
+        return min(max(claimed + _EXPORT * self.budget, least * self.budget), _MOST * self.budget)
 
 
 def _goes_on(
     search: Search, chosen: Sequence[Params], *, clock: Clock, n_rounds: int | None, say: Callable[[str], Any]
 ) -> bool:
     """Whether another round fits, and the line that says so."""
-    left, kept = clock.left(search), clock.kept(search)
+    left, kept = clock.left, clock.kept
     fits = left - kept >= search.expected_seconds or not search.seconds
     if not (fits if n_rounds is None else search.n_rounds < n_rounds):
         return False

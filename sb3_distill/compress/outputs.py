@@ -122,13 +122,16 @@ def front_table(front: Sequence[Student], space: Space, tries: Sequence[Claim]) 
     :param tries: the tries on fresh starts
     :return: one line for each student of the front, the header first
     """
+    claims = {each.student.outcome.zip: each for each in tries}
+    # One that failed on fresh starts may not be of the front any more.
+    shown = {each.outcome.zip: each for each in [*(claim.student for claim in claims.values()), *front]}
     header = ["student", "weight bits", "input bits", "bytes", "temperature", "% of teacher, search"]
     table = [[*header, "% of teacher, fresh starts", "episodes", "lower bound", "kept"]]
-    claims = {id(each.student): each for each in tries}
-    for student in front:
+    for student in sorted(shown.values(), key=lambda each: each.n_bytes):
+        assert student.pairs is not None
         params = student.outcome.params
         temperature = space.entries(params).get("temperature")
-        claim = claims.get(id(student))
+        claim = claims.get(student.outcome.zip)
         table.append(
             [
                 space.describe(params),
@@ -136,7 +139,7 @@ def front_table(front: Sequence[Student], space: Space, tries: Sequence[Claim]) 
                 str(params["input_bits"]),
                 str(student.n_bytes),
                 "" if temperature is None else f"{temperature:.3g}",
-                f"{student.percent:.1f}",
+                f"{student.pairs.percent:.1f}",
                 *(["", "", "", ""] if claim is None else _claim_cells(claim)),
             ]
         )
@@ -184,7 +187,8 @@ def draw_front(students: Sequence[Student], goal: Goal, tries: Sequence[Claim]) 
 def _student_record(student: Student, space: Space) -> dict[str, Any]:
     outcome = asdict(student.outcome)
     outcome.pop("traces")
-    return {**outcome, "network": space.describe(student.outcome.params), "percent_of_teacher": student.percent}
+    percent = None if student.pairs is None else student.pairs.percent
+    return {**outcome, "network": space.describe(student.outcome.params), "percent_of_teacher": percent}
 
 
 def _claim_record(claim: Claim) -> dict[str, Any]:
@@ -295,7 +299,7 @@ def describe(
     teacher = search.teacher
     tried = f"{len(search.students)} students were tried, {len(tries)} of them on fresh starts."
     if chosen is None:
-        percents = [each.percent for each in search.students if each.pairs is not None]
+        percents = [each.pairs.percent for each in search.students if each.pairs is not None]
         best = f"The best one had {max(percents):.1f}% on the starts of the search." if percents else "None was scored."
         most = "" if goal.max_bytes is None else f" in at most {goal.max_bytes:,} bytes"
         advice = ["take a longer --budget", "a lower --keep", *([] if goal.max_bytes is None else ["more --max-bytes"])]

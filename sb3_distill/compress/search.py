@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,12 @@ class Student:
 
     :param outcome: what came of it
     :param pairs: its episodes beside those of the teacher; None: it was stopped
+    :param fresh: the same of its last try on fresh starts, which failed; None: there was none
     """
 
     outcome: Outcome
     pairs: Pairs | None
+    fresh: Pairs | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -99,8 +101,13 @@ class Student:
 
     @property
     def percent(self) -> float:
-        """Per cent of the teacher on the starts of the search; NaN if it was stopped."""
-        return float("nan") if self.pairs is None else self.pairs.percent
+        """Per cent of the teacher, as far as it is known; NaN if it was stopped."""
+        return float("nan") if self.known is None else self.known.percent
+
+    @property
+    def known(self) -> Pairs | None:
+        """Its fresh episodes, by which it was not chosen; those of the search where there are none."""
+        return self.pairs if self.fresh is None else self.fresh
 
 
 def scored_front(students: Sequence[Student]) -> list[Student]:
@@ -248,6 +255,16 @@ class Search:
         agreements = [student.outcome.agreement for student in self.students if student.percent >= self.goal.keep]
         n_checks = max(map(len, agreements), default=0)
         return [min(each[check] for each in agreements if len(each) > check) for check in range(n_checks)]
+
+    def learn(self, student: Student, fresh: Pairs) -> None:
+        """
+        Go by what a student did on fresh starts, from now on.
+
+        :param student: a student that was chosen by its score in the search
+        :param fresh: its episodes beside those of the teacher
+        """
+        index = next(place for place, each in enumerate(self.students) if each.outcome is student.outcome)
+        self.students[index] = replace(student, fresh=fresh)
 
     def run_round(self, backend: Backend, chosen: Sequence[Params]) -> None:
         """
