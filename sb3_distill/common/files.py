@@ -303,21 +303,41 @@ def check_own_folder(folder: Path, names: Iterable[str], is_ours: bool) -> None:
         )
 
 
+@contextmanager
+def without_empty_folders(folder: Path) -> Iterator[None]:
+    """
+    Leave no folder behind into which nothing was written.
+
+    :param folder: the folder
+    :return: a context; what its content makes of this folder and of those above is removed, unless it holds something
+    """
+    own = folder.absolute()
+    missing = [path for path in (own, *own.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in missing:
+            # It was not made, or it holds something.
+            with suppress(OSError):
+                path.rmdir()
+
+
 def check_writable(path: Path) -> None:
     """
-    Check that a file can be written, before the work whose result it will hold.
+    Check that a file can be written, before the work whose result it will hold. Nothing is left.
 
     :param path: the file
     :raises OSError: it cannot be written
     """
     partial = partial_path(path)
-    try:
-        if not _is_device(path):
-            with _written_beside(path, partial):
-                pass
-    except OSError as error:
-        in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
-        reason = error.strerror or error if in_the_way is None else f"{in_the_way} is a file, not a folder"
-        raise OSError(f"{path} cannot be written ({reason}): name another place with -o.") from error
-    finally:
-        _remove(partial)
+    with without_empty_folders(path.parent):
+        try:
+            if not _is_device(path):
+                with _written_beside(path, partial):
+                    pass
+        except OSError as error:
+            in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
+            reason = error.strerror or error if in_the_way is None else f"{in_the_way} is a file, not a folder"
+            raise OSError(f"{path} cannot be written ({reason}): name another place with -o.") from error
+        finally:
+            _remove(partial)

@@ -170,12 +170,12 @@ def compress(
     with only_search_in(output):
         before = time.monotonic()
         reference = score(teacher, env_id, plan.n_episodes, search_seed(plan))
+        if reference.mean == 0:
+            raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
         # A search that is repeated has as much time, so it counts what this took at first.
         now = time.monotonic()
         facts = {"seconds": now - start, "seconds_per_episode": (now - before) / plan.n_episodes, **facts}
         write_whole(output / TEACHER, to_json(facts))
-        if reference.mean == 0:
-            raise CompressError(f"{teacher.source} scores 0 in {env_id}, of which nothing is a per cent.")
         size = f"{teacher.n_bytes:,} bytes, " if teacher.n_bytes else ""
         say(f"The teacher: {size}{reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
         search = Search(

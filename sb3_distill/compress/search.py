@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.common.files import write_whole
+from sb3_distill.common.files import without_empty_folders, write_whole
 from sb3_distill.common.locks import locked
 from sb3_distill.compress.candidates import Params, Space, front_of
 from sb3_distill.compress.job import Outcome, Settings, read_outcomes
@@ -344,7 +344,7 @@ def only_search_in(folder: Path) -> Iterator[None]:
     :param folder: the folder
     :raises InUseError: another process searches there
     """
-    with locked(folder, "compresses an agent"):
+    with without_empty_folders(folder), locked(folder, "compresses an agent"):
         for left in folder.glob("cells/.*"):
             shutil.rmtree(left, ignore_errors=True)
         yield

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Container, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -379,7 +379,8 @@ def export_agent(
     written, files, refused = candidates.written, candidates.files, candidates.refused
     description = _describe(agent, whole.sha256, parts, env_id, opset, checked, checked_against, written)
     files[DESCRIPTION_FILE] = (json.dumps({"format": FORMAT, **asdict(description)}, indent=2) + "\n").encode()
-    with locked(folder, "exports", wait=True):
+    # A lock makes the folder.
+    with locked(folder, "exports", wait=True) if written else nullcontext():
         is_kept = bool(refused) and (folder / DESCRIPTION_FILE).exists()
         if written and not is_kept:
             gone = [folder / name for name in _FILES if name not in files]

@@ -120,6 +120,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
             with pytest.raises(OSError, match=f"{tmp_path / 'notes'} is a file, not a folder"):
                 check(folder)
     check_writable_folder(tmp_path / "new" / "deeper")
+    check_writable(tmp_path / "new" / "deeper" / "file")
     assert not (tmp_path / "new").exists()
 
 

@@ -7,11 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import optuna
 import psutil
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from sb3_distill import QPD, load_teacher
 from sb3_distill.cli import main
@@ -306,8 +308,14 @@ def test_bad_options_are_refused_by_name(arguments, message, capsys):
 def test_what_cannot_be_compressed_is_refused_before_the_search(folder: Path, tmp_path: Path, capsys):
     assert main(["compress", str(tmp_path / "none.zip"), "-o", str(tmp_path / "out")]) == 1
     assert "There is no agent at" in capsys.readouterr().err
-    assert main(["compress", str(save_teacher(folder)), "-o", str(tmp_path), "--env", "Pendulum-v1"]) == 1
+    assert main(["compress", str(save_teacher(folder)), "-o", str(tmp_path / "out"), "--env", "Pendulum-v1"]) == 1
     assert "cannot play Pendulum-v1" in capsys.readouterr().err
+    nothing = "NoReward-v0"
+    gym.register(nothing, lambda: gym.wrappers.TransformReward(CartPoleEnv(), lambda reward: 0.0), max_episode_steps=9)
+    with pytest.raises(CompressError, match="scores 0 in NoReward-v0, of which nothing is a per cent"):
+        search(folder, tmp_path / "out", env_id=nothing)
+    del gym.registry[nothing]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_search_says_what_it_needs_and_is_refused_where_it_does_not_fit(folder: Path, tmp_path: Path, monkeypatch):

@@ -82,6 +82,7 @@ def test_c_needs_no_onnx(agent, tmp_path: Path, capsys, monkeypatch):
         open_file(tmp_path / "c" / "policy.onnx")
     assert compress(["agent.zip", "-o", str(tmp_path / "small")]) == 1
     assert f"sb3-distill compress: {message} --target c " in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_page_for_the_browser(agent, tmp_path: Path, capsys):

@@ -143,6 +143,14 @@ def test_a_file_in_the_place_of_the_folder_is_refused_before_the_agent_is_read(t
     assert f"{tmp_path / 'notes'} is a file, not a folder" in capsys.readouterr().err
 
 
+def test_an_export_that_is_refused_leaves_no_empty_folder(tmp_path: Path):
+    # Q-values that 2 bits do not tell apart
+    DQN("MlpPolicy", "Bits-v0", buffer_size=10, seed=0, device="cpu").save(tmp_path / "agent")
+    with pytest.raises(ExportError, match="written: no file"):
+        export_agent(tmp_path / "agent.zip", tmp_path / "new" / "out", "Bits-v0", 40, 0.0, bits=2, formats=["c"])
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.zip"]
+
+
 @pytest.mark.parametrize("name", ["README.md", "policy.c", "runner.py", "policy.json"])
 def test_files_of_somebody_else_stay(name: str, tmp_path: Path, capsys):
     DQN("MlpPolicy", "Bits-v0", buffer_size=10, device="cpu", policy_kwargs={"net_arch": [4]}).save(tmp_path / "agent")
