@@ -157,6 +157,25 @@ def _place_count(layer: Layer) -> tuple[int, int]:
     return (1, 1) if layer.pool else (vertical, horizontal)
 
 
+def fixed_point(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param low: the lowest value of each entry of an action
+    :param high: the highest
+    :return: ``centre`` and ``half`` of ``IntegerPolicy``, with which no integer stands for a value beyond these bounds,
+        not even by the last bit
+    """
+    low, high = low.astype(np.float32), high.astype(np.float32)
+    centre = ((low.astype(np.float64) + high) / 2).astype(np.float32)
+    half = ((high.astype(np.float64) - low) / 2).astype(np.float32)
+    last_bit = np.spacing(np.maximum(np.abs(low), np.abs(high)))
+    while True:
+        reach = np.float32(FULL) * (half / np.float32(FULL))
+        beyond = (centre - reach < low) | (centre + reach > high)
+        if not beyond.any():
+            return centre, half
+        half = np.where(beyond, np.maximum(half - last_bit, np.float32(0)), half)
+
+
 class _Lowering:
     """Turns one layer after another into integers."""
 
@@ -266,13 +285,13 @@ class _Lowering:
             meaning = {"n_actions": int(space.n), "output_scale": float(output / self.n_quantiles)}
         elif isinstance(space, spaces.Box):
             low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
-            centre, half = (low + high) / 2, (high - low) / 2
+            centre, half = fixed_point(low, high)
             squashes = bool(self.agent.policy.squash_output)
             numbers, units, _ = self._sums(len(self.blocks) - 1, 0.0 if squashes else centre)
             ratio = units * (TANH_STEPS if squashes else FULL / np.maximum(half, 1e-30))
             activation = "tanh" if squashes else ""
             meaning = {"n_actions": len(low), "action_shape": space.shape}
-            meaning |= {"centre": centre.astype(np.float32), "half": half.astype(np.float32)}
+            meaning |= {"centre": centre, "half": half}
         else:
             raise _refuse(self.agent, f"its actions are {space}, neither Discrete nor Box", "Use another agent.")
         layer = Layer(

@@ -26,7 +26,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.export import integer_policy as runner
 from sb3_distill.export.export import disagreement
 from sb3_distill.export.integer_policy import TANH, IntegerPolicy, rescale, tanh
-from sb3_distill.export.integers import _as_multiplier, integer_policy
+from sb3_distill.export.integers import _as_multiplier, fixed_point, integer_policy
 from sb3_distill.quantization.layers import quantized_layers
 from tests.export.integers import (
     AGENTS,
@@ -328,6 +328,17 @@ def test_inputs_of_0_have_the_levels_of_the_agent_behind_activations(activation,
     layer = integer_policy(agent).layers[0]
     assert len(set(expected.reshape(-1).tolist())) == 2
     assert layer(np.zeros((1, math.prod(layer.shape)), np.int64)).reshape(-1).tolist() == expected.reshape(-1).tolist()
+
+
+def test_no_action_is_beyond_its_bounds_by_the_last_bit():
+    # (0.5 + 0.7) / 2 + (0.7 - 0.5) / 2 is 0.70000005 in float32, in which the bound is 0.69999999.
+    low, high = np.float32([0.5, -0.1, -2, 0.3, 1000]), np.float32([0.7, 0.3, 2, 0.3, 1000.1])
+    centre, half = fixed_point(low, high)
+    policy = dataclasses.replace(integer_policy(AGENTS["continuous"]()), action_shape=(5,), centre=centre, half=half)
+    lowest, middle, highest = policy.to_actions(np.array([[-32767] * 5, [0] * 5, [32767] * 5]))
+    assert (low <= lowest).all() and (highest <= high).all()
+    assert np.allclose([lowest, middle, highest], [low, (low + high) / 2, high], rtol=4e-7, atol=1e-8)
+    assert (lowest[2], highest[2]) == (-2, 2)
 
 
 def test_bytes_are_bytes_in_every_type_of_integers():
