@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_distill import PolicyDistillation, load_teacher
+from sb3_distill.agents.chain import count_macs
 from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.kinds.onnx import OnnxTeacher
 from tests.agents.onnx_files import FLOAT, save, weights_of
@@ -201,3 +202,5 @@ def test_images_in_the_form_of_tf2onnx(as_nchw: bool, tmp_path: Path) -> None:
     features = F.conv2d(th.as_tensor(obs) / 255, conv, stride=2).relu().permute(0, 2, 3, 1).flatten(1)
     expected = (features @ th.as_tensor(weights_of(36, 2))).log_softmax(dim=1)
     assert th.allclose(teacher.answer(th.as_tensor(obs))[0].log_probs, expected, atol=1e-5)
+    # A kernel at each of 3 x 4 places, then a layer
+    assert count_macs(teacher) == 3 * 4 * (3 * 2 * 3 * 3) + 36 * 2

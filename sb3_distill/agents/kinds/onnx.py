@@ -256,10 +256,11 @@ class OnnxTeacher(AnsweringTeacher):
         shape = space_in_a_row(space, self._keys).shape if isinstance(space, spaces.Dict) else space.shape
         shape = (shape[1:] + shape[:1]) if self._channels_last else shape
         memory = self._ports.memory
-        inputs = {self._ports.observation.name: (1, *shape)}
+        port = self._ports.observation
+        feeds = {port.name: np.zeros((1, *shape), port.dtype)}
         for name, part in memory.begin(1).items():
-            inputs[name] = np.moveaxis(part, 0, memory.axes[name]).shape if memory.is_batched else part.shape[1:]
-        return count_onnx_macs(self._file.model, inputs)
+            feeds[name] = np.moveaxis(part, 0, memory.axes[name]) if memory.is_batched else part[0]
+        return count_onnx_macs(self._file, feeds)
 
     @property
     def has_critic(self) -> bool:

@@ -87,7 +87,7 @@ def open_onnx(path: Path) -> OnnxFile:
     """
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise AgentError(f"{path} needs ONNX, which is not installed: pip install 'sb3-distill[export]'.") from error
     data = read_file(path, MAX_WEIGHTS_BYTES)
@@ -116,15 +116,8 @@ def open_onnx(path: Path) -> OnnxFile:
                 n_parameters, n_bits = n_parameters + size, n_bits + size * _WEIGHT_BITS[message.data_type]
     for name in sorted(outside):
         digest.update(read_file(_beside(path, name), MAX_WEIGHTS_BYTES))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # As the runner of our own exports: integers are unpacked once.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            str(path) if outside else data, options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(data, path)
     except Exception as error:
         # The runtime's own kinds of errors
         reason = " ".join(str(error).split())
@@ -136,6 +129,23 @@ def open_onnx(path: Path) -> OnnxFile:
     return OnnxFile(
         path, session, inputs, outputs, digest.hexdigest(), len(data), n_parameters, (n_bits + 7) // 8, model
     )
+
+
+def open_session(data: bytes, path: Path) -> Any:
+    """
+    :param data: a model
+    :param path: its file, which may have weights beside it
+    :return: what runs it on the CPU
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # As the runner of our own exports: integers are unpacked once.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _walk(message: Any) -> Iterator[Any]:

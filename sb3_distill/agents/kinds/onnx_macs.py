@@ -4,7 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_RECURRENT = ("LSTM", "GRU", "RNN")
+import numpy as np
+
+from sb3_distill.agents.kinds.onnx_file import OnnxFile, open_session
+
+_COUNTED = ("MatMul", "Gemm", "Conv", "LSTM", "GRU", "RNN")
 # Products that are not counted: with them, the number is unknown. So it is where a node has a graph of its own.
 _NOT_COUNTED = (
     *("Attention", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "MatMulInteger"),
@@ -12,50 +16,46 @@ _NOT_COUNTED = (
 )
 
 
-def count_onnx_macs(model: Any, inputs: Mapping[str, tuple[int, ...]]) -> int | None:
+def count_onnx_macs(file: OnnxFile, feeds: Mapping[str, np.ndarray]) -> int | None:
     """
-    :param model: a model, in which the sizes that are left open are filled in
-    :param inputs: by input, the shape for one observation
-    :return: multiplications of its matrices; None if it has operators that are not counted, or shapes that are not
-        known before it runs
+    :param file: an open file
+    :param feeds: by input, an array for one observation
+    :return: multiplications of its matrices; None if it has operators that are not counted, or does not run with the
+        results of all of its nodes
     """
     import onnx
 
-    graph = model.graph
-    for port in graph.input:
-        for size, dimension in zip(inputs.get(port.name, ()), port.type.tensor_type.shape.dim, strict=False):
-            dimension.dim_value = size
-    # What exporters wrote of other shapes can contradict these.
-    del graph.value_info[:]
-    for port in graph.output:
-        port.type.tensor_type.ClearField("shape")
-    try:
-        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        # What runs need not be what this understands.
+    graph = file.model.graph
+    if any(_is_unknown(node) for node in graph.node):
         return None
+    nodes = [node for node in graph.node if node.op_type in _COUNTED]
     shapes = {weights.name: tuple(weights.dims) for weights in graph.initializer}
-    for port in (*graph.input, *graph.value_info, *graph.output):
-        sizes = [dimension.dim_value for dimension in port.type.tensor_type.shape.dim]
-        if all(sizes) and port.type.tensor_type.HasField("shape"):
-            shapes[port.name] = tuple(sizes)
+    shapes |= {name: array.shape for name, array in feeds.items()}
+    # The shapes of all others follow from running it: not every exporter writes them so that they could be inferred.
+    wanted = {name for node in nodes for name in (*node.input[:3], node.output[0]) if name}
+    names = sorted(wanted - shapes.keys())
+    model = onnx.ModelProto()
+    model.CopyFrom(file.model)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     try:
-        return sum(_macs_of(node, shapes) for node in graph.node)
-    except (KeyError, IndexError):
-        # A shape that is not known
+        found = open_session(model.SerializeToString(), file.path).run(names, feeds) if names else []
+    except Exception:
+        # The runtime's own kinds of errors
         return None
+    shapes |= {name: array.shape for name, array in zip(names, found, strict=True)}
+    return sum(_macs_of(node, shapes) for node in nodes)
+
+
+def _is_unknown(node: Any) -> bool:
+    return (
+        node.op_type in _NOT_COUNTED
+        or node.domain not in ("", "ai.onnx")
+        or any(each.HasField("g") for each in node.attribute)
+    )
 
 
 def _macs_of(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """
-    :raises KeyError: it is not counted
-    """
-    if (
-        node.op_type in _NOT_COUNTED
-        or node.domain not in ("", "ai.onnx")
-        or any(a.HasField("g") for a in node.attribute)
-    ):
-        raise KeyError(node.op_type)
     if node.op_type == "MatMul":
         return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
     if node.op_type == "Gemm":
@@ -63,7 +63,5 @@ def _macs_of(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if is_transposed else 1]
     if node.op_type == "Conv":
         return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
-    if node.op_type in _RECURRENT:
-        n_steps, n_rows, _ = shapes[node.input[0]]
-        return n_steps * n_rows * sum(math.prod(shapes[name]) for name in node.input[1:3])
-    return 0
+    n_steps, n_rows, _ = shapes[node.input[0]]
+    return n_steps * n_rows * sum(math.prod(shapes[name]) for name in node.input[1:3])
