@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch as th
 from gymnasium import spaces
@@ -185,3 +186,23 @@ def test_bounds_of_numbered_actions(tmp_path: Path) -> None:
 def test_options_of_what_is_no_onnx_file(cartpole_teacher: Path) -> None:
     with pytest.raises(AgentError, match="teacher_kwargs say what an ONNX file does not"):
         load_teacher(cartpole_teacher, teacher_kwargs={"answers": "logits"})
+
+
+@pytest.mark.parametrize("kind", ["text", "list"])
+def test_answers_that_are_no_numbers(kind: str, tmp_path: Path) -> None:
+    convert = {
+        "text": helper.make_node("Cast", ["obs"], ["action"], to=TensorProto.STRING),
+        "list": helper.make_node("SequenceConstruct", ["obs"], ["action"]),
+    }
+    port = {
+        "text": helper.make_tensor_value_info("action", TensorProto.STRING, ["N", 4]),
+        "list": helper.make_tensor_sequence_value_info("action", FLOAT, ["N", 4]),
+    }
+    path = linear(tmp_path / "policy.onnx", 4, 2)
+    model = onnx.load(str(path))
+    model.graph.node.append(convert[kind])
+    model.graph.output.append(port[kind])
+    onnx.save(model, str(path))
+    for options in ({"output": "action"}, {"output": "logits", "value": "action"}):
+        with pytest.raises(AgentError, match=r"its output action is .*, and answers are arrays of numbers"):
+            load_teacher(path, teacher_kwargs=options, env_id="CartPole-v1", device="cpu")

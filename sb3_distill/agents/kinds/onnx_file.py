@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ class Port:
     def dtype(self) -> Any:
         """NumPy's type; None of what observations and states are not."""
         return _DTYPES.get(self.kind)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers or booleans in one array: no texts, and no lists of arrays."""
+        return re.fullmatch(r"tensor\((u?int(8|16|32|64)|float(16)?|double|bool)\)", self.kind) is not None
 
     @property
     def is_float(self) -> bool:

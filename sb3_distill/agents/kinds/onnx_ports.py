@@ -155,6 +155,12 @@ def find_ports(file: OnnxFile, options: Options) -> Ports:
     taken = {out.name for _, out in pairs} | {log_std, value}
     left = [port for port in file.outputs if port.name not in taken]
     kind, answer = _find_answer(file, left, options.answers, None if output is None else outputs[output])
+    for port in (answer, *(outputs[name] for name in (log_std, value) if name is not None)):
+        if not port.is_number:
+            raise AgentError(
+                f"{file.path}: its output {port.name} is {port.kind}, and answers are arrays of numbers: export the "
+                "file without this conversion, or name another output in teacher_kwargs."
+            )
     return Ports(
         observation,
         _memory_of(observation, pairs),
