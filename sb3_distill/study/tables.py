@@ -22,6 +22,7 @@ from sb3_distill.results.figures import (
     short_names,
 )
 from sb3_distill.results.row import Row, teachers_of
+from sb3_distill.results.seen import UNKNOWN, seen_percents, seen_returns
 from sb3_distill.results.statistics import FORMULAS, GEOMETRIC_MEAN, LEAST_PERCENT, NORMALIZED, Interval, sample_std
 from sb3_distill.results.tables import interval_text
 
@@ -53,6 +54,7 @@ class Group:
     :param stds: standard deviation of the returns within each run
     :param episode_interval: if there is a single run, the 95% interval of its percentage over episodes
     :param definition: definition of the percentages
+    :param seen: the percentages that the lowest and the highest return of an episode in this game would be
     :param facts: what the row of the first run says
     """
 
@@ -70,6 +72,7 @@ class Group:
     episode_interval: Interval | None = None
     definition: str | None = None
     quotients: tuple[float, ...] = ()
+    seen: Interval = UNKNOWN
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,9 +85,17 @@ class Group:
         """95% interval of the percentage: over the runs (Student's t), or over the episodes of a single run."""
         return t_interval(self.percents) if len(self.percents) > 1 else self.episode_interval
 
+    @property
+    def shown_interval(self) -> Interval | None:
+        """The interval, cut to what was seen: a game that ends at 500 has no mean above."""
+        if len(self.percents) < 2 or self.interval is None:
+            return self.interval
+        low, high = np.clip(self.interval, *self.seen)
+        return float(low), float(high)
 
-def _group(labels: dict[str, str], members: Sequence[Row], published: float | None) -> Group:
-    """The group of these rows."""
+
+def _group(labels: dict[str, str], members: Sequence[Row], published: float | None, returns: Interval) -> Group:
+    """The group of these rows, in a game with these returns."""
     compared = [row for row in members if row.percent_of_teacher is not None]
     alone = compared[0].percent_interval if len(compared) == 1 else ()
     return Group(
@@ -102,6 +113,7 @@ def _group(labels: dict[str, str], members: Sequence[Row], published: float | No
         episode_interval=(alone[0], alone[1]) if alone else None,
         definition=compared[0].percent_definition if compared else None,
         quotients=tuple(row.quotient for row in members if row.quotient is not None),
+        seen=seen_percents(compared, returns),
         facts=members[0].to_dict(),
     )
 
@@ -148,8 +160,14 @@ def group_rows(
         together = _together(rows, names)
     # If the study has one value of a dimension alone, the paper's rows need not say it.
     compared = [name for name in names if len(grid.get(name, ())) > 1]
+    seen = seen_returns(rows)
     return [
-        _group(dict(zip(names, key, strict=True)), members, find_published(members[0].to_dict(), compared, published))
+        _group(
+            dict(zip(names, key, strict=True)),
+            members,
+            find_published(members[0].to_dict(), compared, published),
+            seen[members[0].env, members[0].task],
+        )
         for key, members in together.items()
     ]
 
@@ -204,13 +222,15 @@ def describe_numbers(groups: Sequence[Group], margin: float) -> str:
     if any(group.n_seeds > 1 for group in groups):
         sentences.append(
             "Two or three runs are written one by one, more as mean ± sample standard deviation. 95% interval: "
-            "Student's t interval over the runs; of a single run, over pairs of episodes of student and teacher."
+            "Student's t interval over the runs, shown as far as the returns of episodes went in this game, in all "
+            "runs (a game that ends at 500 has no mean above); of a single run, over pairs of episodes of student and "
+            "teacher."
         )
     else:
         sentences.append("95% interval: over pairs of episodes of student and teacher.")
     sentences.append(
         f"std within runs: of the returns of a run, apart from the spread between runs. margin {margin:g}%: not worse "
-        f"if the interval is above {100 - margin:g}%, worse if it is below, else undecided."
+        f"if the whole interval is above {100 - margin:g}%, worse if it is below, else undecided."
     )
     if any(_counted("", values, group) for group in groups for values in group.numbers):
         sentences.append("(1 of 2): only so many of the runs have this number, and they alone are averaged.")
@@ -266,7 +286,7 @@ def table_of(groups: Sequence[Group], margin: float = MARGIN) -> list[list[str]]
             _counted(list_runs(group.scores, 2), group.scores, group),
             f"{np.sqrt(np.mean(np.square(group.stds))):.2f}" if group.stds else "",
             _counted(list_runs(group.percents), group.percents, group),
-            interval_text(group.interval).strip(" ()"),
+            interval_text(group.shown_interval).strip(" ()"),
             verdict(group.interval, margin) if group.percents else "",
             *([_counted(list_runs(group.highest), group.highest, group)] * highest),
             *([_counted(list_runs(group.quotients), group.quotients, group)] * quotients),

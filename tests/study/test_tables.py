@@ -24,6 +24,53 @@ def test_runs_without_a_percentage_are_not_counted_as_averaged():
     assert "of 2)" not in str(table_of(whole)) and "(1 of 2)" not in describe_numbers(whole, 5.0)
 
 
+@pytest.mark.parametrize("definition, random", [(SIGNED_QUOTIENT, 0.0), (NORMALIZED, 100.0)])
+def test_intervals_over_seeds_end_at_the_returns_that_were_seen(definition, random):
+    def percent(score):
+        return 100 * (score - random) / (500 - random)
+
+    def row(loss, seed, returns):
+        mean = sum(returns) / len(returns)
+        own = {"percent_of_teacher": percent(mean), "percent_definition": definition, "labels": {"loss": loss}}
+        return replace(ROW, mean=mean, teacher_mean=500.0, returns=returns, seed=seed, **own)
+
+    rows = [row("kl", 0, [500.0, 500.0]), row("kl", 1, [500.0, 463.6])]
+    rows += [row("nll", 0, [300.0, 500.0]), row("nll", 1, [200.0, 300.0])]
+    kl, nll = groups = group_rows(rows, ONE_GAME, [])
+    # Student's t, of two runs 18.2 apart: the mean and 12.7 times their half distance
+    assert kl.interval == pytest.approx((percent(490.9 - 115.63), percent(490.9 + 115.63)), abs=0.01)
+    assert kl.shown_interval == (kl.interval[0], 100.0)
+    # The other runs of the game have seen as little as 200.
+    assert nll.shown_interval == pytest.approx((percent(200), 100.0))
+    lines = [dict(zip(table_of(groups)[0], line, strict=True)) for line in table_of(groups)[1:]]
+    assert lines[0]["95% interval"].endswith(" to 100.0") and lines[0]["margin 5%"] == "undecided"
+    assert "as far as the returns of episodes went" in describe_numbers(groups, 5.0)
+    # Of one run whose episodes are not known, nothing is known of the game.
+    unknown = group_rows([*rows, replace(rows[0], returns=(), seed=2)], ONE_GAME, [])
+    assert unknown[1].shown_interval == unknown[1].interval
+
+
+def test_geometric_means_over_seeds_end_at_those_of_what_was_seen():
+    seeds = {0: (200.0, 400.0), 1: (100.0, 200.0)}
+    rows = [
+        replace(
+            ROW,
+            env=env,
+            seed=seed,
+            mean=sum(returns) / 2,
+            teacher_mean=100.0 * scale,
+            percent_of_teacher=sum(returns) / 2 / scale,
+            returns=returns,
+        )
+        for env, scale in (("A", 1.0), ("B", 4.0))
+        for seed, returns in seeds.items()
+    ]
+    (mean,) = geometric_groups(group_rows(rows, {"env": ["A", "B"], "seed": ["0", "1"]}, []), ["A", "B"])
+    # 300 and 75%, 150 and 37.5%; single episodes had 400 and 100%, and 100 and 25%
+    assert mean.percents == pytest.approx((150.0, 75.0)) and mean.interval[1] > 200
+    assert mean.shown_interval == pytest.approx((50.0, 200.0))
+
+
 @pytest.mark.parametrize(
     "published, stands",
     [

@@ -34,6 +34,7 @@ def geometric_groups(
         seeds = [seed for seed in by_game[0] if all(seed in percents for percents in by_game)]
         if not seeds:
             continue
+        seen = [group.seen for group in members]
         n_parameters, n_bytes = {group.n_parameters for group in members}, {group.n_bytes for group in members}
         labels = {**members[0].labels, "env": GEOMETRIC_MEAN}
         compared = [name for name in labels if name != TEACHER_SHA256]
@@ -50,6 +51,10 @@ def geometric_groups(
                 n_seeds=len(seeds),
                 seeds=tuple(seeds),
                 definition=members[0].definition,
+                seen=(
+                    geometric_mean([low for low, _ in seen]),
+                    geometric_mean([high for _, high in seen]),
+                ),
             )
         )
     return means
