@@ -190,9 +190,12 @@ def plot_sizes(rows: Sequence[Row], size: str | None = None) -> Figure:
     names = dict.fromkeys(name for own in conditions for name in own)
     differing = [name for name in names if len({str(own.get(name) or "") for own in conditions}) > 1]
     series: dict[str, list[Row]] = {}
-    for row, own in zip(rows, conditions, strict=True):
-        facts = {"algo": row.algo, **{name: str(own.get(name) or "") for name in differing}}
-        series.setdefault(describe(facts), []).append(row)
+    # Seeds of one kind have one text, at their mean.
+    texts: dict[tuple[str, float, str], list[float]] = {}
+    for row, own, text in zip(rows, conditions, name_points(rows), strict=True):
+        label = describe({"algo": row.algo, **{name: str(own.get(name) or "") for name in differing}})
+        series.setdefault(label, []).append(row)
+        texts.setdefault((label, float(getattr(row, size)), text), []).append(float(row.percent_of_teacher or 0.0))
     for index, (label, members) in enumerate(series.items()):
         chosen = sorted(members, key=lambda row: getattr(row, size))
         axes.errorbar(
@@ -213,7 +216,7 @@ def plot_sizes(rows: Sequence[Row], size: str | None = None) -> Figure:
     points = [(float(getattr(row, size)), float(row.percent_of_teacher or 0.0)) for row in rows]
     clip_outliers(axes, points, [100.0, *(end for row in rows for end in row.percent_interval)])
     add_legend(figure)
-    label_points(axes, [(*point, text) for point, text in zip(points, name_points(rows), strict=True)])
+    label_points(axes, [(x, float(np.mean(percents)), text) for (_, x, text), percents in texts.items()])
     return figure
 
 

@@ -180,6 +180,20 @@ def test_names_of_points_lie_apart_beside_a_wide_legend():
     assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
 
 
+def test_seeds_of_one_kind_have_one_text_at_their_mean():
+    kinds = {"4": (92, [100.0, 90.0]), "8": (148, [99.0, 95.0, 97.0])}
+    rows = [
+        Row("A", f"{units}-{seed}", "qpd", 9, n_bytes, percent_of_teacher=percent, seed=seed, labels={"units": units})
+        for units, (n_bytes, percents) in kinds.items()
+        for seed, percent in enumerate(percents)
+    ]
+    axes = plot_sizes(rows, "n_bytes").axes[0]
+    assert [(text.get_text(), *text.xy) for text in axes.texts] == [("4", 92.0, 95.0), ("8", 148.0, 97.0)]
+    # The same agents, played in two ways, are two series.
+    noisy = [replace(row, conditions={"epsilon": 0.05}) for row in rows]
+    assert len(plot_sizes([*rows, *noisy], "n_bytes").axes[0].texts) == 4
+
+
 def test_an_ablation_shows_what_each_factor_does():
     labels = [{"learning": one, "pool": two} for one in ("distilled", "alone") for two in ("max", "none")]
     figure = draw_factors(labels, [90.0, 100.0, 50.0, 70.0], "%")
