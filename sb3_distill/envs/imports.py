@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, find_highest_version
+from gymnasium.envs.registration import EnvSpec, find_highest_version, parse_env_id
 
 # Packages whose wrappers and environments a run may name. Users add theirs with `trust_packages`.
 _TRUSTED = {"gymnasium", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_distill"}
@@ -198,20 +198,32 @@ _NEEDS = {
 }
 
 
+def _later_version(env_id: str) -> str | None:
+    """The latest version of an environment, if it is later than this one."""
+    try:
+        namespace, name, version = parse_env_id(env_id)
+    except gym.error.Error:
+        return None
+    latest = find_highest_version(namespace, name)
+    if latest is None or version is None or latest <= version:
+        return None
+    return f"{'' if namespace is None else f'{namespace}/'}{name}-v{latest}"
+
+
 def why_not_made(env_id: str) -> str | None:
     """
-    :param env_id: a registered environment
+    :param env_id: an environment
     :return: why it cannot be made here, and what to do; None if nothing is known to be in its way
     """
     spec = gym.registry.get(env_id)
     entry_point = "" if spec is None else str(spec.entry_point)
-    if "_raise_mujoco_py_error" in entry_point:
-        assert spec is not None
-        today = f"{spec.name}-v{find_highest_version(spec.namespace, spec.name)}"
-        return (
-            f"Gymnasium has no {env_id} any more. Its agents can play {today}, if it has their observations: name that "
-            "environment with --env (in Python, env_id=)."
-        )
+    if spec is None or "_raise_mujoco_py_error" in entry_point:
+        today = _later_version(env_id)
+        if today is not None:
+            return (
+                f"There is no {env_id} any more. Its agents can play {today}, if it has their observations: name that "
+                "environment with --env (in Python, env_id=)."
+            )
     for module, (package, name) in _NEEDS.items():
         if entry_point.startswith(module) and find_spec(package) is None:
             return f"{env_id} needs {name}, which is not installed: pip install 'sb3-distill[{name.lower()}]'."

@@ -40,6 +40,9 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
     try:
         registered_spec(env_id)
     except gym.error.Error as error:
+        later = None if packages else why_not_made(env_id)
+        if later is not None:
+            raise AgentError(f"The environment {env_id} of {agent.source} cannot be made. {later}") from error
         if packages:
             advice = f"Its run had --gym-packages {' '.join(packages)}: pass it if you trust it"
         else:

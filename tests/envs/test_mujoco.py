@@ -39,11 +39,30 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, capsys):
     assert "HalfCheetah-v5 needs MuJoCo, which is not installed" in capsys.readouterr().err
 
 
-def test_the_version_of_today_is_named_for_a_retired_one():
-    agent = load_teacher(ARS("LinearPolicy", "Pendulum-v1", device="cpu"), env_id="HalfCheetah-v3")
-    with pytest.raises(AgentError, match=r"no HalfCheetah-v3 any more.*HalfCheetah-v5.*--env"):
+@pytest.mark.parametrize(
+    "retired, today",
+    [
+        # Registered, though it cannot be made; and registered no more
+        ("HalfCheetah-v3", "HalfCheetah-v5"),
+        ("LunarLander-v2", "LunarLander-v3"),
+        ("LunarLanderContinuous-v2", "LunarLanderContinuous-v3"),
+    ],
+)
+def test_the_version_of_today_is_named_for_a_retired_one(retired, today):
+    agent = load_teacher(ARS("LinearPolicy", "Pendulum-v1", device="cpu"), env_id=retired)
+    with pytest.raises(AgentError, match=rf"no {retired} any more.* can play {today}.*--env") as raised:
         find_env_id(agent)
-    assert gym.spec("HalfCheetah-v5") and find_env_id(agent, "Pendulum-v1") == "Pendulum-v1"
+    assert "--gym-packages" not in str(raised.value)
+    with pytest.raises(ValueError, match=f"can play {today}"):
+        QPD("MlpPolicy", retired)
+    assert gym.spec(today) and find_env_id(agent, "Pendulum-v1") == "Pendulum-v1"
+
+
+@pytest.mark.parametrize("unknown", ["LunarLander-v4", "LunarLanding-v2", "LunarLander"])
+def test_no_version_of_today_is_named_for_what_never_was(unknown):
+    agent = load_teacher(ARS("LinearPolicy", "Pendulum-v1", device="cpu"), env_id=unknown)
+    with pytest.raises(AgentError, match=r"cannot be made.*--gym-packages"):
+        find_env_id(agent)
 
 
 @pytest.mark.parametrize(
