@@ -15,6 +15,7 @@ from sb3_distill.agents.files import RUN_STATE, AgentError, EvaluationScore
 from sb3_distill.agents.load import check_teacher_kwargs, is_onnx_file, load_teacher
 from sb3_distill.agents.sources import name_roots, zoo_roots
 from sb3_distill.common.arguments import add_gym_packages, add_teacher_kwargs
+from sb3_distill.common.utils import counted
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.tables import format_table
@@ -165,7 +166,7 @@ def score_text(score: EvaluationScore | dict[str, Any] | None) -> str:
     if isinstance(score, EvaluationScore):
         return (
             f"best {score.best_mean:.1f} ± {score.best_std:.1f}, "
-            f"last {score.last_mean:.1f} ± {score.last_std:.1f} ({score.episodes} episodes)"
+            f"last {score.last_mean:.1f} ± {score.last_std:.1f} ({counted(score.episodes, 'episode')})"
         )
     return ", ".join(f"{key} {value}" for key, value in score.items())
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import torch as th
 
+from sb3_distill.common.utils import counted
+
 # Of what there is, the share from which on a warning is due
 _MUCH = 0.8
 # Seconds over which the rate of a run is measured, and the shortest rest that is worth a word
@@ -137,10 +139,10 @@ def duration_in_words(seconds: float) -> str:
     :return: the duration, rounded
     """
     if seconds < 90:
-        return f"{seconds:.0f} second{'s' * (round(seconds) != 1)}"
+        return counted(round(seconds), "second")
     minutes = round(seconds / 60)
     if minutes < 100:
-        return f"{minutes} minute{'s' * (minutes != 1)}"
+        return counted(minutes, "minute")
     return f"{seconds / 3600:.1f} hours" if minutes < 2_880 else f"{seconds / 86_400:.1f} days"
 
 

@@ -320,7 +320,7 @@ class DistillationAlgorithm(TeacherMixin, ObservingMixin, ResumableOffPolicyMixi
             if name == "loss" and not np.isfinite(mean):
                 whose = "" if self._heading == "train" else f" of student {self._heading!r}"
                 raise ValueError(
-                    f"The loss{whose} became {mean} after {n_updates} updates: lower learning_rate, or scale "
+                    f"The loss{whose} became {mean} after update {n_updates}: lower learning_rate, or scale "
                     "observations whose numbers are very large."
                 )
             self._record(name, mean)

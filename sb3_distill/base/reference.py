@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_distill.agents.agent import Teacher
-from sb3_distill.common.utils import setting, unchanged_randomness
+from sb3_distill.common.utils import counted, setting, unchanged_randomness
 from sb3_distill.envs.copies import CopyError, copy_env
 from sb3_distill.envs.inspection import env_id_of
 from sb3_distill.envs.views import Keys, ObservationView
@@ -89,7 +89,7 @@ class TeacherReferences:
             if score is not None and self.verbose > 0:
                 print(
                     f"Teacher ({teacher.source}): mean reward {score[0]:.2f} +/- {score[1]:.2f} "
-                    f"({self.n_episodes} episodes of {described})"
+                    f"({counted(self.n_episodes, 'episode')} of {described})"
                 )
         return self._scores[key]
 
@@ -128,8 +128,8 @@ class TeacherReferences:
             copied.close()
         if not np.isfinite(mean):
             raise ValueError(
-                f"The teacher's mean reward over {self.n_episodes} episodes is {mean}: a reward of the environment is "
-                "not a finite number, so no score can be measured in it. Correct the environment."
+                f"The teacher's mean reward over {counted(self.n_episodes, 'episode')} is {mean}: a reward of the "
+                "environment is not a finite number, so no score can be measured in it. Correct the environment."
             )
         return float(mean), float(std)  # type: ignore[arg-type]
 

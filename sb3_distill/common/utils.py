@@ -34,6 +34,15 @@ def unknown_choice(field: str, value: object, choices: Iterable[str]) -> str:
     return f"Unknown {field} {value!r}: choose one of {', '.join(choices)}.{hint}"
 
 
+def counted(number: int, noun: str) -> str:
+    """
+    :param number: how many there are
+    :param noun: what one of them is called
+    :return: both, such as "1 cell" and "2,000 cells"
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def setting(name: str, value: str) -> str:
     """
     How a user sets a hyperparameter, for messages that are read in Python and on the Zoo's command line.

@@ -13,7 +13,7 @@ from sb3_distill.base.cost import check_memory, check_room, duration_in_words, i
 from sb3_distill.buffers.distillation import DistillationBuffer
 from sb3_distill.buffers.state import step_bytes
 from sb3_distill.common.files import check_own_folder, write_whole
-from sb3_distill.common.utils import missing_extra
+from sb3_distill.common.utils import counted, missing_extra
 from sb3_distill.compress.candidates import Params, Space, check_teacher, kind_of
 from sb3_distill.compress.claim import Claim, Claims
 from sb3_distill.compress.job import score
@@ -159,7 +159,7 @@ def compress(
             in_memory=True,
         )
     )
-    takes = f"about {duration_in_words(budget)}" if n_rounds is None else f"up to {n_rounds} rounds"
+    takes = f"about {duration_in_words(budget)}" if n_rounds is None else f"up to {counted(n_rounds, 'round')}"
     on_disk = plan.n_jobs * plan.n_students * space.file_bytes(space.largest)
     say(
         f"The search takes {takes}, with the episodes of its claim, {in_words(n_bytes)} of memory for what is played, "
@@ -177,7 +177,7 @@ def compress(
         facts = {"seconds": now - start, "seconds_per_episode": (now - before) / plan.n_episodes, **facts}
         write_whole(output / TEACHER, to_json(facts))
         size = f"{teacher.n_bytes:,} bytes, " if teacher.n_bytes else ""
-        say(f"The teacher: {size}{reference.mean:.2f} in {plan.n_episodes} episodes of {env_id}")
+        say(f"The teacher: {size}{reference.mean:.2f} in {counted(plan.n_episodes, 'episode')} of {env_id}")
         search = Search(
             teacher,
             env_id,
@@ -297,8 +297,8 @@ def _goes_on(
     else:
         so_far = "none keeps enough so far" + ("" if best is None else f", the best one {best.percent:.1f}%")
     time_left = f", {max(left, 0) / 60:.1f} min left, {kept / 60:.1f} of them for the claim" if n_rounds is None else ""
-    what = f"{len(chosen)} students from {_described(search, chosen[-1])} to {_described(search, chosen[0])}"
-    size = f"{what}, {search.n_timesteps:,} steps"
+    what = f"{counted(len(chosen), 'student')} from {_described(search, chosen[-1])} to {_described(search, chosen[0])}"
+    size = f"{what}, {counted(search.n_timesteps, 'step')}"
     say(f"round {search.n_rounds + 1}: {size}; {so_far}{time_left}")
     return True
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from sb3_distill.agents.files import ZOO_STATISTICS, AgentError
 from sb3_distill.common.files import file_name, model_zip, run_folder, whole_file, write_whole
+from sb3_distill.common.utils import counted
 from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
 from sb3_distill.compress.play import normalize_config
@@ -242,9 +243,10 @@ def write_outputs(
         table=table,
         n_left=2,
         legend=(
-            f"The front of {len(search.students)} students: none of the others is both as small and as good. % of the "
-            f"teacher: the {SIGNED_QUOTIENT} {FORMULAS[SIGNED_QUOTIENT]}, paired by start; in the search over "
-            f"{search.plan.n_episodes} episodes, by which students were chosen, so that it flatters them."
+            f"The front of {counted(len(search.students), 'student')}: none of the others is both as small and as "
+            f"good. % of the teacher: the {SIGNED_QUOTIENT} {FORMULAS[SIGNED_QUOTIENT]}, paired by start; in the "
+            f"search over {counted(len(search.reference.returns), 'episode')}, by which students were chosen, so that "
+            "it flatters them."
         ),
         figures=[Picture(encode(figure), "Size against return.", figure.get_figwidth())],
         videos=[],
@@ -297,7 +299,7 @@ def describe(
     :return: the outcome in words
     """
     teacher = search.teacher
-    tried = f"{len(search.students)} students were tried, {len(tries)} of them on fresh starts."
+    tried = f"Tried: {counted(len(search.students), 'student')}, {len(tries)} of them on fresh starts."
     if chosen is None:
         percents = [each.pairs.percent for each in search.students if each.pairs is not None]
         best = f"The best one had {max(percents):.1f}% on the starts of the search." if percents else "None was scored."

@@ -22,6 +22,7 @@ from sb3_distill.common.arguments import (
     whole_number,
 )
 from sb3_distill.common.files import check_writable, write_whole
+from sb3_distill.common.utils import counted
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.disturbance import add_disturbance_options
@@ -252,7 +253,7 @@ def main(argv: list[str]) -> int:
         print(to_json(results.to_dict()), end="")
         return status
     for game in games:
-        protocol = [game.env_id, f"{args.n_episodes} episodes", f"epsilon {args.epsilon}", f"seed {args.seed}"]
+        protocol = [game.env_id, counted(args.n_episodes, "episode"), f"epsilon {args.epsilon}", f"seed {args.seed}"]
         protocol += ["sampled actions"] * args.stochastic + ["action masks for all"] * args.action_masks
         print(", ".join(protocol + ["stepped in C++"] * game.native + game.disturbance.describe()))
         print(format_table([header(args.margin), *(cells_of(row) for row in rows if row.env == game.env_id)], n_left=2))

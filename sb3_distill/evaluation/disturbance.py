@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from sb3_distill.common.arguments import share, whole_number
 from sb3_distill.common.finite import has_bounds
+from sb3_distill.common.utils import counted
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import EpisodeWrapper
 
@@ -88,8 +89,8 @@ class Disturbance:
         """
         words = {
             "obs_noise": f"observation noise {self.obs_noise:.3g} of the range",
-            "action_delay": f"actions {self.action_delay} steps late",
-            "obs_bits": f"observations of {self.obs_bits} bits",
+            "action_delay": f"actions {counted(self.action_delay, 'step')} late",
+            "obs_bits": f"observations of {counted(self.obs_bits or 0, 'bit')}",
         }
         return [words[name] for name in self.facts]
 

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.common.log import progress_bar
+from sb3_distill.common.utils import counted
 from sb3_distill.envs.episodes import EpisodeSchedule
 from sb3_distill.envs.make import play_schedule
 from sb3_distill.envs.views import Keys, ObservationView, part_of
@@ -117,6 +118,6 @@ def _play(agent: Teacher, env_id: str, n_episodes: int, seed: int, keys: Keys) -
             if schedule.is_over:
                 return
     warnings.warn(
-        f"{n_episodes - len(schedule.returns)} of {n_episodes} episodes of {env_id} had not ended after {MAX_STEPS} "
-        "steps: what comes later is not among the observations."
+        f"{n_episodes - len(schedule.returns)} of {counted(n_episodes, 'episode')} of {env_id} had not ended after "
+        f"{MAX_STEPS} steps: what comes later is not among the observations."
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sb3_distill.common.arguments import add_import_options
 from sb3_distill.common.files import check_writable_folder
+from sb3_distill.common.utils import counted
 from sb3_distill.common.verbs import Parser, close_match
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.export.description import OLDEST_OPSET, OPSET
@@ -109,6 +110,6 @@ def _export(argv: list[str]) -> int:
         kind = " in its arrays" if name == "policy.c" else ""
         print(
             f"{Path(args.output) / name}: {file.bytes:,} bytes{kind}, {file.disagreement:.2%} other actions at "
-            f"{description.n_observations:,} observations from {description.n_episodes} episodes"
+            f"{counted(description.n_observations, 'observation')} from {counted(description.n_episodes, 'episode')}"
         )
     return 0

@@ -20,7 +20,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.common.files import check_own_folder, write_together
 from sb3_distill.common.locks import locked
-from sb3_distill.common.utils import missing_extra
+from sb3_distill.common.utils import counted, missing_extra
 from sb3_distill.envs.views import ObservationView
 from sb3_distill.evaluation.environments import find_env_id, make_env_of, recipe_of
 from sb3_distill.evaluation.observations import CHECKING_SEED, Observations, record_observations
@@ -388,8 +388,8 @@ def export_agent(
     if refused:
         names = ", ".join(f"{folder / name}" for name in written) or "no file"
         raise ExportError(
-            f"Not written: {'; '.join(refused)} of {len(checked.values)} observations from {checked.n_episodes} "
-            f"episodes, more than the {max_disagreement:.1%} of --max-disagreement; "
+            f"Not written: {'; '.join(refused)} of {counted(len(checked.values), 'observation')} from "
+            f"{counted(checked.n_episodes, 'episode')}, more than the {max_disagreement:.1%} of --max-disagreement; "
             f"{f'the earlier export in {folder} stays' if is_kept else f'written: {names}'}. "
             f"{_advice(agent, bits, written)}"
         )

@@ -20,7 +20,7 @@ from sb3_distill.base.distillation import DistillationAlgorithm
 from sb3_distill.common.answers import Answers
 from sb3_distill.common.losses import compare_actions
 from sb3_distill.common.schedules import read_schedule
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import counted, unknown_choice
 from sb3_distill.envs.views import ObservationView, part_of_space, plain_keys
 from sb3_distill.fit.env import LogEnv
 from sb3_distill.fit.log import Episode, LogError, check_share, check_there, hold_out, read_log
@@ -56,7 +56,7 @@ class Fit:
         """
         :return: one line that says how alike student and teacher act
         """
-        where = f"on {self.n_steps:,} held-out steps ({self.n_episodes} episode{'s' * (self.n_episodes != 1)})"
+        where = f"on {counted(self.n_steps, 'held-out step')} ({counted(self.n_episodes, 'episode')})"
         if "agreement" in self.alike:
             return f"agreement with the teacher {where}: {100 * self.alike['agreement']:.2f}%"
         return (

@@ -7,7 +7,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.checks import check_actions
-from sb3_distill.common.utils import setting
+from sb3_distill.common.utils import counted, setting
 from sb3_distill.quantization.precision import share_at
 
 # Why a temperature is not chosen from the teacher's answers
@@ -77,6 +77,7 @@ def check_length(
     remaining = 1.0 - (start + n_before * n_steps) / (start + total_timesteps)
     if n_before == 0 or share_at(1.0 - remaining, full_precision_fraction, final_fraction) < 1.0:
         raise ValueError(
-            f"{total_timesteps} timesteps are {n_before + 1} rollouts of n_steps * n_envs = {n_steps} steps, too few "
-            "for the student to learn at its final precision: learn for longer, or lower n_steps."
+            f"total_timesteps={total_timesteps} makes {counted(n_before + 1, 'rollout')} of n_steps * n_envs = "
+            f"{n_steps} steps, too few for the student to learn at its final precision: learn for longer, or lower "
+            "n_steps."
         )

@@ -359,7 +359,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
         for name, mean in zip(records[0], means, strict=True):
             if name == "loss" and not np.isfinite(mean):
                 raise ValueError(
-                    f"The loss became {mean} after {self._n_updates} updates: lower learning_rate, or scale "
+                    f"The loss became {mean} after update {self._n_updates}: lower learning_rate, or scale "
                     "observations or rewards whose numbers are very large."
                 )
             self.logger.record(f"train/{name}", mean)

@@ -353,7 +353,7 @@ class RealTimeDistillDQN(TeacherMixin, ResumableOffPolicyMixin, DQNWithStudents)
                 mean = th.stack([record[name][key] for record in student_losses]).mean().item()
                 if not np.isfinite(mean):
                     raise ValueError(
-                        f"The {key} of student {name!r} became {mean} after {self._n_updates} updates: lower its "
+                        f"The {key} of student {name!r} became {mean} after update {self._n_updates}: lower its "
                         "learning_rate, or scale observations or rewards whose numbers are very large."
                     )
                 self.logger.record(f"{name}/{key}", mean)

@@ -9,7 +9,7 @@ import gymnasium as gym
 
 from sb3_distill.common.arguments import add_gym_packages, whole_number
 from sb3_distill.common.files import shipped_folder
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import counted, unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.results.comparison import MARGIN
@@ -71,7 +71,7 @@ def print_needs(study: Study, folder: Path, n_jobs: int, is_here: bool) -> None:
         total = max([sum(known) / n_jobs, *known])
         basis = "finished cells" if manifests else "a rough guess; finished cells give a better one"
         when = f"time about {format_seconds(total)} with {n_jobs} at the same time (from {basis})"
-    print(f"{len(study.cells)} cells, {len(remaining)} to do, {when}")
+    print(f"{counted(len(study.cells), 'cell')}, {len(remaining)} to do, {when}")
     needs = describe_needs(study.cells, folder, n_jobs if is_here else None)
     if needs:
         print(needs)
@@ -188,8 +188,8 @@ def main(argv: list[str]) -> int:
                 rows = collect(study, folder)
                 kept = "" if args.save_freq else " Cells under way begin anew: --save-freq keeps what they have done."
                 print(
-                    f"sb3-distill study: interrupted. {folder / RESULTS} has the {len(rows)} rows of finished cells; "
-                    f"to continue, repeat the command.{kept}",
+                    f"sb3-distill study: interrupted. {folder / RESULTS} has {counted(len(rows), 'row')} of finished "
+                    f"cells; to continue, repeat the command.{kept}",
                     file=sys.stderr,
                 )
                 return 130

@@ -20,6 +20,7 @@ from sb3_distill.agents.files import RUN_STATE
 from sb3_distill.agents.kinds.own import is_function_name
 from sb3_distill.common.files import check_name, run_folder
 from sb3_distill.common.locks import is_locked
+from sb3_distill.common.utils import counted
 from sb3_distill.reading.limits import ReadError
 from sb3_distill.reading.schema import conform, read_fields
 from sb3_distill.reading.text import read_json
@@ -267,4 +268,4 @@ def processor() -> str:
             text = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
             found = re.search(r"^(?:Model name|machdep\.cpu\.brand_string):\s*(.+)$", text, re.MULTILINE)
             name = name if found is None else found[1]
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {counted(os.cpu_count() or 1, 'core')}"

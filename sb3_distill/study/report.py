@@ -68,7 +68,7 @@ def to_markdown(section: Section) -> str:
     if section.table:
         text += f"\n{format_markdown(section.table, section.n_left)}\n{escape_markdown(section.legend)}\n"
     if section.missing:
-        text += f"\n{section.missing} of {section.n_cells} cells have not finished.\n"
+        text += f"\nCells that have not finished: {section.missing} of {section.n_cells}.\n"
     text += "".join(f"\nFailed: {escape_markdown(failure)}\n" for failure in section.failures)
     return text + (f"\n{escape_markdown(section.notes)}\n" if section.notes else "")
 

@@ -16,7 +16,7 @@ from sb3_distill.agents.load import check_teacher_kwargs, load_teacher
 from sb3_distill.agents.sources import env_name_of_run
 from sb3_distill.common.arguments import add_import_options, add_teacher_kwargs, positive, share, whole_number
 from sb3_distill.common.files import check_writable, file_name
-from sb3_distill.common.utils import unknown_choice
+from sb3_distill.common.utils import counted, unknown_choice
 from sb3_distill.common.verbs import Parser
 from sb3_distill.envs.imports import trust_packages
 from sb3_distill.evaluation.environments import play_where_it_taught
@@ -70,7 +70,8 @@ def draw_maps(args: argparse.Namespace) -> None:
     shown = range(n_steps)[args.first : args.last]
     if not shown:
         raise VisualizeError(
-            f"Nothing is left to show: {n_steps} steps were played, --first is {args.first}, --last {args.last}."
+            f"Nothing is left to show of the {counted(n_steps, 'step')} that were played: --first is "
+            f"{args.first}, --last {args.last}."
         )
     places: list[tuple[Pictures, int]] = []
     for episode in episodes:
@@ -189,7 +190,8 @@ def draw_tsne(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(args.seed)
     if args.env is not None and len(args.env) != len(args.agents):
         raise VisualizeError(
-            f"--env names {len(args.env)} environments for {len(args.agents)} agents: name one for each."
+            f"--env names {counted(len(args.env), 'environment')} for "
+            f"{counted(len(args.agents), 'agent')}: name one for each."
         )
     agents, games = zip(*map(load, args.agents, args.env or [None] * len(args.agents)), strict=True)
     played = []

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.common.files import whole_file
 from sb3_distill.common.log import progress_bar
+from sb3_distill.common.utils import counted
 from sb3_distill.visualize.activations import feature_maps, geometry_of, normalize_maps, place_on_frame, rank_maps
 from sb3_distill.visualize.episodes import Episode
 
@@ -203,4 +204,4 @@ def _write_mp4(pictures: Sequence[np.ndarray], path: str) -> None:
     except RuntimeError as error:
         raise OSError(errno.EIO, "ffmpeg could not write it") from error
     if n_frames != len(pictures):
-        raise OSError(errno.EIO, f"ffmpeg wrote {n_frames} of {len(pictures)} pictures")
+        raise OSError(errno.EIO, f"ffmpeg wrote {n_frames} of {counted(len(pictures), 'picture')}")

@@ -1,4 +1,4 @@
-"""What falls back says so."""
+"""What falls back says so; words of messages."""
 
 import pytest
 import torch as th
@@ -21,6 +21,11 @@ def test_functions_that_cannot_be_compiled(monkeypatch):
     # An error of the function itself stays what it is.
     with pytest.raises(ZeroDivisionError):
         utils.compile_or_same(lambda x: 1 // 0)(th.tensor(1))
+
+
+def test_one_is_said_in_the_singular():
+    said = [utils.counted(number, "held-out step") for number in (0, 1, 2, 2_000)]
+    assert said == ["0 held-out steps", "1 held-out step", "2 held-out steps", "2,000 held-out steps"]
 
 
 def test_settings_are_said_as_in_python_and_as_in_the_zoo():

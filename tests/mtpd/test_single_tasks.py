@@ -66,7 +66,7 @@ def test_a_single_task_knows_its_environment(teachers, tmp_path: Path, capsys):
     assert "name it with --env" in capsys.readouterr().err
     assert main(["visualize", "tsne", *tasks, "--env", *IDS, *options]) == 0
     assert main(["visualize", "tsne", *tasks, "--env", IDS[0], *options]) == 1
-    assert "--env names 1 environments for 2 agents: name one for each" in capsys.readouterr().err
+    assert "--env names 1 environment for 2 agents: name one for each" in capsys.readouterr().err
 
 
 def test_students_know_their_environment(cartpole_teacher, tmp_path: Path):

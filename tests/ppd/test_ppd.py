@@ -319,7 +319,9 @@ def test_best_model_has_the_final_precision(ppo_teacher, tmp_path: Path):
 
 
 def test_runs_that_end_before_the_final_precision(ppo_teacher):
-    with pytest.raises(ValueError, match=r"128 timesteps are 2 rollouts of n_steps \* n_envs = 64 steps, too few"):
+    with pytest.raises(
+        ValueError, match=r"total_timesteps=128 makes 2 rollouts of n_steps \* n_envs = 64 steps, too few"
+    ):
         make(ppo_teacher, **BITS).learn(128)
     assert make(ppo_teacher, full_precision_fraction=0.0, final_fraction=1.0, **BITS).learn(128).transition_share == 1.0
 

@@ -243,10 +243,10 @@ def test_report_of_a_study_that_has_just_begun(real_time_study, tmp_path):
     (begun / "results.json").write_text(json.dumps(results))
     assert report([str(begun), str(real_time_study), "-o", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "2 of 2 cells have not finished" in page and "<li>0: no teacher</li>" in page
+    assert "Cells that have not finished: 2 of 2." in page and "<li>0: no teacher</li>" in page
     assert page.count("<table>") == page.count("<details>") == 1
     section = (tmp_path / "report" / "tables.md").read_text().split("## CartPole")[0]
-    assert section == "## Begun\n\n2 of 2 cells have not finished.\n\nFailed: 0: no teacher\n\n"
+    assert section == "## Begun\n\nCells that have not finished: 2 of 2.\n\nFailed: 0: no teacher\n\n"
     assert (tmp_path / "report" / "tables.tex").read_text().count(r"\begin{table}") == 1
 
 

@@ -201,7 +201,7 @@ def test_failed_cells_are_tried_again_and_reported(cartpole_teacher, tmp_path, c
     # The report names it, and what the grid compares though one value alone has come to its end.
     assert report([str(tmp_path / "out"), "-o", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
-    assert "1 of 2 cells have not finished" in page and "kl -1.0 0:" in page
+    assert "Cells that have not finished: 1 of 2." in page and "kl -1.0 0:" in page
     assert (tmp_path / "report" / "tables.md").read_text().splitlines()[2].startswith("| temperature |")
     assert len(list((tmp_path / "out" / "cells").iterdir())) == 1
 
@@ -328,7 +328,7 @@ def test_students_beside_a_teacher_need_evaluations(is_process, tmp_path):
     changes = {"grid": {"seed": [0]}, "record": False, "published": None, "evaluation": None}
     path = write(tmp_path / "s.yml", settings=settings, **changes)
     (cell,) = read_study(path).cells
-    message = "steps make 0 updates, with eval_freq=500 updates"
+    message = "makes 0 updates, with eval_freq=500 updates"
     job = cell.key, json.dumps(asdict(cell))
     if not is_process:
         with pytest.raises(ValueError, match=message):

@@ -28,7 +28,11 @@ TWO = {"n_envs": 2, "students": {"a": {"weight_bits": 4}}}
         (LATE, False, "learning_starts=600 leaves no update in 600 timesteps"),
         # Of the first student, or of another one
         ({**LATE, **TWO, "weight_bits": None, "activation_bits": None}, False, "learning_starts=600 leaves no update"),
-        ({"algo": "ppd", "n_envs": 1, "n_steps": 600, "weight_bits": 4}, False, "600 timesteps are 1 rollouts"),
+        (
+            {"algo": "ppd", "n_envs": 1, "n_steps": 600, "weight_bits": 4},
+            False,
+            "total_timesteps=600 makes 1 rollout of",
+        ),
         ({"algo": "qpd", "full_precision_fraction": 0.9}, False, "The schedule never reaches the final precision"),
         ({"algo": "qpd", "weight_bits": 99}, False, "weight_bits"),
         ({"algo": "qpd", "n_envs": 2, "students": {"a": {"weight_bits": 99}}}, False, "students['a']: weight_bits"),
@@ -75,7 +79,7 @@ def test_numbers_that_are_none(name: str, value, message: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"eval_freq": 500}, r"600 steps make 126 updates, with eval_freq=500 updates"),
+        ({"eval_freq": 500}, r"n_timesteps=600 makes 126 updates, with eval_freq=500 updates"),
         ({"eval_freq": -1}, "eval_freq=-1 updates"),
         ({"eval_freq": 50, "n_eval_episodes": 0}, "n_eval_episodes=0"),
     ],

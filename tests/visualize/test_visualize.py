@@ -364,7 +364,7 @@ def test_command_line(student, cartpole_teacher, tmp_path, capsys):
         (["sizes", "{student}", "-o", "c.png"], "-o PongNoFrameskip-v4.json`"),
         (["maps", "nowhere.zip", "-o", "m.png"], "nowhere.zip"),
         (["maps", "{student}", "--env", "BreakoutNoFrameskip-v4", "-o", "{tmp}/m.png"], "cannot play Breakout"),
-        (["maps", "{student}", "--first", "5", "--max-steps", "3", "-o", "{tmp}/m.png"], "3 steps were played"),
+        (["maps", "{student}", "--first", "5", "--max-steps", "3", "-o", "{tmp}/m.png"], "of the 3 steps"),
         (["localization", "{student}", "--max-steps", "3"], "too few for a measurement"),
         (["q-values", "{cartpole}", "{student}", "-o", "{tmp}/q.png"], "has other actions (Discrete(6)) than"),
         (["q-values", "{cartpole}", "--env", "Pendulum-v1", "-o", "{tmp}/q.png"], "cannot play Pendulum-v1"),

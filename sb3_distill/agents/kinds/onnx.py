@@ -23,6 +23,7 @@ from sb3_distill.agents.kinds.onnx_options import OnnxOptions, read_description
 from sb3_distill.agents.kinds.onnx_ports import Memory, find_ports
 from sb3_distill.common.answers import Answers, Gaussian, clip_scaled, scale_actions, unscale_actions
 from sb3_distill.common.finite import has_bounds
+from sb3_distill.common.utils import counted
 from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.envs.views import FLAT_VIEW, space_in_a_row
 from sb3_distill.state.memory import State
@@ -350,8 +351,8 @@ class OnnxTeacher(AnsweringTeacher):
             expected = " or ".join(map(str, dict.fromkeys(shapes)))
             n_envs = shapes[0][0]
             raise self._say(
-                f"its output {port.name} has the shape {given} for {n_envs} observations, which should be {expected}: "
-                "the first axis counts observations."
+                f"its output {port.name} has the shape {given} for {counted(n_envs, 'observation')}, which should be "
+                f"{expected}: the first axis counts observations."
             )
 
     def _tensor(self, found: Mapping[str, np.ndarray], port: Port, *shapes: tuple[int, ...]) -> th.Tensor:
@@ -372,8 +373,8 @@ def _box(low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]) -> spaces.Bo
     for name, bound in (("low", low), ("high", high)):
         if bound.size not in (1, math.prod(shape)):
             raise AgentError(
-                f"teacher_kwargs: {name} has {bound.size} numbers, and the actions have the shape {shape}: pass one "
-                "number, or one for each dimension."
+                f"teacher_kwargs: {name} has {counted(bound.size, 'number')}, and the actions have the shape {shape}: "
+                "pass one number, or one for each dimension."
             )
     low, high = (np.broadcast_to(bound.reshape(shape if bound.size > 1 else ()), shape) for bound in (low, high))
     return spaces.Box(low, high, dtype=np.float32)

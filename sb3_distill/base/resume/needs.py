@@ -21,6 +21,7 @@ from sb3_distill.base.cost import check_memory, check_room, fits, in_words, zip_
 from sb3_distill.buffers.recording_writer import RecordingWriter
 from sb3_distill.buffers.state import capacity, pickle_bytes, step_bytes
 from sb3_distill.buffers.tasks import MultiTaskBuffer
+from sb3_distill.common.utils import counted
 from sb3_distill.envs.inspection import frame_stack_of
 
 
@@ -50,12 +51,12 @@ def announce_replay(model: Any, n_kept: int) -> None:
     buffer = model.replay_buffer
     one, held = _replay_bytes(model)
     if model.verbose > 0:
-        print(f"The replay buffer will take {in_words(one * n_kept)} of memory, for {n_kept:,} steps.")
+        print(f"The replay buffer will take {in_words(one * n_kept)} of memory, for {counted(n_kept, 'step')}.")
     n_tasks = buffer.n_tasks if isinstance(buffer, MultiTaskBuffer) else 1
     size = fits(one, held) // n_tasks
     advice = f"Set buffer_size to at most {size} (in the Zoo: -params buffer_size:{size}), or learn for fewer steps."
     check_memory(
-        f"The replay buffer, with {n_kept:,} steps,",
+        f"The replay buffer, with {counted(n_kept, 'step')},",
         one * n_kept,
         advice if size else "Free memory first: other programs may take it.",
         held,
@@ -75,7 +76,7 @@ def announce_checkpoints(model: Any, callback: BaseCallback, n_bytes: int, probl
     n_steps = max(model._total_timesteps - model.num_timesteps, 0)
     saved = list(_saves(callback, n_steps // model.n_envs, n_steps, model.n_envs))
     n_zips = sum(n for _, n in saved)
-    checkpoints = f"{n_zips:,} checkpoint{'s' * (n_zips != 1)}"
+    checkpoints = counted(n_zips, "checkpoint")
     in_zips = n_zips * _zip_bytes(model)
     in_pickles = sum(_pickles_bytes(model, n) for each, n in saved if each.save_replay_buffer)
     if model.verbose > 0:

@@ -20,6 +20,7 @@ from sb3_distill.buffers.replay import FrameReplayBuffer
 from sb3_distill.buffers.state import step_bytes
 from sb3_distill.buffers.tasks import MultiTaskBuffer, MultiTaskDistillationBuffer, MultiTaskReplayBuffer
 from sb3_distill.common.files import default_config
+from sb3_distill.common.utils import counted
 from sb3_distill.envs.inspection import frame_stack_of
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, is_atari, read_wrappers
@@ -134,10 +135,9 @@ def describe_memory(cells: Sequence[Cell], n_jobs: int) -> str:
     cells_text = f"Each choice of {n_jobs} cells at the same time" if n_jobs > 1 else "Each cell"
     # Also the smallest do not fit.
     check_memory(cells_text, sum(known[:n_jobs]), f"{fewer} a smaller buffer_size in the study file.")
-    return (
-        f"Replay buffers: up to {in_words(sum(known[-n_jobs:]))} of memory for {n_jobs} cells at the same time (this "
-        f"machine has {in_words(machine_memory())})"
-    )
+    at_once = f"{n_jobs} cells at the same time" if n_jobs > 1 else "a cell"
+    needed, there = in_words(sum(known[-n_jobs:])), in_words(machine_memory())
+    return f"Replay buffers: up to {needed} of memory for {at_once} (this machine has {there})"
 
 
 def describe_room(cells: Sequence[Cell], finished: Sequence[Cell], folder: Path) -> str:
@@ -155,7 +155,7 @@ def describe_room(cells: Sequence[Cell], finished: Sequence[Cell], folder: Path)
     sizes = [sum(p.stat().st_size for p in (folder / "cells" / c.key).rglob("*") if p.is_file()) for c in finished]
     n_bytes = statistics.median(sizes) * len(cells)
     advice = "Make room, or use another folder (-o)."
-    check_room(folder, f"{len(cells)} cells, by the finished ones,", n_bytes, advice)
+    check_room(folder, f"{counted(len(cells), 'cell')}, by the finished ones,", n_bytes, advice)
     return f"Disk: about {in_words(n_bytes)}, by the finished cells"
 
 

@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from sb3_distill.algorithms import resolve
 from sb3_distill.base.collecting import check_frequency, check_recordable
 from sb3_distill.base.several.spec import check_shares, naming
+from sb3_distill.common.utils import counted
 from sb3_distill.networks.computing import planned_updates
 from sb3_distill.ppd.checks import check_length
 from sb3_distill.qpd.checks import check_updates
@@ -79,7 +80,9 @@ def without_evaluation(n_timesteps: int | None, n_updates: int | None, eval_freq
     :param n_eval_episodes: episodes of an evaluation
     :return: why its students have no rows
     """
-    made = "" if None in (n_timesteps, n_updates) else f"{n_timesteps} steps make {n_updates} updates, with "
+    made = ""
+    if n_timesteps is not None and n_updates is not None:
+        made = f"n_timesteps={n_timesteps} makes {counted(n_updates, 'update')}, with "
     return (
         f"The run has no evaluation to score its students by: {made}eval_freq={eval_freq} updates between evaluations "
         f"of n_eval_episodes={n_eval_episodes}. Raise n_timesteps, or lower eval_freq; both numbers of evaluations "

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sb3_distill.common.utils import counted
 from sb3_distill.results.curves import N_LAST
 from sb3_distill.study.cell import Cell, plays_one_game
 from sb3_distill.study.manifest import Manifest
@@ -20,8 +21,8 @@ def describe_protocol(cells: Sequence[Cell]) -> str:
         best = ", the best model of its evaluations" if first.selects_best else ""
         starts = "held-out starts" if "starts_from" in first.evaluation else "starts"
         sentences.append(
-            f"{protocol['n_episodes']} episodes with {protocol['epsilon']:.0%} random actions for each run{best}, the "
-            f"same {starts} for teacher and student."
+            f"{counted(protocol['n_episodes'], 'episode')} with {protocol['epsilon']:.0%} random actions for each "
+            f"run{best}, the same {starts} for teacher and student."
         )
     if any(beside_teacher):
         sentences.append(
@@ -55,7 +56,7 @@ def describe_legend(manifests: Sequence[Manifest]) -> str:
     if repeated:
         fewest = min(repeated, key=lambda row: row.n_distinct or 0)
         sentences.append(
-            f"In {len(repeated)} of {len(copies)} rows, episodes are exact repeats of others (down to "
+            f"In {len(repeated)} of {counted(len(copies), 'row')}, episodes are exact repeats of others (down to "
             f"{fewest.n_distinct} distinct ones of {len(fewest.returns)}): intervals rest on the distinct ones."
         )
-    return " ".join([*sentences, f"{minutes:.0f} minutes of computing."])
+    return " ".join([*sentences, f"{counted(round(minutes), 'minute')} of computing."])
