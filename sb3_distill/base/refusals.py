@@ -26,6 +26,8 @@ class RefusalsMixin:
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]]
     # Actions for which there are students
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
+    # Arguments of SB3's constructor that are refused, so that no list of choices names them
+    refused_arguments: ClassVar[frozenset[str]] = frozenset()
     env: VecEnv | None
     policy_class: type[BasePolicy]
     observation_space: spaces.Space
@@ -39,7 +41,7 @@ class RefusalsMixin:
             raise ValueError(problem)
         unknown = kwargs.keys() - arguments_of(type(self), RefusalsMixin)
         if unknown:
-            choices = sorted(arguments_of(type(self)) - {"_init_setup_model"})
+            choices = sorted(arguments_of(type(self)) - {"_init_setup_model"} - self.refused_arguments)
             raise TypeError(unknown_choice(f"argument of {type(self).__name__}", min(unknown), choices))
         env = maybe_make_env(env, kwargs.get("verbose", 0))
         if isinstance(env, (gym.Env, VecEnv)):

@@ -81,6 +81,7 @@ class ProximalPolicyDistillation(QuantizingMixin, TeacherMixin, ResumableMixin, 
     run_attributes: ClassVar[tuple[str, ...]] = (
         *(*ResumableMixin.run_attributes, "teacher_sha256", "transition_share", "_teacher_state"),
     )
+    refused_arguments: ClassVar[frozenset[str]] = frozenset({"use_sde", "rollout_buffer_class"})
     policy: ActorCriticMlpPolicy
     rollout_buffer: Any
 

@@ -71,8 +71,21 @@ def known_hyperparams(algo: str) -> list[str]:
     :param algo: key of the Zoo's ``--algo``
     :return: names of the hyperparameters that the algorithm and the Zoo accept
     """
-    names = arguments_of(resolve(algo)) | set(ZOO_HYPERPARAMS)
+    algorithm = resolve(algo)
+    names = (arguments_of(algorithm) | set(ZOO_HYPERPARAMS)) - algorithm.refused_arguments
     return sorted(names - {"env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"})
+
+
+def check_hyperparams(where: str, algo: str, names: Iterable[str], more: Iterable[str] = ()) -> None:
+    """
+    :param where: where the settings stand, for the message
+    :param algo: key of the Zoo's ``--algo``
+    :param names: names of its settings
+    :param more: other names that are allowed there
+    :raises StudyError: a name is not known; of what it refuses, the algorithm itself says why
+    """
+    checked = [name for name in names if name not in resolve(algo).refused_arguments]
+    check_names(where, "setting", checked, [*more, *known_hyperparams(algo)])
 
 
 def _number(where: str, name: str, value: Any, least: float) -> int:
@@ -252,7 +265,7 @@ def read_study(path: str | Path, gym_packages: Sequence[str] = ()) -> Study:
             raise StudyError(f"{where}: per_env.{env} must not set env: its settings are those of {env}.")
         check_names(where, "algorithm", [chosen["algo"]], ALGORITHMS)
         hyperparams = {name: value for name, value in chosen.items() if name not in RUN_FIELDS}
-        check_names(where, "setting", hyperparams, [*RUN_FIELDS, *known_hyperparams(chosen["algo"])])
+        check_hyperparams(where, chosen["algo"], hyperparams, RUN_FIELDS)
         n_timesteps = chosen.get("n_timesteps")
         cell = Cell(
             algo=chosen["algo"],

@@ -18,7 +18,7 @@ from sb3_distill.common.files import default_config
 from sb3_distill.envs.imports import trust_packages, why_not_made
 from sb3_distill.envs.minatar import register_minatar
 from sb3_distill.study.cell import leaves_one_agent
-from sb3_distill.study.file import check_names, known_hyperparams
+from sb3_distill.study.file import check_hyperparams
 from sb3_distill.study.plan.strict import with_paper
 from sb3_distill.zoo.refusals import in_one_line, option_in_one_line
 from sb3_distill.zoo.samplers import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
@@ -102,7 +102,7 @@ def register_experiments(exp_manager: ModuleType) -> None:
         # What is left is for the constructor: the Zoo has taken out its own.
         processed: tuple[dict[str, Any], Any, Any, Any] = zoo_preprocess(self, hyperparams)
         if is_ours(self.algo):
-            check_names(f"--algo {self.algo}", "setting", processed[0], known_hyperparams(self.algo))
+            check_hyperparams(f"--algo {self.algo}", self.algo, processed[0])
             # argparse takes the beginning of an option for the whole.
             is_said = self.eval_freq != _EVAL_FREQ or any(word.startswith("--eval-f") for word in sys.argv)
             # Other runs evaluate by themselves.

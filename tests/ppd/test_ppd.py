@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from sb3_distill import ProximalPolicyDistillation, StackedEntries, load_teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.quantization.layers import quantizers
+from sb3_distill.study.file import known_hyperparams
 from tests.helpers import same
 from tests.ppd.students import KWARGS, make
 
@@ -256,6 +257,14 @@ def test_bad_arguments(kwargs, message, ppo_teacher):
 def test_unknown_arguments(name, message, ppo_teacher):
     with pytest.raises(TypeError, match=message):
         make(ppo_teacher, **{name: 1})
+
+
+def test_what_is_refused_is_no_choice(ppo_teacher):
+    with pytest.raises(TypeError) as raised:
+        make(ppo_teacher, students=1)
+    choices = str(raised.value).partition("choose one of ")[2].rstrip(".").split(", ")
+    assert "ent_coef" in choices and not {"use_sde", "rollout_buffer_class"} & set(choices)
+    assert not {"use_sde", "rollout_buffer_class"} & set(known_hyperparams("ppd"))
 
 
 def test_q_values_need_a_temperature(cartpole_teacher):
