@@ -24,6 +24,7 @@ TWO = {"n_envs": 2, "students": {"a": {"weight_bits": 4}}}
     [
         (SHARES, False, "there are 2 students and n_envs=1: make at least 2 environments"),
         ({"algo": "pd", "n_envs": 2, "train_freq": [1, "episode"]}, False, "train_freq counts episodes"),
+        ({"algo": "pd", "train_freq": 0}, False, "train_freq must be at least one step or episode"),
         (NORMALIZED, True, "recording= is the teacher's own play"),
         (LATE, False, "learning_starts=600 leaves no update in 600 timesteps"),
         # Of the first student, or of another one
@@ -66,6 +67,8 @@ def test_the_study_says_what_the_run_would(
     [
         ("n_envs", "many", "n_envs must be a whole number of at least 1, not 'many'."),
         ("train_freq", "daily", "train_freq must be a whole number of at least 1, not 'daily'."),
+        ("batch_size", None, "batch_size must be a whole number of at least 1, not None."),
+        ("learning_starts", -1, "learning_starts must be a whole number of at least 0, not -1."),
         ("train_freq", [1], r"train_freq must be a number of steps, or such as \[1, episode\], not \[1\]."),
     ],
 )

@@ -18,6 +18,12 @@ from sb3_distill.study.cell import DISTILLING, Cell, StudyError, leaves_one_agen
 from sb3_distill.study.format.study_file import read_whole
 from sb3_distill.study.plan.needs import length_of, settings_of
 
+# Whole numbers among the settings, each with the smallest that a run takes
+COUNTS = {
+    **{"n_envs": 1, "batch_size": 1, "n_epochs": 1},
+    **{"gradient_steps": -1, "learning_starts": 0, "eval_freq": -1, "n_eval_episodes": 0},
+}
+
 
 def check_start(where: str, cell: Cell) -> None:
     """
@@ -36,14 +42,17 @@ def _check_start(cell: Cell) -> None:
     algorithm = resolve(cell.algo)
     arguments = inspect.signature(algorithm.__init__).parameters.items()
     defaults = {name: argument.default for name, argument in arguments}
-    settings = {**defaults, "n_envs": 1, **settings_of(cell)}
-    n_envs, n_timesteps = read_whole("n_envs", settings["n_envs"], 1), length_of(cell)
+    own = settings_of(cell)
+    for name in COUNTS.keys() & own.keys():
+        read_whole(name, own[name], COUNTS[name])
+    settings = {**defaults, "n_envs": 1, **own}
+    n_envs, n_timesteps = int(settings["n_envs"]), length_of(cell)
     further: dict[str, Any] = {}
     if cell.algo in (*DISTILLING, "mtpd"):
         check_frequency(read_frequency(settings["train_freq"]), n_envs)
     if cell.algo in DISTILLING:
-        own = algorithm.read_students(settings["students"] or {})
-        further = {name: {**settings, **entries} for name, entries in own.items()}
+        students = algorithm.read_students(settings["students"] or {})
+        further = {name: {**settings, **entries} for name, entries in students.items()}
         check_shares(settings["rollout_policy"], len(further) + 1, n_envs)
     if cell.recording_key is not None:
         check_recordable(settings["rollout_policy"], bool(settings.get("normalize")))
@@ -112,4 +121,8 @@ def read_frequency(value: Any) -> TrainFreq:
     pair = value if isinstance(value, (list, tuple)) else (value, "step")
     if len(pair) != 2 or pair[1] not in ("step", "episode"):
         raise ValueError(f"train_freq must be a number of steps, or such as [1, episode], not {value!r}.")
-    return TrainFreq(read_whole("train_freq", pair[0], 1), TrainFrequencyUnit(pair[1]))
+    unit = TrainFrequencyUnit(pair[1])
+    if isinstance(pair[0], int):
+        # Of numbers below 1, a run has words of its own.
+        check_frequency(TrainFreq(pair[0], unit), n_envs=1)
+    return TrainFreq(read_whole("train_freq", pair[0], 1), unit)
