@@ -93,6 +93,9 @@ def attempt(
     :return: an empty string, or the reason why the cell failed
     """
     finished, failed = (Path(study).resolve() / place / key for place in ("cells", "failed"))
+    if finished.exists():
+        # Ray repeats a task whose worker died, also right after it has finished the cell.
+        return ""
     folder = stopped_in(Path(study).resolve(), key) or finished.with_name(f".{key}.{uuid.uuid4().hex[:8]}")
     write_whole(folder / SETTINGS, settings)
     # The order of floating-point sums depends on the number of threads: fix it, so that results are bit-equal on all
@@ -127,8 +130,14 @@ def attempt(
         return problem
     if not is_finished and not (folder / STDERR).stat().st_size:
         (folder / STDERR).unlink()
-    flush_all(folder, finished)
-    folder.rename(finished)
+    try:
+        flush_all(folder, finished)
+        folder.rename(finished)
+    except OSError:
+        if not finished.exists():
+            raise
+        # Another process was faster by a moment.
+        shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(failed, ignore_errors=True)
     return ""
 

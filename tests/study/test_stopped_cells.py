@@ -11,6 +11,7 @@ from stable_baselines3 import DQN
 from sb3_distill import load_teacher
 from sb3_distill.common.locks import locked
 from sb3_distill.results.tables import to_json
+from sb3_distill.study.backends import attempt
 from sb3_distill.study.cli import main
 from sb3_distill.study.file import read_study
 from sb3_distill.study.job import run_cell
@@ -147,3 +148,10 @@ def test_what_a_cell_says_when_it_goes_on_is_kept(stop, study_file, tmp_path, ca
     (said,) = (out / "cells").glob("*/stderr.txt")
     assert f"; it went on after a stop, and said more in {said}" in capsys.readouterr().out
     assert "0.monitor.csv is shorter than at the checkpoint" in said.read_text()
+
+
+def test_a_cell_that_has_finished_is_not_run_again(tmp_path):
+    """A worker of Ray that dies right after it has finished a cell has it tried again."""
+    (tmp_path / "cells" / "kl-0").mkdir(parents=True)
+    assert attempt("kl-0", "{}", str(tmp_path), 1, threading.Event(), ["no_such_module"]) == ""
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["kl-0"]
