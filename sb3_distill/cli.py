@@ -12,9 +12,9 @@ from sb3_distill.version import __version__
 VERBS = {
     "teachers": ("sb3_distill.agents.cli", "list the trained agents on this machine, or show the details of one"),
     "evaluate": ("sb3_distill.evaluation.cli", "score a student or a teacher, as % of the teacher"),
-    "fit": ("sb3_distill.fit.cli", "fit a student to a log of observations alone, where nobody plays"),
-    "export": ("sb3_distill.export.cli", "write an agent as ONNX files, in float32 and in integers; measure them"),
-    "compress": ("sb3_distill.compress.cli", "search the smallest student that keeps an agent's return, and export it"),
+    "fit": ("sb3_distill.fit.cli", "fit a student to a log of observations, without an environment"),
+    "export": ("sb3_distill.export.cli", "write an agent as ONNX, C, a web page or an SB3 zip; measure the files"),
+    "compress": ("sb3_distill.compress.cli", "find the smallest student that keeps an agent's return, and export it"),
     "visualize": ("sb3_distill.visualize.cli", "draw localization maps, learning curves, sizes and other figures"),
     "study": ("sb3_distill.study.cli", "run a grid of games, students, losses and seeds from a file"),
     "report": ("sb3_distill.study.report", "write the results of a study as one page, Markdown and LaTeX"),

@@ -123,7 +123,7 @@ def add_teacher_kwargs(parser: Any) -> None:
 
     :param parser: the parser, or a group of its options
     """
-    said = "key:value, what ONNX files do not say of themselves, such as answers:\"'logits'\""
+    said = "key:value, information that is missing in ONNX files, such as answers:\"'logits'\""
     parser.add_argument("--teacher-kwargs", type=keyword, nargs="+", default=[], help=said)
 
 

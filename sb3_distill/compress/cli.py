@@ -62,13 +62,13 @@ def main(argv: list[str]) -> int:
     """
     parser = Parser(
         "sb3-distill compress",
-        "Search the smallest student that keeps the return of an agent, and export it. Repeat the command "
+        "Find the smallest student that keeps the return of an agent, and export it. Repeat the command "
         "to go on with a search that was stopped.",
         "zoo:ppo/CartPole-v1 -o small/ --budget 10m",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name, an ONNX file, a function")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the outcome")
-    parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="form of the export")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--target", choices=["onnx", "c"], default="onnx", help="format of the export")
     parser.add_argument("--env", help="environment (default: the one that the agent was trained on)")
     add_teacher_kwargs(parser)
     seen = parser.add_argument_group("what agent and students see")
@@ -81,13 +81,13 @@ def main(argv: list[str]) -> int:
     )
     goal = parser.add_argument_group("what the student must keep")
     goal.add_argument("--keep", type=percentage, default=95.0, help="%% of the teacher that the lower bound must reach")
-    goal.add_argument("--confidence", type=confidence, default=95.0, help="%%, of that bound")
-    goal.add_argument("--max-bytes", type=whole_number(1), help="bytes that the student may have (default: no limit)")
+    goal.add_argument("--confidence", type=confidence, default=95.0, help="confidence level of that bound, in %%")
+    goal.add_argument("--max-bytes", type=whole_number(1), help="most bytes of the student (default: no limit)")
     search = parser.add_argument_group("the search")
-    search.add_argument("--budget", type=duration, default="30m", help="wall-clock time, as 90s, 30m, 2h")
+    search.add_argument("--budget", type=duration, default="30m", help="wall-clock time, such as 90s, 30m, 2h")
     search.add_argument("--seed", type=whole_number(0), default=0, help="seed of the search and of its runs")
-    search.add_argument("--backend", choices=["local", "ray"], default="local", help="processes here, or Ray")
-    search.add_argument("-j", "--jobs", type=whole_number(1), default=1, help="runs at once")
+    search.add_argument("--backend", choices=["local", "ray"], default="local", help="local processes, or Ray")
+    search.add_argument("-j", "--jobs", type=whole_number(1), default=1, help="runs at the same time")
     add_gym_packages(parser)
     args = parser.parse_args(argv)
     import gymnasium as gym

@@ -47,7 +47,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "agents", nargs="+", help="zips, run folders, zoo: or hub: names, ONNX files; students, teachers"
     )
-    parser.add_argument("--best", action="store_true", help="of run folders, the best model of the run's evaluations")
+    parser.add_argument("--best", action="store_true", help="for run folders, play best_model.zip, not the last model")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     comparison = parser.add_argument_group("comparison")
     comparison.add_argument("--teacher", help="the agent whose score is 100%% (default: each student's own teacher)")
@@ -57,20 +57,20 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     game = parser.add_argument_group("the game")
     game.add_argument("--env", help="environment (default: the one that each agent was trained on)")
     game.add_argument(
-        "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of the runs)"
+        "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of each run)"
     )
     episodes = parser.add_argument_group("episodes")
     episodes.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes of each agent")
     episodes.add_argument("--epsilon", type=share, default=0.0, help="share of random actions; 0.05 in the paper")
     episodes.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
     episodes.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
-    episodes.add_argument("--seed", type=whole_number(0), default=0, help="of the first episode, and among --starts")
+    episodes.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode and of --starts")
     episodes.add_argument("--starts", type=Path, help="file of held-out start states (Atari)")
-    episodes.add_argument("--starts-from", help="agent that plays where --starts does not exist yet, or 'random'")
+    episodes.add_argument("--starts-from", help="agent that records --starts if it does not exist yet, or 'random'")
     game.add_argument(
         "--native",
         action=argparse.BooleanOptionalAction,
-        help="step Atari games in C++ (default: those whose scores were shown to agree with the Zoo's wrappers)",
+        help="step Atari games in C++ (default: Pong and Breakout, whose scores agree with the Zoo's wrappers)",
     )
     output = parser.add_argument_group("output")
     output.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")

@@ -29,7 +29,7 @@ def add_disturbance_options(parser: argparse.ArgumentParser) -> None:
 
     :param parser: the parser
     """
-    group = parser.add_argument_group("what a device brings", "The same for all agents, episode by episode.")
+    group = parser.add_argument_group("what a device brings", "It is the same for all agents, episode by episode.")
     group.add_argument(
         "--obs-noise",
         type=share,
@@ -42,7 +42,7 @@ def add_disturbance_options(parser: argparse.ArgumentParser) -> None:
         "--action-delay",
         type=whole_number(0),
         default=0,
-        help="steps by which an action comes late; before the first one the action is 0",
+        help="steps by which actions are delayed; before the first one the action is 0",
     )
     group.add_argument(
         "--obs-bits",

@@ -349,7 +349,7 @@ def main(argv: list[str]) -> int:
         "Measure exported policies, beside the same agents under torch: bytes, time of a decision, memory, return.",
         "out/ -o bench/",
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="what `sb3-distill export` wrote: teacher, students")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders that `sb3-distill export` wrote")
     parser.add_argument("--n-runs", type=whole_number(1), default=500, help="inferences that are timed")
     parser.add_argument("--n-episodes", type=whole_number(0), default=10, help="episodes of each policy")
     parser.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")

@@ -31,9 +31,9 @@ def main(argv: list[str]) -> int:
 def _export(argv: list[str]) -> int:
     parser = Parser(
         "sb3-distill export",
-        "Write an agent as ONNX (float32 and integers), with a description and a runner, as C that "
-        "computes with integers, as a page for the browser, or a student as a stock zip of Stable-Baselines3. "
-        "`sb3-distill export bench DIR ...` measures what was written.",
+        "Write an agent as ONNX (float32 and integers, with a description and a runner), as C that "
+        "computes with integers, or as a page for the browser; or a student as a stock zip of Stable-Baselines3. "
+        "`sb3-distill export bench DIR ...` measures the files.",
         "logs/qpd/CartPole-v1_1 -o out/ --format c",
     )
     parser.add_argument("agent", help="a zip, a run folder, a zoo: or hub: name; student or teacher")
@@ -43,9 +43,9 @@ def _export(argv: list[str]) -> int:
         nargs="+",
         choices=["onnx", "c", "web", "sb3"],
         default=["onnx"],
-        help="onnx; c: source for a microcontroller, integers alone; web: a page on which the agent plays in the "
-        "browser (CartPole, MinAtar's Breakout); several of these; or sb3: a student as a stock DQN or PPO zip, which "
-        "loads where sb3-distill is not installed and can be trained on (default: onnx)",
+        help="one or several of: onnx; c: source for a microcontroller, which computes with integers only; web: a page "
+        "on which the agent plays in the browser (CartPole, MinAtar's Breakout). Or sb3: a student as a stock DQN or "
+        "PPO zip, which loads where sb3-distill is not installed and can be trained further (default: onnx)",
     )
     checks = parser.add_argument_group("checks of what is written")
     checks.add_argument("--env", help="environment that checks the files (default: the agent's own)")
@@ -53,7 +53,7 @@ def _export(argv: list[str]) -> int:
         "--n-observations", type=int, default=1_000, help="observations to check on, from whole episodes"
     )
     checks.add_argument(
-        "--max-disagreement", type=float, default=0.01, help="share of them at which a file may act otherwise"
+        "--max-disagreement", type=float, default=0.01, help="share of them at which a file may choose another action"
     )
     checks.add_argument(
         "--allow-pickle",

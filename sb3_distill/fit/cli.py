@@ -29,12 +29,12 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     """The verb's options."""
     parser = Parser(
         "sb3-distill fit",
-        "Fit a student to recorded observations. Nobody plays: the teacher answers to the log.",
+        "Fit a student to recorded observations, without an environment: it learns the teacher's answers to the log.",
         "log.npz --teacher ppo.zip -o student.zip",
     )
     parser.add_argument("data", help="an .npz with observations, the folder of a recording, or a Minari dataset")
     parser.add_argument("-o", "--output", type=Path, required=True, help="zip of the student")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of student, held-out part and score")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of student, held-out part and score")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
     teacher = parser.add_argument_group("teacher")
     teacher.add_argument(
@@ -45,16 +45,17 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     student.add_argument(
         "--algo", choices=list(ALGORITHMS), help="how it learns (default: qpd, or pd for teachers with Q-values)"
     )
-    student.add_argument("--policy", help="its policy (default: CnnPolicy for images, else MlpPolicy)")
+    policies = "its policy (default: CnnPolicy for images, MultiInputPolicy for Dict observations, else MlpPolicy)"
+    student.add_argument("--policy", help=policies)
     arguments = "key:value, arguments of the algorithm"
     student.add_argument("-params", "--params", type=keyword, nargs="+", default=[], help=arguments)
-    steps = f"steps to read (default: the log {N_PASSES} times)"
+    steps = f"steps of the log to read (default: the whole log {N_PASSES} times)"
     student.add_argument("-n", "--n-timesteps", type=whole_number(1), help=steps)
-    student.add_argument("--frame-stack", type=whole_number(1), default=1, help="observations that it sees at once")
+    student.add_argument("--frame-stack", type=whole_number(1), default=1, help="stacked observations that it sees")
     comparison = parser.add_argument_group("comparison")
-    comparison.add_argument("--held-out", type=share, default=0.1, help="share of episodes that only compare")
-    comparison.add_argument("--env", help="score student and teacher in this environment, too")
-    comparison.add_argument("--n-episodes", type=whole_number(1), default=30, help="episodes of this score")
+    comparison.add_argument("--held-out", type=share, default=0.1, help="share of episodes kept for comparison")
+    comparison.add_argument("--env", help="also score student and teacher in this environment")
+    comparison.add_argument("--n-episodes", type=whole_number(1), default=30, help="episodes of that score")
     add_import_options(parser)
     args = parser.parse_args(argv)
     if args.output.suffix != ".zip":

@@ -128,7 +128,7 @@ def main(argv: list[str]) -> int:
     """
     parser = Parser(
         "sb3-distill study",
-        "Run the cells of a study file, each one run of its grid; finished cells are skipped.",
+        "Run the cells of a study file, one for each combination of its grid. Finished cells are skipped.",
         "pd_table1_small --dry-run",
     )
     parser.add_argument(
@@ -138,25 +138,25 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--anew",
         action="store_true",
-        help="run cells anew whose teacher was replaced since; what they were is moved to FOLDER/replaced",
+        help="run cells again whose teacher was replaced since; their old results are moved to FOLDER/replaced",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cells and what they need, run nothing")
     parser.add_argument(
         "--save-freq",
         type=whole_number(1),
         metavar="N",
-        help="steps between two checkpoints of a cell, from which cells that were stopped go on (default: they begin "
-        "anew); say it again when you repeat the command",
+        help="steps between two checkpoints of a cell. A cell that was stopped goes on from the newest one (default: "
+        "it begins again). Give this option again when you repeat the command",
     )
     machines = parser.add_argument_group("where the cells run")
-    machines.add_argument("--backend", choices=["local", "ray"], default="local", help="processes here, or Ray")
-    machines.add_argument("--address", help="address of a running Ray cluster (default: start Ray here)")
+    machines.add_argument("--backend", choices=["local", "ray"], default="local", help="local processes, or Ray")
+    machines.add_argument("--address", help="address of a running Ray cluster (default: start Ray on this machine)")
     machines.add_argument(
         "-j",
         "--jobs",
         type=whole_number(1),
         default=os.cpu_count() or 1,
-        help="cells that run at once (default: one for each processor)",
+        help="cells that run at the same time (default: one for each processor)",
     )
     machines.add_argument("--threads", type=whole_number(1), default=1, help="threads of each cell")
     add_gym_packages(parser)

@@ -238,7 +238,7 @@ def make_parser() -> argparse.ArgumentParser:
             play = verb.add_argument_group("episodes")
             play.add_argument("--epsilon", type=share, default=0.05, help="share of random actions")
             play.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode")
-            play.add_argument("--max-steps", type=whole_number(1), default=10_000, help="longest length of an episode")
+            play.add_argument("--max-steps", type=whole_number(1), default=10_000, help="most steps of an episode")
             add_import_options(verb)
             return verb, play
         return verb
@@ -266,17 +266,17 @@ def make_parser() -> argparse.ArgumentParser:
     play.add_argument("--env", help="environment (default: the teacher's own)")
     for name, function in (("sizes", draw_sizes), ("bars", draw_bars)):
         rows = add(name, function, f"scores.json -o {name}.png", plays=False)
-        rows.add_argument("files", type=Path, nargs="+", help="written by `sb3-distill evaluate -o` or a study")
+        rows.add_argument("files", type=Path, nargs="+", help="files of `sb3-distill evaluate -o`, or of a study")
         rows.add_argument("--env", help="show only this environment (default: all)")
         if name == "sizes":
-            text = "what is on the x axis (default: bytes where students differ in their bits, else parameters)"
+            text = "what is on the x axis (default: bytes if students differ in their bits, else parameters)"
             rows.add_argument("--size", choices=["n_parameters", "n_bytes"], help=text)
         else:
             rows.add_argument("--by", default="loss", help="field to compare by")
     curves = add("curves", draw_curves, "logs/pd/CartPole-v1_1 -o curve.png", plays=False)
     curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game; several seeds become a band")
     curves.add_argument(
-        "--scores", type=Path, help="written by `sb3-distill evaluate -o`: shows the teacher's score as a line"
+        "--scores", type=Path, help="file of `sb3-distill evaluate -o`: shows the teacher's score as a line"
     )
     tsne, play = add("tsne", draw_tsne, "pong.zip breakout.zip -o tsne.png", plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
