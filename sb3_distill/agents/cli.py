@@ -35,7 +35,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help="zips, run folders, collections of them, zoo: or hub: names (default: rl-trained-agents/ and "
         "$RL_TRAINED_AGENTS)",
     )
-    parser.add_argument("--env", help="environment of ONNX files, which says what they leave open")
+    parser.add_argument("--env", help="environment of ONNX files, for information that is missing in them")
     add_teacher_kwargs(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     add_gym_packages(parser)
@@ -217,7 +217,7 @@ def main(argv: list[str]) -> int:
     if not args.paths:
         args.paths = [str(root) for root in zoo_roots() if root.is_dir()]
     if not args.paths:
-        print(f"sb3-distill teachers: no agents are at hand: {name_roots()}. Name a zip or a folder.", file=sys.stderr)
+        print(f"sb3-distill teachers: no agents were found in {name_roots()}. Name a zip or a folder.", file=sys.stderr)
         return 1
     sources = [source for path in args.paths for source in expand(path)]
     facts, failed = [], False
@@ -226,7 +226,7 @@ def main(argv: list[str]) -> int:
         try:
             facts.append(facts_of(load_teacher(source, device="cpu", **said)))
         except (AgentError, OSError) as error:
-            options = " (--env and --teacher-kwargs say what such a file leaves open.)" if said else ""
+            options = " (Use --env and --teacher-kwargs for what is missing in such a file.)" if said else ""
             print(f"sb3-distill teachers: {error}{options}", file=sys.stderr)
             failed = True
         if Path(source, RUN_STATE).is_file():

@@ -154,8 +154,8 @@ def find_starts(args: argparse.Namespace, game: Game) -> HeldOutStarts | None:
     for agent in game.agents:
         if agent.sha256 == starts.recorder_sha256:
             print(
-                f"Warning: {agent.source} recorded {args.starts} itself. Starts are held out where neither teacher nor "
-                "student has recorded them.",
+                f"Warning: {agent.source} recorded {args.starts} itself. Starts are held out only if neither teacher "
+                "nor student has recorded them.",
                 file=sys.stderr,
             )
     return starts

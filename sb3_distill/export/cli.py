@@ -74,7 +74,7 @@ def _export(argv: list[str]) -> int:
     if not OLDEST_OPSET <= args.opset <= OPSET:
         parser.error(f"--opset must be between {OLDEST_OPSET} and {OPSET}, not {args.opset}")
     if "sb3" in args.format and len(set(args.format)) > 1:
-        parser.error("--format sb3 is written by itself: leave out the others, or call it once more for them")
+        parser.error("--format sb3 cannot be combined with other formats: run the command once for each")
     from sb3_distill.agents.load import is_onnx_file
     from sb3_distill.export.export import export_agent
     from sb3_distill.export.stock import export_stock

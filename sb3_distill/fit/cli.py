@@ -62,8 +62,8 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         parser.error(f"--output: {args.output} must end with .zip")
     for name, _ in args.params:
         if name in {*inspect.signature(fit).parameters, "teacher_kwargs"}:
-            option = f", say --{name.replace('_', '-')}" if name in vars(args) else ""
-            parser.error(f"--params: {name} is no argument of the algorithm here{option}")
+            option = f": use --{name.replace('_', '-')}" if name in vars(args) else ""
+            parser.error(f"--params: {name} cannot be set here{option}")
     return args
 
 

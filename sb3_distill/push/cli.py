@@ -93,7 +93,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> Teacher:
     if agent is None:
         raise AgentError(f"--teacher {args.teacher} is the agent itself: leave it out.")
     if agent.facts.zip_bytes is None or agent.algo == "onnx":
-        raise AgentError(f"{source} is no zip of an agent, which the hub's readers expect: push the agent itself.")
+        raise AgentError(f"{source} is not the zip of an agent, which the hub needs: push the agent itself.")
     check_repository(args.repo, agent, game.env_id)
     names = {each.source: public_name(each.source) for each in game.agents} | {source: args.repo}
     rows = [

@@ -91,14 +91,14 @@ def settle_replaced(study: Study, folder: Path, anew: bool) -> None:
         return
     if not anew:
         raise StudyError(
-            f"{describe_replaced(replaced)}\nTheir results and new ones would stand in one table. Put the agents back; "
-            f"or run these cells anew with --anew (what is there is moved to {folder / 'replaced'}); or name another "
-            "folder with -o."
+            f"{describe_replaced(replaced)}\nTheir results and new ones would be mixed in one table. Put the agents "
+            f"back, or run these cells again with --anew (their old results are moved to {folder / 'replaced'}), or name "
+            "another folder with -o."
         )
     put_aside(replaced, folder)
     # What they were recording goes with them.
     clear_stopped(folder)
-    print(f"{describe_replaced(replaced)}\nThese are made anew; what they were is in {folder / 'replaced'}.")
+    print(f"{describe_replaced(replaced)}\nThese are run again; their old results are in {folder / 'replaced'}.")
 
 
 def find_study(named: Path) -> Path:

@@ -58,7 +58,7 @@ def test_what_onnx_files_leave_open_is_said_by_options(cartpole_teacher, tmp_pat
     actions = linear(tmp_path / "actions.onnx", 3, 1, target="actions")
     for path in (unnamed, actions):
         assert main(["teachers", str(path)]) == 1
-        assert "(--env and --teacher-kwargs say what such a file leaves open.)" in capsys.readouterr().err
+        assert "(Use --env and --teacher-kwargs for what is missing in such a file.)" in capsys.readouterr().err
     assert main(["teachers", str(unnamed), "--teacher-kwargs", "answers:'logits'"]) == 0
     assert main(["teachers", str(actions), "--env", "Pendulum-v1"]) == 0
     assert "Box(-2.0, 2.0, (1,), float32)" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def test_other_formats_of_an_earlier_export_are_removed(agent, tmp_path: Path, c
         assert ("policy.c: " in capsys.readouterr().out) == (formats == ["c"])
     with pytest.raises(SystemExit):
         export([*options, "--format", "sb3", "c"])
-    assert "--format sb3 is written by itself" in capsys.readouterr().err
+    assert "--format sb3 cannot be combined" in capsys.readouterr().err
 
 
 def test_policies_that_disagree_are_refused_with_the_numbers(agent, tmp_path: Path):

@@ -376,7 +376,7 @@ def test_other_mistakes_are_named(
     for name, option in (("seed", "--seed"), ("teacher_kwargs", "--teacher-kwargs"), ("source", "")):
         with pytest.raises(SystemExit):
             main([*unread, "--params", f"{name}:1"])
-        said = f"{name} is no argument of the algorithm here{option and f', say {option}'}"
+        said = f"{name} cannot be set here{option and f': use {option}'}"
         assert capsys.readouterr().err.splitlines()[0].endswith(said)
     PPO("MlpPolicy", "Acrobot-v1", device="cpu").save(tmp_path / "other")
     other = ["fit", str(log), "--teacher", str(tmp_path / "other.zip"), "-o", str(tmp_path / "s.zip")]
