@@ -92,8 +92,8 @@ def settle_replaced(study: Study, folder: Path, anew: bool) -> None:
     if not anew:
         raise StudyError(
             f"{describe_replaced(replaced)}\nTheir results and new ones would be mixed in one table. Put the agents "
-            f"back, or run these cells again with --anew (their old results are moved to {folder / 'replaced'}), or name "
-            "another folder with -o."
+            f"back, or run these cells again with --anew (their old results are moved to {folder / 'replaced'}), or "
+            "name another folder with -o."
         )
     put_aside(replaced, folder)
     # What they were recording goes with them.
