@@ -210,6 +210,8 @@ def add_legend(figure: Figure, below: bool = False, ncols: int = 2, **kwargs: An
         ncols -= 1
     if below:
         figure.set_figheight(figure.get_figheight() + max(height - _ROOM, 0.0))
+        # A single column can be too wide, too.
+        figure.set_figwidth(max(figure.get_figwidth(), width))
     else:
         figure.set_figwidth(figure.get_figwidth() + width * (1 - 1 / ncols))
 

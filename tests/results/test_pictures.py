@@ -194,12 +194,25 @@ def test_seeds_of_one_kind_have_one_text_at_their_mean():
     assert len(plot_sizes([*rows, *noisy], "n_bytes").axes[0].texts) == 4
 
 
+def test_a_long_name_below_the_axes_widens_the_figure():
+    curve = Curve(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
+    figure = plot_learning_curves([("a long name of a run " * 6, curve)])
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 > -1 and box.x1 < figure.bbox.width + 1 and figure.get_figwidth() > 5.5
+
+
 def test_an_ablation_shows_what_each_factor_does():
     labels = [{"learning": one, "pool": two} for one in ("distilled", "alone") for two in ("max", "none")]
     figure = draw_factors(labels, [90.0, 100.0, 50.0, 70.0], "%")
     assert [(axes.get_xlabel(), axes.get_title()) for axes in figure.axes] == [
-        ("learning", "mean -35"),
-        ("pool", "mean +15"),
+        ("learning", "on average -35"),
+        ("pool", "on average +15"),
+    ]
+    # Each pale line says which runs it joins.
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [
+        ["max", "none"],
+        ["distilled", "alone"],
     ]
     ends = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert ends == ["distilled", "alone"] and figure.axes[0].get_ylabel() == "%"
