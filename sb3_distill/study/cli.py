@@ -70,7 +70,8 @@ def print_needs(study: Study, folder: Path, n_jobs: int, is_here: bool) -> None:
     if len(known) == len(remaining):
         total = max([sum(known) / n_jobs, *known])
         basis = "finished cells" if manifests else "a rough guess; finished cells give a better one"
-        when = f"time about {format_seconds(total)} with {n_jobs} at the same time (from {basis})"
+        at_once = f" with {n_jobs} at the same time" if n_jobs > 1 else ""
+        when = f"time about {format_seconds(total)}{at_once} (from {basis})"
     print(f"{counted(len(study.cells), 'cell')}, {len(remaining)} to do, {when}")
     needs = describe_needs(study.cells, folder, n_jobs if is_here else None)
     if needs:
