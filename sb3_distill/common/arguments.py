@@ -123,8 +123,8 @@ def add_teacher_kwargs(parser: Any) -> None:
 
     :param parser: the parser, or a group of its options
     """
-    said = "key:value, information that is missing in ONNX files, such as answers:\"'logits'\""
-    parser.add_argument("--teacher-kwargs", type=keyword, nargs="+", default=[], help=said)
+    said = "information that is missing in ONNX files, such as answers:\"'logits'\""
+    parser.add_argument("--teacher-kwargs", type=keyword, nargs="+", default=[], metavar="KEY:VALUE", help=said)
 
 
 def add_gym_packages(parser: argparse.ArgumentParser) -> Any:

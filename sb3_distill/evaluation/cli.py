@@ -45,7 +45,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         "logs/pd/CartPole-v1_1 -n 100 -o scores.json",
     )
     parser.add_argument(
-        "agents", nargs="+", help="zips, run folders, zoo: or hub: names, ONNX files; students, teachers"
+        "agents", nargs="+", help="students and teachers: zips, run folders, zoo: or hub: names, ONNX files"
     )
     parser.add_argument("--best", action="store_true", help="for run folders, play best_model.zip, not the last model")
     parser.add_argument("--device", type=device, default="auto", help="cpu, cuda or auto")
@@ -57,11 +57,15 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     game = parser.add_argument_group("the game")
     game.add_argument("--env", help="environment (default: the one that each agent was trained on)")
     game.add_argument(
-        "--env-kwargs", type=keyword, nargs="*", help="key:value of the environment, or nothing (default: of each run)"
+        "--env-kwargs",
+        type=keyword,
+        nargs="*",
+        metavar="KEY:VALUE",
+        help="arguments of the environment; the option alone: none (default: those of each run)",
     )
     episodes = parser.add_argument_group("episodes")
     episodes.add_argument("-n", "--n-episodes", type=whole_number(1), default=30, help="episodes of each agent")
-    episodes.add_argument("--epsilon", type=share, default=0.0, help="share of random actions; 0.05 in the paper")
+    episodes.add_argument("--epsilon", type=share, default=0.0, help="share of random actions; papers have 0.05")
     episodes.add_argument("--stochastic", action="store_true", help="sample the actions of actor-critic agents")
     episodes.add_argument("--action-masks", action="store_true", help="students, too, take only allowed actions")
     episodes.add_argument("--seed", type=whole_number(0), default=0, help="seed of the first episode and of --starts")
@@ -73,7 +77,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         help="step Atari games in C++ (default: Pong and Breakout, whose scores agree with the Zoo's wrappers)",
     )
     output = parser.add_argument_group("output")
-    output.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files: .json, .csv, .md")
+    output.add_argument("-o", "--output", type=Path, nargs="+", default=[], help="files of results: .json, .csv, .md")
     output.add_argument("--json", action="store_true", help="print one JSON object, with every return")
     add_disturbance_options(parser)
     add_import_options(parser)

@@ -47,8 +47,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     )
     policies = "its policy (default: CnnPolicy for images, MultiInputPolicy for Dict observations, else MlpPolicy)"
     student.add_argument("--policy", help=policies)
-    arguments = "key:value, arguments of the algorithm"
-    student.add_argument("-params", "--params", type=keyword, nargs="+", default=[], help=arguments)
+    arguments = "arguments of the algorithm"
+    student.add_argument(
+        "-params", "--params", type=keyword, nargs="+", default=[], metavar="KEY:VALUE", help=arguments
+    )
     steps = f"steps of the log to read (default: the whole log {N_PASSES} times)"
     student.add_argument("-n", "--n-timesteps", type=whole_number(1), help=steps)
     student.add_argument("--frame-stack", type=whole_number(1), default=1, help="stacked observations that it sees")

@@ -266,7 +266,7 @@ def make_parser() -> argparse.ArgumentParser:
     play.add_argument("--env", help="environment (default: the teacher's own)")
     for name, function in (("sizes", draw_sizes), ("bars", draw_bars)):
         rows = add(name, function, f"scores.json -o {name}.png", plays=False)
-        rows.add_argument("files", type=Path, nargs="+", help="files of `sb3-distill evaluate -o`, or of a study")
+        rows.add_argument("files", type=Path, nargs="+", help=".json of `sb3-distill evaluate -o` or of a study")
         rows.add_argument("--env", help="show only this environment (default: all)")
         if name == "sizes":
             text = "what is on the x axis (default: bytes if students differ in their bits, else parameters)"
@@ -276,7 +276,7 @@ def make_parser() -> argparse.ArgumentParser:
     curves = add("curves", draw_curves, "logs/pd/CartPole-v1_1 -o curve.png", plays=False)
     curves.add_argument("folders", type=Path, nargs="+", help="run folders of one game; several seeds become a band")
     curves.add_argument(
-        "--scores", type=Path, help="file of `sb3-distill evaluate -o`: shows the teacher's score as a line"
+        "--scores", type=Path, help=".json of `sb3-distill evaluate -o`: shows the teacher's score as a line"
     )
     tsne, play = add("tsne", draw_tsne, "pong.zip breakout.zip -o tsne.png", plays=True)
     tsne.add_argument("agents", nargs="+", help="tasks cut out of one student (`model.task(name).save(…)`)")
