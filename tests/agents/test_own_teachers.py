@@ -158,6 +158,14 @@ def test_the_axes_of_answers_are_told_apart(n_actions: int) -> None:
         load_teacher(own, device="cpu")
 
 
+@pytest.mark.parametrize("n_layers", [1, 3, 4, 5])
+def test_the_axes_of_a_memory_are_told_apart(n_layers: int) -> None:
+    """Also where there are as many layers as environments."""
+    own = answering(lambda n: (Answers(q_values=np.zeros((n, 2))), np.zeros((n_layers, n, 8))))
+    with pytest.raises(AgentError, match=rf"state has the shape \({n_layers}, \d, 8\); its first axis must be that of"):
+        load_teacher(own, device="cpu")
+
+
 LARGEST = np.finfo(np.float32).max
 
 

@@ -21,7 +21,7 @@ from sb3_distill.agents.kinds.answering import AnsweringTeacher, NoPolicy
 from sb3_distill.common.answers import Answers, clip_scaled
 from sb3_distill.common.finite import bounded_sides
 from sb3_distill.envs.imports import find_function
-from sb3_distill.state.memory import State, find_state_problem, map_state
+from sb3_distill.state.memory import State, find_state_problem, map_state, rows_of
 
 _NEEDED = ("observation_space", "action_space", "answer")
 # A function that makes a teacher, as a user names it to the Zoo; "zoo:" and "hub:" are agents
@@ -219,6 +219,9 @@ class OwnTeacher(AnsweringTeacher):
             obs, _ = self.policy.obs_to_tensor(batch)
             try:
                 answers, state = self.answer(obs, state, starts, with_values=True)
+                if step == _N_STEPS - 1:
+                    # One environment less: a first axis that stays as long as it was counts something else.
+                    self.answer(rows_of(obs, np.arange(1, n_envs)), None, np.ones(n_envs - 1, dtype=bool))
             except AgentError:
                 raise
             except Exception as error:
