@@ -211,6 +211,12 @@ def test_same_agent_same_files():
     assert b"level" in first["README.md"] and b"| 5 | 0 |" in first["README.md"]
 
 
+def test_the_order_of_a_matrix_is_in_the_header():
+    agent = quantize_randomly(student("MlpPolicy", spaces.Box(-1, 1, (3, 2)), {"net_arch": [4]}))
+    header = CSource(integer_policy(agent), "title", 1, "agent").code()["policy.h"].decode()
+    assert "an observation in the units of the environment, in the order 3 x 2.\n" in header
+
+
 def test_constants_are_counted():
     policy = integer_policy(vector_agent(weights=(4, 2, 3), inputs=(5, 3, 2)))
     packed = [pack_weight(layer) for layer in policy.layers]
