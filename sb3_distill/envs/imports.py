@@ -99,6 +99,8 @@ def find_wrapper(name: str, base: type, where: str, renamed: bool = True) -> Any
         if renamed and name.startswith(old):
             name = name.replace(old, new, 1)
     module, _, class_name = name.rpartition(".")
+    if not module:
+        raise ValueError(f"{where} names the wrapper {name} without its package: write package.module.{name}.")
     if not _is_trusted(module):
         package = module.partition(".")[0]
         raise ValueError(

@@ -157,6 +157,7 @@ def test_students_see_one_unbounded_key_or_several(tmp_path: Path, algo: type):
             {"env_wrapper": "sb3_distill.Unknown"},
             r"--env-wrapper \(env_wrapper\) names the wrapper sb3_distill.Unknown",
         ),
+        ({"env_wrapper": "StackedEntries"}, "StackedEntries without its package: write package.module.StackedEntries"),
         ({"env_wrapper": "stranger.Wrapper"}, r"--env-wrapper \(env_wrapper\) .* pass --gym-packages stranger"),
     ],
 )
