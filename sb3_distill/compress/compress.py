@@ -205,7 +205,7 @@ def compress(
         tries, chosen = claims.tries, claims.chosen
         if chosen is None:
             exports.clear()
-        outcome = Compressed(search, tries, describe(chosen, search, goal, tries, exports.refused.values()))
+        outcome = Compressed(search, tries, describe(chosen, search, goal, tries, exports))
         how = {
             "command": command,
             "budget": budget,

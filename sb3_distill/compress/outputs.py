@@ -3,7 +3,7 @@
 import csv
 import io
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
 from sb3_distill.compress.play import normalize_config
 from sb3_distill.compress.search import Goal, Search, Student, scored_front
-from sb3_distill.export.export import ExportError, export_agent
+from sb3_distill.export.export import C_FILE, ExportError, export_agent
 from sb3_distill.results.figures import add_legend, make_axes, percent_label, save_figure, scale_by_size
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT
 from sb3_distill.results.tables import to_json
@@ -231,7 +231,7 @@ def write_outputs(
     figure = draw_front(search.students, goal, tries)
     save_figure(figure, output / FIGURE)
     found = {**versions(), "optuna": version("optuna")}
-    notes = describe(chosen, search, goal, tries, exports.refused.values())
+    notes = describe(chosen, search, goal, tries, exports)
     section = Section(
         name="compress",
         title=f"{search.env_id}: the smallest student that keeps {goal.keep:g}%",
@@ -287,15 +287,13 @@ def write_outputs(
         file.write(to_json(record).encode())
 
 
-def describe(
-    chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[Claim], refused: Collection[str] = ()
-) -> str:
+def describe(chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[Claim], exports: Exports) -> str:
     """
     :param chosen: the try that holds; None: there is none
     :param search: the search
     :param goal: what was asked for
     :param tries: all tries
-    :param refused: why students could not be exported
+    :param exports: the student and its export, and why others could not be exported
     :return: the outcome in words
     """
     teacher = search.teacher
@@ -306,7 +304,8 @@ def describe(
         most = "" if goal.max_bytes is None else f" in at most {goal.max_bytes:,} bytes"
         advice = ["take a longer --budget", "a lower --keep", *([] if goal.max_bytes is None else ["more --max-bytes"])]
         ways = f"{', '.join(advice[:-1])} or {advice[-1]}"
-        why = f" Their export was refused: {'; '.join(sorted(set(refused)))}" if refused else ""
+        refused = sorted(set(exports.refused.values()))
+        why = f" Their export was refused: {'; '.join(refused)}" if refused else ""
         return (
             f"No student was shown to keep {goal.keep:g}% of the teacher{most}. {best} {tried}{why} The front is kept: "
             f"{ways}."
@@ -314,9 +313,13 @@ def describe(
     # Of some agents the size is not known.
     theirs = teacher.n_bytes
     share = f" ({100.0 * chosen.student.n_bytes / theirs:.3g}% of the teacher's {theirs:,})" if theirs else ""
+    files = ", ".join(
+        f"{n_bytes:,} bytes in {'the arrays of ' if name == C_FILE else ''}{name}"
+        for name, n_bytes in exports.files.items()
+    )
     return (
         f"{chosen.student.n_bytes:,} bytes{share} keep "
         f"{chosen.percent:.1f}% of the teacher's return, and at least {chosen.bound:.1f}% with a confidence of "
         f"{goal.confidence:g}%, over {len(chosen.student_score.returns)} episodes from starts on which nothing was "
-        f"chosen. {tried}"
+        f"chosen. Exported: {files}. {tried}"
     )
