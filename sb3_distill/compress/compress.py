@@ -296,7 +296,9 @@ def _goes_on(
         so_far = f"best so far {good[0].n_bytes:,} bytes at {good[0].percent:.1f}%"
     else:
         so_far = "none keeps enough so far" + ("" if best is None else f", the best one {best.percent:.1f}%")
-    time_left = f", {max(left, 0) / 60:.1f} min left, {kept / 60:.1f} of them for the claim" if n_rounds is None else ""
+    left = max(left, 0.0)
+    of_them = f"{min(kept, left) / 60:.1f} of them for the claim"
+    time_left = f", {left / 60:.1f} min left, {of_them}" if n_rounds is None else ""
     what = f"{counted(len(chosen), 'student')} from {_described(search, chosen[-1])} to {_described(search, chosen[0])}"
     size = f"{what}, {counted(search.n_timesteps, 'step')}"
     say(f"round {search.n_rounds + 1}: {size}; {so_far}{time_left}")

@@ -19,7 +19,7 @@ from sb3_distill import QPD, load_teacher
 from sb3_distill.cli import main
 from sb3_distill.compress.candidates import Space, front_of
 from sb3_distill.compress.claim import Claims, episodes_needed, error_of
-from sb3_distill.compress.compress import Clock, Compressed, compress, search_and_claim
+from sb3_distill.compress.compress import Clock, Compressed, _goes_on, compress, search_and_claim
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
 from sb3_distill.compress.outputs import Exports, front_table
 from sb3_distill.compress.play import natural_temperature
@@ -240,6 +240,11 @@ def test_what_is_kept_for_the_claim_is_a_fifth_to_a_half_of_the_budget(found: Co
     # When tries have been made, only what the next one takes
     clocks[0].claims.tries = [dataclasses.replace(found.chosen, holds=False, seconds=5.0)]
     assert clocks[0].kept == 0.1 * 2 * 100 + 50.0 and clocks[0].left == 935.0
+    # The teacher's episodes alone took longer than the budget. The first round is made all the same.
+    search.seconds, lines = [], []
+    late = Clock(60.0, 100.0, Claims(search, print, seconds_per_episode=0.1))
+    assert _goes_on(search, search.space.starts[:1], clock=late, n_rounds=None, say=lines.append)
+    assert lines[0].endswith(", 0.0 min left, 0.0 of them for the claim")
 
 
 def test_all_tries_together_err_no_more_than_was_asked_for():
