@@ -4,8 +4,8 @@ import csv
 import io
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from matplotlib.figure import Figure
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
@@ -32,46 +31,24 @@ from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.evaluation.players import Player
 from sb3_distill.export.c import bench as c_bench
 from sb3_distill.export.c.build import CPlayer, Footprint
-from sb3_distill.export.cost import AGENT_CODE, FILE_CODE, latencies, peak_memory
+from sb3_distill.export.cost import (
+    AGENT_CODE,
+    COLUMNS,
+    FILE_CODE,
+    BenchRow,
+    format_rows,
+    latencies,
+    peak_memory,
+    plot_returns,
+)
 from sb3_distill.export.description import FORMAT, Description
 from sb3_distill.export.export import C_FILE, FLOAT_FILE, INTEGER_FILE, ExportError
 from sb3_distill.export.flat import flattened
 from sb3_distill.export.web.page import WEB_FILE
 from sb3_distill.reading.text import read_json
-from sb3_distill.results.figures import add_legend, fill_style, make_axes, save_figure, scale_by_size
-from sb3_distill.results.tables import format_table
+from sb3_distill.results.figures import distinct_names, save_figure
 
 KINDS = {FLOAT_FILE: "float", INTEGER_FILE: "integer", C_FILE: "C"}
-MARKERS = {"float": "o", "integer": "s", "C": "D", "torch": "^"}
-# Of bench.csv, in the order of the fields of ``BenchRow``
-COLUMNS = ("folder", "policy", "kind", "bytes", "macs", "p50", "p99", "memory", "return")
-
-
-@dataclass(frozen=True)
-class BenchRow:
-    """
-    What one policy costs and scores.
-
-    :param folder: name of the export's folder
-    :param policy: name of the policy
-    :param kind: "float", "integer", "C" or "torch"
-    :param n_bytes: size of the file; of C, of its constants; of an agent under torch, of what acts
-    :param n_macs: multiply-accumulate operations of one decision
-    :param p50: median time of a decision, in microseconds
-    :param p99: 99th percentile of the same
-    :param memory: peak memory in megabytes; None of C, and where the system does not tell
-    :param mean_return: mean return; None where no episodes were played
-    """
-
-    folder: str
-    policy: str
-    kind: str
-    n_bytes: int
-    n_macs: int
-    p50: float
-    p99: float
-    memory: float | None
-    mean_return: float | None
 
 
 class FilePlayer:
@@ -219,20 +196,22 @@ def _inference(player: Player, observation: np.ndarray) -> Callable[[], Any]:
     return partial(player.predict, observation)
 
 
-def measure_c(folder: Path) -> list[tuple[str, Footprint]]:
+def measure_c(folder: Path, name: str) -> list[tuple[str, Footprint]]:
     """
     :param folder: folder that ``sb3-distill export`` wrote
-    :return: its name, and what its policy in C takes on each processor, if it holds one
+    :param name: its name in tables
+    :return: the name, and what its policy in C takes on each processor, if it holds one
     :raises ValueError: it cannot be built
     """
     description = read_description(folder)
     if C_FILE not in description.files:
         return []
-    return [(folder.name, row) for row in c_bench.footprints(folder, c_bench.open_c(folder, description))]
+    return [(name, row) for row in c_bench.footprints(folder, c_bench.open_c(folder, description))]
 
 
 def bench_folder(
     folder: Path,
+    name: str,
     n_runs: int,
     n_episodes: int,
     disturbances: Mapping[str, Disturbance] | None = None,
@@ -240,6 +219,7 @@ def bench_folder(
 ) -> list[BenchRow]:
     """
     :param folder: folder that ``sb3-distill export`` wrote
+    :param name: its name in tables
     :param n_runs: inferences that are timed
     :param n_episodes: episodes that are played
     :param disturbances: by environment with its arguments, noise, bits and delays under which they are played
@@ -263,23 +243,22 @@ def bench_folder(
     for file, exported in description.files.items():
         if file == WEB_FILE:
             continue
-        path, name = folder / file, f"{folder.name}/{file}"
+        path, policy = folder / file, f"{name}/{file}"
         if file == C_FILE:
-            players.append((name, KINDS[file], exported.bytes, c_bench.open_c(folder, description), "", ""))
+            players.append((policy, KINDS[file], exported.bytes, c_bench.open_c(folder, description), "", ""))
         else:
-            players.append((name, KINDS[file], path.stat().st_size, open_file(path), FILE_CODE, str(path)))
+            players.append((policy, KINDS[file], path.stat().st_size, open_file(path), FILE_CODE, str(path)))
     if not players and agent is None:
         raise ExportError(f"{folder} has no file and no agent to measure: export the agent again.")
     if agent is not None:
-        name = f"{folder.name} under torch"
-        players.append((name, "torch", agent.n_bytes, agent, AGENT_CODE, description.source))
+        players.append((f"{name} under torch", "torch", agent.n_bytes, agent, AGENT_CODE, description.source))
     rows = []
-    for name, kind, n_bytes, player, code, source in players:
+    for policy, kind, n_bytes, player, code, source in players:
         median, tail = latencies(_inference(player, observation), n_runs)
         rows.append(
             BenchRow(
-                folder.name,
                 name,
+                policy,
                 kind,
                 n_bytes,
                 description.macs,
@@ -290,51 +269,6 @@ def bench_folder(
             )
         )
     return rows
-
-
-def plot_returns(rows: Sequence[BenchRow]) -> Figure:
-    """
-    Figure 1 of Avé et al. 2022: a colour for each folder, a marker for each kind.
-
-    :param rows: rows of ``bench_folder``, after episodes were played
-    :return: size of the files against their return
-    """
-    figure, axes = make_axes("bytes", "mean return")
-    rows = [row for row in rows if row.mean_return is not None]
-    folders = list(dict.fromkeys(row.folder for row in rows))
-    kinds = [kind for kind in MARKERS if any(row.kind == kind for row in rows)]
-    styles = {folder: fill_style(index) for index, folder in enumerate(folders)}
-    for row in rows:
-        assert row.mean_return is not None
-        axes.plot(row.n_bytes, row.mean_return, MARKERS[row.kind], **styles[row.folder], alpha=0.8)
-    for folder in folders:
-        axes.plot([], [], "o", **styles[folder], label=folder)
-    for kind in kinds:
-        axes.plot([], [], MARKERS[kind], color="grey", markerfacecolor="none", label=kind)
-    scale_by_size(axes)
-    add_legend(figure, below=True, ncols=4, fontsize="x-small")
-    return figure
-
-
-def format_rows(rows: Sequence[BenchRow]) -> str:
-    """
-    :param rows: rows of ``bench_folder``
-    :return: a table
-    """
-    cells = [["policy", "bytes", "MACs", "p50 µs", "p99 µs", "peak MB", "return"]]
-    for row in rows:
-        cells.append(
-            [
-                row.policy,
-                f"{row.n_bytes:,}",
-                f"{row.n_macs:,}",
-                f"{row.p50:.1f}" if row.kind == "C" else f"{row.p50:.0f}",
-                f"{row.p99:.1f}" if row.kind == "C" else f"{row.p99:.0f}",
-                "" if row.memory is None else f"{row.memory:.0f}",
-                "" if row.mean_return is None else f"{row.mean_return:.2f}",
-            ]
-        )
-    return format_table(cells, n_left=1)
 
 
 def main(argv: list[str]) -> int:
@@ -367,12 +301,13 @@ def main(argv: list[str]) -> int:
             check_writable_folder(args.output)
         if disturbance and args.n_episodes == 0:
             raise ValueError(f"With --n-episodes 0 nothing is played: leave out {', '.join(disturbance.facts)}.")
+        named = list(zip(args.folders, distinct_names(args.folders), strict=True))
         rows = [
             row
-            for folder in args.folders
-            for row in bench_folder(folder, args.n_runs, args.n_episodes, disturbances, args.action_masks)
+            for folder, name in named
+            for row in bench_folder(folder, name, args.n_runs, args.n_episodes, disturbances, args.action_masks)
         ]
-        taken = [row for folder in args.folders for row in measure_c(folder)]
+        taken = [row for folder, name in named for row in measure_c(folder, name)]
     except (ValueError, OSError) as error:
         print(f"sb3-distill export bench: {error}", file=sys.stderr)
         return 1

@@ -235,6 +235,22 @@ def short_names(names: Sequence[tuple[str, ...]]) -> list[str]:
     return [" | ".join(name) for name in names]
 
 
+def distinct_names(paths: Sequence[str | Path]) -> list[str]:
+    """
+    :param paths: paths of agents or runs
+    :return: the paths without the leading folders that all of them share; of long ones only the ends, of two parts or
+        more, that tell them apart
+    """
+    parts = [Path(path).parts for path in paths]
+    n_shared = 0
+    while all(len(own) > n_shared + 1 for own in parts) and len({own[n_shared] for own in parts}) == 1:
+        n_shared += 1
+    n_kept = 2
+    while len({own[-n_kept:] for own in parts}) < len(set(parts)):
+        n_kept += 1
+    return ["/".join(own[max(n_shared, len(own) - n_kept) :]) for own in parts]
+
+
 def percent_label(definitions: Iterable[str | None]) -> str:
     """
     :param definitions: definitions of the percentages on an axis; None: not known

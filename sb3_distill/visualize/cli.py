@@ -23,7 +23,7 @@ from sb3_distill.evaluation.environments import play_where_it_taught
 from sb3_distill.evaluation.loading import load_where_it_plays
 from sb3_distill.reading.files import read_file
 from sb3_distill.reading.limits import MAX_DATA_BYTES
-from sb3_distill.results.figures import check_format, save_figure
+from sb3_distill.results.figures import check_format, distinct_names, save_figure
 from sb3_distill.results.row import Row, parse_rows
 from sb3_distill.results.tables import format_table
 from sb3_distill.visualize.activations import is_pooled
@@ -184,7 +184,6 @@ def draw_tsne(args: argparse.Namespace) -> None:
     """Draw a t-SNE of activations: by default of the first layer and of the last one that all agents share."""
     if importlib.util.find_spec("sklearn") is None:
         raise VisualizeError("scikit-learn is not installed: pip install 'sb3-distill[visualize]'.")
-    from sb3_distill.visualize.figures import distinct_names
     from sb3_distill.visualize.tsne import activations_of, choose_layer, name_layer, plot_tsne
 
     rng = np.random.default_rng(args.seed)

@@ -14,7 +14,7 @@ from sb3_distill.agents.sources import env_name_of_run, find_agent
 from sb3_distill.common.files import file_name
 from sb3_distill.envs.recipe import is_atari
 from sb3_distill.results.curves import Curve, plot_learning_curves, read_curves, read_episodes
-from sb3_distill.visualize.figures import distinct_names
+from sb3_distill.results.figures import distinct_names
 
 # Default of SB3's AtariWrapper
 _ATARI_FRAME_SKIP = 4

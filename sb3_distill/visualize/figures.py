@@ -1,7 +1,6 @@
 """The papers' figures, from agents, or from files that ``sb3-distill evaluate`` and studies write."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from sb3_distill.results.figures import (
     add_legend,
     bar_style,
     clip_outliers,
+    distinct_names,
     label_points,
     make_axes,
     marker_style,
@@ -35,22 +35,6 @@ from sb3_distill.visualize.episodes import Episode
 _N_MOMENTS = 4
 # How the teacher's own interval is drawn
 _TEACHER: dict[str, Any] = {"color": "0.7", "alpha": 0.25, "linewidth": 0, "zorder": 0}
-
-
-def distinct_names(paths: Sequence[str | Path]) -> list[str]:
-    """
-    :param paths: paths of agents or runs
-    :return: the paths without the leading folders that all of them share; of long ones only the ends, of two parts or
-        more, that tell them apart
-    """
-    parts = [Path(path).parts for path in paths]
-    n_shared = 0
-    while all(len(own) > n_shared + 1 for own in parts) and len({own[n_shared] for own in parts}) == 1:
-        n_shared += 1
-    n_kept = 2
-    while len({own[-n_kept:] for own in parts}) < len(set(parts)):
-        n_kept += 1
-    return ["/".join(own[max(n_shared, len(own) - n_kept) :]) for own in parts]
 
 
 def _saved_arguments(student: Teacher) -> dict[str, Any]:

@@ -189,11 +189,11 @@ def test_bench_plays_within_the_masks(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, agent())
     command = ["export", str(folder), "-o", str(out), "--n-observations", "50"]
     assert main([*command, "--format", "onnx", "c"]) == 0
-    rows = bench_folder(out, 2, 3)
+    rows = bench_folder(out, "out", 2, 3)
     assert {row.kind: row.mean_return for row in rows} == {"float": 6.0, "integer": 6.0, "C": 6.0, "torch": 6.0}
     # The files know it without their agent.
     folder.rename(tmp_path / "elsewhere")
-    rows = bench_folder(out, 2, 3)
+    rows = bench_folder(out, "out", 2, 3)
     assert {row.kind: row.mean_return for row in rows} == {"float": 6.0, "integer": 6.0, "C": 6.0}
     env = make_vec_env("Lenient-v0", 2, seed=0)
     student = PolicyDistillation("MlpPolicy", env, agent(env), **OFF_POLICY).learn(32)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -145,6 +146,21 @@ def test_bench_shows_c_beside_the_others(exported, tmp_path: Path, capsys, monke
 
 
 @needs_compiler
+def test_bench_tells_folders_of_one_name_apart(exported, tmp_path: Path, capsys):
+    folders = [tmp_path / name / "export" for name in ("small", "large")]
+    for folder in folders:
+        shutil.copytree(exported, folder)
+        (folder / "policy.onnx").unlink()
+    description = json.loads((exported / "policy.json").read_text())
+    description["files"] = {name: file for name, file in description["files"].items() if name == "policy.c"}
+    for folder in folders:
+        (folder / "policy.json").write_text(json.dumps(description))
+    assert export(["bench", *map(str, folders), "--n-runs", "3", "--n-episodes", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name}/export/policy.c" in printed and f"\n{name}/export " in printed for name in ("small", "large"))
+
+
+@needs_compiler
 def test_bench_plays_under_what_a_device_brings(exported, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr("sb3_distill.export.bench.peak_memory", lambda *arguments: None)
     options = ["bench", str(exported), "--n-runs", "3", "-o", str(tmp_path), "--action-delay", "2", "--obs-bits", "6"]
@@ -167,12 +183,12 @@ def test_code_that_is_not_ours_is_not_run(exported, tmp_path: Path):
     code = (tmp_path / C_FILE).read_text()
     (tmp_path / C_FILE).write_text(code.replace("return best;", "return 1 - best;"))
     with pytest.raises(BuildError, match=r"policy.c is not what this version writes for policy.npz"):
-        bench_folder(tmp_path, 3, 0)
+        bench_folder(tmp_path, "out", 3, 0)
     (tmp_path / C_FILE).write_text(code)
-    assert next(name for name, _ in measure_c(tmp_path)) == tmp_path.name
+    assert next(name for name, _ in measure_c(tmp_path, "own")) == "own"
     (tmp_path / "policy.npz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"policy.npz is no integer policy"):
-        measure_c(tmp_path)
+        measure_c(tmp_path, "out")
 
 
 @needs_compiler

@@ -19,8 +19,9 @@ from sb3_distill.agents.agent import Teacher
 from sb3_distill.agents.files import AgentError
 from sb3_distill.base.students import student_model
 from sb3_distill.export import runner
-from sb3_distill.export.bench import BenchRow, bench_folder, mean_return, open_file, plot_returns
+from sb3_distill.export.bench import bench_folder, mean_return, open_file
 from sb3_distill.export.cli import main as export
+from sb3_distill.export.cost import BenchRow, plot_returns
 from sb3_distill.export.export import FLOAT_FILE, INTEGER_FILE, ExportError, _bound, disagreement, export_agent
 from sb3_distill.export.graph import build_graph
 from sb3_distill.export.post_training import quantize_on
@@ -287,32 +288,32 @@ def test_bench_of_what_is_there(few_bits, tmp_path: Path, capsys, monkeypatch):
     export_agent(student, tmp_path / "out", "CartPole-v1", 40, max_disagreement=1.0)
     # Neither named by policy.json nor measured
     (tmp_path / "out" / FLOAT_FILE).touch()
-    kinds = [row.kind for row in bench_folder(tmp_path / "out", 3, 0)]
+    kinds = [row.kind for row in bench_folder(tmp_path / "out", "out", 3, 0)]
     assert kinds == ["integer", "torch"] and not capsys.readouterr().err
     PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, **SMALL).save(student)
-    rows = bench_folder(tmp_path / "out", 3, 0)
+    rows = bench_folder(tmp_path / "out", "out", 3, 0)
     assert [row.kind for row in rows] == ["integer"] and rows[0].n_macs == 64 * 4 + 2 * 64
     assert "has changed since the export (sha256" in capsys.readouterr().err
     student.write_bytes(b"nothing")
-    bench_folder(tmp_path / "out", 3, 0)
+    bench_folder(tmp_path / "out", "out", 3, 0)
     assert (
         "torch is not measured: " in (message := capsys.readouterr().err) and "cannot be read as an SB3 zip" in message
     )
     description = (tmp_path / "out/policy.json").read_text()
     (tmp_path / "out/policy.json").write_text(json.dumps(json.loads(description) | {"files": {}}))
     with pytest.raises(ExportError, match="no file and no agent to measure"):
-        bench_folder(tmp_path / "out", 3, 0)
+        bench_folder(tmp_path / "out", "out", 3, 0)
     (tmp_path / "out/policy.json").write_text(description)
     content = (tmp_path / "out" / INTEGER_FILE).read_bytes()
     (tmp_path / "out" / INTEGER_FILE).write_bytes(content[:100])
     with pytest.raises(ExportError, match=r"policy_int.onnx cannot be run .*: export the agent again"):
-        bench_folder(tmp_path / "out", 3, 0)
+        bench_folder(tmp_path / "out", "out", 3, 0)
     (tmp_path / "out/policy.json").write_text(json.dumps(json.loads(description) | {"frame_stack": 0}))
     with pytest.raises(ExportError, match=r"frame_stack must be at least 1, not 0"):
-        bench_folder(tmp_path / "out", 3, 0)
+        bench_folder(tmp_path / "out", "out", 3, 0)
     (tmp_path / "out/policy.json").write_text("{}")
     with pytest.raises(ExportError, match=r"policy.json has no .*macs.*: export the agent again"):
-        bench_folder(tmp_path / "out", 3, 0)
+        bench_folder(tmp_path / "out", "out", 3, 0)
 
 
 def test_agents_play_in_the_environment_of_their_training(few_bits, tmp_path: Path):

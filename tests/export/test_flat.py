@@ -130,7 +130,7 @@ def test_bench_plays_it(tmp_path: Path):
     try:
         arguments = [str(tmp_path / "agent.zip"), "-o", str(tmp_path / "out"), "--env", "Two-v0", "--format", "c"]
         assert export([*arguments, "--n-observations", "60"]) == 0
-        rows = {row.kind: row for row in bench_folder(tmp_path / "out", 5, 2)}
+        rows = {row.kind: row for row in bench_folder(tmp_path / "out", "out", 5, 2)}
         assert set(rows) == {"C", "torch"} and rows["torch"].memory is not None
         agent = load_teacher(tmp_path / "agent.zip", device="cpu")
         expected = evaluate_paired(agent, lambda n_envs: make_env_of(agent, "Two-v0", n_envs), 2).mean

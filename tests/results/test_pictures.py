@@ -13,12 +13,12 @@ from sb3_distill.results.bars import Bar, draw_bars
 from sb3_distill.results.comparison import t_interval
 from sb3_distill.results.curves import Curve, average, plot_learning_curves, read_curves, read_episodes
 from sb3_distill.results.factors import draw_factors
-from sb3_distill.results.figures import clip_outliers, make_axes, scale_by_size
+from sb3_distill.results.figures import clip_outliers, distinct_names, make_axes, scale_by_size
 from sb3_distill.results.row import Row
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.tables import Group, plot_group_sizes
 from sb3_distill.visualize.curves import name_runs, plot_runs
-from sb3_distill.visualize.figures import distinct_names, plot_sizes
+from sb3_distill.visualize.figures import plot_sizes
 from sb3_distill.visualize.maps import mark_peak
 
 

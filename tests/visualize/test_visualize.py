@@ -16,7 +16,7 @@ from sb3_distill import PolicyDistillation, load_teacher
 from sb3_distill.agents.chain import chain_of
 from sb3_distill.base.students import student_model
 from sb3_distill.envs.make import make_eval_env
-from sb3_distill.results.figures import line_style, short_name
+from sb3_distill.results.figures import distinct_names, line_style, short_name
 from sb3_distill.results.row import Row
 from sb3_distill.visualize.activations import (
     Geometry,
@@ -31,7 +31,6 @@ from sb3_distill.visualize.cli import main
 from sb3_distill.visualize.curves import curves_of_run, plot_runs
 from sb3_distill.visualize.episodes import play_episodes
 from sb3_distill.visualize.figures import (
-    distinct_names,
     plot_bars,
     plot_q_values,
     plot_sizes,
