@@ -53,7 +53,7 @@ def test_a_search_leaves_a_student_its_export_and_the_evidence(found: Compressed
     out, chosen = folder / "out", found.chosen
     assert chosen is not None and chosen.bound >= 80.0 and f"{chosen.student.n_bytes} bytes" in found.text
     exported = (out / "export" / "policy_int.onnx").stat().st_size
-    assert f"Exported: {exported:,} bytes in policy_int.onnx. 6 students were tried" in found.text
+    assert f"Exported: {exported:,} bytes in policy_int.onnx. Tried: 6 students" in found.text
     student = load_teacher(out / "student" / "qpd" / f"{SHORT}_1", device="cpu")
     assert (student.n_bytes, student.env_id) == (chosen.student.n_bytes, SHORT)
     runner = PolicyRunner(out / "export" / "policy_int.onnx")
