@@ -33,6 +33,19 @@ def shown_messages(stream: TextIO) -> Iterator[None]:
 
 
 @contextmanager
+def hidden_messages() -> Iterator[None]:
+    """Hide the package's messages, but not its warnings, for the length of a ``with`` block or a function: what is said
+    of files that a user has named says nothing of those that are written on the way."""
+    log = logging.getLogger("sb3_distill")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
 def progress_bar(label: str, total: float | None) -> Iterator[Callable[[float], None]]:
     """
     Show a progress bar for the length of a ``with`` block, on the standard error stream, if that is a terminal: never

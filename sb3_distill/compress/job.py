@@ -19,6 +19,7 @@ from sb3_distill.agents.files import ZOO_STATISTICS
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.base.callbacks import save_statistics
 from sb3_distill.common.files import write_whole
+from sb3_distill.common.log import hidden_messages
 from sb3_distill.common.losses import compare_actions
 from sb3_distill.common.schedules import read_schedule
 from sb3_distill.common.utils import unchanged_randomness
@@ -257,6 +258,7 @@ def learn_together(
     return model, students
 
 
+@hidden_messages()
 def load_student(source: Path | BaseAlgorithm, recipe: EnvRecipe) -> Teacher:
     """
     :param source: a student, or its zip, neither of which says how its environment was made

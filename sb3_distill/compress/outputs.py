@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from sb3_distill.agents.files import ZOO_STATISTICS, AgentError
 from sb3_distill.common.files import file_name, model_zip, run_folder, whole_file, write_whole
+from sb3_distill.common.log import hidden_messages
 from sb3_distill.common.utils import counted
 from sb3_distill.compress.candidates import Space, weight_bits_text
 from sb3_distill.compress.claim import Claim
@@ -33,6 +34,7 @@ RECORD, FRONT, FIGURE, REPORT = "compress.json", "front.csv", "front.png", "repo
 STUDENT, EXPORT = "student", "export"
 
 
+@hidden_messages()
 def _export(form: str, zip_path: Path, folder: Path, env_id: str) -> dict[str, int]:
     description = export_agent(zip_path, folder, env_id, formats=[form])
     return {name: file.bytes for name, file in description.files.items()}

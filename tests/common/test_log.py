@@ -1,5 +1,6 @@
 """What a user sees while work goes on: bars on terminals alone, and a word about long waits."""
 
+import io
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from sb3_distill.agents.files import AgentError
 from sb3_distill.agents.load import load_teacher
 from sb3_distill.cli import main
 from sb3_distill.common import log
-from sb3_distill.common.log import explained_wait, progress_bar
+from sb3_distill.common.log import explained_wait, hidden_messages, progress_bar, shown_messages
 
 
 @contextmanager
@@ -105,3 +106,17 @@ def test_a_short_wait_needs_no_word(caplog: pytest.LogCaptureFixture) -> None:
         if isinstance(waiting, threading.Timer):
             waiting.join()
     assert "Never shown." not in caplog.text
+
+
+def test_messages_of_files_on_the_way_are_hidden_and_warnings_are_not() -> None:
+    package = logging.getLogger("sb3_distill")
+    package.addHandler(logging.StreamHandler(stream := io.StringIO()))
+    try:
+        with shown_messages(sys.stderr):
+            with hidden_messages():
+                package.info("a file on the way")
+                package.warning("a warning")
+            package.info("a file that was named")
+    finally:
+        package.removeHandler(package.handlers[-1])
+    assert stream.getvalue() == "a warning\na file that was named\n"
