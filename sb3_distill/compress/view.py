@@ -10,9 +10,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_distill.agents.agent import Teacher
 from sb3_distill.envs.imports import find_wrapper
+from sb3_distill.envs.inspection import describe_space_mismatch
 from sb3_distill.envs.make import make_eval_env
 from sb3_distill.envs.recipe import EnvRecipe, read_wrappers
-from sb3_distill.envs.views import part_of_space, plain_keys
+from sb3_distill.envs.views import ObservationView, part_of_space, plain_keys
 from sb3_distill.evaluation.environments import make_env_of, recipe_of, with_channels_first
 
 _WRAPPER = "--env-wrapper (env_wrapper)"
@@ -59,24 +60,25 @@ def show(teacher: Teacher, env_id: str, view: View) -> StudentView:
     :raises ValueError: a wrapper is not trusted, or does not exist; or the agent has a memory, and its students are
         shown nothing of the past
     """
-    if teacher.has_memory and (view.frame_stack or 1) < 2 and view.env_wrapper is None:
-        raise ValueError(
-            f"{teacher.source} has a memory, which the students of compress do not have: show them the last "
-            'observations with --frame-stack 4, or a history with --env-wrapper sb3_distill.StackedEntries:"dict(...)" '
-            "(in Python, frame_stack=4 or env_wrapper=...)."
-        )
     recipe, own = recipe_of(teacher, env_id), teacher.facts.student_keys
     wrappers = read_wrappers(view.env_wrapper, _WRAPPER)
     for wrapper in wrappers:
         find_wrapper(wrapper.name, gym.Wrapper, _WRAPPER)
     recipe = replace(recipe, wrappers=[*(recipe.wrappers or ()), *wrappers])
+    frame_stack = recipe.frame_stack if view.frame_stack is None else view.frame_stack
+    if teacher.has_memory and (frame_stack or 1) < 2 and view.env_wrapper is None:
+        raise ValueError(
+            f"{teacher.source} has a memory, which the students of compress do not have: show them the last "
+            'observations with --frame-stack 4, or a history with --env-wrapper sb3_distill.StackedEntries:"dict(...)" '
+            "(in Python, frame_stack=4 or env_wrapper=...)."
+        )
     teacher.facts = replace(
         teacher.facts,
         recipe=recipe,
         student_keys=own if view.teacher_keys is None else plain_keys(view.teacher_keys, "teacher_keys"),
     )
     return StudentView(
-        recipe if view.frame_stack is None else replace(recipe, frame_stack=view.frame_stack),
+        replace(recipe, frame_stack=frame_stack),
         own if view.student_keys is None else plain_keys(view.student_keys, "student_keys"),
     )
 
@@ -101,9 +103,21 @@ def students_space(teacher: Teacher, env_id: str, seen: StudentView) -> spaces.S
     :param env_id: the environment
     :param seen: what students see
     :return: what they observe
-    :raises ValueError: the environment has no such keys, or the agent cannot play in it
+    :raises ValueError: the environment has no such keys, or the agent cannot play in it, or not with as many stacked
+        observations as students see
     """
     with closing(make_env_of(teacher, env_id)):
         pass
     with closing(make_students_env(teacher, env_id, seen)) as venv:
-        return part_of_space(venv.observation_space, seen.keys, "student_keys")
+        space = part_of_space(venv.observation_space, seen.keys, "student_keys")
+        if seen.recipe != teacher.facts.recipe:
+            shown = ObservationView(venv, seen.keys, teacher.facts.student_keys)
+            shown.show_teacher(teacher.observation_space)
+            if describe_space_mismatch(teacher.observation_space, shown.teacher_space):
+                n_stack = seen.recipe.frame_stack
+                raise ValueError(
+                    f"--frame-stack (frame_stack) is {n_stack}, but {teacher.source} sees neither a stack of {n_stack} "
+                    "observations nor the newest one alone: leave the option out, so that its students see what it "
+                    "sees."
+                )
+        return space

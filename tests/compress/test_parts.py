@@ -1,6 +1,7 @@
 """Searches over students that see parts of Dict observations."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from gymnasium import spaces
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
 from torch import nn
 
 from sb3_distill import QPD, StackedEntries, load_teacher
@@ -20,6 +22,8 @@ from sb3_distill.compress import cli
 from sb3_distill.compress.compress import Compressed, compress
 from sb3_distill.compress.job import score
 from sb3_distill.compress.search import Goal, Plan
+from sb3_distill.compress.view import View, show, students_space
+from sb3_distill.envs.recipe import EnvRecipe
 from sb3_distill.export.integer_policy import IntegerPolicy
 from tests.agents.test_onnx_exporters import export
 from tests.compress.games import SHORT, Here, record_of, save_teacher
@@ -113,6 +117,10 @@ def test_students_of_an_agent_with_a_memory_see_the_last_observations(tmp_path: 
     with pytest.raises(ValueError, match=r"has a memory, .* observations with --frame-stack 4"):
         search(agent, tmp_path / "out", SHORT)
     assert not (tmp_path / "out").exists()
+    # One that sees stacked observations itself shows as many to its students.
+    stacking = load_teacher(agent, env_id=SHORT, device="cpu")
+    stacking.facts = replace(stacking.facts, recipe=EnvRecipe(frame_stack=2))
+    assert show(stacking, SHORT, View()).recipe.frame_stack == 2
     found = search(agent, tmp_path / "out", SHORT, frame_stack=3)
     assert found.search.reference.mean == 60.0 and found.chosen is not None, found.text
     run = tmp_path / "out" / "student" / "qpd" / f"{SHORT}_1"
@@ -123,6 +131,20 @@ def test_students_of_an_agent_with_a_memory_see_the_last_observations(tmp_path: 
     assert (tmp_path / "out" / "export" / "policy.npz").is_file() and record_of(tmp_path / "out")["frame_stack"] == 3
     assert main(["evaluate", str(run), "-n", "3"]) == 0
     assert "policy.onnx" in capsys.readouterr().out
+
+
+def test_students_of_an_agent_that_sees_stacked_observations_see_as_many(tmp_path: Path):
+    env = VecFrameStack(make_vec_env(SHORT), 4)
+    agent = load_teacher(PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu"), env_id=SHORT)
+    agent.facts = replace(agent.facts, recipe=EnvRecipe(frame_stack=4))
+    assert students_space(agent, SHORT, show(agent, SHORT, View())).shape == (16,)
+    assert students_space(agent, SHORT, show(agent, SHORT, View(frame_stack=4))).shape == (16,)
+    for n_stack in (2, 8):
+        with pytest.raises(ValueError, match=rf"\(frame_stack\) is {n_stack}, but .* leave the option out"):
+            students_space(agent, SHORT, show(agent, SHORT, View(frame_stack=n_stack)))
+    # One that sees the newest alone can have students that see any number.
+    agent = load_teacher(save_teacher(tmp_path), device="cpu")
+    assert students_space(agent, SHORT, show(agent, SHORT, View(frame_stack=3))).shape == (12,)
 
 
 @pytest.mark.parametrize("algo", [PPO, DQN])
