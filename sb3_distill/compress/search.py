@@ -199,16 +199,12 @@ class Search:
         :return: the students of the next round, fewer or none if there is nothing left to try
         """
         n_wanted = self.plan.n_students * self.plan.n_jobs
-        if self._starts and (not self.good or not self.n_rounds):
-            chosen, self._starts = self._starts[:n_wanted], self._starts[n_wanted:]
-            self._repeats.update(map(_key, chosen))
-        else:
-            chosen = []
-        chosen += itertools.islice(self._sampled(), n_wanted - len(chosen))
+        chosen = self._starts[:n_wanted] if not self.good or not self.n_rounds else []
+        chosen += itertools.islice(self._sampled(Counter(map(_key, chosen))), n_wanted - len(chosen))
         # The first one is never stopped: that should be the one of which most is to be expected.
         return sorted(chosen, key=self.space.n_bytes, reverse=True)
 
-    def _sampled(self) -> Iterator[Params]:
+    def _sampled(self, further: Counter[str]) -> Iterator[Params]:
         seed = np.random.SeedSequence([self.plan.seed, self.n_rounds]).generate_state(1)[0]
         samplers = (
             optuna.samplers.TPESampler(seed=int(seed), n_startup_trials=_N_RANDOM, constant_liar=True),
@@ -237,17 +233,17 @@ class Search:
         # Larger ones are of no use any more, but one or two may be needed if the smallest fails its claim.
         most = 2 * self.good[0].n_bytes if self.good else None
         limits = [limit for limit in (most, self.goal.max_bytes) if limit is not None]
-        study = guided
+        study, repeats = guided, self._repeats + further
         for _ in range(_N_ASKS * self.plan.n_students * self.plan.n_jobs):
             trial = study.ask(distributions)
             params = self.space.needed(trial.params)
-            if self._repeats[_key(params)] >= _N_REPEATS or any(self.space.n_bytes(params) > each for each in limits):
+            if repeats[_key(params)] >= _N_REPEATS or any(self.space.n_bytes(params) > each for each in limits):
                 study.tell(trial, state=TrialState.FAIL)
                 # The guided one learns nothing from a refusal and would ask for the same again.
                 study = random
                 continue
             study = guided
-            self._repeats[_key(params)] += 1
+            repeats[_key(params)] += 1
             yield params
 
     def bars(self) -> list[float]:
@@ -287,6 +283,8 @@ class Search:
             if problem:
                 raise CompressError(f"A run has failed: {problem} (see {self.folder / 'failed' / key}).")
         outcomes = [read_outcomes(self.folder / "cells" / key) for key in keys]
+        self._starts = [point for point in self._starts if point not in chosen]
+        self._repeats.update(map(_key, chosen))
         self.runs += runs
         self.n_last = sum(map(len, outcomes))
         self.students += [self._paired(outcome) for run in outcomes for outcome in run]
