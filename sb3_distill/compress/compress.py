@@ -196,12 +196,14 @@ def compress(
         claims = Claims(search, say, exports.write, facts["seconds_per_episode"])
         clock = Clock(budget, facts["seconds"], claims)
         goes_on = partial(_goes_on, clock=clock, n_rounds=n_rounds, say=say)
-        search_and_claim(
-            claims,
-            backend or run_locally(plan.n_jobs, 1, JOB),
-            goes_on,
-            lambda: clock.left if n_rounds is None else math.inf,
-        )
+        kept: list[float] = []
+
+        def seconds_left() -> float:
+            # What was kept for these tries, before they change it
+            kept.append(clock.kept)
+            return clock.left if n_rounds is None else math.inf
+
+        search_and_claim(claims, backend or run_locally(plan.n_jobs, 1, JOB), goes_on, seconds_left)
         tries, chosen = claims.tries, claims.chosen
         if chosen is None:
             exports.clear()
@@ -209,7 +211,7 @@ def compress(
         how = {
             "command": command,
             "budget": budget,
-            "kept_for_the_claim": clock.kept,
+            "kept_for_the_claim": kept,
             "seconds_of_rounds": search.seconds,
             "seconds": clock.spent,
         }

@@ -65,6 +65,8 @@ def test_a_search_leaves_a_student_its_export_and_the_evidence(found: Compressed
     record = record_of(out)
     assert (record["command"], record["plan"]["seed"], record["n_rounds"]) == ("the command", 0, 2)
     assert record["tries"][-1]["lower_bound"] == chosen.bound and record["chosen"] == chosen.student.outcome.zip
+    # At least a fifth of the half hour, not what another try would have taken
+    assert record["kept_for_the_claim"] == [360.0]
     assert "optuna" in record["versions"] and len(record["students"]) == 6
     page = (out / "report.html").read_text()
     assert "the command" in page and "data:image/png" in page and (out / "front.png").stat().st_size > 1_000
