@@ -132,6 +132,8 @@ class Claims:
         self.tries: list[Claim] = []
         # Files of students that cannot be exported, or need more time than there was
         self._left_out: set[str] = set()
+        # Seconds of exports that were refused
+        self._refused_seconds = 0.0
 
     @property
     def chosen(self) -> Claim | None:
@@ -145,8 +147,8 @@ class Claims:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all tries."""
-        return sum(each.seconds for each in self.tries)
+        """Seconds of all tries, and of exports that were refused."""
+        return self._refused_seconds + sum(each.seconds for each in self.tries)
 
     @property
     def expected_seconds(self) -> float:
@@ -160,12 +162,16 @@ class Claims:
 
         :param seconds_left: time for all tries
         """
-        per_try = 2 * self.seconds_per_episode
+        per_episode = 2 * self.seconds_per_episode
+        end = self.seconds + seconds_left
         while not self.is_over and (found := self._next()):
             student, needed = found
             start = time.monotonic()
-            fitting = seconds_left / per_try if per_try else math.inf
-            if (self.tries and fitting < LEAST) or needed > max(fitting, LEAST):
+            fitting = (end - self.seconds) / per_episode if per_episode else math.inf
+            if self.tries and fitting < LEAST:
+                self.say(f"No other student is tried: the budget has no time left for {LEAST} fresh starts")
+                break
+            if needed > max(fitting, LEAST):
                 self._left_out.add(student.outcome.zip)
                 self.say(
                     f"{student.n_bytes:,} bytes are not tried on {_n_episodes(needed, MOST)} fresh starts: the budget "
@@ -175,11 +181,10 @@ class Claims:
             refused = self.export(student)
             if refused:
                 self._left_out.add(student.outcome.zip)
-                seconds_left -= time.monotonic() - start
+                self._refused_seconds += time.monotonic() - start
                 self.say(f"{student.n_bytes:,} bytes cannot be exported: {refused}")
                 continue
             self._try(student, _n_episodes(needed, min(MOST, max(fitting, LEAST))), start)
-            seconds_left -= self.tries[-1].seconds
 
     def _next(self) -> tuple[Student, float] | None:
         """The smallest student that may keep enough, and how many episodes would show it; None: there is none."""
