@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, find_highest_version, parse_env_id
+from gymnasium.envs.registration import EnvSpec, find_highest_version, get_env_id, parse_env_id
 
 # Packages whose wrappers and environments a run may name. Users add theirs with `trust_packages`.
 _TRUSTED = {"gymnasium", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_distill"}
@@ -209,7 +209,7 @@ def _later_version(env_id: str) -> str | None:
     latest = find_highest_version(namespace, name)
     if latest is None or version is None or latest <= version:
         return None
-    return f"{'' if namespace is None else f'{namespace}/'}{name}-v{latest}"
+    return get_env_id(namespace, name, latest)
 
 
 def why_not_made(env_id: str) -> str | None:
