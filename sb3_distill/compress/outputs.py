@@ -123,7 +123,8 @@ def front_table(front: Sequence[Student], space: Space, tries: Sequence[Claim]) 
     :param front: the front
     :param space: what could be chosen
     :param tries: the tries on fresh starts
-    :return: one line for each student of the front, the header first
+    :return: one line for each student of the front, and for each that failed on fresh starts (of its last try), the
+        header first
     """
     claims = {each.student.outcome.zip: each for each in tries}
     # One that failed on fresh starts may not be of the front any more.
@@ -246,9 +247,10 @@ def write_outputs(
         n_left=2,
         legend=(
             f"The front of {counted(len(search.students), 'student')}: none of the others is both as small and as "
-            f"good. % of the teacher: the {SIGNED_QUOTIENT} {FORMULAS[SIGNED_QUOTIENT]}, paired by start; in the "
-            f"search over {counted(len(search.reference.returns), 'episode')}, by which students were chosen, so that "
-            "it flatters them."
+            f"good. Those that failed on fresh starts are listed, too. % of the teacher: the {SIGNED_QUOTIENT} "
+            f"{FORMULAS[SIGNED_QUOTIENT]}, paired by start; in the search over "
+            f"{counted(len(search.reference.returns), 'episode')}, by which students were chosen, so that it flatters "
+            "them."
         ),
         figures=[Picture(encode(figure), "Size against return.", figure.get_figwidth())],
         videos=[],
@@ -299,7 +301,8 @@ def describe(chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[C
     :return: the outcome in words
     """
     teacher = search.teacher
-    tried = f"Tried: {counted(len(search.students), 'student')}, {len(tries)} of them on fresh starts."
+    n_tried = len({each.student.outcome.zip for each in tries})
+    tried = f"Tried: {counted(len(search.students), 'student')}, {n_tried} of them on fresh starts."
     if chosen is None:
         percents = [each.pairs.percent for each in search.students if each.pairs is not None]
         best = f"The best one had {max(percents):.1f}% on the starts of the search." if percents else "None was scored."

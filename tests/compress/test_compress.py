@@ -21,7 +21,7 @@ from sb3_distill.compress.candidates import Space, front_of
 from sb3_distill.compress.claim import Claims, episodes_needed, error_of
 from sb3_distill.compress.compress import Clock, Compressed, _goes_on, compress, search_and_claim
 from sb3_distill.compress.job import CHECKS, Settings, learn_together
-from sb3_distill.compress.outputs import Exports, front_table
+from sb3_distill.compress.outputs import Exports, describe, front_table
 from sb3_distill.compress.play import natural_temperature
 from sb3_distill.compress.search import CompressError, Goal, Plan, Search, Student, scored_front
 from sb3_distill.compress.view import View, show
@@ -180,6 +180,8 @@ def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compre
         ("1", "100.0", "no"),
         (str(good.n_bytes), "99.0", "yes"),
     ]
+    # A student that is tried twice is one.
+    assert "2 students, 1 of them on fresh starts" in describe(None, search, GOAL, [claims.tries[0]] * 2)
     refused = Claims(search_of(found, [flattered, good]), lines.append, lambda student: "no")
     refused.make()
     # Also what was refused took time.
