@@ -273,6 +273,13 @@ def _flush(path: Path) -> None:
         os.close(opened)
 
 
+def _why_not_writable(folder: Path) -> str:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        return f"{existing} is a file, not a folder"
+    return "" if os.access(existing, os.W_OK | os.X_OK) else f"no right to write in {existing}"
+
+
 def check_writable_folder(folder: Path) -> None:
     """
     Check that files can be written into a folder, before the work whose results they will hold. Nothing is made.
@@ -280,11 +287,9 @@ def check_writable_folder(folder: Path) -> None:
     :param folder: the folder, which need not exist yet
     :raises OSError: a file is in its place, or it may not be written
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise OSError(f"{folder} cannot be written ({existing} is a file, not a folder): name another place with -o.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OSError(f"{folder} cannot be written (no right to write in {existing}): name another place with -o.")
+    problem = _why_not_writable(folder)
+    if problem:
+        raise OSError(f"{folder} cannot be written ({problem}): name another place with -o.")
 
 
 def check_own_folder(folder: Path, names: Iterable[str], is_ours: bool) -> None:
@@ -329,15 +334,17 @@ def check_writable(path: Path) -> None:
     :param path: the file
     :raises OSError: it cannot be written
     """
+    problem = ""
     partial = partial_path(path)
-    with without_empty_folders(path.parent):
-        try:
-            if not _is_device(path):
-                with _written_beside(path, partial):
-                    pass
-        except OSError as error:
-            in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
-            reason = error.strerror or error if in_the_way is None else f"{in_the_way} is a file, not a folder"
-            raise OSError(f"{path} cannot be written ({reason}): name another place with -o.") from error
-        finally:
-            _remove(partial)
+    try:
+        if not path.parent.is_dir():
+            problem = _why_not_writable(path.parent)
+        elif not _is_device(path):
+            with _written_beside(path, partial):
+                pass
+    except OSError as error:
+        problem = error.strerror or str(error)
+    finally:
+        _remove(partial)
+    if problem:
+        raise OSError(f"{path} cannot be written ({problem}): name another place with -o.")

@@ -26,6 +26,9 @@ CLAIMS = "claims"
 CLAIM_SEED = 40_000_000
 # Episodes of one try
 LEAST, MOST = 100, 1_000
+# The search's own score is flattering: it was chosen by it. Of its margin above what is to be kept, this share is
+# counted on.
+MARGIN = 0.5
 # Tries: the share of errors of each is half that of the one before
 N_TRIES = 5
 
@@ -85,9 +88,7 @@ def episodes_needed(pairs: Pairs, keep: float, error: float) -> float:
 
 
 def _n_episodes(needed: float, most: float) -> int:
-    # The search's own score is flattering: it was chosen by it. Of its margin above what is to be kept, half is counted
-    # on, which takes four times as many episodes.
-    return int(min(max(4 * needed, LEAST), most))
+    return int(min(max(needed / MARGIN**2, LEAST), most))
 
 
 def _played(
@@ -191,8 +192,8 @@ class Claims:
         error = error_of(self.search.goal.confidence, len(self.tries) + 1)
         left = [student for student in self.search.students if student.outcome.zip not in self._left_out]
         for student in scored_front(left):
-            assert student.known is not None
-            needed = episodes_needed(student.known, self.search.goal.keep, error)
+            assert student.measured is not None
+            needed = episodes_needed(student.measured, self.search.goal.keep, error)
             if needed <= MOST:
                 return student, needed
         return None
@@ -215,4 +216,4 @@ class Claims:
             f"{shown}: {'kept' if holds else 'not enough'}"
         )
         if not holds:
-            search.learn(student, pairs)
+            search.replace_score(student, pairs)

@@ -102,10 +102,10 @@ class Student:
     @property
     def percent(self) -> float:
         """Per cent of the teacher, as far as it is known; NaN if it was stopped."""
-        return float("nan") if self.known is None else self.known.percent
+        return float("nan") if self.measured is None else self.measured.percent
 
     @property
-    def known(self) -> Pairs | None:
+    def measured(self) -> Pairs | None:
         """Its fresh episodes, by which it was not chosen; those of the search where there are none."""
         return self.pairs if self.fresh is None else self.fresh
 
@@ -252,7 +252,7 @@ class Search:
         n_checks = max(map(len, agreements), default=0)
         return [min(each[check] for each in agreements if len(each) > check) for check in range(n_checks)]
 
-    def learn(self, student: Student, fresh: Pairs) -> None:
+    def replace_score(self, student: Student, fresh: Pairs) -> None:
         """
         Go by what a student did on fresh starts, from now on.
 

@@ -162,7 +162,7 @@ def save_bad_student(found: Compressed, n_bytes: int) -> Student:
     return Student(outcome, Pairs([100.0] * 10, [100.0] * 10))
 
 
-def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compressed):
+def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compressed, folder: Path):
     flattered, lines = save_bad_student(found, 1), []
     good = Student(found.chosen.student.outcome, Pairs([99.0] * 10, [100.0] * 10))
     # It is no better than the one that seems to be so good, until that one has failed.
@@ -181,7 +181,9 @@ def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compre
         (str(good.n_bytes), "99.0", "yes"),
     ]
     # A student that is tried twice is one.
-    assert "2 students, 1 of them on fresh starts" in describe(None, search, GOAL, [claims.tries[0]] * 2)
+    assert "2 students, 1 of them on fresh starts" in describe(
+        None, search, GOAL, [claims.tries[0]] * 2, Exports(folder / "none", search, "c")
+    )
     refused = Claims(search_of(found, [flattered, good]), lines.append, lambda student: "no")
     refused.make()
     # Also what was refused took time.
@@ -192,7 +194,7 @@ def test_a_student_whose_bound_was_too_wide_is_tried_again_on_more_episodes(foun
     # Each of its fresh episodes has 60 steps. The teacher is said to have had 61 in half of them.
     near = Student(found.chosen.student.outcome, Pairs([99.0] * 10, [100.0] * 10))
     claims = Claims(search_of(found, [near], Goal(keep=97.0)), lambda line: None)
-    claims.search.learn(near, Pairs([100.0, 95.0] * 5, [100.0] * 10))
+    claims.search.replace_score(near, Pairs([100.0, 95.0] * 5, [100.0] * 10))
     student, needed = claims._next()
     assert student.fresh.percent == 97.5 and needed == pytest.approx(106.7, abs=0.1)
     claims.make()
