@@ -16,11 +16,10 @@ from sb3_distill import QPD, Answers, PolicyDistillation, ProximalPolicyDistilla
 from sb3_distill.agents.files import AgentError
 from sb3_distill.base.resume.resuming import RUN_STATE
 from sb3_distill.buffers.recordings import Recording
-from sb3_distill.compress.candidates import check_teacher
 from sb3_distill.evaluation.play import evaluate_paired
 from sb3_distill.mtpd.teachers import MultiTaskTeacher
 from sb3_distill.networks.frozen import hash_weights
-from tests.agents.own_teachers import CARTPOLE, Counter
+from tests.agents.own_teachers import Counter
 from tests.envs.tasks import make_env as make_tasks
 from tests.mtpd.students import make as make_mtpd
 
@@ -188,8 +187,3 @@ def test_another_teacher_begins_anew_and_refuses_a_state_that_is_not_its_own() -
     ):
         with pytest.raises(AgentError, match=message):
             teacher.answer(th.zeros(3, 4), state, np.zeros(3, bool))
-
-
-def test_compress_refuses_a_memory_by_name() -> None:
-    with pytest.raises(ValueError, match="has a memory, which the students of compress do not have"):
-        check_teacher(load_teacher(Counter(CARTPOLE), device="cpu"))

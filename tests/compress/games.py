@@ -12,9 +12,12 @@ from stable_baselines3 import PPO
 
 from sb3_distill import Answers
 from sb3_distill.compress import job
+from sb3_distill.compress.compress import Compressed, compress
+from sb3_distill.compress.search import Goal, Plan
 from sb3_distill.study.backends import Job
 from sb3_distill.study.manifest import SETTINGS
 
+GOAL, PLAN = Goal(keep=80.0), Plan(n_timesteps=3_200, n_students=3, n_episodes=10)
 SHORT = "ShortCartPole-v0"
 if SHORT not in gym.registry:
     gym.register(SHORT, CartPoleEnv, max_episode_steps=60)
@@ -67,3 +70,9 @@ class Controller:
 
 def make_controller() -> Controller:
     return Controller()
+
+
+def search_short(folder: Path, output: Path, **kwargs) -> Compressed:
+    """A search for students of the linear controller, in this process."""
+    kwargs = {"backend": Here(), "say": lambda line: None, **kwargs}
+    return compress(save_teacher(folder), output, GOAL, PLAN, **kwargs)
