@@ -3,6 +3,8 @@
 # The first that runs: a version manager's shim may be on the path without the Python that it stands for
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
+# The package alone, which is enough for the demo; and everything
+INSTALLED := .venv/.installed
 READY := .venv/.ready
 TYPED := sb3_distill sb3_distill_zoo.py setup.py $(wildcard benchmarks/*.py)
 
@@ -34,11 +36,15 @@ docs: $(READY)
 	$(BIN)/python docs/notebook.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
 
-demo: $(READY)
+demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-$(READY): setup.cfg setup.py constraints.txt
+$(INSTALLED): setup.cfg setup.py constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	touch $@
+
+$(READY): $(INSTALLED)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[box2d,dev,docs,export,minari,minatar,mujoco,plots,ray,visualize]"
 	touch $@
 
