@@ -59,19 +59,27 @@ class Compressed:
     """
     What came of a search.
 
-    :param search: the search, with all students
-    :param tries: the tries on fresh starts; the last one holds, or none does
+    :param claims: the tries on fresh starts
     :param text: the outcome in words
     """
 
-    search: Search
-    tries: Sequence[Claim]
+    claims: Claims
     text: str
+
+    @property
+    def search(self) -> Search:
+        """The search, with all students."""
+        return self.claims.search
+
+    @property
+    def tries(self) -> Sequence[Claim]:
+        """The tries on fresh starts; the last one holds, or none does."""
+        return self.claims.tries
 
     @property
     def chosen(self) -> Claim | None:
         """The try that holds; None: there is none."""
-        return self.tries[-1] if self.tries and self.tries[-1].holds else None
+        return self.claims.chosen
 
 
 def compress(
@@ -204,10 +212,9 @@ def compress(
             return clock.left if n_rounds is None else math.inf
 
         search_and_claim(claims, backend or run_locally(plan.n_jobs, 1, JOB), goes_on, seconds_left)
-        tries, chosen = claims.tries, claims.chosen
-        if chosen is None:
+        if claims.chosen is None:
             exports.clear()
-        outcome = Compressed(search, tries, describe(chosen, search, goal, tries, exports))
+        outcome = Compressed(claims, describe(claims, exports))
         how = {
             "command": command,
             "budget": budget,
@@ -215,7 +222,7 @@ def compress(
             "seconds_of_rounds": search.seconds,
             "seconds": clock.spent,
         }
-        write_outputs(output, search, goal, tries, exports, how)
+        write_outputs(output, claims, exports, outcome.text, how)
     return outcome
 
 

@@ -18,11 +18,11 @@ from sb3_distill.common.files import file_name, model_zip, run_folder, whole_fil
 from sb3_distill.common.log import hidden_messages
 from sb3_distill.common.utils import counted
 from sb3_distill.compress.candidates import Space, weight_bits_text
-from sb3_distill.compress.claim import Claim
+from sb3_distill.compress.claim import Claim, Claims
 from sb3_distill.compress.play import normalize_config
-from sb3_distill.compress.search import Goal, Search, Student, scored_front
+from sb3_distill.compress.search import Search, Student, scored_front
 from sb3_distill.export.export import C_FILE, ExportError, export_agent
-from sb3_distill.results.figures import add_legend, make_axes, percent_label, save_figure, scale_by_size
+from sb3_distill.results.figures import add_legend, clip_outliers, make_axes, percent_label, save_figure, scale_by_size
 from sb3_distill.results.statistics import FORMULAS, SIGNED_QUOTIENT
 from sb3_distill.results.tables import to_json
 from sb3_distill.study.manifest import versions
@@ -155,21 +155,21 @@ def _claim_cells(claim: Claim) -> list[str]:
     return [f"{claim.percent:.1f}", str(len(claim.student_score.returns)), bound, "yes" if claim.holds else "no"]
 
 
-def draw_front(students: Sequence[Student], goal: Goal, tries: Sequence[Claim]) -> Figure:
+def draw_front(search: Search, tries: Sequence[Claim]) -> Figure:
     """
-    :param students: all students
-    :param goal: what was asked for
+    :param search: the search, with all students
     :param tries: the tries on fresh starts
     :return: size against return, with the front and the chosen student
     """
-    scored = [student for student in students if student.pairs is not None]
+    scored = [student for student in search.students if student.pairs is not None]
     figure, axes = make_axes("bytes", percent_label([SIGNED_QUOTIENT]))
     axes.scatter([each.n_bytes for each in scored], [each.percent for each in scored], s=14, color="0.6", label="tried")
-    front = scored_front(students)
+    front = scored_front(search.students)
     axes.step(
         [each.n_bytes for each in front], [each.percent for each in front], where="post", color="#0072B2", label="front"
     )
-    axes.axhline(goal.keep, color="0.5", linestyle=":", linewidth=1, label=f"to keep: {goal.keep:g}%")
+    keep = search.goal.keep
+    axes.axhline(keep, color="0.5", linestyle=":", linewidth=1, label=f"to keep: {keep:g}%")
     axes.axhline(100, color="0.7", linewidth=1, zorder=0)
     for each in tries:
         low = 0.0 if each.bound is None else max(each.percent - each.bound, 0.0)
@@ -178,12 +178,16 @@ def draw_front(students: Sequence[Student], goal: Goal, tries: Sequence[Claim]) 
             "marker": "*" if each.holds else "x",
             "markersize": 11,
         }
-        label = "chosen, on fresh starts, with its bound" if each.holds else "tried on fresh starts"
+        label = "chosen, on fresh starts, with its bound" if each.holds else "failed on fresh starts"
+        if not each.holds and each is not tries[0]:
+            # Of those that failed, the first is in the legend.
+            label = ""
         axes.errorbar([each.student.n_bytes], [each.percent], yerr=[[low], [0.0]], linestyle="", label=label, **style)
     if any(each.percent > 0 for each in scored):
         axes.set_ylim(bottom=max(0.0, min(each.percent for each in scored) - 5.0))
     if scored:
         scale_by_size(axes)
+        clip_outliers(axes, [(each.n_bytes, each.percent) for each in scored], [keep, 100.0])
     add_legend(figure, below=True)
     return figure
 
@@ -211,35 +215,31 @@ def _claim_record(claim: Claim) -> dict[str, Any]:
     }
 
 
-def write_outputs(
-    output: Path, search: Search, goal: Goal, tries: Sequence[Claim], exports: Exports, facts: dict[str, Any]
-) -> None:
+def write_outputs(output: Path, claims: Claims, exports: Exports, text: str, facts: dict[str, Any]) -> None:
     """
     Write the front, the figure, the report, and the record.
 
     :param output: the folder of the outcome
-    :param search: the search
-    :param goal: what was asked for
-    :param tries: the tries on fresh starts
+    :param claims: the tries on fresh starts
     :param exports: the student and its export
+    :param text: the outcome in words
     :param facts: what else the record says: the command, the budget, seconds
     :raises OSError: a file cannot be written
     """
+    search, tries, chosen = claims.search, claims.tries, claims.chosen
     space, teacher = search.space, search.teacher
-    chosen = tries[-1] if tries and tries[-1].holds else None
     table = front_table(scored_front(search.students), space, tries)
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(table)
     write_whole(output / FRONT, buffer.getvalue())
-    figure = draw_front(search.students, goal, tries)
+    figure = draw_front(search, tries)
     save_figure(figure, output / FIGURE)
     found = {**versions(), "optuna": version("optuna")}
-    notes = describe(chosen, search, goal, tries, exports)
     section = Section(
         name="compress",
-        title=f"{search.env_id}: the smallest student that keeps {goal.keep:g}%",
+        title=f"{search.env_id}: the smallest student that keeps {search.goal.keep:g}%",
         paper="",
-        notes=notes,
+        notes=text,
         n_cells=search.n_rounds,
         missing=0,
         failures=[],
@@ -261,7 +261,7 @@ def write_outputs(
     record = {
         "format": FORMAT,
         **facts,
-        "outcome": notes,
+        "outcome": text,
         "env": search.env_id,
         "teacher_keys": teacher.facts.student_keys,
         "student_keys": search.seen.keys,
@@ -272,7 +272,7 @@ def write_outputs(
             "n_bytes": teacher.n_bytes,
             "mean": search.reference.mean,
         },
-        "goal": asdict(goal),
+        "goal": asdict(search.goal),
         "plan": asdict(search.plan),
         "n_rounds": search.n_rounds,
         "temperature": space.temperature,
@@ -291,17 +291,15 @@ def write_outputs(
         file.write(to_json(record).encode())
 
 
-def describe(chosen: Claim | None, search: Search, goal: Goal, tries: Sequence[Claim], exports: Exports) -> str:
+def describe(claims: Claims, exports: Exports) -> str:
     """
-    :param chosen: the try that holds; None: there is none
-    :param search: the search
-    :param goal: what was asked for
-    :param tries: all tries
+    :param claims: the tries on fresh starts
     :param exports: the student and its export, and why others could not be exported
     :return: the outcome in words
     """
-    teacher = search.teacher
-    n_tried = len({each.student.outcome.zip for each in tries})
+    search, chosen = claims.search, claims.chosen
+    teacher, goal = search.teacher, search.goal
+    n_tried = len({each.student.outcome.zip for each in claims.tries})
     tried = f"Tried: {counted(len(search.students), 'student')}, {n_tried} of them on fresh starts."
     if chosen is None:
         percents = [each.pairs.percent for each in search.students if each.pairs is not None]

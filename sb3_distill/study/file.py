@@ -84,7 +84,8 @@ def check_hyperparams(where: str, algo: str, names: Iterable[str], more: Iterabl
     :param more: other names that are allowed there
     :raises StudyError: a name is not known; of what it refuses, the algorithm itself says why
     """
-    checked = [name for name in names if name not in resolve(algo).refused_arguments]
+    refused = resolve(algo).refused_arguments
+    checked = [name for name in names if name not in refused]
     check_names(where, "setting", checked, [*more, *known_hyperparams(algo)])
 
 

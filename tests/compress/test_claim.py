@@ -10,7 +10,7 @@ import pytest
 from sb3_distill import QPD
 from sb3_distill.compress.claim import Claims, episodes_needed, error_of
 from sb3_distill.compress.compress import Clock, Compressed, _goes_on, search_and_claim
-from sb3_distill.compress.outputs import Exports, describe, front_table
+from sb3_distill.compress.outputs import Exports, describe, draw_front, front_table
 from sb3_distill.compress.search import Goal, Search, Student, scored_front
 from sb3_distill.results.comparison import Pairs
 from tests.compress.games import GOAL, SHORT, Here
@@ -52,9 +52,13 @@ def test_a_claim_that_fails_is_followed_by_the_next_larger_student(found: Compre
         (str(good.n_bytes), "99.0", "yes"),
     ]
     # A student that is tried twice is one.
-    assert "2 students, 1 of them on fresh starts" in describe(
-        None, search, GOAL, [claims.tries[0]] * 2, Exports(folder / "none", search, "c")
-    )
+    twice = Claims(search, lines.append)
+    twice.tries = [claims.tries[0], dataclasses.replace(claims.tries[0])]
+    assert "2 students, 1 of them on fresh starts" in describe(twice, Exports(folder / "none", search, "c"))
+    # In the legend, all that failed stand once.
+    legend = draw_front(search, [*twice.tries, claims.tries[1]]).legends[0]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[2:] == ["to keep: 80%", "failed on fresh starts", "chosen, on fresh starts, with its bound"]
     refused = Claims(search_of(found, [flattered, good]), lines.append, lambda student: "no")
     refused.make()
     # Also what was refused took time.

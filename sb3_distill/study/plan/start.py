@@ -20,8 +20,13 @@ from sb3_distill.study.plan.needs import length_of, settings_of
 
 # Whole numbers among the settings, each with the smallest that a run takes
 COUNTS = {
-    **{"n_envs": 1, "batch_size": 1, "n_epochs": 1},
-    **{"gradient_steps": -1, "learning_starts": 0, "eval_freq": -1, "n_eval_episodes": 0},
+    "n_envs": 1,
+    "batch_size": 1,
+    "n_epochs": 1,
+    "gradient_steps": -1,
+    "learning_starts": 0,
+    "eval_freq": -1,
+    "n_eval_episodes": 0,
 }
 
 
