@@ -37,22 +37,22 @@ def find_env_id(agent: Teacher, env_id: str | None = None) -> str:
         check_env_kwargs(agent.env_kwargs, f"{agent.source}: the run's files")
     packages = agent.facts.recipe.gym_packages if agent.facts.recipe else ()
     import_trusted(packages)
+    missing = None
     try:
         registered_spec(env_id)
     except gym.error.Error as error:
-        later = None if packages else why_not_made(env_id)
-        if later is not None:
-            raise AgentError(f"The environment {env_id} of {agent.source} cannot be made. {later}") from error
+        missing = error
+    problem = None if missing is not None and packages else why_not_made(env_id)
+    if problem is not None:
+        raise AgentError(f"The environment {env_id} of {agent.source} cannot be made. {problem}") from missing
+    if missing is not None:
         if packages:
             advice = f"Its run had --gym-packages {' '.join(packages)}: pass it if you trust it"
         else:
             advice = "Pass the package that registers it with --gym-packages (in Python: import it first)"
         if not is_named:
             advice += ", or name another environment with --env ID (in Python, env_id=)"
-        raise AgentError(f"The environment {env_id} of {agent.source} cannot be made: {error} {advice}.") from error
-    problem = why_not_made(env_id)
-    if problem is not None:
-        raise AgentError(f"The environment {env_id} of {agent.source} cannot be made. {problem}")
+        raise AgentError(f"The environment {env_id} of {agent.source} cannot be made: {missing} {advice}.") from missing
     return env_id
 
 
